@@ -1,0 +1,66 @@
+# Needs Debian 12 or later or Ubuntu 24.04 or later, with Python 3.11 or later; the rest is set up here.
+#
+#   make demo     a token, a login and a signature, shown as you would type them
+#   make test     every test (PYTEST='-k login' chooses)
+#   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
+#   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
+#   make lint     style; make format mends it
+#   make types    the type checker
+#   make lock     chooses the newest versions of all packages anew: requirements.lock
+
+PYTHON ?= python3
+PYTEST ?=
+VENV = .venv
+READY = $(VENV)/.ready
+
+.PHONY: demo test torture insertion lint types format lock clean
+
+demo: $(READY)
+	@tests/prepare demo
+	@$(VENV)/bin/python tests/demo.py
+
+test: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/pytest -n auto $(PYTEST)
+
+torture: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/python tests/smartcard/torture.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+
+insertion: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/python tests/smartcard/insertion.py
+
+lint: $(READY)
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+
+types: $(READY)
+	$(VENV)/bin/mypy
+
+format: $(READY)
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+# The virtual environment holds exactly what is locked, hashes checked, and this folder as the package replug.
+$(READY): requirements.lock pyproject.toml
+	@PYTHON='$(PYTHON)' tests/prepare python
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+# One lock serves every Python from 3.11 on; made with the oldest, it has what only that one needs.
+lock:
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet 'pip-tools>=7.5'
+	$(PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	  lists = [project["build-system"]["requires"], project["project"]["dependencies"]]; \
+	  lists += project["dependency-groups"].values(); \
+	  print(*sum(lists, []), sep="\n")' | \
+	CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/lock/bin/pip-compile --quiet --upgrade --generate-hashes \
+	  --strip-extras --allow-unsafe --no-annotate --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --no-emit-options --output-file=requirements.lock -
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

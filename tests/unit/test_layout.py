@@ -1,0 +1,108 @@
+"""The structure reads at a glance, and stays so: folders, imports, sizes, docstrings."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+MAY_IMPORT = {
+    "protocol": {"protocol"},
+    "token": {"token", "protocol"},
+    "agent": {"agent", "token", "protocol"},
+}
+FILES = sorted(path.relative_to(ROOT) for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+LONGEST = 400
+
+
+def imports(file: Path) -> Iterator[str]:
+    """The dotted names of the modules that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            assert node.module
+            # `from replug import token` names the module in its second half.
+            yield from (
+                [f"replug.{name.name}" for name in node.names] if node.module == "replug" else [node.module]
+            )
+
+
+def test_there_are_files_to_look_at() -> None:
+    assert {file.parts[0] for file in FILES} == set(MAY_IMPORT)
+
+
+def test_token_is_the_standard_librarys_at_the_root() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import token; print(token.__file__)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()) == Path(sysconfig.get_path("stdlib")) / "token.py"
+
+
+def test_no_folder_is_a_package_under_its_bare_name() -> None:
+    assert [folder for folder in MAY_IMPORT if (ROOT / folder / "__init__.py").exists()] == []
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        (str(file), name)
+        for file in FILES
+        for name in imports(file)
+        if name.startswith("replug.") and name.split(".")[1] not in MAY_IMPORT[file.parts[0]]
+    ]
+    assert wrong == []
+
+
+def test_ours_are_imported_by_their_full_names() -> None:
+    wrong = [
+        (str(file), name) for file in FILES for name in imports(file) if name.split(".")[0] in MAY_IMPORT
+    ]
+    assert wrong == []
+
+
+def test_only_token_knows_pkcs11_and_protocol_knows_no_io() -> None:
+    io = {"asyncio", "os", "pathlib", "select", "socket", "subprocess", "threading"}
+    forbidden = {"protocol": io | {"pkcs11"}, "agent": {"pkcs11"}, "token": set()}
+    wrong = [
+        (str(file), name)
+        for file in FILES
+        for name in imports(file)
+        if name.split(".")[0] in forbidden[file.parts[0]]
+    ]
+    assert wrong == []
+
+
+def test_no_file_is_too_long_to_read() -> None:
+    assert [str(file) for file in FILES if len((ROOT / file).read_text().splitlines()) > LONGEST] == []
+
+
+def test_public_names_have_docstrings() -> None:
+    wrong = [
+        (str(file), name)
+        for file in FILES
+        for name, node in public_names(ast.parse((ROOT / file).read_text()), "module")
+        if not ast.get_docstring(node)
+    ]
+    assert wrong == []
+
+
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def public_names(node: Documented, name: str) -> Iterator[tuple[str, Documented]]:
+    """A module or class, and the public classes, functions and methods in it."""
+    yield name, node
+    for child in node.body:
+        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
+            yield from public_names(child, child.name)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
+            yield f"{name}.{child.name}", child
