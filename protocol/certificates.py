@@ -1,0 +1,132 @@
+"""OpenSSH certificates (PROTOCOL.certkeys): a public key, what it may be used for, and a CA's signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+from replug.protocol.constants import MAX_CERTIFICATE_OPTIONS, MAX_PRINCIPALS
+from replug.protocol.keys import (
+    PublicKey,
+    SkPublicKey,
+    blob_algorithm,
+    certificate_algorithm,
+    is_certificate,
+    parse_public_key,
+    plain_algorithm,
+    read_fields,
+)
+from replug.protocol.signatures import verify
+from replug.protocol.wire import ProtocolError, Reader, Writer
+
+Options: TypeAlias = tuple[tuple[str, bytes], ...]
+"""Critical options or extensions: names, with data whose form depends on the name."""
+
+
+class CertificateType(IntEnum):
+    """Whom a certificate identifies."""
+
+    USER = 1
+    HOST = 2
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A certificate as its blob says it; that the CA's signature is right is for `verify_signature` to tell.
+
+    What people typed (`key_id`, `principals`) is bytes, as the format does not say in which encoding. Times
+    are seconds since 1970; `ca_key` and `signature` are blobs.
+    """
+
+    nonce: bytes
+    key: PublicKey | SkPublicKey
+    serial: int
+    type: CertificateType
+    key_id: bytes
+    principals: tuple[bytes, ...]
+    valid_after: int
+    valid_before: int
+    critical_options: Options
+    extensions: Options
+    reserved: bytes
+    ca_key: bytes
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.principals) > MAX_PRINCIPALS:
+            raise ProtocolError(f"certificate with more than {MAX_PRINCIPALS} principals")
+        if is_certificate(blob_algorithm(self.ca_key)):
+            raise ProtocolError("certificate signed by a certificate")
+
+    @property
+    def algorithm(self) -> str:
+        """The name at the start of the blob, such as "ssh-ed25519-cert-v01@openssh.com"."""
+        return certificate_algorithm(self.key)
+
+    def encode(self) -> bytes:
+        """Return the certificate blob."""
+        return bytes(Writer().raw(self._signed_part()).string(self.signature))
+
+    @classmethod
+    def decode(cls, blob: bytes) -> Certificate:
+        """Return the certificate of a blob; `ProtocolError` if it is malformed or of an unsupported key."""
+        reader = Reader(blob)
+        algorithm = reader.text()
+        if not is_certificate(algorithm):
+            raise ProtocolError(f"{algorithm!r} is not a certificate")
+        certificate = cls(
+            nonce=reader.string(),
+            key=read_fields(plain_algorithm(algorithm), reader),
+            serial=reader.uint64(),
+            type=_read_type(reader),
+            key_id=reader.cstring(),
+            principals=_read_principals(reader),
+            valid_after=reader.uint64(),
+            valid_before=reader.uint64(),
+            critical_options=_read_options(reader),
+            extensions=_read_options(reader),
+            reserved=reader.string(),
+            ca_key=reader.string(),
+            signature=reader.string(),
+        )
+        reader.check_end()
+        return certificate
+
+    def verify_signature(self) -> None:
+        """Raise `ProtocolError` unless the CA key signed this; a CA key of FIDO's is not supported."""
+        verify(parse_public_key(self.ca_key), self.signature, self._signed_part())
+
+    def _signed_part(self) -> bytes:
+        writer = Writer().text(self.algorithm).string(self.nonce)
+        self.key.write_fields(writer)
+        writer.uint64(self.serial).uint32(self.type).string(self.key_id)
+        writer.string(bytes(Writer().strings(self.principals)))
+        writer.uint64(self.valid_after).uint64(self.valid_before)
+        writer.string(_encode_options(self.critical_options)).string(_encode_options(self.extensions))
+        return bytes(writer.string(self.reserved).string(self.ca_key))
+
+
+def _read_type(reader: Reader) -> CertificateType:
+    number = reader.uint32()
+    try:
+        return CertificateType(number)
+    except ValueError as error:
+        raise ProtocolError(f"certificate of unknown type {number}") from error
+
+
+def _read_principals(reader: Reader) -> tuple[bytes, ...]:
+    names = Reader(reader.string())
+    return names.repeated(names.cstring, MAX_PRINCIPALS)
+
+
+def _read_options(reader: Reader) -> Options:
+    options = Reader(reader.string())
+    return options.repeated(lambda: (options.text(), options.string()), MAX_CERTIFICATE_OPTIONS)
+
+
+def _encode_options(options: Options) -> bytes:
+    writer = Writer()
+    for name, data in options:
+        writer.text(name).string(data)
+    return bytes(writer)

@@ -1,0 +1,80 @@
+"""The numbers of the agent protocol (RFC 9987), and the limits: those of OpenSSH's agent."""
+
+from __future__ import annotations
+
+from enum import IntEnum, IntFlag
+
+MAX_MESSAGE = 256 * 1024
+"""Bytes of one message after its length field; a longer one closes the connection [AGENT_MAX_LEN]."""
+
+MAX_SESSION_ID = 128
+"""Bytes of the session identifier in a session-bind [AGENT_MAX_SID_LEN]."""
+
+MAX_BINDINGS = 16
+"""Session binds recorded for one connection [AGENT_MAX_SESSION_IDS]."""
+
+MAX_DEST_CONSTRAINTS = 1024
+"""Hops in one restrict-destination constraint [AGENT_MAX_DEST_CONSTRAINTS]."""
+
+MAX_ASSOCIATED_CERTS = 1024
+"""Certificates in one associated-certs constraint [AGENT_MAX_EXT_CERTS]."""
+
+MAX_USER = 256
+"""Bytes of the user pattern of a destination constraint [AGENT_USER_CONSTRAINT_MAX_LEN]."""
+
+MAX_PRINCIPALS = 256
+"""Principals in one certificate [SSHKEY_CERT_MAX_PRINCIPALS]."""
+
+MAX_HOP_KEYS = 1024
+"""Host keys in one hop of a destination constraint; ours, so that a message cannot keep the agent busy."""
+
+MAX_CERTIFICATE_OPTIONS = 256
+"""Critical options, and extensions, in one certificate; ours, likewise."""
+
+MIN_RSA_BITS = 1024
+"""Bits of the smallest RSA modulus accepted [SSH_RSA_MINIMUM_MODULUS_SIZE]."""
+
+MAX_RSA_BITS = 16384
+"""Bits of the largest RSA modulus accepted [SSHBUF_MAX_BIGNUM]."""
+
+
+class MessageType(IntEnum):
+    """The first byte of a message (RFC 9987; 9 is what is left of SSH protocol 1)."""
+
+    # Answers.
+    FAILURE = 5
+    SUCCESS = 6
+    IDENTITIES_ANSWER = 12
+    SIGN_RESPONSE = 14
+    EXTENSION_FAILURE = 28
+    EXTENSION_RESPONSE = 29
+
+    # Requests.
+    REMOVE_ALL_RSA1_IDENTITIES = 9
+    REQUEST_IDENTITIES = 11
+    SIGN_REQUEST = 13
+    ADD_IDENTITY = 17
+    REMOVE_IDENTITY = 18
+    REMOVE_ALL_IDENTITIES = 19
+    ADD_SMARTCARD_KEY = 20
+    REMOVE_SMARTCARD_KEY = 21
+    LOCK = 22
+    UNLOCK = 23
+    ADD_ID_CONSTRAINED = 25
+    ADD_SMARTCARD_KEY_CONSTRAINED = 26
+    EXTENSION = 27
+
+
+class ConstraintType(IntEnum):
+    """The first byte of a key constraint (RFC 9987)."""
+
+    LIFETIME = 1
+    CONFIRM = 2
+    EXTENSION = 255
+
+
+class SignFlag(IntFlag):
+    """The flags of a sign request (RFC 9987)."""
+
+    RSA_SHA2_256 = 2
+    RSA_SHA2_512 = 4

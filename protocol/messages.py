@@ -1,0 +1,379 @@
+"""Every message of the agent protocol (RFC 9987 section 5) as a value.
+
+`encode` returns the payload of a frame, the type byte and the contents; `decode` takes the contents.
+`decode_request` and `decode_response` choose the class by the type byte and accept only what is one whole
+message. Two forms of the same message decode to the same value, and encode to the first: a boolean of 1 or of
+another value that is not 0, and an add request without constraints of either of its two types.
+
+Keys, comments and the like are bytes: what they are is for the agent to judge. What must stay secret is left
+out of `repr`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Self, TypeAlias, TypeVar
+
+from replug.protocol.constants import MessageType
+from replug.protocol.constraints import AssociatedCerts, Constraint, SkProvider, parse_constraints
+from replug.protocol.private_keys import PrivateKey, read_private_key
+from replug.protocol.wire import ProtocolError, Reader, Writer
+
+
+class UnknownMessageError(ProtocolError):
+    """A message of a type we do not know, or that does not go this way; it is answered with FAILURE."""
+
+
+class _Message(ABC):
+    """What all messages have; each says in `_write` and `_read` what follows the type byte."""
+
+    @property
+    @abstractmethod
+    def type(self) -> MessageType:
+        """The type byte."""
+
+    def encode(self) -> bytes:
+        """Return the payload: the type byte and the contents."""
+        return bytes(self._write(Writer().byte(self.type)))
+
+    @classmethod
+    def decode(cls, reader: Reader) -> Self:
+        """Take the contents, which follow the type byte; `ProtocolError` if they are malformed."""
+        return cls._read(reader)
+
+    @abstractmethod
+    def _write(self, writer: Writer) -> Writer: ...
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, reader: Reader) -> Self: ...
+
+
+@dataclass(frozen=True)
+class _Empty(_Message):
+    """A message that is its type byte and nothing else."""
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls()
+
+
+class Failure(_Empty):
+    """The answer to any request that was refused or not understood (section 5.1)."""
+
+    type = MessageType.FAILURE
+
+
+class Success(_Empty):
+    """The answer to a request that was done and has no other answer (section 5.1)."""
+
+    type = MessageType.SUCCESS
+
+
+class RequestIdentities(_Empty):
+    """List the keys (section 5.5)."""
+
+    type = MessageType.REQUEST_IDENTITIES
+
+
+class RemoveAllIdentities(_Empty):
+    """Remove all keys (section 5.4)."""
+
+    type = MessageType.REMOVE_ALL_IDENTITIES
+
+
+class RemoveAllRsa1Identities(_Empty):
+    """Remove all keys of SSH protocol 1; `ssh-add -D` still sends it after `RemoveAllIdentities`."""
+
+    type = MessageType.REMOVE_ALL_RSA1_IDENTITIES
+
+
+class ExtensionFailure(_Empty):
+    """The answer to an extension that is known and was refused (section 5.8)."""
+
+    type = MessageType.EXTENSION_FAILURE
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A key as the agent lists it: its blob and its comment."""
+
+    key_blob: bytes
+    comment: bytes
+
+
+@dataclass(frozen=True)
+class IdentitiesAnswer(_Message):
+    """The keys, in answer to `RequestIdentities` (section 5.5)."""
+
+    type = MessageType.IDENTITIES_ANSWER
+    identities: tuple[Identity, ...]
+
+    def _write(self, writer: Writer) -> Writer:
+        writer.uint32(len(self.identities))
+        for identity in self.identities:
+            writer.string(identity.key_blob).string(identity.comment)
+        return writer
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(tuple(Identity(reader.string(), reader.string()) for _ in range(reader.uint32())))
+
+
+@dataclass(frozen=True)
+class SignRequest(_Message):
+    """Sign `data` with a key; `flags` choose the algorithm of an RSA key (section 5.6)."""
+
+    type = MessageType.SIGN_REQUEST
+    key_blob: bytes
+    data: bytes
+    flags: int
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer.string(self.key_blob).string(self.data).uint32(self.flags)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(reader.string(), reader.string(), reader.uint32())
+
+
+@dataclass(frozen=True)
+class SignResponse(_Message):
+    """A signature blob, in answer to `SignRequest` (section 5.6)."""
+
+    type = MessageType.SIGN_RESPONSE
+    signature: bytes
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer.string(self.signature)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(reader.string())
+
+
+@dataclass(frozen=True)
+class AddIdentity(_Message):
+    """Add a private key (section 5.2); there is a type of its own for requests with constraints."""
+
+    key: PrivateKey
+    comment: bytes
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def type(self) -> MessageType:
+        """The type byte."""
+        return MessageType.ADD_ID_CONSTRAINED if self.constraints else MessageType.ADD_IDENTITY
+
+    def _write(self, writer: Writer) -> Writer:
+        writer.raw(self.key.encode()).string(self.comment)
+        return _write_constraints(writer, self.constraints)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        key, comment = read_private_key(reader), reader.cstring()
+        return cls(key, comment, _read_constraints(reader, not_allowed=AssociatedCerts))
+
+
+@dataclass(frozen=True)
+class RemoveIdentity(_Message):
+    """Remove a key (section 5.4)."""
+
+    type = MessageType.REMOVE_IDENTITY
+    key_blob: bytes
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer.string(self.key_blob)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(reader.string())
+
+
+@dataclass(frozen=True)
+class AddSmartcardKey(_Message):
+    """Add the keys of a token (section 5.2.6); there is a type of its own for requests with constraints.
+
+    `provider` is the path of a PKCS#11 module, or what else the agent takes for one.
+    """
+
+    provider: bytes
+    pin: bytes = field(repr=False)
+    constraints: tuple[Constraint, ...] = ()
+
+    @property
+    def type(self) -> MessageType:
+        """The type byte."""
+        if self.constraints:
+            return MessageType.ADD_SMARTCARD_KEY_CONSTRAINED
+        return MessageType.ADD_SMARTCARD_KEY
+
+    def _write(self, writer: Writer) -> Writer:
+        writer.string(self.provider).string(self.pin)
+        return _write_constraints(writer, self.constraints)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        provider, pin = reader.cstring(), reader.cstring()
+        return cls(provider, pin, _read_constraints(reader, not_allowed=SkProvider))
+
+
+@dataclass(frozen=True)
+class RemoveSmartcardKey(_Message):
+    """Remove the keys of a token (section 5.4)."""
+
+    type = MessageType.REMOVE_SMARTCARD_KEY
+    provider: bytes
+    pin: bytes = field(repr=False)
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer.string(self.provider).string(self.pin)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(reader.cstring(), reader.cstring())
+
+
+@dataclass(frozen=True)
+class _Passphrase(_Message):
+    """A message that is a passphrase."""
+
+    passphrase: bytes = field(repr=False)
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer.string(self.passphrase)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(reader.cstring())
+
+
+class Lock(_Passphrase):
+    """Refuse everything until unlocked with the same passphrase (section 5.7)."""
+
+    type = MessageType.LOCK
+
+
+class Unlock(_Passphrase):
+    """Undo `Lock` (section 5.7)."""
+
+    type = MessageType.UNLOCK
+
+
+@dataclass(frozen=True)
+class _Named(_Message):
+    """A message whose contents have a form of their own, which its name tells."""
+
+    name: str
+    contents: bytes
+
+    def _write(self, writer: Writer) -> Writer:
+        return writer.text(self.name).raw(self.contents)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        return cls(reader.text(), reader.rest())
+
+
+class Extension(_Named):
+    """A request that is not of the base protocol (section 5.8); see `replug.protocol.extensions`."""
+
+    type = MessageType.EXTENSION
+
+
+class ExtensionResponse(_Named):
+    """The answer of an extension that has one of its own (section 5.8)."""
+
+    type = MessageType.EXTENSION_RESPONSE
+
+
+Request: TypeAlias = (
+    RequestIdentities
+    | SignRequest
+    | AddIdentity
+    | RemoveIdentity
+    | RemoveAllIdentities
+    | RemoveAllRsa1Identities
+    | AddSmartcardKey
+    | RemoveSmartcardKey
+    | Lock
+    | Unlock
+    | Extension
+)
+Response: TypeAlias = (
+    Failure | Success | IdentitiesAnswer | SignResponse | ExtensionFailure | ExtensionResponse
+)
+
+_REQUESTS: dict[int, Callable[[Reader], Request]] = {
+    MessageType.REQUEST_IDENTITIES: RequestIdentities.decode,
+    MessageType.SIGN_REQUEST: SignRequest.decode,
+    MessageType.ADD_IDENTITY: AddIdentity.decode,
+    MessageType.ADD_ID_CONSTRAINED: AddIdentity.decode,
+    MessageType.REMOVE_IDENTITY: RemoveIdentity.decode,
+    MessageType.REMOVE_ALL_IDENTITIES: RemoveAllIdentities.decode,
+    MessageType.REMOVE_ALL_RSA1_IDENTITIES: RemoveAllRsa1Identities.decode,
+    MessageType.ADD_SMARTCARD_KEY: AddSmartcardKey.decode,
+    MessageType.ADD_SMARTCARD_KEY_CONSTRAINED: AddSmartcardKey.decode,
+    MessageType.REMOVE_SMARTCARD_KEY: RemoveSmartcardKey.decode,
+    MessageType.LOCK: Lock.decode,
+    MessageType.UNLOCK: Unlock.decode,
+    MessageType.EXTENSION: Extension.decode,
+}
+_RESPONSES: dict[int, Callable[[Reader], Response]] = {
+    MessageType.FAILURE: Failure.decode,
+    MessageType.SUCCESS: Success.decode,
+    MessageType.IDENTITIES_ANSWER: IdentitiesAnswer.decode,
+    MessageType.SIGN_RESPONSE: SignResponse.decode,
+    MessageType.EXTENSION_FAILURE: ExtensionFailure.decode,
+    MessageType.EXTENSION_RESPONSE: ExtensionResponse.decode,
+}
+
+
+def frame(payload: bytes) -> bytes:
+    """Return the payload with its length in front, as it goes over the socket (section 5)."""
+    return bytes(Writer().string(payload))
+
+
+def decode_request(payload: bytes) -> Request:
+    """Return the request a client sent.
+
+    Raises `UnknownMessageError` for a type that is no request we know, `ProtocolError` if it is malformed.
+    """
+    return _decode(payload, _REQUESTS)
+
+
+def decode_response(payload: bytes) -> Response:
+    """Return the response an agent sent.
+
+    Raises `UnknownMessageError` for a type that is no response we know, `ProtocolError` if it is malformed.
+    """
+    return _decode(payload, _RESPONSES)
+
+
+_M = TypeVar("_M")
+
+
+def _decode(payload: bytes, decoders: Mapping[int, Callable[[Reader], _M]]) -> _M:
+    reader = Reader(payload)
+    number = reader.byte()
+    if number not in decoders:
+        raise UnknownMessageError(f"unexpected message type {number}")
+    message = decoders[number](reader)
+    reader.check_end()
+    return message
+
+
+def _write_constraints(writer: Writer, constraints: tuple[Constraint, ...]) -> Writer:
+    return writer.raw(b"".join(constraint.encode() for constraint in constraints))
+
+
+def _read_constraints(reader: Reader, not_allowed: type[Constraint]) -> tuple[Constraint, ...]:
+    constraints = parse_constraints(reader)
+    if any(isinstance(constraint, not_allowed) for constraint in constraints):
+        raise ProtocolError(f"constraint {not_allowed.__name__} does not belong in this request")
+    return constraints

@@ -1,0 +1,137 @@
+"""Signature blobs: what keys and tokens compute, put into SSH's form, and verification.
+
+RFC 4253 section 6.6 and RFC 8332 (RSA), RFC 5656 section 3.1.2 (ECDSA), RFC 8709 section 6 (Ed25519).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from replug.protocol.constants import SignFlag
+from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
+from replug.protocol.wire import ProtocolError, Reader, Writer
+
+# The hash of each RSA signature algorithm, and the DER in front of the digest (RFC 8017 section 9.2, note 1).
+_RSA_DIGEST_INFO = {
+    "ssh-rsa": ("sha1", bytes.fromhex("3021300906052b0e03021a05000414")),
+    "rsa-sha2-256": ("sha256", bytes.fromhex("3031300d060960864801650304020105000420")),
+    "rsa-sha2-512": ("sha512", bytes.fromhex("3051300d060960864801650304020305000440")),
+}
+
+
+class InvalidSignatureError(ProtocolError):
+    """The signature is malformed, or was not made by this key over this data."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A signature blob: its algorithm's name, and the value in that algorithm's own form."""
+
+    algorithm: str
+    value: bytes
+
+    def encode(self) -> bytes:
+        """Return the signature blob."""
+        return bytes(Writer().text(self.algorithm).string(self.value))
+
+    @classmethod
+    def decode(cls, blob: bytes) -> Signature:
+        """Return the signature of a blob; `ProtocolError` if it is malformed."""
+        reader = Reader(blob)
+        signature = cls(algorithm=reader.text(), value=reader.string())
+        reader.check_end()
+        return signature
+
+
+def rsa_algorithm(flags: int) -> str:
+    """Return the signature algorithm that a sign request's flags ask of an RSA key.
+
+    SHA-256 wins over SHA-512 [agent_decode_alg]; no flag means SHA-1, which old clients still ask for. Any
+    other bit is a `ProtocolError` (RFC 9987 section 5.6.1).
+    """
+    # As a plain number: the complement of an IntFlag has none of the bits that have no name.
+    if flags & ~int(SignFlag.RSA_SHA2_256 | SignFlag.RSA_SHA2_512):
+        raise ProtocolError(f"unknown signature flags {flags:#x}")
+    if flags & SignFlag.RSA_SHA2_256:
+        return "rsa-sha2-256"
+    if flags & SignFlag.RSA_SHA2_512:
+        return "rsa-sha2-512"
+    return "ssh-rsa"
+
+
+def rsa_digest_info(algorithm: str, data: bytes) -> bytes:
+    """Return the DigestInfo of `data` (RFC 8017 section 9.2): what CKM_RSA_PKCS is given to sign."""
+    hash_name, prefix = _RSA_DIGEST_INFO[algorithm]
+    return prefix + hashlib.new(hash_name, data).digest()
+
+
+def ecdsa_from_raw(curve: Curve, raw: bytes) -> bytes:
+    """Return the signature blob of what CKM_ECDSA computed: r || s, each of them half of it.
+
+    Raises `InvalidSignatureError` if `raw` cannot be that.
+    """
+    half, odd = divmod(len(raw), 2)
+    r, s = int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
+    if odd or half > curve.coordinate_size or not r or not s:
+        raise InvalidSignatureError(f"{len(raw)} bytes are no ECDSA signature on {curve.value}")
+    return Signature(f"ecdsa-sha2-{curve.value}", bytes(Writer().mpint(r).mpint(s))).encode()
+
+
+def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
+    """Raise `InvalidSignatureError` unless the blob is a signature of `data` by `key` [sshkey_verify].
+
+    An RSA key's may use any of its three algorithms, and may lack leading zeros.
+    """
+    import cryptography.exceptions
+
+    try:
+        signature = Signature.decode(signature_blob)
+        match key:
+            case RsaPublicKey():
+                _verify_rsa(key, signature, data)
+            case EcdsaPublicKey():
+                _verify_ecdsa(key, signature, data)
+            case Ed25519PublicKey():
+                _verify_ed25519(key, signature, data)
+    except InvalidSignatureError:
+        raise
+    except ProtocolError as error:
+        raise InvalidSignatureError(f"malformed signature or key: {error}") from error
+    except cryptography.exceptions.InvalidSignature as error:
+        raise InvalidSignatureError("the signature does not match") from error
+
+
+def _verify_rsa(key: RsaPublicKey, signature: Signature, data: bytes) -> None:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+
+    hash_algorithms = {
+        "ssh-rsa": hashes.SHA1(),  # noqa: S303  # not ours to choose: the signer has
+        "rsa-sha2-256": hashes.SHA256(),
+        "rsa-sha2-512": hashes.SHA512(),
+    }
+    if signature.algorithm not in hash_algorithms:
+        raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an RSA key")
+    value = signature.value.rjust((key.n.bit_length() + 7) // 8, b"\0")
+    key.to_cryptography().verify(value, data, PKCS1v15(), hash_algorithms[signature.algorithm])
+
+
+def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> None:
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    hash_algorithms = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
+    if signature.algorithm != key.algorithm:
+        raise InvalidSignatureError(f"a {signature.algorithm!r} signature for a key on {key.curve.value}")
+    reader = Reader(signature.value)
+    value = encode_dss_signature(reader.mpint(), reader.mpint())
+    reader.check_end()
+    key.to_cryptography().verify(value, data, ECDSA(hash_algorithms[key.curve.hash_name]))
+
+
+def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:
+    if signature.algorithm != key.algorithm:
+        raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an Ed25519 key")
+    key.to_cryptography().verify(signature.value, data)

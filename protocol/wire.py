@@ -1,0 +1,211 @@
+"""The SSH data types of RFC 4251 section 5: a strict reader and a writer over paramiko's `Message`.
+
+`Message` itself never complains: it answers a read past the end with zeros, padding or less than was asked
+for. `Reader` checks what remains before every read, so each parser built on it either consumes exactly its
+input or raises `ProtocolError`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from paramiko.message import Message
+
+T = TypeVar("T")
+
+__all__ = ["ProtocolError", "Reader", "Writer"]
+
+
+def _load_message_class() -> type[Message]:
+    """Return paramiko's `Message` without running the package's `__init__`.
+
+    That `__init__` imports the whole client, and `paramiko.util` the configuration parser with `invoke`:
+    some 300 ms and 30 MiB that an agent never uses. So the submodule is imported from a package object that
+    was never executed, next to an empty `paramiko.config`. Both are taken out of `sys.modules` again: an
+    `import paramiko` later in the same process loads the real thing.
+    """
+    if "paramiko" in sys.modules:
+        return _import_message_class()
+    spec = importlib.util.find_spec("paramiko")
+    assert spec is not None, "paramiko is not installed"
+    config = ModuleType("paramiko.config")
+    config.SSHConfig = None  # type: ignore[attr-defined]  # paramiko.util imports the name, for others to use
+    sys.modules["paramiko"] = importlib.util.module_from_spec(spec)
+    sys.modules["paramiko.config"] = config
+    try:
+        return _import_message_class()
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "paramiko"]:
+            del sys.modules[name]
+
+
+def _import_message_class() -> type[Message]:
+    from paramiko.message import Message
+
+    message_class: type[Message] = Message
+    return message_class
+
+
+_Message = _load_message_class()
+
+
+class ProtocolError(ValueError):
+    """The bytes are not what the protocol allows; the message says what was wrong with them."""
+
+
+class Reader:
+    """Take the fields of `data` in order; every method raises `ProtocolError` if its field is not there."""
+
+    def __init__(self, data: bytes) -> None:
+        self._message = _Message(data)
+        self._size = len(data)
+
+    @property
+    def remaining(self) -> int:
+        """The number of bytes not yet taken."""
+        position: int = self._message.packet.tell()
+        return self._size - position
+
+    def _need(self, count: int, what: str) -> None:
+        if count > self.remaining:
+            raise ProtocolError(f"truncated: {what} needs {count} bytes, {self.remaining} remain")
+
+    def byte(self) -> int:
+        """Take one byte, as a number."""
+        self._need(1, "a byte")
+        value: bytes = self._message.get_byte()
+        return value[0]
+
+    def boolean(self) -> bool:
+        """Take one byte as a truth value; any value but 0 is true, as RFC 4251 demands."""
+        self._need(1, "a boolean")
+        value: bool = self._message.get_boolean()
+        return value
+
+    def uint32(self) -> int:
+        """Take four bytes as an unsigned number."""
+        self._need(4, "a uint32")
+        value: int = self._message.get_int()
+        return value
+
+    def uint64(self) -> int:
+        """Take eight bytes as an unsigned number."""
+        self._need(8, "a uint64")
+        value: int = self._message.get_int64()
+        return value
+
+    def string(self) -> bytes:
+        """Take a string: a uint32 length and that many bytes."""
+        size = self.uint32()
+        self._need(size, "a string")
+        value: bytes = self._message.get_bytes(size)
+        return value
+
+    def cstring(self) -> bytes:
+        """Take a string that may not hold a NUL, where C programs would read something else than we do."""
+        value = self.string()
+        if b"\0" in value:
+            raise ProtocolError("a string that must not hold a NUL byte holds one")
+        return value
+
+    def text(self) -> str:
+        """Take a string of UTF-8 without NUL characters."""
+        value = self.cstring()
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"text is not UTF-8: {error.reason} at byte {error.start}") from error
+
+    def mpint(self) -> int:
+        """Take a non-negative multiple precision integer in its one shortest form."""
+        value = self.string()
+        if value and value[0] & 0x80:
+            raise ProtocolError("negative mpint")
+        if value and value[0] == 0 and not (len(value) > 1 and value[1] & 0x80):
+            raise ProtocolError("mpint with an unnecessary leading zero byte")
+        # Message.get_mpint takes quadratic time: seconds for a message of the largest size.
+        return int.from_bytes(value, "big")
+
+    def strings(self, most: int) -> tuple[bytes, ...]:
+        """Take strings, but not more than `most`, until the end of the data."""
+        return self.repeated(self.string, most)
+
+    def repeated(self, take: Callable[[], T], most: int) -> tuple[T, ...]:
+        """Take what `take` takes, but not more than `most` times, until the end of the data.
+
+        The limit holds before the rest is looked at: a message of empty strings would take a third of a
+        second otherwise.
+        """
+        values: list[T] = []
+        while self.remaining:
+            if len(values) == most:
+                raise ProtocolError(f"more than {most} items in a list")
+            values.append(take())
+        return tuple(values)
+
+    def rest(self) -> bytes:
+        """Take all that remains."""
+        value: bytes = self._message.get_bytes(self.remaining)
+        return value
+
+    def check_end(self) -> None:
+        """Raise `ProtocolError` unless everything has been taken."""
+        if self.remaining:
+            raise ProtocolError(f"{self.remaining} bytes too many")
+
+
+class Writer:
+    """Put fields one after another; every method returns the writer, `bytes(writer)` what was written."""
+
+    def __init__(self) -> None:
+        self._message = _Message()
+
+    def __bytes__(self) -> bytes:
+        value: bytes = self._message.asbytes()
+        return value
+
+    def raw(self, value: bytes) -> Writer:
+        """Put bytes as they are."""
+        self._message.add_bytes(value)
+        return self
+
+    def byte(self, value: int) -> Writer:
+        """Put one byte; `ValueError` if it is not 0 to 255."""
+        return self.raw(bytes((value,)))
+
+    def boolean(self, value: bool) -> Writer:
+        """Put a truth value as 0 or 1."""
+        self._message.add_boolean(value)
+        return self
+
+    def uint32(self, value: int) -> Writer:
+        """Put an unsigned number of four bytes; `OverflowError` if it does not fit."""
+        return self.raw(value.to_bytes(4, "big"))
+
+    def uint64(self, value: int) -> Writer:
+        """Put an unsigned number of eight bytes; `OverflowError` if it does not fit."""
+        return self.raw(value.to_bytes(8, "big"))
+
+    def string(self, value: bytes) -> Writer:
+        """Put a uint32 length and the bytes."""
+        return self.uint32(len(value)).raw(value)
+
+    def strings(self, values: Iterable[bytes]) -> Writer:
+        """Put each of the values as a string, without a count."""
+        for value in values:
+            self.string(value)
+        return self
+
+    def text(self, value: str) -> Writer:
+        """Put text as a string of UTF-8."""
+        return self.string(value.encode())
+
+    def mpint(self, value: int) -> Writer:
+        """Put a multiple precision integer; `OverflowError` if it is negative."""
+        # One bit more than the number has, rounded up, keeps the sign bit clear; zero is the empty string.
+        return self.string(value.to_bytes(value.bit_length() // 8 + 1, "big") if value else b"")
