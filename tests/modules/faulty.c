@@ -1,0 +1,226 @@
+/*
+ * A PKCS#11 module that is SoftHSM, with the tokens of the softhsm2.conf in the folder named by
+ * FAULTY_MODULE_DIR, until a test tells it otherwise through files in that folder, read afresh at every call:
+ *
+ *   C_Xxx    what that function does: "sleep SECONDS" first, "hang", "crash", or "fail CK_RV" (in hex);
+ *            with "once " in front the file is deleted, so only the next call does it
+ *   flags    token flags (hex) to report on top of SoftHSM's
+ *   keypad   a PIN: the token reports a keypad of its own, on which a person always types that PIN
+ *   label    the bytes every object has for its CKA_LABEL
+ *   out      the token is out of its slot
+ *
+ * The functions below that may be told so append a line "pid C_Xxx CK_RV" to the file "calls", when they have
+ * been entered ("-" for the CK_RV) and when they return.
+ */
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <p11-kit/pkcs11.h>
+
+static CK_FUNCTION_LIST *real;
+static CK_FUNCTION_LIST list;
+
+/* Reads at most size - 1 bytes of a steering file; returns their number, or -1 where there is no such file. */
+static ssize_t read_order(const char *name, char *buffer, size_t size, char *path, size_t path_size)
+{
+	const char *folder = getenv("FAULTY_MODULE_DIR");
+	ssize_t count;
+	int fd;
+
+	snprintf(path, path_size, "%s/%s", folder != NULL ? folder : "/nonexistent", name);
+	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
+		return -1;
+	count = read(fd, buffer, size - 1);
+	close(fd);
+	if (count >= 0)
+		buffer[count] = '\0';
+	return count;
+}
+
+static void note(const char *name, const char *outcome)
+{
+	char path[512], line[128];
+	const char *folder = getenv("FAULTY_MODULE_DIR");
+	int fd, length;
+
+	snprintf(path, sizeof(path), "%s/calls", folder != NULL ? folder : "/nonexistent");
+	if ((fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0)
+		return;
+	length = snprintf(line, sizeof(line), "%d %s %s\n", (int)getpid(), name, outcome);
+	if (write(fd, line, length) != length)
+		abort();
+	close(fd);
+}
+
+/* What happens instead of, or before, the real function. */
+static CK_RV enter(const char *name)
+{
+	char order[64], path[512], *rest = order;
+
+	note(name, "-");
+	if (read_order(name, order, sizeof(order), path, sizeof(path)) < 0)
+		return CKR_OK;
+	if (strncmp(rest, "once ", 5) == 0) {
+		unlink(path);
+		rest += 5;
+	}
+	if (strncmp(rest, "sleep ", 6) == 0)
+		usleep((useconds_t)(atof(rest + 6) * 1e6));
+	else if (strncmp(rest, "hang", 4) == 0)
+		for (;;)
+			pause();
+	else if (strncmp(rest, "crash", 5) == 0)
+		*(volatile int *)0 = 0;
+	else if (strncmp(rest, "fail ", 5) == 0)
+		return strtoul(rest + 5, NULL, 16);
+	return CKR_OK;
+}
+
+static CK_RV leave(const char *name, CK_RV rv)
+{
+	char outcome[32];
+
+	snprintf(outcome, sizeof(outcome), "0x%lx", rv);
+	note(name, outcome);
+	return rv;
+}
+
+#define STEERED(name, parameters, arguments)			\
+	static CK_RV faulty_##name parameters			\
+	{							\
+		CK_RV rv = enter(#name);			\
+		if (rv == CKR_OK)				\
+			rv = real->name arguments;		\
+		return leave(#name, rv);			\
+	}
+
+STEERED(C_Initialize, (void *args), (args))
+STEERED(C_GetSlotList, (CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count), (present, slots, count))
+STEERED(C_OpenSession, (CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify,
+    CK_SESSION_HANDLE *session), (slot, flags, application, notify, session))
+STEERED(C_FindObjectsInit, (CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, CK_ULONG count),
+    (session, template, count))
+STEERED(C_SignInit, (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key),
+    (session, mechanism, key))
+
+static CK_RV faulty_C_Sign(CK_SESSION_HANDLE session, unsigned char *data, CK_ULONG data_length,
+    unsigned char *signature, CK_ULONG *length)
+{
+	CK_RV rv;
+
+	if (signature == NULL)	/* only asks how long it would be */
+		return real->C_Sign(session, data, data_length, signature, length);
+	rv = enter("C_Sign");
+	if (rv == CKR_OK)
+		rv = real->C_Sign(session, data, data_length, signature, length);
+	return leave("C_Sign", rv);
+}
+
+static CK_RV faulty_C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, unsigned char *pin, CK_ULONG length)
+{
+	char keypad[64], path[512];
+	ssize_t typed;
+	CK_RV rv = enter("C_Login");
+
+	if (pin == NULL && (typed = read_order("keypad", keypad, sizeof(keypad), path, sizeof(path))) >= 0) {
+		pin = (unsigned char *)keypad;
+		length = typed;
+	}
+	if (rv == CKR_OK)
+		rv = real->C_Login(session, user, pin, length);
+	return leave("C_Login", rv);
+}
+
+static int is_out(void)
+{
+	char order[2], path[512];
+
+	return read_order("out", order, sizeof(order), path, sizeof(path)) >= 0;
+}
+
+static CK_RV faulty_C_GetSlotInfo(CK_SLOT_ID slot, CK_SLOT_INFO *info)
+{
+	CK_RV rv = real->C_GetSlotInfo(slot, info);
+
+	if (rv == CKR_OK && is_out())
+		info->flags &= ~CKF_TOKEN_PRESENT;
+	return rv;
+}
+
+static CK_RV faulty_C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
+{
+	char flags[64], path[512];
+	CK_RV rv = enter("C_GetTokenInfo");
+
+	if (rv == CKR_OK && is_out())
+		rv = CKR_TOKEN_NOT_PRESENT;
+	if (rv == CKR_OK)
+		rv = real->C_GetTokenInfo(slot, info);
+	if (rv == CKR_OK && read_order("flags", flags, sizeof(flags), path, sizeof(path)) >= 0)
+		info->flags |= strtoul(flags, NULL, 16);
+	if (rv == CKR_OK && read_order("keypad", flags, sizeof(flags), path, sizeof(path)) >= 0)
+		info->flags |= CKF_PROTECTED_AUTHENTICATION_PATH;
+	return leave("C_GetTokenInfo", rv);
+}
+
+static CK_RV faulty_C_GetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object,
+    CK_ATTRIBUTE *template, CK_ULONG count)
+{
+	char label[64], path[512];
+	ssize_t length = read_order("label", label, sizeof(label), path, sizeof(path));
+	CK_RV rv = CKR_OK;
+	CK_ULONG i;
+
+	if (length < 0)
+		return real->C_GetAttributeValue(session, object, template, count);
+	for (i = 0; i < count; i++) {
+		CK_RV one;
+		if (template[i].type != CKA_LABEL) {
+			one = real->C_GetAttributeValue(session, object, &template[i], 1);
+		} else if (template[i].pValue != NULL && template[i].ulValueLen < (CK_ULONG)length) {
+			one = CKR_BUFFER_TOO_SMALL;
+		} else {
+			one = CKR_OK;
+			if (template[i].pValue != NULL)
+				memcpy(template[i].pValue, label, length);
+			template[i].ulValueLen = length;
+		}
+		if (one != CKR_OK)
+			rv = one;
+	}
+	return rv;
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
+{
+	CK_RV (*get)(CK_FUNCTION_LIST **);
+	const char *folder = getenv("FAULTY_MODULE_DIR");
+	char conf[512];
+	void *softhsm;
+	CK_RV rv;
+
+	snprintf(conf, sizeof(conf), "%s/softhsm2.conf", folder != NULL ? folder : "/nonexistent");
+	setenv("SOFTHSM2_CONF", conf, 1);
+	softhsm = dlopen(SOFTHSM, RTLD_NOW | RTLD_LOCAL);
+	if (softhsm == NULL || (get = (CK_RV (*)(CK_FUNCTION_LIST **))dlsym(softhsm, "C_GetFunctionList")) == NULL)
+		return CKR_GENERAL_ERROR;
+	if ((rv = get(&real)) != CKR_OK)
+		return rv;
+	list = *real;
+	list.C_Initialize = faulty_C_Initialize;
+	list.C_GetSlotList = faulty_C_GetSlotList;
+	list.C_GetSlotInfo = faulty_C_GetSlotInfo;
+	list.C_GetTokenInfo = faulty_C_GetTokenInfo;
+	list.C_OpenSession = faulty_C_OpenSession;
+	list.C_Login = faulty_C_Login;
+	list.C_FindObjectsInit = faulty_C_FindObjectsInit;
+	list.C_GetAttributeValue = faulty_C_GetAttributeValue;
+	list.C_SignInit = faulty_C_SignInit;
+	list.C_Sign = faulty_C_Sign;
+	*out = &list;
+	return CKR_OK;
+}

@@ -1,0 +1,59 @@
+"""A home folder that belongs to one test, and an environment in which nothing of this machine shows."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rigs.terminal import Done, run
+
+
+class Home:
+    """A person's home: HOME, TMPDIR, XDG folders and SoftHSM's tokens, all in one short-named new folder."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Makes it in `folder`, which must be empty; else in a new one."""
+        # Not pytest's tmp_path: socket paths in it must fit 108 bytes.
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="rp-"))
+        for name in ("tmp", "run", "tokens"):
+            (self.folder / name).mkdir(mode=0o700)
+        softhsm = self.folder / "softhsm2.conf"
+        softhsm.write_text(f"directories.tokendir = {self.folder / 'tokens'}\nlog.level = ERROR\n")
+        self.env = {
+            "HOME": str(self.folder),
+            "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+            "LANG": "C.UTF-8",
+            "SHELL": "/bin/sh",
+            "USER": "nobody",
+            "TMPDIR": str(self.folder / "tmp"),
+            "XDG_RUNTIME_DIR": str(self.folder / "run"),
+            "SOFTHSM2_CONF": str(softhsm),
+            "GIT_CONFIG_NOSYSTEM": "1",
+        }
+
+    def run(
+        self,
+        *argv: str | Path,
+        env: dict[str, str] | None = None,
+        text: str | bytes = "",
+        typing: Sequence[tuple[str, str]] = (),
+        timeout: float = 60,
+    ) -> Done:
+        """Runs `argv` here, with `env` on top of this home's environment; see `terminal.run`."""
+        return run(
+            *argv, env=self.env | (env or {}), text=text, typing=typing, cwd=self.folder, timeout=timeout
+        )
+
+    def write(self, name: str, content: str | bytes, mode: int = 0o600) -> Path:
+        """Writes a file of this home and returns its path."""
+        path = self.folder / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(mode)
+        return path
+
+    def remove(self) -> None:
+        """Deletes the folder."""
+        shutil.rmtree(self.folder)

@@ -1,0 +1,48 @@
+"""What keeps the memory of the agent and its workers from other processes of their user."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+
+
+def refuse_tracing() -> None:
+    """Let no process of the same user attach to this one or read its memory (prctl(2)).
+
+    Holds until the process executes another program. Raises OSError if the kernel declines.
+    """
+    _set_dumpable(0)
+
+
+def permit_tracing() -> None:
+    """Undo `refuse_tracing`, for a process that is about to become another program."""
+    _set_dumpable(1)
+
+
+def refuse_core_dumps() -> None:
+    """Set RLIMIT_CORE to 0, for this process and all its children. Raises OSError."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the process `parent` that started it ends. Raises OSError."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It ended before we asked.
+        raise ProcessLookupError(f"process {parent} is gone")
+
+
+def _set_dumpable(value: int) -> None:
+    _prctl(_PR_SET_DUMPABLE, value)
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")

@@ -1,0 +1,50 @@
+"""Who a token is, and what it says of itself (PKCS#11 v2.40, C_GetTokenInfo)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+
+@dataclass(frozen=True, order=True)
+class TokenIdentity:
+    """What stays the same when a token moves to another slot: never the slot number.
+
+    The fields are those of CK_TOKEN_INFO without their padding.
+    """
+
+    manufacturer: str
+    model: str
+    serial: str
+    label: str
+
+    def __str__(self) -> str:
+        name = f'token "{self.label}"' if self.label else f"token {self.model}"
+        return printable(f"{name} (serial {self.serial})" if self.serial else name)
+
+
+def printable(text: str) -> str:
+    """`text` on one line: what a token or a program calls itself must not look like words of ours."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+class TokenFlag(IntFlag):
+    """The CKF_* bits of CK_TOKEN_INFO that say how a login stands."""
+
+    LOGIN_REQUIRED = 0x00000004
+    USER_PIN_INITIALIZED = 0x00000008
+    PROTECTED_AUTHENTICATION_PATH = 0x00000100
+    TOKEN_INITIALIZED = 0x00000400
+    USER_PIN_COUNT_LOW = 0x00010000
+    USER_PIN_FINAL_TRY = 0x00020000
+    USER_PIN_LOCKED = 0x00040000
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """A token as it is seen in a slot at one moment; the flags age at once."""
+
+    identity: TokenIdentity
+    flags: TokenFlag
