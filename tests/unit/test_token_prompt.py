@@ -1,0 +1,207 @@
+"""Asking for a PIN through SSH_ASKPASS: the answer, every way to get none, and what the person is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from stand_ins import ended, run
+
+from replug.token.errors import TokenError
+from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.pin import Pin
+from replug.token.prompt import AskpassPrompter, PinRequest
+
+TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
+REQUEST = PinRequest(TOKEN, TokenFlag.LOGIN_REQUIRED, "login key", "ssh (pid 4711)")
+NAME = 'token "work" (serial 5001234)'
+
+Askpass = Callable[..., AskpassPrompter]
+
+
+@pytest.fixture
+def askpass(tmp_path: Path) -> Askpass:
+    """A prompter whose askpass program is this shell script."""
+
+    def prompter(body: str, timeout: float = 15) -> AskpassPrompter:
+        program = tmp_path / "askpass"
+        program.write_text(f"#!/bin/sh\n{body}\n")
+        program.chmod(0o700)
+        return AskpassPrompter({"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}, timeout)
+
+    return prompter
+
+
+def ask(prompter: AskpassPrompter, request: PinRequest = REQUEST) -> Pin:
+    return run(prompter.ask(request))
+
+
+@pytest.mark.parametrize(
+    ("output", "pin"),
+    [
+        ("123456\\n", b"123456"),
+        ("123456", b"123456"),
+        ("123456\\r\\n", b"123456"),
+        ("123456\\nand more\\n", b"123456"),
+        (" 12 56 \\n", b" 12 56 "),
+        ("\\303\\244\\377", b"\xc3\xa4\xff"),
+    ],
+)
+def test_the_first_line_is_the_answer(askpass: Askpass, output: str, pin: bytes) -> None:
+    entered = ask(askpass(f"printf '{output}'"))
+    assert entered.value == pin
+    assert (entered.verified, entered.sent) == (False, False)
+
+
+def test_an_answer_may_come_in_pieces(askpass: Askpass) -> None:
+    assert ask(askpass("printf 123; sleep 0.05; printf '456\\n'")).value == b"123456"
+
+
+def test_the_question_is_its_argument(askpass: Askpass, tmp_path: Path) -> None:
+    ask(askpass(f'printf "%s|%s" "$#" "$1" >{tmp_path}/question; echo 123456'))
+    assert (tmp_path / "question").read_text() == f"1|{REQUEST.text()}"
+
+
+@pytest.mark.parametrize("body", ["exit 1", "echo 123456; exit 1", "exit 0", "echo", "kill -9 $$"])
+def test_without_an_answer_it_was_cancelled(askpass: Askpass, body: str) -> None:
+    with pytest.raises(TokenError) as caught:
+        ask(askpass(body))
+    assert str(caught.value) == f"{NAME}: the PIN prompt was cancelled"
+
+
+@pytest.mark.parametrize("body", ["head -c 300 /dev/zero | tr '\\0' 1", "yes | tr -d '\\n'"])
+def test_an_answer_that_is_too_long_is_none(askpass: Askpass, body: str) -> None:
+    """Cut short it would be a wrong PIN, and cost a try."""
+    with pytest.raises(TokenError):
+        ask(askpass(body))
+
+
+def test_a_prompt_that_stands_too_long_is_closed(askpass: Askpass, tmp_path: Path) -> None:
+    with pytest.raises(TokenError) as caught:
+        ask(askpass(f"echo $$ >{tmp_path}/pid; exec sleep 60", timeout=1))
+    assert str(caught.value) == f"{NAME}: no PIN was entered within 1 s"
+    assert_gone(tmp_path / "pid")
+
+
+def test_a_prompt_that_answers_but_does_not_end_is_closed_too(askpass: Askpass, tmp_path: Path) -> None:
+    with pytest.raises(TokenError, match=r"no PIN was entered within 1 s"):
+        ask(askpass(f"echo $$ >{tmp_path}/pid; echo 123456; exec sleep 60", timeout=1))
+    assert_gone(tmp_path / "pid")
+
+
+def test_a_prompt_that_nobody_waits_for_any_more_is_closed(askpass: Askpass, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    async def main() -> None:
+        asking = asyncio.create_task(askpass(f"echo $$ >{fifo}; exec sleep 60").ask(REQUEST))
+        pid = int(await asyncio.to_thread(fifo.read_text))
+        asking.cancel()
+        await asyncio.wait([asking])
+        await ended(pid)
+
+    run(main())
+
+
+def test_a_dialog_that_a_script_has_started_is_closed_with_the_script(
+    askpass: Askpass, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+
+    async def main() -> None:
+        asking = asyncio.create_task(askpass(f"sleep 60 & echo $! >{fifo}; wait").ask(REQUEST))
+        pid = int(await asyncio.to_thread(fifo.read_text))
+        asking.cancel()
+        await asyncio.wait([asking])
+        await ended(pid)
+
+    run(main())
+
+
+def assert_gone(pid_file: Path) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("program", ["/nonexistent/askpass", "/dev/null", "/"])
+def test_a_prompt_that_does_not_start(program: str) -> None:
+    prompter = AskpassPrompter({"SSH_ASKPASS": program, "DISPLAY": ":0"}, 15)
+    with pytest.raises(TokenError) as caught:
+        ask(prompter)
+    assert str(caught.value).startswith(f"{NAME}: the PIN prompt {program} does not start: ")
+    assert caught.value.next_step == "set SSH_ASKPASS to a program that asks"
+
+
+@pytest.mark.parametrize(
+    ("environment", "asks"),
+    [
+        ({"DISPLAY": ":0"}, True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, True),
+        ({"SSH_ASKPASS_REQUIRE": "force"}, True),
+        ({"SSH_ASKPASS_REQUIRE": "prefer", "DISPLAY": ":0"}, True),
+        ({}, False),
+        ({"DISPLAY": ""}, False),
+        ({"SSH_ASKPASS_REQUIRE": "prefer"}, False),
+        ({"SSH_ASKPASS_REQUIRE": "never", "DISPLAY": ":0"}, False),
+    ],
+)
+def test_the_environment_decides_whether_to_ask(
+    environment: Mapping[str, str], asks: bool, tmp_path: Path
+) -> None:
+    program = tmp_path / "askpass"
+    program.write_text("#!/bin/sh\necho 123456\n")
+    program.chmod(0o700)
+    prompter = AskpassPrompter({"SSH_ASKPASS": str(program), **environment}, 15)
+    if asks:
+        assert ask(prompter).value == b"123456"
+    else:
+        with pytest.raises(TokenError, match="the agent has no way to ask for it"):
+            ask(prompter)
+
+
+@pytest.mark.parametrize(
+    ("flags", "known"),
+    [(TokenFlag.USER_PIN_FINAL_TRY, True), (TokenFlag.USER_PIN_COUNT_LOW, False), (TokenFlag(0), False)],
+)
+def test_a_pin_typed_at_the_warning_knows_of_the_last_try(
+    askpass: Askpass, flags: TokenFlag, known: bool
+) -> None:
+    request = PinRequest(TOKEN, flags, "", "")
+    assert ask(askpass("echo 123456"), request).last_try_known is known
+
+
+FINAL_TRY = TokenFlag.USER_PIN_FINAL_TRY
+COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
+
+
+@pytest.mark.parametrize(
+    ("request_", "lines"),
+    [
+        (PinRequest(TOKEN, TokenFlag(0), "", ""), []),
+        (REQUEST, ["to use the key login key", "asked for by ssh (pid 4711)"]),
+        (
+            PinRequest(TOKEN, TokenFlag(0), "", "", rejected=True),
+            ["The PIN remembered until now was rejected."],
+        ),
+        (PinRequest(TOKEN, COUNT_LOW, "", ""), ["A wrong PIN was entered since the last right one."]),
+        (PinRequest(TOKEN, FINAL_TRY, "", ""), ["LAST TRY: a wrong PIN locks the token."]),
+        (PinRequest(TOKEN, FINAL_TRY | COUNT_LOW, "", ""), ["LAST TRY: a wrong PIN locks the token."]),
+    ],
+)
+def test_the_question(request_: PinRequest, lines: list[str]) -> None:
+    assert request_.text() == "\n".join([f"PIN for {NAME}", *lines]) + ": "
+
+
+@pytest.mark.parametrize("text", ["a\nLAST TRY: press OK", "a\0b", "a\x1b[2Jb", "a\rb", "a\u2028b"])
+def test_nobody_but_the_agent_writes_lines_of_the_question(askpass: Askpass, text: str) -> None:
+    """A token chooses its labels, a program its name."""
+    token = TokenIdentity("Maker", "Model", "1", text)
+    request = PinRequest(token, TokenFlag(0), text, text)
+    assert len(request.text().splitlines()) == 3
+    assert all(line.isprintable() for line in request.text().splitlines())
+    assert ask(askpass("echo 123456"), request).value == b"123456"

@@ -1,0 +1,108 @@
+"""USB events from udev: a hint that a token may have come or gone. The slots are the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_UDEV = "/run/udev/control"
+_SMART_CARD_CLASS = ":0b"  # USB interface class 0x0b in ID_USB_INTERFACES
+_EVENTS_PER_TURN = 64  # then it is the turn of whatever else the loop has to do
+_AFTER_LOSS = 1.0  # seconds; the looks that follow a loss go on for longer
+_WITHOUT_UDEV = 60.0  # seconds until it is tried again
+
+
+class UsbHotplug:
+    """Calls `changed` when a USB device that may hold a token appears or goes.
+
+    unbind and remove events carry neither vendor nor serial nor ID_SMARTCARD_READER, so devices are known
+    by their path, which is all that an event of a removal has.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._readers: set[str] = set()
+
+    async def run(self) -> None:
+        """Listen until cancelled. While that cannot be, say so once and leave it to the polling of slots."""
+        said = False
+        while True:
+            try:
+                # In a thread: pyudev takes its time to import, and runs a program to find libudev.
+                monitor, self._readers = await asyncio.to_thread(_open_monitor)
+            except Exception as error:  # pyudev has an exception class for every kind of errno
+                if not said:
+                    log.info("no USB events, so tokens are noticed a little later: %s", error)
+                said = True
+                await asyncio.sleep(_WITHOUT_UDEV)
+            else:
+                said = False
+                await self._listen(monitor)
+                await asyncio.sleep(_AFTER_LOSS)
+
+    async def _listen(self, monitor: Any) -> None:
+        """Pass on what `monitor` receives, until it fails."""
+        loop = asyncio.get_running_loop()
+        readable = asyncio.Event()
+        loop.add_reader(monitor.fileno(), readable.set)
+        try:
+            while True:
+                await readable.wait()
+                readable.clear()
+                self._receive(monitor)
+        except Exception as error:
+            # The kernel dropped events (ENOBUFS), and this monitor will never recover from that.
+            log.info("USB events were lost: %s", error)
+            self._changed()
+        finally:
+            loop.remove_reader(monitor.fileno())
+
+    def _receive(self, monitor: Any) -> None:
+        concerned = False
+        for _ in range(_EVENTS_PER_TURN):
+            device = monitor.poll(timeout=0)
+            if device is None:
+                break
+            concerned |= self._concerns(device)
+        if concerned:
+            self._changed()
+
+    def _concerns(self, device: Any) -> bool:
+        path = device.device_path
+        if device.action in ("remove", "unbind"):
+            known = path in self._readers
+            if device.action == "remove":
+                self._readers.discard(path)
+            return known
+        if _may_hold_a_token(device.properties):
+            self._readers.add(path)
+            return True
+        return False
+
+
+def _open_monitor() -> tuple[Any, set[str]]:
+    """A monitor that is listening, and the paths of the devices that were there before it."""
+    if not os.path.exists(_UDEV):
+        # A monitor would be made, and silently receive nothing.
+        raise FileNotFoundError("udev is not running here (a container?)")
+    import pyudev
+
+    context = pyudev.Context()
+    monitor = pyudev.Monitor.from_netlink(context, source="udev")
+    monitor.filter_by("usb", "usb_device")
+    monitor.start()
+    devices = context.list_devices(subsystem="usb", DEVTYPE="usb_device")
+    return monitor, {device.device_path for device in devices if _may_hold_a_token(device.properties)}
+
+
+def _may_hold_a_token(properties: Any) -> bool:
+    if properties.get("ID_SMARTCARD_READER") == "1":
+        return True
+    interfaces = properties.get("ID_USB_INTERFACES")
+    # A device of which udev does not tell the interfaces may be anything.
+    return interfaces is None or _SMART_CARD_CLASS in interfaces

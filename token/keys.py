@@ -1,0 +1,146 @@
+"""From what a worker found on a token to SSH keys.
+
+A key's identity is its public key. Curves come as DER parameters, points bare or inside an OCTET STRING,
+and a token may hold nothing but the X.509 certificate; modules differ in all of it.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from dataclasses import dataclass
+
+from replug.protocol.keys import (
+    Curve,
+    EcdsaPublicKey,
+    Ed25519PublicKey,
+    PublicKey,
+    RsaPublicKey,
+    parse_public_key,
+)
+from replug.protocol.wire import ProtocolError
+from replug.token.frames import Header
+
+log = logging.getLogger(__name__)
+
+_CURVES = {
+    "06082a8648ce3d030107": Curve.NISTP256,
+    "06052b81040022": Curve.NISTP384,
+    "06052b81040023": Curve.NISTP521,
+}
+_FIELD_PRIMES = {
+    Curve.NISTP256: 2**256 - 2**224 + 2**192 + 2**96 - 1,
+    Curve.NISTP384: 2**384 - 2**128 - 2**96 + 2**32 - 1,
+    Curve.NISTP521: 2**521 - 1,
+}
+_SEQUENCE = b"\x30"
+_ED25519 = (
+    "06032b6570",  # OID 1.3.101.112 (RFC 8410)
+    "130c656477617264733235353139",  # PrintableString "edwards25519"
+)
+_OCTET_STRING = 0x04
+
+
+@dataclass(frozen=True)
+class TokenKey:
+    """A key a token holds: the public half, and what the token says about the private one."""
+
+    public: PublicKey
+    blob: bytes
+    """The public key in SSH wire form; equal blobs are the same key."""
+    label: str
+    """CKA_LABEL, or the subject where there is only a certificate; may be empty."""
+    key_id: bytes
+    """CKA_ID; may be empty."""
+    reference: str
+    """How workers name this key."""
+    signs: bool
+    """A private key that may sign is visible (before login it usually is not)."""
+    always_authenticate: bool
+    """CKA_ALWAYS_AUTHENTICATE: every signature needs the PIN again."""
+
+
+def read_keys(records: list[Header]) -> dict[bytes, TokenKey]:
+    """The keys that SSH can use, by blob, in the token's order; others are left out with a log line."""
+    keys: dict[bytes, TokenKey] = {}
+    for record in records:
+        try:
+            key = _read_key(record)
+        except ValueError as error:
+            log.info("left out a key: %s", error, extra={"label": record["label"]})
+            continue
+        # A certificate and a public key object of one key give the same blob; the first one names it.
+        known = keys.get(key.blob)
+        if known is None or (key.signs and not known.signs):
+            keys[key.blob] = key
+    return keys
+
+
+def _read_key(record: Header) -> TokenKey:
+    material = [bytes.fromhex(part) for part in record["material"]]
+    label = str(record["label"])
+    match record["kind"]:
+        case "rsa":
+            modulus, exponent = (int.from_bytes(part, "big") for part in material)
+            public: PublicKey = RsaPublicKey(e=exponent, n=modulus)
+        case "ec" | "edwards":
+            public = _read_curve_key(*material)
+        case "x509":
+            public, label = _read_certificate(material[0])
+        case kind:
+            raise ProtocolError(f"unknown kind of key {kind!r}")
+    public.validate()
+    return TokenKey(
+        public=public,
+        blob=public.encode(),
+        label=label,
+        key_id=bytes.fromhex(record["id"]),
+        reference=record["reference"],
+        signs=bool(record["signs"]),
+        always_authenticate=bool(record["always_authenticate"]),
+    )
+
+
+def _read_curve_key(parameters: bytes, point: bytes) -> PublicKey:
+    if parameters.hex() in _ED25519:
+        return Ed25519PublicKey(_unwrap_point(point, 32))
+    curve = _CURVES.get(parameters.hex()) or _explicit_curve(parameters)
+    if curve is None:
+        raise ProtocolError(f"curve {parameters.hex()[:40]} is not one that SSH has")
+    return EcdsaPublicKey(curve, _unwrap_point(point, 1 + 2 * curve.coordinate_size))
+
+
+def _explicit_curve(parameters: bytes) -> Curve | None:
+    """The curve that is spelled out (X9.62 SpecifiedECDomain), as libykcs11 does, by its field.
+
+    That the point lies on the named curve is checked afterwards, which no other curve's point does.
+    """
+    for curve, prime in _FIELD_PRIMES.items():
+        if parameters.startswith(_SEQUENCE) and prime.to_bytes(curve.coordinate_size, "big") in parameters:
+            return curve
+    return None
+
+
+def _unwrap_point(point: bytes, size: int) -> bytes:
+    if len(point) == size:
+        return point
+    header = bytes([_OCTET_STRING, size]) if size < 0x80 else bytes([_OCTET_STRING, 0x81, size])
+    if point[: len(header)] == header and len(point) == len(header) + size:
+        return point[len(header) :]
+    raise ProtocolError(f"a point of {len(point)} bytes, where the curve has {size}")
+
+
+def _read_certificate(der: bytes) -> tuple[PublicKey, str]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        line = certificate.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+    except Exception as error:
+        # A token may hold any bytes here, and the library has many ways to say so, not all documented.
+        raise ProtocolError(f"a certificate that is no SSH key: {type(error).__name__}: {error}") from error
+    subject = "".join(
+        f"/{attribute.rfc4514_attribute_name}={attribute.value!s}" for attribute in certificate.subject
+    )
+    return parse_public_key(base64.b64decode(line.split()[1])), subject

@@ -1,0 +1,112 @@
+"""What to log in with, and what a refused login means for the PIN."""
+
+from __future__ import annotations
+
+import logging
+
+from replug.token.errors import (
+    PinLockedError,
+    PinNeededError,
+    PinRejectedError,
+    TokenError,
+    WorkerRefusedError,
+)
+from replug.token.frames import Verdict
+from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.pin import Pin, PinCache
+
+log = logging.getLogger(__name__)
+
+
+class PinRules:
+    """The PIN of one token."""
+
+    def __init__(self, identity: TokenIdentity, pins: PinCache) -> None:
+        self._identity = identity
+        self._pins = pins
+        self._wanted = False
+        """Whether the PIN of the login under way is still to be remembered if the token takes it."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a PIN in the cache."""
+        return self._pins.get(self._identity) is not None
+
+    def remember(self, pin: Pin) -> None:
+        """Keep a PIN."""
+        self._pins.remember(self._identity, pin)
+
+    def forget(self) -> bool:
+        """Wipe the PIN, and do not remember that of a login under way; whether there was one."""
+        self._wanted = False
+        return self._pins.forget(self._identity)
+
+    def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
+        """What to log in with now: `pin`, else the one remembered, marked as sent; None is the keypad.
+
+        `flags` were read just now. A remembered PIN that no token has taken yet was typed for a key that
+        wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when a person has to be
+        asked, TokenError when that would be in vain.
+        """
+        self.refuse_if_locked(flags)
+        if pin is not None and not pin.value:
+            raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
+        if pin is not None and pin.sent and not pin.verified:
+            raise TokenError(
+                f"{self._identity}: no answer came to the login, which may have cost a PIN try", "try again"
+            )
+        chosen = pin or self._pins.get(self._identity)
+        if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
+            chosen = None
+        if chosen is not None and chosen.may_be_sent(flags):
+            chosen.sent = True
+            self._wanted = True
+            return chosen
+        if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
+            return None
+        raise PinNeededError(self._identity)
+
+    def refuse_if_locked(self, flags: TokenFlag) -> None:
+        """Raise PinLockedError if no PIN can be right any more."""
+        if TokenFlag.USER_PIN_LOCKED in flags:
+            raise PinLockedError(self._identity)
+
+    def accepted(self, pin: Pin | None) -> None:
+        """The token took this PIN (None: the keypad's)."""
+        if pin is not None and pin.value and self._wanted:
+            pin.verified = True
+            self.remember(pin)
+
+    def refused(self, refusal: WorkerRefusedError, pin: Pin | None) -> None:
+        """Raise what a login's refusal means; return if it says nothing about the PIN.
+
+        After a failed login, above all a context-specific one, modules are in no state to go on with: the
+        worker must be killed before this.
+        """
+        error = self._meaning(refusal)
+        if error is None:
+            return
+        was_remembered = pin is not None and pin.verified
+        if pin is not None and self._pins.get(self._identity) is pin:
+            self.forget()
+        log.warning("login refused", extra={"token": str(self._identity), "why": str(error)})
+        if was_remembered and isinstance(error, PinRejectedError):
+            raise PinNeededError(self._identity, rejected=True) from error
+        raise error from refusal
+
+    def _meaning(self, refusal: WorkerRefusedError) -> TokenError | None:
+        token = self._identity
+        match refusal.verdict:
+            case Verdict.PIN_INCORRECT:
+                return PinRejectedError(
+                    f"{token}: the PIN is wrong", "one try is spent; the next use asks again"
+                )
+            case Verdict.PIN_UNUSABLE:
+                return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.detail})")
+            case Verdict.PIN_LOCKED:
+                return PinLockedError(token)
+            case Verdict.PIN_NOT_SET:
+                return TokenError(f"{token}: no user PIN is set", "initialise the token first")
+            case Verdict.LOGIN_CANCELLED:
+                return TokenError(f"{token}: the PIN entry was cancelled")
+        return None

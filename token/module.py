@@ -1,0 +1,114 @@
+"""One PKCS#11 module: its worker, and the tokens of it that are served.
+
+All tokens of a module share its worker. A second process would bind the same cards, and selecting a card's
+application anew makes many of them forget that the PIN was verified.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+from replug.token.client import Slots, Worker
+from replug.token.deadlines import Deadlines
+from replug.token.errors import ModuleUnreachableError
+from replug.token.identity import TokenIdentity, TokenInfo
+from replug.token.pin import PinCache
+from replug.token.prompt import Prompter
+from replug.token.served import ServedToken
+from replug.token.supervisor import Supervisor
+from replug.token.uri import Uri
+
+_MISSED_FOR = 120.0  # seconds
+View = tuple[int, Slots]
+"""The slots as the worker with this process id saw them."""
+
+
+class Module:
+    """The served tokens of the shared library at `path` (canonical)."""
+
+    def __init__(self, path: str, pins: PinCache, prompter: Prompter, deadlines: Deadlines) -> None:
+        self.path = path
+        self.tokens: dict[TokenIdentity, ServedToken] = {}
+        self._choices: list[Uri] = []
+        self._pins = pins
+        self._prompter = prompter
+        self._supervisor = Supervisor(path, deadlines)
+        self._view: View | None = None
+        self._present: set[TokenIdentity] = set()
+        """The tokens that were present when `_view` was."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether the worker has something to do just now."""
+        return self._supervisor.busy
+
+    @property
+    def misses_a_token(self) -> bool:
+        """Whether a token left lately, and may be back any moment."""
+        left = (token.last_removed for token in self.tokens.values() if not token.present)
+        return any(when is not None and time.time() - when < _MISSED_FOR for when in left)
+
+    def serve(self, choices: list[Uri]) -> None:
+        """Serve the tokens that any of the URIs chooses, and no others; with none the worker ends."""
+        self._choices = choices
+        for identity in [identity for identity in self.tokens if not self._is_chosen(identity)]:
+            self.tokens.pop(identity).close()
+        if not choices:
+            self._supervisor.close()
+
+    async def look(self, *, fresh: bool = False, closely: bool = True) -> list[ServedToken]:
+        """Look at the slots and set the tokens' states; the tokens that are new or have returned.
+
+        With `fresh` by a new process, which sees what a running one may not: tokens that another process
+        initialised. Unless `closely`, a glance that sends no command to a card: it is enough as long as
+        the slots and the tokens' states are as they were. Raises TokenError when the module cannot be asked.
+        """
+        try:
+            known = None if closely or fresh or self._present != self._now_present() else self._view
+            seen = await self._supervisor.attempt(partial(_scan, known), fresh=fresh)
+        except ModuleUnreachableError as error:
+            self._view = None
+            for token in self.tokens.values():
+                token.cut_off(error.reason)
+            raise
+        if seen is None:
+            return []
+        self._view, infos = seen
+        arrived = self._take(infos)
+        # A signature that finds a token before we do changes its state, but not what we have seen.
+        self._present = self._now_present()
+        return arrived
+
+    def _now_present(self) -> set[TokenIdentity]:
+        return {identity for identity, token in self.tokens.items() if token.present}
+
+    def _take(self, infos: list[TokenInfo]) -> list[ServedToken]:
+        there = {info.identity for info in infos}
+        gone = [token for identity, token in self.tokens.items() if identity not in there and token.present]
+        for token in gone:
+            token.left()
+        if gone:
+            # Its session there is dead, and stays so when the token is back.
+            self._supervisor.restart()
+        arrived = []
+        for info in infos:
+            if info.identity not in self.tokens and self._is_chosen(info.identity):
+                self.tokens[info.identity] = ServedToken(
+                    info.identity, self._supervisor, self._pins, self._prompter
+                )
+            served = self.tokens.get(info.identity)
+            if served is not None and served.seen(info.flags):
+                arrived.append(served)
+        return arrived
+
+    def _is_chosen(self, identity: TokenIdentity) -> bool:
+        return any(uri.matches_token(identity) for uri in self._choices)
+
+
+async def _scan(known: View | None, worker: Worker) -> tuple[View, list[TokenInfo]] | None:
+    """The slots and the tokens in them; None if this worker still sees what is `known`."""
+    view = (worker.pid, await worker.slots())
+    if view == known:
+        return None
+    return view, await worker.scan()

@@ -1,0 +1,71 @@
+"""PINs in memory: one buffer each, wiped when forgotten, bound to the token they were entered for."""
+
+from __future__ import annotations
+
+from replug.token.identity import TokenFlag, TokenIdentity
+
+
+class Pin:
+    """A PIN in a buffer of our own.
+
+    `verified` once the token accepted it; `sent` once it went to the token at all;
+    `last_try_known` if the person who typed it was told that it was the last try.
+    """
+
+    def __init__(self, value: bytearray | bytes, *, last_try_known: bool = False) -> None:
+        self.value = value if isinstance(value, bytearray) else bytearray(value)
+        self.last_try_known = last_try_known
+        self.verified = False
+        self.sent = False
+
+    def may_be_sent(self, flags: TokenFlag) -> bool:
+        """Whether the token, with `flags` read just now, may be sent this PIN.
+
+        A PIN that was sent without a verdict (the worker died meanwhile) may have cost a try, so it is
+        not sent again. When tries are already missing, only a PIN that a person typed just now is; for
+        the last one that person must have known.
+        """
+        if TokenFlag.USER_PIN_LOCKED in flags or not self.value:
+            return False
+        if TokenFlag.USER_PIN_FINAL_TRY in flags:
+            return self.last_try_known and not self.sent
+        if TokenFlag.USER_PIN_COUNT_LOW in flags:
+            return not self.sent
+        return self.verified or not self.sent
+
+    def __repr__(self) -> str:
+        return f"<Pin verified={self.verified} sent={self.sent}>"
+
+    def wipe(self) -> None:
+        """Overwrite the buffer. Copies that Python or the kernel made are out of reach."""
+        self.value[:] = bytes(len(self.value))
+        self.value.clear()
+
+
+class PinCache:
+    """The PIN of each token that took one, kept for the session."""
+
+    def __init__(self) -> None:
+        self._pins: dict[TokenIdentity, Pin] = {}
+
+    def get(self, token: TokenIdentity) -> Pin | None:
+        """The PIN remembered for exactly this token."""
+        return self._pins.get(token)
+
+    def remember(self, token: TokenIdentity, pin: Pin) -> None:
+        """Keep `pin` for `token`, in place of an older one."""
+        if self._pins.get(token) is not pin:
+            self.forget(token)
+            self._pins[token] = pin
+
+    def wipe_unless_kept(self, pin: Pin) -> None:
+        """Wipe a PIN that has had its use, unless it is one of those remembered."""
+        if not any(kept is pin for kept in self._pins.values()):
+            pin.wipe()
+
+    def forget(self, token: TokenIdentity) -> bool:
+        """Wipe the PIN of `token`; whether there was one."""
+        pin = self._pins.pop(token, None)
+        if pin is not None:
+            pin.wipe()
+        return pin is not None

@@ -1,0 +1,90 @@
+"""A provider: what one `ssh-add -s` names. A module, all of it or the part that a URI chooses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from replug.token.errors import PinNeededError, TokenError
+from replug.token.keys import TokenKey
+from replug.token.module import Module
+from replug.token.pin import Pin
+from replug.token.served import ServedToken
+from replug.token.uri import Uri
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """The tokens and keys of `module` that `uri` chooses; `name` is how the user called it."""
+
+    name: str
+    module: Module
+    uri: Uri
+
+    def tokens(self) -> list[ServedToken]:
+        """The tokens seen so far, present or not."""
+        return [token for token in self.module.tokens.values() if self.serves(token)]
+
+    def serves(self, token: ServedToken) -> bool:
+        """Whether `token` is one of its tokens."""
+        known = self.module.tokens.get(token.identity)
+        return known is token and self.uri.matches_token(token.identity)
+
+    def token_keys(self) -> Iterator[tuple[ServedToken, TokenKey]]:
+        """The keys of its tokens, also of those that are out."""
+        for token in self.tokens():
+            for key in token.keys.values():
+                if self.uri.matches_key(key):
+                    yield token, key
+
+    async def load(self, pin: Pin | None) -> None:
+        """Look for the tokens on a fresh worker, and read their keys; log in with `pin` if there is one.
+
+        A PIN is tried on one token only: with several present that want one, a URI must say whose it is.
+        One token's failure does not lose another's keys. Raises TokenError when there is no key at all.
+        """
+        await self.module.look(fresh=True)
+        present = [token for token in self.tokens() if token.present]
+        if not present:
+            raise TokenError(f"{self.name}: no such token is present", "plug it in, or check the name")
+        owner = _owner(present) if pin is not None else None
+        if pin is not None and owner is None:
+            names = ", ".join(str(token.identity) for token in present)
+            log.warning("the PIN was used for none of several tokens", extra={"tokens": names})
+        if pin is not None and owner is not None:
+            await self._log_in(owner, pin)
+        await self._read([token for token in present if token is not owner])
+        if not any(token.present for token, _ in self.token_keys()):
+            raise TokenError(
+                f"{self.name}: no key that SSH can use is visible",
+                "if the token shows its keys only after login, give its PIN and name it by a URI",
+            )
+
+    async def _read(self, tokens: list[ServedToken]) -> None:
+        failures = []
+        for token in tokens:
+            try:
+                await token.read()
+            except TokenError as error:
+                log.warning("token not loaded", extra={"token": str(token.identity), "why": str(error)})
+                failures.append(error)
+        if failures and not any(True for _ in self.token_keys()):
+            raise failures[0]
+
+    async def _log_in(self, token: ServedToken, pin: Pin) -> None:
+        try:
+            await token.log_in(pin)
+        except PinNeededError as needed:
+            raise TokenError(
+                f"{token.identity}: only one PIN try is left, so this PIN was not sent",
+                "add it without a PIN: the prompt at the first use says that it is the last try",
+            ) from needed
+
+
+def _owner(present: list[ServedToken]) -> ServedToken | None:
+    """The token whose PIN it must be: the only one, or the only one that wants a login."""
+    candidates = present if len(present) == 1 else [token for token in present if token.wants_login]
+    return candidates[0] if len(candidates) == 1 else None

@@ -1,0 +1,372 @@
+"""A token that the agent serves: its state, its keys, its login, and signing with it.
+
+A PIN goes to it only after a worker has just found the same identity and public keys and read the flags;
+clients that wait for a login share one prompt. The other rules about PINs are in `login.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from functools import partial
+from typing import TypeVar
+
+from replug.protocol.signatures import InvalidSignatureError
+from replug.token.client import Worker
+from replug.token.errors import (
+    ModuleUnreachableError,
+    PinLockedError,
+    PinNeededError,
+    TokenAbsentError,
+    TokenError,
+    WorkerRefusedError,
+)
+from replug.token.frames import Verdict
+from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.keys import TokenKey, read_keys
+from replug.token.login import PinRules
+from replug.token.pin import Pin, PinCache
+from replug.token.prompt import PinRequest, Prompter
+from replug.token.shared import SharedAttempt, StoppedError
+from replug.token.signing import finish_signature, signing_algorithm, signing_steps
+from replug.token.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_PROMPTS_PER_SIGNATURE = 2
+_GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until now
+_TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
+
+
+class TokenState(StrEnum):
+    """Where a token stands."""
+
+    ABSENT = "absent"
+    PRESENT = "present"
+    READY = "ready"  # logged in, or no login is required
+    LOCKED = "locked"
+    UNREACHABLE = "unreachable"
+
+
+class ServedToken:
+    """One token, wherever it is plugged in."""
+
+    def __init__(
+        self,
+        identity: TokenIdentity,
+        supervisor: Supervisor,
+        pins: PinCache,
+        prompter: Prompter,
+    ) -> None:
+        self.identity = identity
+        self.state = TokenState.ABSENT
+        self.why = ""
+        """The reason for the state, when it is a bad one."""
+        self.wants_login = True
+        """Whether it has CKF_LOGIN_REQUIRED."""
+        self.keys: dict[bytes, TokenKey] = {}
+        """By public key blob; public data, so listing it asks no worker."""
+        self.last_inserted: float | None = None
+        """When it was last inserted, in seconds since the epoch."""
+        self.last_removed: float | None = None
+        self._supervisor = supervisor
+        self._back = asyncio.Event()
+        self._pins = pins
+        self._rules = PinRules(identity, pins)
+        self._prompter = prompter
+        self._visible: set[bytes] = set()
+        self._usable_without_login: set[bytes] = set()
+        self._useless: set[bytes] = set()
+        self._closed = False
+        self._login = SharedAttempt()
+
+    @property
+    def present(self) -> bool:
+        """Whether it was in a slot when we last looked, and the slot could be looked at."""
+        return self.state not in (TokenState.ABSENT, TokenState.UNREACHABLE)
+
+    @property
+    def pin_remembered(self) -> bool:
+        """Whether a PIN is cached for this token."""
+        return self._rules.remembers
+
+    async def read(self) -> None:
+        """Find the token and read its keys, without login."""
+        await self._attempt(self._open_on)
+
+    async def log_in(self, pin: Pin) -> None:
+        """Log in with a PIN that came with a request, on a fresh worker so that it is really checked.
+
+        Raises PinRejectedError, and PinNeededError when it is the last try, which the person who typed
+        this PIN may not have known. Wipes the PIN unless it is kept. One that is refused changes nothing.
+        """
+        try:
+            await self._attempt(partial(self._log_in_on, pin, True), fresh=True)
+        finally:
+            self._pins.wipe_unless_kept(pin)
+
+    async def sign(self, key: TokenKey, data: bytes, flags: int, program: str) -> bytes:
+        """The signature blob over `data`; `flags` are the sign request's (RFC 9987 section 5.6.1).
+
+        Asks for the PIN on behalf of `program` if need be. Raises TokenError, ProtocolError for flags.
+        """
+        algorithm = signing_algorithm(key.public, flags)
+        operation = partial(self._sign_on, key.blob, algorithm, data)
+        for _ in range(_PROMPTS_PER_SIGNATURE):
+            try:
+                return await self._attempt_with_grace(operation)
+            except PinNeededError as needed:
+                await self._ask_and_log_in(needed, key, program)
+        try:
+            return await self._attempt(operation)
+        except PinNeededError as needed:
+            raise TokenError(
+                f"{self.identity} was not logged in after {_PROMPTS_PER_SIGNATURE} PIN prompts"
+            ) from needed
+
+    def left(self) -> None:
+        """The token is in no slot any more."""
+        if self.state is not TokenState.ABSENT:
+            self.last_removed = time.time()
+            self._back.clear()
+            self._useless.clear()
+        self._set_state(TokenState.ABSENT, "it is in no slot")
+
+    def seen(self, flags: TokenFlag) -> bool:
+        """The token is in a slot, with these flags; whether it was not there before."""
+        self.wants_login = TokenFlag.LOGIN_REQUIRED in flags
+        arrived = not self.present
+        self.returned()
+        return arrived
+
+    def returned(self) -> None:
+        """The token is in a slot (again)."""
+        if self.state is TokenState.ABSENT:
+            self.last_inserted = time.time()
+        if not self.present:
+            self._set_state(TokenState.PRESENT)
+        self._back.set()
+
+    async def wait_until_back(self) -> None:
+        """Return when the token is in a slot, or is served no more."""
+        await self._back.wait()
+
+    def forget_pin(self) -> bool:
+        """Forget the PIN and end the login; whether there was a PIN. Its keys stay."""
+        forgotten = self._rules.forget()
+        self._supervisor.restart()
+        if self.state is TokenState.READY:
+            self._set_state(TokenState.PRESENT)
+        return forgotten
+
+    def cut_off(self, why: str) -> None:
+        """The module cannot be asked. A token that is out stays out."""
+        if self.state is not TokenState.ABSENT:
+            self._set_state(TokenState.UNREACHABLE, why)
+
+    def close(self) -> None:
+        """Forget the PIN and end the worker, and with it the session. What still waits is refused."""
+        self._closed = True
+        self.forget_pin()
+        self._login.stop()
+        self._back.set()
+
+    async def _attempt(self, operation: Callable[[Worker], Awaitable[T]], *, fresh: bool = False) -> T:
+        try:
+            return await self._supervisor.attempt(operation, fresh=fresh)
+        except TokenAbsentError:
+            self.left()
+            raise
+        except PinLockedError as error:
+            self._set_state(TokenState.LOCKED, error.reason)
+            raise
+        except ModuleUnreachableError as error:
+            self.cut_off(error.reason)
+            raise
+
+    async def _attempt_with_grace(self, operation: Callable[[Worker], Awaitable[T]]) -> T:
+        """Like `_attempt`, but a token that was there until now is given a moment to be back.
+
+        A bad contact, a reset reader or a restarted pcscd takes it away for less than a second.
+        """
+        for pause in _GRACE if self.present else ():
+            try:
+                return await self._attempt(operation)
+            except TokenAbsentError:
+                await asyncio.sleep(pause)
+        return await self._attempt(operation)
+
+    async def _open_on(self, worker: Worker) -> TokenFlag:
+        """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
+        self._refuse_if_closed()
+        try:
+            opened = await worker.open(self.identity)
+        except WorkerRefusedError as refused:
+            others_work = worker.ready - {self.identity}
+            if refused.verdict is Verdict.TOKEN_ABSENT and self.identity not in worker.opened and others_work:
+                # This worker sees other tokens, so it is not blind, and they must not lose their login.
+                raise TokenAbsentError(refused.detail, "plug it in") from refused
+            raise
+        keys = read_keys(opened.records)
+        if self.identity in worker.ready and any(
+            blob not in keys or not keys[blob].signs for blob in self.keys
+        ):
+            # libykcs11 hides private keys when another program has reset the card. To believe that would
+            # lose them; a fresh worker, logged in, tells what is true.
+            raise WorkerRefusedError(Verdict.NOT_LOGGED_IN, "keys are missing that this session has shown")
+        if TokenFlag.LOGIN_REQUIRED not in opened.flags:
+            worker.ready.add(self.identity)
+        if self.identity in worker.ready:
+            self._saw_private_keys(keys)
+        else:
+            self._saw_public_keys(keys)
+        return opened.flags
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise TokenError(f"{self.identity} was removed from the agent")
+
+    async def _open_to_ask_on(self, worker: Worker) -> TokenFlag:
+        flags = await self._open_on(worker)
+        self._rules.refuse_if_locked(flags)
+        return flags
+
+    async def _log_in_on(self, pin: Pin, at_every_use: bool, worker: Worker) -> None:
+        flags = await self._open_on(worker)
+        if self.identity not in worker.ready:
+            await self._log_in(pin, flags, worker)
+        elif at_every_use:
+            # The key's own login will tell whether it is right.
+            self._rules.remember(pin)
+
+    async def _log_in(self, pin: Pin | None, flags: TokenFlag, worker: Worker) -> None:
+        """Log in on the token just opened with `pin`, else with the remembered PIN or the keypad."""
+        self._refuse_if_closed()
+        chosen = self._rules.choose(pin, flags)
+        try:
+            records = await worker.login(self.identity, chosen)
+        except WorkerRefusedError as refused:
+            worker.kill()
+            self._rules.refused(refused, chosen)
+            raise
+        self._rules.accepted(chosen)
+        self._saw_private_keys(read_keys(records))
+
+    async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: Worker) -> bytes:
+        if self.identity not in worker.ready:
+            flags = await self._open_on(worker)
+            key = self._require(blob)
+            if blob in self._usable_without_login and not key.always_authenticate:
+                try:
+                    return await self._sign_with(key, algorithm, data, None, worker)
+                except WorkerRefusedError as refused:
+                    if refused.verdict is not Verdict.NOT_LOGGED_IN:
+                        raise
+                flags = await self._open_on(worker)
+            if self.identity not in worker.ready:
+                await self._log_in(None, flags, worker)
+        key = self._require(blob)
+        pin = None
+        if key.always_authenticate:
+            pin = self._rules.choose(None, await self._open_on(worker), for_one_use=True)
+        return await self._sign_with(key, algorithm, data, pin, worker)
+
+    async def _sign_with(
+        self, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None, worker: Worker
+    ) -> bytes:
+        for step in signing_steps(key.public, algorithm, data):
+            started = time.monotonic()
+            try:
+                raw = await worker.sign(
+                    self.identity,
+                    key.reference,
+                    step.mechanism,
+                    step.data,
+                    pin,
+                    keypad=key.always_authenticate and pin is None,
+                )
+                signature = finish_signature(key.public, algorithm, raw, data)
+            except InvalidSignatureError as error:
+                raise WorkerRefusedError(Verdict.FAILED, "the signature does not fit the key") from error
+            except WorkerRefusedError as refused:
+                if refused.verdict is Verdict.MECHANISM:
+                    continue
+                if refused.verdict is Verdict.NOT_LOGGED_IN and time.monotonic() - started > _TOUCH_WAITED:
+                    # What a card says when no touch came in time. To try again would ask for another one.
+                    worker.kill()
+                    raise TokenError(
+                        f"{self.identity}: the signature was not confirmed in time", "touch it when it blinks"
+                    ) from refused
+                if key.always_authenticate:
+                    worker.kill()
+                    self._rules.refused(refused, pin)
+                raise
+            self._rules.accepted(pin)
+            return signature
+        raise TokenError(f"{self.identity} has no mechanism for {algorithm} signatures with this key")
+
+    def _require(self, blob: bytes) -> TokenKey:
+        key = self.keys.get(blob)
+        if key is None:
+            raise TokenError(f"{self.identity} no longer holds this key, or may not sign with it")
+        return key
+
+    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, program: str) -> None:
+        """One prompt and one login for all who wait; its failure refuses them all, and only them."""
+        try:
+            await self._login.join(lambda: self._prompt_and_log_in(key, program, needed.rejected))
+        except StoppedError:
+            self._refuse_if_closed()
+            raise TokenError(f"{self.identity}: the PIN prompt was taken away") from None
+
+    async def _prompt_and_log_in(self, key: TokenKey, program: str, rejected: bool) -> None:
+        flags = await self._attempt(self._open_to_ask_on)
+        with self._login.stoppable():
+            pin = await self._prompter.ask(PinRequest(self.identity, flags, key.label, program, rejected))
+        try:
+            await self._attempt(partial(self._log_in_on, pin, key.always_authenticate))
+        except PinNeededError as needed:
+            raise TokenError(
+                f"{self.identity}: the PIN was not sent, because tries were lost while it was typed",
+                "try again",
+            ) from needed
+        finally:
+            self._pins.wipe_unless_kept(pin)
+
+    def _saw_public_keys(self, keys: dict[bytes, TokenKey]) -> None:
+        """What the token shows before login. Its PIN is for a token that still shows one of its keys.
+
+        Keys that it hides until login stay as they are known; so do those that turned out not to sign.
+        """
+        now = set(keys)
+        if self._visible and not now:
+            raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
+        if self._visible and not self._visible & now:
+            self._rules.forget()
+            self._visible, self.keys = now, keys
+            raise TokenError(f"{self.identity} holds other keys than before: its PIN is forgotten, not sent")
+        # The private half is visible too, so perhaps it can be used (a PIV key of slot 9e).
+        self._usable_without_login = {blob for blob, key in keys.items() if key.signs}
+        gone, unknown = self._visible - now, now - self.keys.keys() - self._useless
+        self.keys = {blob: key for blob, key in self.keys.items() if blob not in gone}
+        self.keys |= {blob: keys[blob] for blob in keys if blob in unknown}
+        self._visible = now
+        self.returned()
+        self._set_state(TokenState.PRESENT)
+
+    def _saw_private_keys(self, keys: dict[bytes, TokenKey]) -> None:
+        """What the token shows when logged in, or without login: only what can sign is offered."""
+        self.keys = {blob: key for blob, key in keys.items() if key.signs}
+        self._useless = self._visible - self.keys.keys()
+        self.returned()
+        self._set_state(TokenState.READY)
+
+    def _set_state(self, state: TokenState, why: str = "") -> None:
+        if state is not self.state:
+            log.info("token %s", state, extra={"token": str(self.identity), "why": why})
+        self.state, self.why = state, why

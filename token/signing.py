@@ -1,0 +1,69 @@
+"""How an SSH signature is asked of a token, and how the token's raw answer becomes one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from replug.protocol.keys import EcdsaPublicKey, PublicKey, RsaPublicKey
+from replug.protocol.signatures import (
+    Signature,
+    ecdsa_from_raw,
+    rsa_algorithm,
+    rsa_digest_info,
+    verify,
+)
+
+_RSA_HASH_MECHANISMS = {
+    "ssh-rsa": "SHA1_RSA_PKCS",
+    "rsa-sha2-256": "SHA256_RSA_PKCS",
+    "rsa-sha2-512": "SHA512_RSA_PKCS",
+}
+
+
+@dataclass(frozen=True)
+class SigningStep:
+    """A mechanism (CKM_*, without the prefix) and what C_Sign gets with it."""
+
+    mechanism: str
+    data: bytes
+
+
+def signing_algorithm(public: PublicKey, flags: int) -> str:
+    """The signature algorithm for `flags` of a sign request; ProtocolError for unknown bits."""
+    of_rsa = rsa_algorithm(flags)
+    return of_rsa if isinstance(public, RsaPublicKey) else public.algorithm
+
+
+def signing_steps(public: PublicKey, algorithm: str, data: bytes) -> Iterator[SigningStep]:
+    """The ways to have `data` signed, the most widely supported first.
+
+    Hashing here keeps long data away from slow cards; the mechanisms that hash by themselves are for
+    modules that lack the bare ones.
+    """
+    if isinstance(public, RsaPublicKey):
+        yield SigningStep("RSA_PKCS", rsa_digest_info(algorithm, data))
+        yield SigningStep(_RSA_HASH_MECHANISMS[algorithm], data)
+    elif isinstance(public, EcdsaPublicKey):
+        hash_name = public.curve.hash_name
+        yield SigningStep("ECDSA", hashlib.new(hash_name, data).digest())
+        yield SigningStep(f"ECDSA_{hash_name.upper()}", data)
+    else:
+        yield SigningStep("EDDSA", data)
+
+
+def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes) -> bytes:
+    """The signature blob for the wire, checked against the key we advertise.
+
+    Raises InvalidSignatureError for a signature by any other key: of a token that was swapped, or from
+    a module that was confused.
+    """
+    if isinstance(public, RsaPublicKey):
+        blob = Signature(algorithm, raw.rjust((public.n.bit_length() + 7) // 8, b"\0")).encode()
+    elif isinstance(public, EcdsaPublicKey):
+        blob = ecdsa_from_raw(public.curve, raw)
+    else:
+        blob = Signature(algorithm, raw).encode()
+    verify(public, blob, data)
+    return blob

@@ -1,0 +1,112 @@
+"""Noticing that tokens come and go: slots are looked at slowly all the time, and often after a USB event.
+
+No event tells of a card pulled from a fixed reader, of pcscd restarted, or of a network HSM. And after a USB
+event pcscd needs up to some seconds, so one look is not enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from replug.token.errors import TokenError
+from replug.token.module import Module
+
+log = logging.getLogger(__name__)
+
+_SLOW = 1.0  # seconds between looks; each costs about a millisecond and no command to a card
+_QUICK = 0.25  # seconds between looks for a token that left a moment ago: soon somebody wants to use it
+_GAP = 5.0  # seconds of the boot clock without a look
+_SLOWEST = 30.0  # seconds, while a module cannot be asked
+_APART = 0.05  # seconds between looks however many events there are
+_AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the looks that follow the one at once
+
+
+@dataclass
+class _Rest:
+    """A module that failed is left alone: for `length` seconds since a time of the loop's clock."""
+
+    since: float
+    length: float
+
+
+class Watcher:
+    """Looks at the modules that `modules` names, each in its own time."""
+
+    def __init__(self, modules: Callable[[], list[Module]]) -> None:
+        self._modules = modules
+        self._looking: dict[Module, asyncio.Task[None]] = {}
+        self._resting: WeakKeyDictionary[Module, _Rest] = WeakKeyDictionary()
+        self._last_look: WeakKeyDictionary[Module, float] = WeakKeyDictionary()
+        self._event = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Something was plugged or unplugged. However many of these come, the looks begin anew once."""
+        self._event.set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        pauses: list[float] = []
+        try:
+            while True:
+                closely = bool(pauses)
+                if await self._nudged_within(pauses.pop(0) if pauses else self._pause()):
+                    self._event.clear()
+                    closely, pauses = True, list(_AFTER_EVENT)
+                    for rest in self._resting.values():
+                        rest.length = _SLOW
+                self._look(closely=closely)
+                await asyncio.sleep(_APART)
+        finally:
+            for task in self._looking.values():
+                task.cancel()
+
+    def _pause(self) -> float:
+        return _QUICK if any(module.misses_a_token for module in self._modules()) else _SLOW
+
+    async def _nudged_within(self, pause: float) -> bool:
+        try:
+            async with asyncio.timeout(pause):
+                return await self._event.wait()
+        except TimeoutError:
+            return False
+
+    def _look(self, *, closely: bool) -> None:
+        now = asyncio.get_running_loop().time()
+        for module in self._modules():
+            rest = self._resting.get(module)
+            rested = rest is None or now >= rest.since + rest.length
+            if rested and module not in self._looking and not module.busy:
+                # After a gap (the machine slept, the module was busy) slots that look the same may not be.
+                clock = time.clock_gettime(time.CLOCK_BOOTTIME)
+                closely = closely or clock - self._last_look.get(module, clock) > _GAP
+                self._last_look[module] = clock
+                task = asyncio.create_task(self._look_at(module, closely=closely))
+                self._looking[module] = task
+                task.add_done_callback(lambda _, module=module: self._looking.pop(module))  # type: ignore[misc]
+
+    async def _look_at(self, module: Module, *, closely: bool) -> None:
+        failures: list[Exception]
+        try:
+            arrived = await module.look(closely=closely)
+        except Exception as error:
+            failures = [error]
+        else:
+            # Opening the session now saves the first signature after this from doing it.
+            read = await asyncio.gather(*(token.read() for token in arrived), return_exceptions=True)
+            failures = [error for error in read if isinstance(error, Exception)]
+        for failure in failures:
+            if isinstance(failure, TokenError):
+                log.debug("looked in vain", extra={"path": module.path, "why": str(failure)})
+            else:
+                log.error("a look failed", exc_info=failure, extra={"path": module.path})
+        if failures:
+            last = self._resting.get(module)
+            length = min(2 * last.length, _SLOWEST) if last else _SLOW
+            self._resting[module] = _Rest(asyncio.get_running_loop().time(), length)
+        else:
+            self._resting.pop(module, None)
