@@ -1,0 +1,10 @@
+"""The clock for lifetimes: it goes on while the machine sleeps, which asyncio's does not."""
+
+from __future__ import annotations
+
+import time
+
+
+def boottime() -> float:
+    """Seconds since boot, suspend included (CLOCK_BOOTTIME)."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,0 +1,101 @@
+"""How the agent's process parts from the one that started it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+from replug.token.hardening import permit_tracing
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+"""The signals that mean something to an agent."""
+
+
+def open_standard_streams() -> None:
+    """Open closed standard streams on /dev/null, lest the socket become what errors are written to."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is fd
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def detach() -> None:
+    """Leave the session, the working directory, stdin and stdout of whoever started the agent.
+
+    Standard error stays until `silence`, for what may still go wrong. Raises OSError.
+    """
+    os.setsid()
+    os.chdir("/")
+    _redirect(0, 1)
+
+
+def silence() -> None:
+    """Leave the starter's standard error too: from here on the log is the only voice."""
+    _redirect(2)
+
+
+def close_inherited(keep: int) -> None:
+    """Close every file descriptor but the standard streams and `keep`."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, limit)
+
+
+def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:
+    """Raise SystemExit on the signals that end the agent, with ssh-agent's exit status.
+
+    This is for the time until the event loop has handlers of its own. SIGUSR1 has no keys to drop
+    yet, and SIGINT is for the foreground only.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(0 if number == signal.SIGTERM and socket_activated else 2)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+    signal.signal(signal.SIGINT, end if foreground else signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def execute(command: tuple[str, ...]) -> NoReturn:
+    """Become `command`, found on PATH as execvp(3) does it. Raises OSError if that cannot be.
+
+    The command gets the signals and the environment this process was started with, and what was
+    added to `os.environ`, but nothing that Python changed at its own start.
+    """
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    _undo_locale_coercion()
+    try:
+        os.execvp(command[0], command)  # noqa: S606
+    except OSError as error:
+        import shutil
+
+        script = shutil.which(command[0])
+        if error.errno != errno.ENOEXEC or script is None:
+            raise
+        os.execv("/bin/sh", ["sh", script, *command[1:]])  # noqa: S606
+
+
+def _undo_locale_coercion() -> None:
+    """Unset the LC_CTYPE that Python exports when it is started in the C locale (PEP 538)."""
+    permit_tracing()  # else /proc/self belongs to root; nothing secret is in this process
+    with suppress(OSError), open("/proc/self/environ", "rb") as environment:
+        if not any(entry.startswith(b"LC_CTYPE=") for entry in environment.read().split(b"\0")):
+            os.environ.pop("LC_CTYPE", None)
+
+
+def _redirect(*fds: int) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in fds:
+        os.dup2(null, fd)
+    os.close(null)

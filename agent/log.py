@@ -1,0 +1,133 @@
+"""Structured logging: a sentence and fields, to stderr, the systemd journal or syslog."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import sys
+from contextlib import suppress
+
+_LONGEST_LINE = select.PIPE_BUF // 4 - 1  # characters, of at most four bytes
+_LONGEST_VALUE = 500  # characters; what a client sends must not fill a disk
+_JOURNAL = "/run/systemd/journal/socket"
+_SYSLOG = "/dev/log"
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def configure(*, foreground: bool, debug: bool) -> None:
+    """Choose where the log goes, once.
+
+    In the foreground it is stderr, unless stderr is the journal anyway, which then gets the fields as
+    fields. A daemon has no stderr and writes to the journal or to syslog.
+    """
+    handler: logging.Handler
+    if os.path.exists(_JOURNAL) and (not foreground or _stderr_is_journal()):
+        handler = JournalHandler(_JOURNAL)
+    elif foreground:
+        handler = StderrHandler()
+        handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)s "))
+    elif os.path.exists(_SYSLOG):
+        from logging.handlers import SysLogHandler
+
+        handler = SysLogHandler(_SYSLOG, SysLogHandler.LOG_AUTH)
+        handler.socket.setblocking(False)  # type: ignore[attr-defined]
+        handler.setFormatter(FieldFormatter(f"replug-agent[{os.getpid()}]: "))
+    else:
+        handler = logging.NullHandler()
+    for name, level in (("replug", logging.DEBUG if debug else logging.INFO), ("asyncio", logging.ERROR)):
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        logger.propagate = False
+        logger.setLevel(level)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """What the caller passed as `extra`, without what is empty."""
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if name not in _STANDARD and value not in ("", None)
+    }
+
+
+class FieldFormatter(logging.Formatter):
+    """`prefix`, the sentence, then `name=value` for each field, quoted where a reader could stumble."""
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__(f"{prefix}%(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """One line: whatever a client or a token put into it cannot begin a second one."""
+        fields = (f" {name}={_quote(value)}" for name, value in fields_of(record).items())
+        return _escape(super().formatMessage(record)) + "".join(fields)
+
+
+class StderrHandler(logging.Handler):
+    """Writes what stderr takes at once: a terminal that was stopped must not stop the agent."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or lose it."""
+        poll = select.poll()
+        poll.register(2, select.POLLOUT)
+        if any(event & select.POLLOUT for _, event in poll.poll(0)):
+            with suppress(OSError, ValueError):
+                # Of this length a pipe takes all or, as was asked, nothing.
+                sys.stderr.write(self.format(record)[:_LONGEST_LINE] + "\n")
+                sys.stderr.flush()
+
+
+class JournalHandler(logging.Handler):
+    """Speaks the journal's native protocol, so that every field can be searched for."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__()
+        self._address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one datagram; a journal that does not keep up loses lines rather than stop the agent."""
+        entry = {
+            "MESSAGE": FieldFormatter().format(record),
+            "PRIORITY": _PRIORITIES.get(record.levelno, 6),
+            "SYSLOG_IDENTIFIER": "replug-agent",
+            **{f"REPLUG_{name.upper()}": value for name, value in fields_of(record).items()},
+        }
+        try:
+            self._socket.sendto(b"".join(_journal_field(*item) for item in entry.items()), self._address)
+        except OSError:
+            return
+
+
+def _journal_field(name: str, value: object) -> bytes:
+    data = str(value).encode(errors="replace")
+    return name.encode() + b"\n" + len(data).to_bytes(8, "little") + data + b"\n"
+
+
+def _quote(value: object) -> str:
+    text = str(value)
+    if len(text) > _LONGEST_VALUE:
+        text = text[:_LONGEST_VALUE] + "..."
+    if text.isprintable() and text and not any(character in ' "=\\' for character in text):
+        return text
+    return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def _escape(text: str) -> str:
+    """`text` with what is not printable as Python would write it."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def _stderr_is_journal() -> bool:
+    """Whether stderr is the stream that $JOURNAL_STREAM names (systemd.exec)."""
+    try:
+        status = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

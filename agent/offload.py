@@ -1,0 +1,38 @@
+"""Calls that may never return, such as those about a path on a dead network file system."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_NAME = "offloaded"
+_MOST_THREADS = 8
+
+
+class TooManyThreadsError(Exception):
+    """So many earlier calls have not returned that no further one is made."""
+
+
+async def in_daemon_thread(call: Callable[[], T]) -> T:
+    """What `call` returns or raises, run in a thread that keeps nobody waiting.
+
+    asyncio's own threads are few, and the process waits for them at its end.
+    """
+    if sum(thread.name == _NAME for thread in threading.enumerate()) >= _MOST_THREADS:
+        raise TooManyThreadsError
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except Exception as error:
+            future.set_exception(error)
+
+    future.set_running_or_notify_cancel()  # from here on who asked may leave, and the thread finishes alone
+    threading.Thread(target=run, name=_NAME, daemon=True).start()
+    return await asyncio.wrap_future(future)

@@ -1,0 +1,40 @@
+"""What the command line and the configuration file decide about a running agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from replug.agent.config import Config
+
+FingerprintHash = Literal["sha256", "md5"]
+
+DEFAULT_PROVIDER_PATTERNS = "/usr/lib*/*,/usr/local/lib*/*"
+DEFAULT_WEBSAFE_ALLOW = "ssh:*"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The settings the event loop needs; each defaults to what ssh-agent does without options.
+
+    `provider_patterns` and `websafe_allow` are pattern lists for `replug.agent.patterns`.
+    """
+
+    default_lifetime: int = 0
+    """Seconds an identity without a lifetime of its own is kept; 0 keeps it for ever (-t)."""
+    provider_patterns: str = DEFAULT_PROVIDER_PATTERNS
+    """Real paths of the modules that clients may load (-P)."""
+    allow_remote_pkcs11: bool = False
+    """Whether a forwarded connection may load modules (-O allow-remote-pkcs11)."""
+    restrict_websafe: bool = True
+    """Whether FIDO keys outside `websafe_allow` sign only what ssh signs (-O no-restrict-websafe)."""
+    websafe_allow: str = DEFAULT_WEBSAFE_ALLOW
+    """FIDO applications that may sign anything (-O websafe-allow=)."""
+    fingerprint_hash: FingerprintHash = "sha256"
+    """The hash of the fingerprints shown to the user (-E)."""
+    debug: bool = False
+    """Whether to log every step (-d)."""
+    socket_activated: bool = False
+    """Whether systemd made the socket; then SIGTERM is an orderly stop with exit status 0, not 2."""
+    config: Config = field(default_factory=Config)
+    """What the configuration file says."""

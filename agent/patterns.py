@@ -1,0 +1,49 @@
+"""OpenSSH's wildcard patterns and pattern lists."""
+
+from __future__ import annotations
+
+
+def matches(text: str, pattern: str) -> bool:
+    """Whether the whole of `text` fits `pattern`, where `*` is any run of characters and `?` any one.
+
+    Neither stops at a slash, and case counts (match.c match_pattern).
+    """
+    position = 0
+    at = 0
+    last_star = -1
+    star_position = 0
+    while position < len(text):
+        if at < len(pattern) and pattern[at] == "*":
+            last_star = at
+            star_position = position
+            at += 1
+        elif at < len(pattern) and pattern[at] in ("?", text[position]):
+            position += 1
+            at += 1
+        elif last_star >= 0:
+            # Only the last star needs to give way: an earlier one that took more would leave the
+            # stars after it less. That keeps the work at len(text) * len(pattern) at most.
+            star_position += 1
+            position = star_position
+            at = last_star + 1
+        else:
+            return False
+    return pattern[at:].strip("*") == ""
+
+
+def matches_list(text: str, patterns: str) -> bool:
+    """Whether `text` fits a comma-separated pattern list and none of its `!negated` patterns.
+
+    A list of nothing but negated patterns allows nothing (match.c match_pattern_list).
+    """
+    if not patterns:
+        return False
+    allowed = False
+    # A comma at the end closes the last pattern; it does not begin an empty one.
+    for pattern in patterns.removesuffix(",").split(","):
+        if pattern.startswith("!"):
+            if matches(text, pattern[1:]):
+                return False
+        elif matches(text, pattern):
+            allowed = True
+    return allowed

@@ -1,0 +1,39 @@
+"""Who is at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The process that connected, as the kernel knew it then."""
+
+    pid: int
+    uid: int
+
+    @classmethod
+    def of(cls, client: socket.socket) -> Peer:
+        """The peer of a connected Unix socket."""
+        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, _gid = _UCRED.unpack(credentials)
+        return cls(pid, uid)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether this is our own user, or root, who could read our memory anyway."""
+        return self.uid in (0, os.geteuid())
+
+    def __str__(self) -> str:
+        """The program's name as far as it still runs, for people; a hint, not an authority."""
+        try:
+            with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as file:
+                name = file.read().strip()
+        except OSError:
+            name = "process"
+        return f"{name} (pid {self.pid})"

@@ -1,0 +1,42 @@
+"""Refusals, and the last of them kept for the person: the wire says only FAILURE (RFC 9987 section 5.1)."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from replug.token.errors import ExplainedError
+
+_LONGEST_REASON = 500  # characters
+
+
+class RequestRefusedError(ExplainedError):
+    """The agent will not do what was asked."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One refused request."""
+
+    when: float
+    """Seconds since the epoch."""
+    request: str
+    program: str
+    reason: str
+    next_step: str
+
+
+class RefusalHistory:
+    """The last refusals, oldest first."""
+
+    def __init__(self, length: int = 20) -> None:
+        self._refusals: deque[Refusal] = deque(maxlen=length)
+
+    def add(self, request: str, program: str, reason: str, next_step: str) -> None:
+        """Note a refusal that happened now."""
+        self._refusals.append(Refusal(time.time(), request, program, reason[:_LONGEST_REASON], next_step))
+
+    def __iter__(self) -> Iterator[Refusal]:
+        return iter(self._refusals)

@@ -1,0 +1,111 @@
+"""The running agent: the event loop, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import signal
+import socket
+
+from replug.agent import log as logging_setup
+from replug.agent.connection import Answer
+from replug.agent.control import Control
+from replug.agent.handlers import Client, Dispatcher
+from replug.agent.keyring import Keyring
+from replug.agent.notify import notify
+from replug.agent.options import Options
+from replug.agent.peer import Peer
+from replug.agent.refusal import RefusalHistory
+from replug.agent.server import Server
+from replug.token.hotplug import UsbHotplug
+from replug.token.prompt import AskpassPrompter
+from replug.token.watch import Watcher
+
+log = logging.getLogger(__name__)
+
+_ENDED_BY_SIGNAL = 2  # as ssh-agent does (cleanup_handler)
+
+
+def serve(listener: socket.socket, options: Options, *, parent: int | None, foreground: bool) -> int:
+    """Serve `listener` until a signal, or the end of process `parent`; the exit status.
+
+    In the foreground the log goes to stderr and SIGINT ends the agent.
+    """
+    logging_setup.configure(foreground=foreground, debug=options.debug)
+    return asyncio.run(_Service(options, foreground=foreground).run(listener, parent))
+
+
+class _Service:
+    def __init__(self, options: Options, *, foreground: bool) -> None:
+        self._options = options
+        self._foreground = foreground
+        self._ended: asyncio.Future[int]
+
+    async def run(self, listener: socket.socket, parent: int | None) -> int:
+        loop = asyncio.get_running_loop()
+        self._ended = loop.create_future()
+        prompter = AskpassPrompter(os.environ, self._options.config.prompt_timeout)
+        keyring = Keyring(self._options, prompter)
+        history = RefusalHistory()
+        dispatcher = Dispatcher(keyring, history)
+        control = Control(keyring, history, listener.getsockname())
+
+        def answerer(peer: Peer) -> Answer:
+            return functools.partial(dispatcher.answer, Client(peer))
+
+        server = Server(listener, answerer)
+        await control.start()
+        self._handle_signals(keyring)
+        if parent is not None:
+            self._end_with(parent)
+        watcher = Watcher(keyring.modules)
+        hotplug = UsbHotplug(watcher.nudge)
+        watching = [asyncio.create_task(task) for task in (watcher.run(), hotplug.run())]
+        preparation = asyncio.create_task(asyncio.to_thread(_prepare))
+        notify("READY=1\nSTATUS=Serving keys on PKCS#11 tokens")
+        log.info("started", extra={"address": listener.getsockname()})
+        try:
+            return await self._ended
+        finally:
+            log.info("ended")
+            for task in watching:
+                task.cancel()
+            server.close()
+            control.close()
+            keyring.remove_all()
+            await preparation
+
+    def _handle_signals(self, keyring: Keyring) -> None:
+        loop = asyncio.get_running_loop()
+        orderly = 0 if self._options.socket_activated else _ENDED_BY_SIGNAL
+        loop.add_signal_handler(signal.SIGTERM, self._end, orderly)
+        loop.add_signal_handler(signal.SIGHUP, self._end, _ENDED_BY_SIGNAL)
+        loop.add_signal_handler(signal.SIGUSR1, keyring.remove_all)
+        if self._foreground:
+            loop.add_signal_handler(signal.SIGINT, self._end, _ENDED_BY_SIGNAL)
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _end_with(self, parent: int) -> None:
+        try:
+            notice = os.pidfd_open(parent)
+        except ProcessLookupError:
+            self._end(0)
+            return
+        asyncio.get_running_loop().add_reader(notice, self._end, 0)
+
+    def _end(self, status: int) -> None:
+        if not self._ended.done():
+            self._ended.set_result(status)
+
+
+def _prepare() -> None:
+    """Import what the first signature will need, away from the loop, which would stand still meanwhile."""
+    with contextlib.suppress(ImportError):
+        import cryptography.hazmat.primitives.asymmetric.ec
+        import cryptography.hazmat.primitives.asymmetric.ed25519
+        import cryptography.hazmat.primitives.asymmetric.rsa
+        import cryptography.x509  # noqa: F401
