@@ -1,0 +1,185 @@
+"""What happens to a PIN: how often it is sent, when it is asked for, and that it shows nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from rigs.agent import Agent, StartAgent
+from rigs.askpass import Askpass
+from rigs.faulty import Faulty
+from rigs.softhsm import PIN, Token
+from rigs.terminal import Done
+
+CKR_OK = 0x0
+CKR_PIN_INCORRECT = 0xA0
+CKF_USER_PIN_FINAL_TRY = 0x20000
+CKF_USER_PIN_LOCKED = 0x40000
+
+
+@pytest.fixture
+def pin_agent(start_agent: StartAgent, faulty: Faulty, askpass: Askpass) -> Agent:
+    """The agent under test, allowed to load the counting module and to ask for PINs."""
+    return start_agent("-P", "*", env=faulty.env | askpass.env)
+
+
+def use(agent: Agent, public: Path) -> Done:
+    """One signature with the key."""
+    return agent.ssh_add("-T", public)
+
+
+def test_a_wrong_pin_spends_one_try_and_says_so(pin_agent: Agent, faulty: Faulty) -> None:
+    assert pin_agent.add_provider(faulty.module, "654321").status == 1
+
+    assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT]
+    assert "PIN is wrong" in pin_agent.log
+    assert "faulty" in pin_agent.log
+    # Nothing uses it later, either.
+    assert use(pin_agent, faulty.public).status == 1
+    assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT]
+
+
+def test_the_right_pin_after_a_wrong_one(pin_agent: Agent, faulty: Faulty) -> None:
+    assert pin_agent.add_provider(faulty.module, "654321").status == 1
+    assert pin_agent.add_provider(faulty.module, PIN).status == 0, pin_agent.log
+    assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+    assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT, CKR_OK]
+
+
+def test_one_login_serves_all_signatures(pin_agent: Agent, faulty: Faulty, askpass: Askpass) -> None:
+    assert pin_agent.add_provider(faulty.module, PIN).status == 0, pin_agent.log
+
+    for _ in range(3):
+        assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+
+    assert faulty.returns("C_Login") == [CKR_OK]
+    assert askpass.questions == []
+
+
+def test_without_a_pin_the_first_use_asks_for_it_once(
+    pin_agent: Agent, faulty: Faulty, askpass: Askpass
+) -> None:
+    assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
+    askpass.answers(PIN)
+
+    for _ in range(3):
+        assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+
+    assert len(askpass.questions) == 1
+    assert "faulty" in askpass.questions[0]
+    assert faulty.returns("C_Login") == [CKR_OK]
+
+
+def test_clients_that_wait_share_one_question_and_one_login(
+    pin_agent: Agent, faulty: Faulty, askpass: Askpass
+) -> None:
+    assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
+    askpass.answers(PIN)
+
+    with ThreadPoolExecutor() as clients:
+        uses = list(clients.map(lambda _: use(pin_agent, faulty.public), range(4)))
+
+    assert [done.status for done in uses] == [0] * 4, (uses, pin_agent.log)
+    assert len(askpass.questions) == 1
+    assert faulty.returns("C_Login") == [CKR_OK]
+
+
+def test_a_cancelled_question_refuses_and_sends_nothing(
+    pin_agent: Agent, faulty: Faulty, askpass: Askpass
+) -> None:
+    assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
+    askpass.answers(None)
+
+    assert use(pin_agent, faulty.public).status == 1
+    assert faulty.returns("C_Login") == []
+    assert "cancelled" in pin_agent.log
+
+    askpass.answers(PIN)
+    assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+
+
+def test_a_wrong_answer_spends_one_try_and_is_not_repeated(
+    pin_agent: Agent, faulty: Faulty, askpass: Askpass
+) -> None:
+    assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
+    askpass.answers("654321")
+
+    assert use(pin_agent, faulty.public).status == 1
+
+    assert len(askpass.questions) == 1
+    assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT]
+
+
+def test_a_locked_token_is_sent_no_pin(pin_agent: Agent, faulty: Faulty) -> None:
+    faulty.tell("flags", f"{CKF_USER_PIN_LOCKED:x}")
+
+    assert pin_agent.add_provider(faulty.module, PIN).status == 1
+
+    assert faulty.returns("C_Login") == []
+    assert "PIN is locked" in pin_agent.log
+
+
+def test_the_last_try_is_only_for_a_pin_typed_at_a_warning(
+    pin_agent: Agent, faulty: Faulty, askpass: Askpass
+) -> None:
+    faulty.tell("flags", f"{CKF_USER_PIN_FINAL_TRY:x}")
+
+    assert pin_agent.add_provider(faulty.module, PIN).status == 1
+    assert faulty.returns("C_Login") == []
+    assert "one PIN try is left" in pin_agent.log
+
+    assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
+    askpass.answers(PIN)
+    assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+    assert "LAST TRY" in askpass.text
+    assert faulty.returns("C_Login") == [CKR_OK]
+
+
+def test_a_keypad_is_used_and_nothing_asked(pin_agent: Agent, faulty: Faulty, askpass: Askpass) -> None:
+    faulty.tell("keypad", PIN)
+
+    assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
+    assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+
+    assert faulty.returns("C_Login") == [CKR_OK]
+    assert askpass.questions == []
+
+
+def test_the_pin_goes_to_the_token_it_was_given_for_only(pin_agent: Agent, faulty: Faulty) -> None:
+    """Two tokens in one module, and a PIN without a word about whose it is: none is tried."""
+    Token(faulty.home, "second").add("p384")
+
+    pin_agent.add_provider(faulty.module, PIN)
+
+    assert faulty.returns("C_Login") == []
+    assert pin_agent.add_provider(f"pkcs11:token=second?module-path={faulty.module}", PIN).status == 0
+    assert faulty.returns("C_Login") == [CKR_OK]
+
+
+def test_a_pin_shows_neither_in_the_log_nor_in_the_process_list(pin_agent: Agent, faulty: Faulty) -> None:
+    secret = "correct-horse-battery"
+    assert pin_agent.add_provider(faulty.module, secret).status == 1
+    assert pin_agent.add_provider(faulty.module, PIN).status == 0
+
+    processes = [pin_agent.process.pid, *pin_agent.children()]
+    shown = [pin_agent.log.encode()]
+    for pid in processes:
+        shown.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+        with contextlib.suppress(PermissionError):  # only root may look: the agent is not dumpable
+            shown.append(Path(f"/proc/{pid}/environ").read_bytes())
+    assert len(processes) > 1
+    for text in shown:
+        assert secret.encode() not in text
+        assert PIN.encode() not in text
+
+
+def test_a_label_that_is_not_utf8_does_not_hide_the_key(pin_agent: Agent, faulty: Faulty) -> None:
+    faulty.tell("label", b"caf\xe9")
+
+    assert pin_agent.add_provider(faulty.module, PIN).status == 0, pin_agent.log
+
+    [line] = pin_agent.run("sh", "-c", "ssh-add -L | cut -d' ' -f1,2").lines
+    assert line == " ".join(faulty.public.read_text().split()[:2])
+    assert use(pin_agent, faulty.public).status == 0, pin_agent.log

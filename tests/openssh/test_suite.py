@@ -1,0 +1,145 @@
+"""OpenSSH's own regression scripts, from Debian's package openssh-tests, run with the agent under test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rigs.home import Home
+from rigs.softhsm import MODULE, PIN, Token
+from rigs.sshd import USER
+
+REGRESS = Path("/usr/lib/openssh/regress")
+AS_USER = Path(__file__).parent.parent / "rigs" / "as_user.sh"
+REPOSITORY = Path(__file__).parent.parent.parent
+TESTER, TESTER_UID = "tester", 59999
+# What a token holds, of the suite's types of keys: not DSA, and not FIDO.
+KEY_TYPES = "ssh-ed25519 ssh-rsa ecdsa-sha2-nistp256 ecdsa-sha2-nistp384 ecdsa-sha2-nistp521"
+
+
+@dataclass
+class Suite:
+    """A copy of the suite's folder, and the agent under test as one executable file in it."""
+
+    home: Home
+    folder: Path
+
+    def run(self, name: str, *prefix: str | Path, user: str = USER, **env: str) -> str:
+        """Runs one script to its end and returns its output; it has to pass, and not by skipping."""
+        script = self.folder / f"{name}.sh"
+        assert script.exists(), "OpenSSH's suite has no such script"
+        settings = {
+            "TEST_SSH_SSHAGENT": str(self.folder / "agent-under-test"),
+            "TEST_SHELL": "sh",
+            "BUILDDIR": str(self.folder),
+            "TEST_SSH_SSH": "ssh",
+            "TEST_SSH_UNSAFE_PERMISSIONS": "1",
+            "SUDO": "",
+            "USER": user,
+            "LOGNAME": user,
+        }
+        done = subprocess.run(
+            [*prefix, "sh", "./test-exec.sh", self.folder, script],
+            cwd=self.folder,
+            env=self.home.env | settings | env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        logs = "".join(path.read_text(errors="replace") for path in self.folder.glob("failed-*.log"))
+        assert done.returncode == 0, done.stdout + logs
+        assert done.stdout.splitlines()[-1].startswith("ok "), done.stdout
+        assert "skip" not in done.stdout.lower(), done.stdout
+        return done.stdout
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Changes a script of the copy; `old` has to be in it."""
+        script = self.folder / name
+        text = script.read_text()
+        assert old in text
+        script.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def suite(request: pytest.FixtureRequest, home: Home) -> Suite:
+    folder = home.folder / "suite"
+    shutil.copytree(REGRESS, folder, ignore=shutil.ignore_patterns("unittests", "fuzz-harness"))
+    program = request.config.getoption("agent")
+    home.write("suite/agent-under-test", f'#!/bin/sh\nexec {program} "$@"\n', 0o755)
+    return Suite(home, folder)
+
+
+def test_agent_subprocess(suite: Suite) -> None:
+    suite.run("agent-subprocess")
+
+
+def test_agent_pkcs11(suite: Suite) -> None:
+    # Debian installs SoftHSM where the script does not look on every architecture.
+    for name in ("agent-pkcs11.sh", "test-exec.sh"):
+        if "/usr/local/lib/softhsm/libsofthsm2.so" in (suite.folder / name).read_text():
+            suite.edit(name, "/usr/local/lib/softhsm/libsofthsm2.so", str(MODULE))
+
+    assert f"Using token library {MODULE}" in suite.run("agent-pkcs11", TEST_SSH_QUIET="no")
+
+
+def test_sshsig(suite: Suite, token: Token) -> None:
+    """With keys on a token: `ssh-add KEY` puts the key on the token, and adds the token.
+
+    Without the script's certificates: `ssh-add -s` cannot add those before OpenSSH 9.6.
+    """
+    suite.edit(
+        "sshsig.sh", 'SIGNKEYS="$SSH_KEYTYPES"', f'SSH_KEYTYPES="{KEY_TYPES}"\nSIGNKEYS="$SSH_KEYTYPES"'
+    )
+    suite.edit("sshsig.sh", 'SIGNKEYS="$SIGNKEYS ${t}-cert.pub"', "")
+    suite.home.write("suite/askpass", f"#!/bin/sh\necho {PIN}\n", 0o755)
+    ssh_add = suite.home.write("suite/ssh-add", SSH_ADD, 0o755)
+
+    suite.run("sshsig", TEST_SSH_SSHADD=str(ssh_add))
+
+
+SSH_ADD = f"""#!{sys.executable}
+import os, subprocess, sys
+from cryptography.hazmat.primitives.serialization import (
+    Encoding, NoEncryption, PrivateFormat, load_ssh_private_key)
+
+if sys.argv[1:] and not sys.argv[1].startswith("-"):
+    key = load_ssh_private_key(open(sys.argv[1], "rb").read(), None)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    name = os.path.basename(sys.argv[1])
+    subprocess.run(
+        ["softhsm2-util", "--import", "/dev/stdin", "--token", "work", "--label", name,
+         "--id", name.encode().hex(), "--pin", "{PIN}", "--force"],
+        input=pem, check=True)
+    askpass = os.path.join(os.path.dirname(sys.argv[0]), "askpass")
+    os.environ |= {{"SSH_ASKPASS": askpass, "SSH_ASKPASS_REQUIRE": "force"}}
+    sys.argv[1:] = ["-s", "{MODULE}"]
+os.execvp("ssh-add", ["ssh-add", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("name", ["agent-getpeereid", "agent-ptrace"])
+def test_scripts_for_an_ordinary_user_with_sudo(name: str, suite: Suite) -> None:
+    """As root they would skip themselves: so they run as a user that exists in a mount namespace only."""
+    if os.getuid() != 0:
+        if subprocess.run(["sudo", "-n", "true"], stderr=subprocess.DEVNULL).returncode != 0:
+            pytest.skip("needs root, or sudo without a password")
+        suite.run(name, SUDO="sudo")
+        return
+    for path in [suite.home.folder, *suite.home.folder.rglob("*")]:
+        os.chown(path, TESTER_UID, TESTER_UID, follow_symlinks=False)
+    folder = suite.home.folder / "accounts"
+    folder.mkdir(0o755)
+    suite.run(
+        name,
+        "unshare", "--mount",
+        "sh", AS_USER, TESTER, str(TESTER_UID), folder, REPOSITORY, sys.base_prefix, "--",
+        user=TESTER,
+        SUDO="sudo",
+    )  # fmt: skip

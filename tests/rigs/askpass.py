@@ -1,0 +1,44 @@
+"""The program that asks a person for a PIN, played by a file."""
+
+from __future__ import annotations
+
+import os
+
+from rigs.home import Home
+
+
+class Askpass:
+    """An SSH_ASKPASS program that answers with the content of a file and records its questions."""
+
+    def __init__(self, home: Home) -> None:
+        self._answer = home.folder / "answer"
+        self._questions = home.write("questions", "")
+        program = home.write(
+            "askpass", f'#!/bin/sh\necho "$1" >>{self._questions}\ncat {self._answer}\n', 0o700
+        )
+        self.env = {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}
+
+    def answers(self, pin: str | None) -> None:
+        """What to answer from now on; None: cancel."""
+        self._answer.unlink(missing_ok=True)
+        if pin is not None:
+            self._answer.write_text(pin + "\n")
+
+    def answers_when_told(self) -> None:
+        """The next question stands until `answer`."""
+        self._answer.unlink(missing_ok=True)
+        os.mkfifo(self._answer)
+
+    def answer(self, pin: str) -> None:
+        """Answers the question that stands."""
+        self._answer.write_text(pin + "\n")
+
+    @property
+    def text(self) -> str:
+        """All questions so far."""
+        return self._questions.read_text()
+
+    @property
+    def questions(self) -> list[str]:
+        """The first line of each question so far; every one of ours begins with the word PIN."""
+        return [line for line in self.text.splitlines() if line.startswith("PIN")]

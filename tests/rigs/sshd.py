@@ -1,0 +1,79 @@
+"""A real sshd for one test, which ssh starts at the far end of a pipe: no port, no daemon."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from rigs.agent import Agent
+from rigs.home import Home
+from rigs.terminal import Done
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
+class Server:
+    """A host called `host` with its own key and configuration, on which you log in as yourself."""
+
+    def __init__(self, home: Home, *settings: str) -> None:
+        self.home = home
+        self._authorized = home.write("authorized_keys", "")
+        host_key = home.folder / "host_key"
+        assert home.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key).status == 0
+        public = host_key.with_suffix(".pub").read_text()
+        known_hosts = home.write("known_hosts", f"host {public}")
+        config = [
+            f"HostKey {host_key}",
+            f"AuthorizedKeysFile {self._authorized}",
+            "AuthenticationMethods publickey",
+            "PubkeyAcceptedAlgorithms +ssh-rsa",
+            "PermitRootLogin yes",
+            "StrictModes no",
+            f"UsePAM {'yes' if account_is_locked() else 'no'}",
+            "Subsystem sftp internal-sftp",
+            "LogLevel VERBOSE",
+            *settings,
+        ]
+        self._config = home.write("sshd_config", "\n".join(config) + "\n")
+        self._log = home.write("sshd.log", "")
+        sshd = shutil.which("sshd", path=home.env["PATH"])
+        ssh_config = [
+            "Host host",
+            f"User {USER}",
+            f"ProxyCommand {sshd} -i -f {self._config} -E {self._log}",
+            f"UserKnownHostsFile {known_hosts}",
+            "GlobalKnownHostsFile none",
+            "BatchMode yes",
+            "IdentityFile none",
+            "PubkeyAcceptedAlgorithms +ssh-rsa",
+        ]
+        self.client_config = home.write("ssh_config", "\n".join(ssh_config) + "\n")
+
+    @property
+    def log(self) -> str:
+        """What sshd wrote to its log so far."""
+        return self._log.read_text()
+
+    def authorize(self, *publics: Path) -> None:
+        """Lets the owners of these .pub files in, and nobody else."""
+        self._authorized.write_text("".join(public.read_text() for public in publics))
+
+    def login(self, agent: Agent, *options: str | Path, command: str = "echo in $LOGNAME") -> Done:
+        """Runs `command` on the host by ssh, with the keys of `agent`."""
+        return agent.run("ssh", "-F", self.client_config, *options, "host", command)
+
+
+def only(public: Path) -> tuple[str, ...]:
+    """ssh's options to offer this one key, of those in the agent."""
+    return ("-o", "IdentitiesOnly=yes", "-i", str(public))
+
+
+def account_is_locked() -> bool:
+    """Whether our account has a locked password, as root's on Ubuntu: without PAM sshd refuses those."""
+    try:
+        shadow = Path("/etc/shadow").read_text()
+    except PermissionError:  # an ordinary user: sshd, run by them, cannot read it either
+        return False
+    return any(line.startswith(f"{USER}:!") for line in shadow.splitlines())
