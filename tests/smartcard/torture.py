@@ -1,0 +1,222 @@
+"""`make torture`: whatever happens to a smart card, and after each time the first request has to sign.
+
+A seed decides what comes when, so that a run can be repeated: `make torture SEED=3 COUNT=50`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from disturbances import KINDS, Disturbances
+from rigs.agent import Agent
+from rigs.askpass import Askpass
+from rigs.home import Home
+from rigs.pcscd import OPENSC, YKCS11, Pcscd, home_with_pcscd
+from rigs.piv_card import PIN, Card
+from rigs.piv_keys import Slot
+from rigs.terminal import Done, eventually
+
+PROGRAMS = Path(sys.executable).parent
+CONFIGURATION = 'operation_timeout = "4s"\ntouch_timeout = "4s"\n'
+"""When a module counts as hung; the default would be long to wait for so often."""
+PATIENCE = 30
+"""Seconds that the agent has to sign in after all when it failed, for the run to go on."""
+GROWTH = 1.1
+"""How much of its memory after warming up the agent may have at the end."""
+PROCESSES = 2
+"""The worker and a spare one."""
+LOG_TAIL = 40
+"""Lines of the agent's log that a failure's report shows."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the agent takes: memory in KiB, open files, processes."""
+
+    memory: int
+    files: int
+    processes: int
+
+    @classmethod
+    def of(cls, agent: Agent) -> Footprint:
+        """Right now. Open files are 0 unless we are root: the agent lets nobody else look."""
+        process = Path(f"/proc/{agent.process.pid}")
+        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        try:
+            files = len(os.listdir(process / "fd"))
+        except PermissionError:
+            files = 0
+        return cls(int(fields["VmRSS"].split()[0]), files, len(agent.children()))
+
+
+@dataclass
+class Tally:
+    """What became of one kind of disturbance."""
+
+    failures: int = 0
+    seconds: list[float] = field(default_factory=list)
+    """How long each first request took."""
+
+
+class Torture:
+    """A card whose keys the agent has, all that is done to them, and what came of it."""
+
+    def __init__(self, home: Home, pcscd: Pcscd, program: Path, module: Path, seed: int) -> None:
+        (home.folder / ".config" / "replug").mkdir(parents=True)
+        home.write(".config/replug/config.toml", CONFIGURATION)
+        self._askpass = Askpass(home)
+        self._askpass.answers(PIN)
+        self._card = Card()
+        pcscd.slot.insert(self._card)
+        pcscd.await_present()
+        self._publics = {slot: key.write_public(home, f"{slot:x}") for slot, key in self._card.keys.items()}
+        self._module = module
+        self._seed = seed
+        self._chance = random.Random(seed)
+        self.agent = Agent(program, home, env=self._askpass.env)
+        self._disturbances = Disturbances(pcscd, self.agent, self._card, self._chance)
+        self.tallies = {kind: Tally() for kind in KINDS}
+        self.failures: list[str] = []
+        self._warm: Footprint
+        self._end: Footprint
+
+    def run(self, count: int) -> None:
+        """Disturbs `count` times, the first of them to warm up; `failures` is empty if all was well."""
+        added = self.agent.add_provider(self._module, PIN)
+        assert added.status == 0, (added, self.agent.log)
+        for step, kind in enumerate(islice(self._kinds(), count)):
+            if step == min(len(KINDS), count // 2):
+                self._warm = self._footprint()
+            self._disturb(step, kind)
+        self._end = self._footprint()
+        self._judge()
+
+    def table(self) -> str:
+        """How it went by kind, and the totals."""
+        lines = [f"{'':34}{'times':>6}{'failed':>8}{'median s':>10}{'longest s':>11}"]
+        for kind, tally in self.tallies.items():
+            if seconds := tally.seconds:
+                lines.append(
+                    f"{kind.replace('_', ' '):34}{len(seconds):6}{tally.failures:8}"
+                    f"{statistics.median(seconds):10.2f}{max(seconds):11.2f}"
+                )
+        sent = self._card.verifies - self._disturbances.wrong_pins
+        lines += [
+            f"PINs sent to the card: {sent}, wrong ones: {self._wrong_pins}",
+            f"PINs sent to the other card: {self._disturbances.other.verifies}",
+            f"PINs asked for: {len(self._askpass.questions)}",
+            f"Warmed up:  {self._warm}",
+            f"At the end: {self._end}",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def _wrong_pins(self) -> int:
+        return self._card.wrong_pins - self._disturbances.wrong_pins
+
+    def _kinds(self) -> Iterator[str]:
+        while True:
+            yield from self._chance.sample(KINDS, len(KINDS))
+
+    def _disturb(self, step: int, kind: str) -> None:
+        getattr(self._disturbances, kind)()
+        slot = self._chance.choice(list(self._publics))
+        tally, started = self.tallies[kind], time.monotonic()
+        done = self._use(slot)
+        tally.seconds.append(time.monotonic() - started)
+        under_way, self._disturbances.under_way = self._disturbances.under_way, None
+        outcomes = {
+            f"the first request, with {slot:x}": done,
+            # By the login that goes with it the card is as we want it for the next step: all tries left.
+            "the next one, with 9a": self._use(Slot.AUTHENTICATION),
+            "the one under way": under_way.result() if under_way else done,
+        }
+        failed = [f"{what}: {done.err.strip()}" for what, done in outcomes.items() if done.status != 0]
+        if failed:
+            tally.failures += 1
+            self._report(f"step {step}, {kind}: {'; '.join(failed)}")
+            end = time.monotonic() + PATIENCE
+            while self._use(Slot.AUTHENTICATION).status != 0:
+                assert time.monotonic() < end, f"no signature within {PATIENCE} s\n" + "\n".join(
+                    self.failures
+                )
+
+    def _use(self, slot: Slot) -> Done:
+        return self.agent.ssh_add("-T", self._publics[slot])
+
+    def _report(self, what: str) -> None:
+        log = "\n".join(self.agent.log.splitlines()[-LOG_TAIL:])
+        status = self.agent.run(PROGRAMS / "replug", "status")
+        self.failures.append(
+            f"{self._module.name} seed {self._seed}: {what}\n{log}\n{status.out}{status.err}"
+        )
+
+    def _footprint(self) -> Footprint:
+        """What the agent takes when nothing is under way."""
+        eventually(lambda: len(self.agent.children()) == PROCESSES, "a worker and a spare one")
+        readings = []
+        for _ in range(5):
+            readings.append(Footprint.of(self.agent))
+            # The agent may not have noticed yet that the last client is gone, and nothing tells when it has.
+            time.sleep(0.1)
+        return min(readings, key=lambda reading: reading.files)
+
+    def _judge(self) -> None:
+        """What has to hold at the end, whatever happened."""
+        warm, end = self._warm, self._end
+        others = self._disturbances.other.verifies
+        # libykcs11 tells of a lost try, and then a person has to be asked; OpenSC tells of the last one only.
+        questions = self._disturbances.wrong_pins if self._module == YKCS11 else 0
+        checks = {
+            "the agent to answer": self.agent.alive(),
+            f"no wrong PIN, but {self._wrong_pins} were sent": self._wrong_pins == 0,
+            f"no PIN for the other card, but it got {others}": others == 0,
+            f"{questions} questions: {self._askpass.text}": len(self._askpass.questions) <= questions,
+            f"the memory of {warm}, not {end}": end.memory <= warm.memory * GROWTH,
+            f"the files of {warm}, not {end}": end.files <= warm.files,
+        }
+        for expectation, met in checks.items():
+            if not met:
+                self._report(f"expected {expectation}")
+
+
+def main() -> int:
+    """Runs it with each module and seed; the exit status."""
+    modules = {"opensc": OPENSC, "ykcs11": YKCS11}
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
+    arguments.add_argument("--count", type=int, default=200)
+    arguments.add_argument("--module", choices=modules, nargs="+", default=list(modules))
+    chosen = arguments.parse_args()
+    status = 0
+    for name in chosen.module:
+        for seed in chosen.seed:
+            with home_with_pcscd() as (home, pcscd):
+                torture = Torture(home, pcscd, PROGRAMS / "replug-agent", modules[name], seed)
+                started = time.monotonic()
+                try:
+                    torture.run(chosen.count)
+                finally:
+                    torture.agent.stop()
+                seconds = time.monotonic() - started
+                print(f"\n{name}, seed {seed}, {seconds:.0f} s\n{torture.table()}", flush=True)
+            for failure in torture.failures:
+                print(f"\nFAILED {failure}")
+                status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
