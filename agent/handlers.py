@@ -37,6 +37,7 @@ from replug.protocol.messages import (
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
 from replug.token.pin import Pin
+from replug.token.prompt import Asker
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,10 @@ class Client:
     remote: bool = False
     """A session-bind was attempted, so this may be a forwarded connection (ssh-agent.c, socket_is_remote)."""
 
+    def asker(self) -> Asker:
+        """This client, as a person who is asked on its behalf wants to know it."""
+        return Asker(str(self.peer), self.peer.pid)
+
 
 def list_identities(keyring: Keyring, _client: Client, _request: RequestIdentities) -> Response:
     """RFC 9987 section 5.5. Public data that is at hand: no token is asked. A locked agent shows nothing."""
@@ -66,14 +71,14 @@ def list_identities(keyring: Keyring, _client: Client, _request: RequestIdentiti
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
     keyring.drop_expired()
-    program, started = str(client.peer), time.monotonic()
-    signature, token = await keyring.sign(request.key_blob, request.data, request.flags, program)
+    asker, started = client.asker(), time.monotonic()
+    signature, token = await keyring.sign(request.key_blob, request.data, request.flags, asker)
     log.info(
         "signed",
         extra={
             "key": fingerprint(request.key_blob),
             "token": str(token.identity),
-            "program": program,
+            "program": asker.program,
             "duration_ms": round((time.monotonic() - started) * 1000),
         },
     )

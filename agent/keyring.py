@@ -18,7 +18,7 @@ from replug.token.errors import ModuleUnreachableError, PinLockedError, TokenAbs
 from replug.token.locate import locate_module
 from replug.token.module import Module
 from replug.token.pin import Pin, PinCache
-from replug.token.prompt import Prompter
+from replug.token.prompt import Asker, Prompter
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
@@ -85,7 +85,7 @@ class Keyring:
         self._plan_expiry()
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
-    async def sign(self, blob: bytes, data: bytes, flags: int, program: str) -> tuple[bytes, ServedToken]:
+    async def sign(self, blob: bytes, data: bytes, flags: int, asker: Asker) -> tuple[bytes, ServedToken]:
         """The signature blob by the key `blob`, and the token that made it.
 
         A key may be on several tokens: any that is in will do, with its own PIN. If all are out, the
@@ -96,12 +96,12 @@ class Keyring:
             raise RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")
         patience = self.options.config.wait_for_token
         try:
-            return await _sign_with_any(holders, data, flags, program)
+            return await _sign_with_any(holders, data, flags, asker)
         except TokenAbsentError as absent:
             if not patience or not await _any_back(holders, patience):
                 raise
-            log.info("the token came back in time", extra={"why": str(absent), "program": program})
-        return await _sign_with_any(holders, data, flags, program)
+            log.info("the token came back in time", extra={"why": str(absent), "program": asker.program})
+        return await _sign_with_any(holders, data, flags, asker)
 
     async def remove_provider(self, name: str) -> None:
         """Serve a provider no more; a path means all that was added of that module.
@@ -173,13 +173,13 @@ class Keyring:
 
 
 async def _sign_with_any(
-    holders: list[HeldKey], data: bytes, flags: int, program: str
+    holders: list[HeldKey], data: bytes, flags: int, asker: Asker
 ) -> tuple[bytes, ServedToken]:
     *others, last = holders
     for held in others:
         with contextlib.suppress(TokenAbsentError, ModuleUnreachableError, PinLockedError):
-            return await held.token.sign(held.key, data, flags, program), held.token
-    return await last.token.sign(last.key, data, flags, program), last.token
+            return await held.token.sign(held.key, data, flags, asker), held.token
+    return await last.token.sign(last.key, data, flags, asker), last.token
 
 
 async def _any_back(holders: list[HeldKey], patience: float) -> bool:

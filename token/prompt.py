@@ -22,6 +22,18 @@ _DEFAULT_ASKPASS = "/usr/bin/ssh-askpass"
 
 
 @dataclass(frozen=True)
+class Asker:
+    """On whose behalf a person is asked, and so where to find that person."""
+
+    program: str = ""
+    """E.g. `ssh (pid 4711)`."""
+    pid: int | None = None
+    """The process, as it was when it connected."""
+    destination: str = ""
+    """What is known of the host it is for; empty if nothing is."""
+
+
+@dataclass(frozen=True)
 class PinRequest:
     """What the person has to know to decide: which token, which key, for whom, at what risk."""
 
@@ -29,8 +41,7 @@ class PinRequest:
     flags: TokenFlag
     key: str
     """The key's comment, or an empty string when no key is meant yet."""
-    program: str
-    """Who asked, e.g. `ssh (pid 4711)`."""
+    asker: Asker
     rejected: bool = False
     """The remembered PIN was rejected, so this question is not a repetition."""
 
@@ -39,8 +50,10 @@ class PinRequest:
         lines = [f"PIN for {self.token}"]
         if self.key:
             lines.append(f"to use the key {printable(self.key)}")
-        if self.program:
-            lines.append(f"asked for by {printable(self.program)}")
+        if self.asker.program:
+            lines.append(f"asked for by {printable(self.asker.program)}")
+        if self.asker.destination:
+            lines.append(f"for {printable(self.asker.destination)}")
         if self.rejected:
             lines.append("The PIN remembered until now was rejected.")
         if TokenFlag.USER_PIN_FINAL_TRY in self.flags:

@@ -29,7 +29,7 @@ from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.keys import TokenKey, read_keys
 from replug.token.login import PinRules
 from replug.token.pin import Pin, PinCache
-from replug.token.prompt import PinRequest, Prompter
+from replug.token.prompt import Asker, PinRequest, Prompter
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.supervisor import Supervisor
@@ -110,10 +110,10 @@ class ServedToken:
         finally:
             self._pins.wipe_unless_kept(pin)
 
-    async def sign(self, key: TokenKey, data: bytes, flags: int, program: str) -> bytes:
+    async def sign(self, key: TokenKey, data: bytes, flags: int, asker: Asker) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's (RFC 9987 section 5.6.1).
 
-        Asks for the PIN on behalf of `program` if need be. Raises TokenError, ProtocolError for flags.
+        Asks for the PIN on behalf of `asker` if need be. Raises TokenError, ProtocolError for flags.
         """
         algorithm = signing_algorithm(key.public, flags)
         operation = partial(self._sign_on, key.blob, algorithm, data)
@@ -121,7 +121,7 @@ class ServedToken:
             try:
                 return await self._attempt_with_grace(operation)
             except PinNeededError as needed:
-                await self._ask_and_log_in(needed, key, program)
+                await self._ask_and_log_in(needed, key, asker)
         try:
             return await self._attempt(operation)
         except PinNeededError as needed:
@@ -316,18 +316,18 @@ class ServedToken:
             raise TokenError(f"{self.identity} no longer holds this key, or may not sign with it")
         return key
 
-    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, program: str) -> None:
+    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, asker: Asker) -> None:
         """One prompt and one login for all who wait; its failure refuses them all, and only them."""
         try:
-            await self._login.join(lambda: self._prompt_and_log_in(key, program, needed.rejected))
+            await self._login.join(lambda: self._prompt_and_log_in(key, asker, needed.rejected))
         except StoppedError:
             self._refuse_if_closed()
             raise TokenError(f"{self.identity}: the PIN prompt was taken away") from None
 
-    async def _prompt_and_log_in(self, key: TokenKey, program: str, rejected: bool) -> None:
+    async def _prompt_and_log_in(self, key: TokenKey, asker: Asker, rejected: bool) -> None:
         flags = await self._attempt(self._open_to_ask_on)
         with self._login.stoppable():
-            pin = await self._prompter.ask(PinRequest(self.identity, flags, key.label, program, rejected))
+            pin = await self._prompter.ask(PinRequest(self.identity, flags, key.label, asker, rejected))
         try:
             await self._attempt(partial(self._log_in_on, pin, key.always_authenticate))
         except PinNeededError as needed:

@@ -116,7 +116,7 @@ def test_adding_without_a_pin(agent: AgentBench) -> None:
         assert agent.slots.logins == []
         assert isinstance(await agent.sign(LOGIN_KEY), SignResponse)
         [asked] = agent.person.requests
-        assert asked.program.endswith(f"(pid {os.getpid()})")
+        assert asked.asker.program.endswith(f"(pid {os.getpid()})")
 
     run(main())
 

@@ -12,6 +12,7 @@ from replug.token.errors import ModuleUnreachableError, TokenAbsentError
 from replug.token.frames import Verdict
 from replug.token.module import Module
 from replug.token.pin import Pin, PinCache
+from replug.token.prompt import Asker
 from replug.token.served import ServedToken, TokenState
 from replug.token.uri import Uri
 
@@ -211,7 +212,7 @@ def test_all_its_tokens_share_one_worker_and_keep_their_logins_apart(rig: Rig) -
         for _ in range(2):
             for token in (rig.work, rig.home):
                 [key] = token.keys
-                await rig.served(token).sign(key.token_key(), b"data", 0, "ssh")
+                await rig.served(token).sign(key.token_key(), b"data", 0, Asker("ssh"))
         assert len(rig.slots.alive) == 1
         # A login with a PIN of a request has a fresh worker, on which the other token logs in again.
         assert rig.slots.logins == [PIN, b"home pin", PIN]
@@ -227,7 +228,7 @@ def test_a_token_that_is_out_does_not_cost_another_its_login(rig: Rig) -> None:
         with pytest.raises(TokenAbsentError):
             await rig.served(rig.home).read()
         [key] = rig.work.keys
-        await rig.served(rig.work).sign(key.token_key(), b"data", 0, "ssh")
+        await rig.served(rig.work).sign(key.token_key(), b"data", 0, Asker("ssh"))
         assert rig.slots.logins == [PIN]
         assert rig.served(rig.home).state is TokenState.ABSENT
 

@@ -14,10 +14,10 @@ from stand_ins import ended, run
 from replug.token.errors import TokenError
 from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.pin import Pin
-from replug.token.prompt import AskpassPrompter, PinRequest
+from replug.token.prompt import Asker, AskpassPrompter, PinRequest
 
 TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
-REQUEST = PinRequest(TOKEN, TokenFlag.LOGIN_REQUIRED, "login key", "ssh (pid 4711)")
+REQUEST = PinRequest(TOKEN, TokenFlag.LOGIN_REQUIRED, "login key", Asker("ssh (pid 4711)"))
 NAME = 'token "work" (serial 5001234)'
 
 Askpass = Callable[..., AskpassPrompter]
@@ -171,7 +171,7 @@ def test_the_environment_decides_whether_to_ask(
 def test_a_pin_typed_at_the_warning_knows_of_the_last_try(
     askpass: Askpass, flags: TokenFlag, known: bool
 ) -> None:
-    request = PinRequest(TOKEN, flags, "", "")
+    request = PinRequest(TOKEN, flags, "", Asker())
     assert ask(askpass("echo 123456"), request).last_try_known is known
 
 
@@ -182,15 +182,15 @@ COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
 @pytest.mark.parametrize(
     ("request_", "lines"),
     [
-        (PinRequest(TOKEN, TokenFlag(0), "", ""), []),
+        (PinRequest(TOKEN, TokenFlag(0), "", Asker()), []),
         (REQUEST, ["to use the key login key", "asked for by ssh (pid 4711)"]),
         (
-            PinRequest(TOKEN, TokenFlag(0), "", "", rejected=True),
+            PinRequest(TOKEN, TokenFlag(0), "", Asker(), rejected=True),
             ["The PIN remembered until now was rejected."],
         ),
-        (PinRequest(TOKEN, COUNT_LOW, "", ""), ["A wrong PIN was entered since the last right one."]),
-        (PinRequest(TOKEN, FINAL_TRY, "", ""), ["LAST TRY: a wrong PIN locks the token."]),
-        (PinRequest(TOKEN, FINAL_TRY | COUNT_LOW, "", ""), ["LAST TRY: a wrong PIN locks the token."]),
+        (PinRequest(TOKEN, COUNT_LOW, "", Asker()), ["A wrong PIN was entered since the last right one."]),
+        (PinRequest(TOKEN, FINAL_TRY, "", Asker()), ["LAST TRY: a wrong PIN locks the token."]),
+        (PinRequest(TOKEN, FINAL_TRY | COUNT_LOW, "", Asker()), ["LAST TRY: a wrong PIN locks the token."]),
     ],
 )
 def test_the_question(request_: PinRequest, lines: list[str]) -> None:
@@ -201,7 +201,7 @@ def test_the_question(request_: PinRequest, lines: list[str]) -> None:
 def test_nobody_but_the_agent_writes_lines_of_the_question(askpass: Askpass, text: str) -> None:
     """A token chooses its labels, a program its name."""
     token = TokenIdentity("Maker", "Model", "1", text)
-    request = PinRequest(token, TokenFlag(0), text, text)
-    assert len(request.text().splitlines()) == 3
+    request = PinRequest(token, TokenFlag(0), text, Asker(text, destination=text))
+    assert len(request.text().splitlines()) == 4
     assert all(line.isprintable() for line in request.text().splitlines())
     assert ask(askpass("echo 123456"), request).value == b"123456"

@@ -21,6 +21,7 @@ from token_bench import Bench, bench
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError
 from replug.token.frames import Verdict
+from replug.token.prompt import Asker
 from replug.token.served import ServedToken, TokenState
 
 
@@ -144,7 +145,7 @@ def test_flags_we_do_not_know_are_refused_before_anything_is_asked(monkeypatch: 
     async def main() -> None:
         with_rsa = bench(monkeypatch, StandInToken(Key(kind="rsa")))
         with pytest.raises(ProtocolError, match="unknown signature flags 0x8"):
-            await with_rsa.served.sign(with_rsa.token.keys[0].token_key(), b"data", 8, "ssh")
+            await with_rsa.served.sign(with_rsa.token.keys[0].token_key(), b"data", 8, Asker("ssh"))
         assert with_rsa.slots.calls == []
 
     run(main())
@@ -182,7 +183,7 @@ def test_a_signature_by_another_key_is_not_handed_out(plain: Bench) -> None:
         # The module is confused: it answers for this key with another one.
         key.sign = Key().sign  # type: ignore[method-assign]
         with pytest.raises(ModuleUnreachableError, match="the signature does not fit the key"):
-            await plain.served.sign(advertised, b"data", 0, "ssh")
+            await plain.served.sign(advertised, b"data", 0, Asker("ssh"))
         assert plain.slots.operations.count("sign") == 2
         assert plain.served.state is TokenState.UNREACHABLE
 

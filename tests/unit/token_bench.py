@@ -11,6 +11,7 @@ from replug.protocol.signatures import verify
 from replug.token.deadlines import Deadlines
 from replug.token.identity import TokenFlag
 from replug.token.pin import Pin, PinCache
+from replug.token.prompt import Asker
 from replug.token.served import ServedToken
 from replug.token.supervisor import Supervisor
 
@@ -43,7 +44,7 @@ class Bench:
     async def sign(self, key: Key | None = None, data: bytes = b"data") -> None:
         """One signature, with the token's first key if none is named; it has to be right."""
         key = key or self.token.keys[0]
-        verify(key.public, await self.served.sign(key.token_key(), data, 0, "ssh (pid 4711)"), data)
+        verify(key.public, await self.served.sign(key.token_key(), data, 0, Asker("ssh (pid 4711)")), data)
 
     async def remember(self, pin: bytes = PIN) -> Pin:
         """Log in as `ssh-add -s` does, and sign nothing."""
