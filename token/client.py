@@ -1,34 +1,16 @@
-"""The agent's side of a worker process: start it, ask it, and kill it when it does not answer.
-
-There is no way back from a missed deadline, a crash or a frame that makes no sense: the process is
-killed and `WorkerLostError` raised. What to do then is decided in one place, `supervisor.py`.
-"""
+"""The agent's side of a token worker: each PKCS#11 operation as a call with a deadline."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from replug.token.deadlines import Deadlines
-from replug.token.errors import WorkerLostError, WorkerRefusedError
-from replug.token.frames import (
-    PREFIX,
-    FrameError,
-    Header,
-    Verdict,
-    decode_header,
-    decode_prefix,
-    encode_prefix_and_header,
-)
+from replug.token.frames import Header
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.pin import Pin
+from replug.token.process import WorkerProcess
 
 T = TypeVar("T")
 Slots = list[tuple[int, bool]]
@@ -43,41 +25,17 @@ class Opened:
     records: list[Header]
 
 
-class Worker:
-    """One live worker process. Not reentrant: the caller sends one request at a time."""
+class Worker(WorkerProcess):
+    """A process that loads one PKCS#11 module, and what it was asked to do with it."""
 
     def __init__(self, deadlines: Deadlines) -> None:
         """Start the process; OSError when that is not possible."""
+        super().__init__("replug.token.worker")
         self._deadlines = deadlines
-        self._asking = False
-        self.alive = True
         self.opened: set[TokenIdentity] = set()
         """The tokens with an open session."""
         self.ready: set[TokenIdentity] = set()
         """Those of them that are logged in, or need no login."""
-        self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "replug.token.worker", str(os.getpid()), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # A module that prints would print into what a shell evaluates.
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-            )
-        try:
-            self._exit_notice = os.pidfd_open(self._process.pid)
-        except OSError:
-            self.kill()
-            self._process.wait()
-            raise
-        asyncio.get_running_loop().add_reader(self._exit_notice, self._exited)
-
-    @property
-    def pid(self) -> int:
-        """The worker's process id."""
-        return self._process.pid
 
     async def load(self, path: str) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
@@ -126,24 +84,6 @@ class Worker:
         finally:
             body[:] = bytes(len(body))
 
-    def kill(self) -> None:
-        """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
-        if self.alive:
-            self.alive = False
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            # Whoever waits for an answer wakes up. A descriptor the loop still watches must not be closed.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            if not self._asking:
-                self._socket.close()
-
-    def _exited(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._exit_notice)
-        os.close(self._exit_notice)
-        self._process.wait()
-        self.kill()
-
     async def _call(
         self,
         operation: str,
@@ -152,56 +92,9 @@ class Worker:
         body: bytearray | None = None,
         deadline: float | None = None,
     ) -> T:
-        if not self.alive:
-            raise WorkerLostError("the worker process had ended")
-        deadline = self._deadlines.operation if deadline is None else deadline
-        answered = False
-        self._asking = True
-        try:
-            async with asyncio.timeout(deadline):
-                reply, content = await self._exchange(
-                    {"operation": operation, **header}, bytearray() if body is None else body
-                )
-            if "verdict" in reply:
-                refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["detail"]))
-                answered = True
-                raise refused
-            result = read(reply, content)
-            answered = True
-            return result
-        except TimeoutError:
-            raise WorkerLostError(f"no answer to {operation} within {deadline:g} s") from None
-        except (EOFError, OSError) as error:
-            raise WorkerLostError(f"the worker process ended during {operation}") from error
-        except (FrameError, KeyError, TypeError, ValueError) as error:
-            raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
-        finally:
-            self._asking = False
-            # Cancellation too leaves an answer under way that nobody will take.
-            if not answered:
-                self.kill()
-            if not self.alive:
-                self._socket.close()
-
-    async def _exchange(self, header: Header, body: bytearray) -> tuple[Header, bytearray]:
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._socket, encode_prefix_and_header(header, len(body)))
-        if body:
-            await loop.sock_sendall(self._socket, body)
-        header_length, body_length = decode_prefix(await self._receive(PREFIX.size))
-        reply = decode_header(await self._receive(header_length))
-        return reply, await self._receive(body_length)
-
-    async def _receive(self, length: int) -> bytearray:
-        loop = asyncio.get_running_loop()
-        buffer = bytearray(length)
-        view: Any = memoryview(buffer)
-        while view:
-            count = await loop.sock_recv_into(self._socket, view)
-            if count == 0:
-                raise EOFError
-            view = view[count:]
-        return buffer
+        return await self.call(
+            operation, header, read, self._deadlines.operation if deadline is None else deadline, body
+        )
 
 
 def _token_info(reply: Header) -> TokenInfo:

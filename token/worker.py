@@ -2,7 +2,7 @@
 
 It is the only process that runs vendor code, and it is disposable: it never tries to mend anything.
 An error that is not a verdict is answered with FAILED, and the agent ends this process and starts
-another. Started as `python -m replug.token.worker AGENT FD` with one end of a socket pair.
+another.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
-import socket
-import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -20,19 +17,11 @@ import pkcs11
 from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
 from pkcs11.types import PROTECTED_AUTH
 
-from replug.token.frames import (
-    PREFIX,
-    FrameError,
-    Header,
-    Verdict,
-    decode_header,
-    decode_prefix,
-    encode_prefix_and_header,
-)
-from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
+from replug.token.frames import Header, Verdict
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.opensc import forbid_pin_caching
+from replug.token.worker_loop import RefusedError, serve, wipe
 
 _KNOWN_FLAGS = sum(TokenFlag)
 
@@ -48,14 +37,6 @@ _VERDICTS: dict[type[PKCS11Error], Verdict] = {
     pkcs11.UserNotLoggedIn: Verdict.NOT_LOGGED_IN,
     pkcs11.UserPinNotInitialized: Verdict.PIN_NOT_SET,
 }
-
-
-class RefusedError(Exception):
-    """The answer to a request that cannot be met."""
-
-    def __init__(self, verdict: Verdict, detail: str) -> None:
-        self.verdict = verdict
-        super().__init__(detail)
 
 
 class WipeablePin:
@@ -214,11 +195,6 @@ class Operations:
         raise RefusedError(Verdict.TOKEN_ABSENT, "the token left its slot")
 
 
-def wipe(buffer: bytearray) -> None:
-    """Overwrite with zeros, in place."""
-    buffer[:] = bytes(len(buffer))
-
-
 def _info(token: Any) -> TokenInfo:
     identity = TokenIdentity(
         manufacturer=token.manufacturer_id,
@@ -233,51 +209,13 @@ def _info_header(info: TokenInfo) -> Header:
     return {"token": asdict(info.identity), "flags": int(info.flags)}
 
 
-def _receive_exactly(connection: socket.socket, length: int) -> bytearray:
-    buffer = bytearray(length)
-    view = memoryview(buffer)
-    while view:
-        count = connection.recv_into(view)
-        if count == 0:
-            raise EOFError
-        view = view[count:]
-    return buffer
-
-
-def _answer(operations: Operations, header: Header, body: bytearray) -> tuple[Header, bytes]:
-    try:
-        return getattr(operations, header["operation"])(header, body)  # type: ignore[no-any-return]
-    except RefusedError as refusal:
-        return {"verdict": refusal.verdict, "detail": str(refusal)}, b""
-    except Exception as error:
-        # python-pkcs11's errors are named after the CKR_ value, mostly without a text.
-        detail = f"{type(error).__name__}: {error}".rstrip(": ")
-        verdict = next(
-            (verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.FAILED
-        )
-        return {"verdict": verdict, "detail": detail}, b""
-    finally:
-        wipe(body)
+def _verdict(error: Exception) -> Verdict:
+    return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.FAILED)
 
 
 def main() -> None:
-    """Serve the end of a socket pair until the agent closes its own; argv names it and the agent."""
-    refuse_tracing()
-    refuse_core_dumps()
-    end_with_parent(int(sys.argv[1]))
-    # Ctrl-C in the agent's terminal is the agent's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = socket.socket(fileno=int(sys.argv[2]))
-    operations = Operations()
-    with contextlib.suppress(EOFError, ConnectionError, FrameError):
-        while True:
-            header_length, body_length = decode_prefix(_receive_exactly(connection, PREFIX.size))
-            header = decode_header(_receive_exactly(connection, header_length))
-            body = _receive_exactly(connection, body_length)
-            reply, result = _answer(operations, header, body)
-            connection.sendall(encode_prefix_and_header(reply, len(result)) + result)
-    # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
-    os._exit(0)
+    """Be the worker: the program `python -m replug.token.worker AGENT FD`."""
+    serve(Operations(), _verdict)
 
 
 if __name__ == "__main__":

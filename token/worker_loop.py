@@ -1,0 +1,83 @@
+"""The worker's side of the conversation with the agent: one request at a time, until the agent is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from replug.token.frames import (
+    PREFIX,
+    FrameError,
+    Header,
+    Verdict,
+    decode_header,
+    decode_prefix,
+    encode_prefix_and_header,
+)
+from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
+
+
+class RefusedError(Exception):
+    """The answer to a request that cannot be met."""
+
+    def __init__(self, verdict: Verdict, detail: str) -> None:
+        self.verdict = verdict
+        super().__init__(detail)
+
+
+def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> None:
+    """Serve the end of a socket pair until the agent closes its own; argv names the agent and it.
+
+    Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
+    says what an error means that is no RefusedError.
+    """
+    refuse_tracing()
+    refuse_core_dumps()
+    end_with_parent(int(sys.argv[1]))
+    # Ctrl-C in the agent's terminal is the agent's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[2]))
+    with contextlib.suppress(EOFError, ConnectionError, FrameError):
+        while True:
+            header_length, body_length = decode_prefix(_receive_exactly(connection, PREFIX.size))
+            header = decode_header(_receive_exactly(connection, header_length))
+            body = _receive_exactly(connection, body_length)
+            reply, result = _answer(operations, verdict, header, body)
+            connection.sendall(encode_prefix_and_header(reply, len(result)) + result)
+    # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
+    os._exit(0)
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrite with zeros, in place."""
+    buffer[:] = bytes(len(buffer))
+
+
+def _receive_exactly(connection: socket.socket, length: int) -> bytearray:
+    buffer = bytearray(length)
+    view = memoryview(buffer)
+    while view:
+        count = connection.recv_into(view)
+        if count == 0:
+            raise EOFError
+        view = view[count:]
+    return buffer
+
+
+def _answer(
+    operations: object, verdict: Callable[[Exception], Verdict], header: Header, body: bytearray
+) -> tuple[Header, bytes]:
+    try:
+        return getattr(operations, header["operation"])(header, body)  # type: ignore[no-any-return]
+    except RefusedError as refusal:
+        return {"verdict": refusal.verdict, "detail": str(refusal)}, b""
+    except Exception as error:
+        # python-pkcs11's errors are named after the CKR_ value, mostly without a text.
+        detail = f"{type(error).__name__}: {error}".rstrip(": ")
+        return {"verdict": verdict(error), "detail": detail}, b""
+    finally:
+        wipe(body)
