@@ -12,18 +12,17 @@ import select
 import socket
 from collections.abc import Awaitable, Callable
 
+from replug.agent.inbox import Inbox, MessageLengthError
 from replug.protocol.constants import MAX_MESSAGE
 from replug.protocol.messages import frame
 
 log = logging.getLogger(__name__)
 
-_LENGTH = 4
-_CHUNK = 64 * 1024
 _FRAMES_PER_TURN = 32  # then other clients get theirs
 _MOST_UNREAD_OUTPUT = MAX_MESSAGE  # bytes; a client that does not read its replies is served no further
 
-Answer = Callable[[bytes], bytes | Awaitable[bytes]]
-"""From a message to the reply, or to something to await for it; never raises, here or there."""
+Answer = Callable[[bytearray], bytes | Awaitable[bytes]]
+"""From a message, which it wipes, to the reply, or to something to await for it; it never raises."""
 
 
 class Connection:
@@ -38,7 +37,7 @@ class Connection:
         self._socket = client
         self._answer = answer
         self._closed = closed
-        self._input = bytearray()
+        self._inbox = Inbox()
         self._output = bytearray()
         self._reading = False
         self._at_end = False
@@ -59,10 +58,11 @@ class Connection:
         if self._waiting is not None:
             self._waiting.cancel()
         self._socket.close()
+        self._inbox.close()
         self._closed(self)
 
     def _read_if_wanted(self) -> None:
-        wanted = not self._at_end and len(self._input) < _LENGTH + MAX_MESSAGE
+        wanted = not self._at_end and not self._inbox.full
         if wanted and not self._reading:
             self._loop.add_reader(self._socket, self._readable)
         elif not wanted and self._reading:
@@ -75,14 +75,13 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            data = self._socket.recv(_CHUNK)
+            received = self._inbox.receive(self._socket)
         except BlockingIOError:
             return
         except OSError:
             self.close()
             return
-        if data:
-            self._input += data
+        if received:
             self._read_if_wanted()
         elif _is_gone(self._socket):
             self.close()
@@ -113,22 +112,13 @@ class Connection:
             if self._at_end and not self._output and not self._waiting:
                 self.close()
 
-    def _next_message(self) -> bytes | None:
-        if len(self._input) < _LENGTH:
-            return None
-        length = int.from_bytes(self._input[:_LENGTH], "big")
-        if not 0 < length <= MAX_MESSAGE:
-            log.warning("connection closed: message of %d bytes", length)
+    def _next_message(self) -> bytearray | None:
+        try:
+            return self._inbox.take()
+        except MessageLengthError as error:
+            log.warning("connection closed: %s", error)
             self.close()
             return None
-        end = _LENGTH + length
-        if len(self._input) < end:
-            return None
-        message = bytes(memoryview(self._input)[_LENGTH:end])
-        # Requests may hold PINs.
-        self._input[:end] = bytes(end)
-        del self._input[:end]
-        return message
 
     async def _send_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply

@@ -43,6 +43,9 @@ class _Message(ABC):
         """Take the contents, which follow the type byte; `ProtocolError` if they are malformed."""
         return cls._read(reader)
 
+    def wipe(self) -> None:
+        """Overwrite what is secret in it, if anything is; the message is of no more use then."""
+
     @abstractmethod
     def _write(self, writer: Writer) -> Writer: ...
 
@@ -203,7 +206,7 @@ class AddSmartcardKey(_Message):
     """
 
     provider: bytes
-    pin: bytes = field(repr=False)
+    pin: bytes | bytearray = field(repr=False)
     constraints: tuple[Constraint, ...] = ()
 
     @property
@@ -219,8 +222,12 @@ class AddSmartcardKey(_Message):
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
-        provider, pin = reader.cstring(), reader.cstring()
+        provider, pin = reader.cstring(), reader.secret()
         return cls(provider, pin, _read_constraints(reader, not_allowed=SkProvider))
+
+    def wipe(self) -> None:
+        """Overwrite the PIN."""
+        _wipe(self.pin)
 
 
 @dataclass(frozen=True)
@@ -229,28 +236,36 @@ class RemoveSmartcardKey(_Message):
 
     type = MessageType.REMOVE_SMARTCARD_KEY
     provider: bytes
-    pin: bytes = field(repr=False)
+    pin: bytes | bytearray = field(repr=False)
 
     def _write(self, writer: Writer) -> Writer:
         return writer.string(self.provider).string(self.pin)
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
-        return cls(reader.cstring(), reader.cstring())
+        return cls(reader.cstring(), reader.secret())
+
+    def wipe(self) -> None:
+        """Overwrite the PIN."""
+        _wipe(self.pin)
 
 
 @dataclass(frozen=True)
 class _Passphrase(_Message):
     """A message that is a passphrase."""
 
-    passphrase: bytes = field(repr=False)
+    passphrase: bytes | bytearray = field(repr=False)
 
     def _write(self, writer: Writer) -> Writer:
         return writer.string(self.passphrase)
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
-        return cls(reader.cstring())
+        return cls(reader.secret())
+
+    def wipe(self) -> None:
+        """Overwrite the passphrase."""
+        _wipe(self.passphrase)
 
 
 class Lock(_Passphrase):
@@ -339,8 +354,8 @@ def frame(payload: bytes) -> bytes:
     return bytes(Writer().string(payload))
 
 
-def decode_request(payload: bytes) -> Request:
-    """Return the request a client sent.
+def decode_request(payload: bytes | bytearray) -> Request:
+    """Return the request a client sent; of a bytearray no copy is left but what the request holds.
 
     Raises `UnknownMessageError` for a type that is no request we know, `ProtocolError` if it is malformed.
     """
@@ -358,14 +373,26 @@ def decode_response(payload: bytes) -> Response:
 _M = TypeVar("_M")
 
 
-def _decode(payload: bytes, decoders: Mapping[int, Callable[[Reader], _M]]) -> _M:
+def _decode(payload: bytes | bytearray, decoders: Mapping[int, Callable[[Reader], _M]]) -> _M:
     reader = Reader(payload)
     number = reader.byte()
     if number not in decoders:
         raise UnknownMessageError(f"unexpected message type {number}")
-    message = decoders[number](reader)
-    reader.check_end()
+    try:
+        message = decoders[number](reader)
+        reader.check_end()
+    except ProtocolError:
+        reader.wipe_secrets()
+        raise
+    finally:
+        if isinstance(payload, bytearray):
+            reader.wipe()
     return message
+
+
+def _wipe(secret: bytes | bytearray) -> None:
+    if isinstance(secret, bytearray):
+        secret[:] = bytes(len(secret))
 
 
 def _write_constraints(writer: Writer, constraints: tuple[Constraint, ...]) -> Writer:

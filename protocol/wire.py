@@ -61,9 +61,10 @@ class ProtocolError(ValueError):
 class Reader:
     """Take the fields of `data` in order; every method raises `ProtocolError` if its field is not there."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | bytearray) -> None:
         self._message = _Message(data)
         self._size = len(data)
+        self._secrets: list[bytearray] = []
 
     @property
     def remaining(self) -> int:
@@ -105,6 +106,27 @@ class Reader:
         self._need(size, "a string")
         value: bytes = self._message.get_bytes(size)
         return value
+
+    def secret(self) -> bytearray:
+        """Take a string without NUL bytes into a buffer that can be wiped, without another copy of it."""
+        size = self.uint32()
+        self._need(size, "a string")
+        value = bytearray(size)
+        self._message.packet.readinto(value)
+        self._secrets.append(value)
+        if 0 in value:
+            raise ProtocolError("a string that must not hold a NUL byte holds one")
+        return value
+
+    def wipe_secrets(self) -> None:
+        """Overwrite the secrets that were taken: they belong to a message that is none."""
+        for secret in self._secrets:
+            secret[:] = bytes(len(secret))
+
+    def wipe(self) -> None:
+        """Overwrite the data, if it was a bytearray: the reader has a copy of its own then."""
+        with self._message.packet.getbuffer() as data:
+            data[:] = bytes(len(data))
 
     def cstring(self) -> bytes:
         """Take a string that may not hold a NUL, where C programs would read something else than we do."""
@@ -169,7 +191,7 @@ class Writer:
         value: bytes = self._message.asbytes()
         return value
 
-    def raw(self, value: bytes) -> Writer:
+    def raw(self, value: bytes | bytearray) -> Writer:
         """Put bytes as they are."""
         self._message.add_bytes(value)
         return self
@@ -191,7 +213,7 @@ class Writer:
         """Put an unsigned number of eight bytes; `OverflowError` if it does not fit."""
         return self.raw(value.to_bytes(8, "big"))
 
-    def string(self, value: bytes) -> Writer:
+    def string(self, value: bytes | bytearray) -> Writer:
         """Put a uint32 length and the bytes."""
         return self.uint32(len(value)).raw(value)
 

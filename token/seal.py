@@ -1,0 +1,105 @@
+"""Secrets kept encrypted, under a key that can itself be put under a passphrase (`ssh-add -x`).
+
+What is secret stays in buffers of our own here, which are wiped: `bytes` objects leave copies behind.
+"""
+
+from __future__ import annotations
+
+import os
+
+KEY_SIZE = 32
+_NONCE_SIZE = 12
+_TAG_SIZE = 16
+_SCRYPT_COST = 2**15  # about 0.1 s and 32 MiB
+
+
+class SealedError(Exception):
+    """The seal is shut: without the passphrase nothing can be sealed or opened."""
+
+
+class Seal:
+    """A random key of this process's own. What it sealed is opened with it; while it is shut, by nobody."""
+
+    def __init__(self) -> None:
+        self._key = bytearray()
+        self._shut: bytes | None = None
+        """The key, encrypted, while the seal is shut."""
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether a passphrase is needed."""
+        return self._shut is not None
+
+    def seal(self, secret: bytearray) -> bytes:
+        """`secret`, encrypted; SealedError."""
+        return _encrypt(self._usable_key(), secret)
+
+    def open(self, sealed: bytes) -> bytearray:
+        """What was sealed, in a buffer that the caller wipes; SealedError."""
+        opened = _decrypt(self._usable_key(), sealed)
+        assert opened is not None, "sealed by another process"
+        return opened
+
+    def shut(self, derived: bytearray) -> None:
+        """Put the key under one that `derive_key` made of a passphrase. SealedError if it is shut."""
+        self._shut = _encrypt(derived, self._usable_key())
+        wipe(self._key)
+        self._key = bytearray()
+
+    def reopen(self, derived: bytearray) -> bool:
+        """Undo `shut`; whether `derived` was made of the same passphrase and salt."""
+        key = None if self._shut is None else _decrypt(derived, self._shut)
+        if key is None:
+            return False
+        self._key, self._shut = key, None
+        return True
+
+    def _usable_key(self) -> bytearray:
+        if self.is_shut:
+            raise SealedError
+        if not self._key:
+            self._key = _random_key()
+        return self._key
+
+
+def derive_key(passphrase: bytearray, salt: bytes) -> bytearray:
+    """A key made of a passphrase, slowly (scrypt, RFC 7914): not for the event loop."""
+    from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+
+    key = bytearray(KEY_SIZE)
+    Scrypt(salt=salt, length=KEY_SIZE, n=_SCRYPT_COST, r=8, p=1).derive_into(passphrase, key)
+    return key
+
+
+def wipe(buffer: bytearray) -> None:
+    """Overwrite with zeros, in place."""
+    buffer[:] = bytes(len(buffer))
+
+
+def _random_key() -> bytearray:
+    key = bytearray(KEY_SIZE)
+    # Not os.urandom(): it returns bytes, which cannot be wiped.
+    with open("/dev/urandom", "rb", buffering=0) as source:
+        if source.readinto(key) != KEY_SIZE:
+            raise OSError("/dev/urandom gave too little")
+    return key
+
+
+def _encrypt(key: bytearray, secret: bytearray) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce = os.urandom(_NONCE_SIZE)
+    return nonce + AESGCM(key).encrypt(nonce, secret, None)
+
+
+def _decrypt(key: bytearray, sealed: bytes) -> bytearray | None:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    nonce, encrypted = sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:]
+    secret = bytearray(len(encrypted) - _TAG_SIZE)
+    try:
+        AESGCM(key).decrypt_into(nonce, encrypted, None, secret)
+    except InvalidTag:
+        return None
+    return secret
