@@ -20,8 +20,8 @@ from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
 from replug.agent.server import Server
+from replug.token.askpass import AskpassPrompter
 from replug.token.hotplug import UsbHotplug
-from replug.token.prompt import AskpassPrompter
 from replug.token.watch import Watcher
 
 log = logging.getLogger(__name__)

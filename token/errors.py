@@ -46,6 +46,10 @@ class PinNeededError(Exception):
         super().__init__(f"{token} needs its PIN")
 
 
+class PromptError(TokenError):
+    """A person could not be asked, or gave no answer."""
+
+
 class WorkerLostError(Exception):
     """The worker process ended, hung or talked nonsense; it has been killed."""
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from stand_ins import ended, run
 
-from replug.token.errors import TokenError
+from replug.token.askpass import AskpassPrompter
+from replug.token.errors import PromptError, TokenError
 from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.pin import Pin
-from replug.token.prompt import Asker, AskpassPrompter, PinRequest
+from replug.token.prompt import Asker, ConfirmRequest, PinRequest
 
 TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
 REQUEST = PinRequest(TOKEN, TokenFlag.LOGIN_REQUIRED, "login key", Asker("ssh (pid 4711)"))
@@ -205,3 +206,64 @@ def test_nobody_but_the_agent_writes_lines_of_the_question(askpass: Askpass, tex
     assert len(request.text().splitlines()) == 4
     assert all(line.isprintable() for line in request.text().splitlines())
     assert ask(askpass("echo 123456"), request).value == b"123456"
+
+
+CONFIRM = ConfirmRequest("login key", "SHA256:abc", Asker("ssh (pid 4711)", destination="host example.org"))
+
+
+def confirm(prompter: AskpassPrompter) -> bool:
+    return run(prompter.confirm(CONFIRM))
+
+
+def test_the_question_for_a_permission() -> None:
+    assert CONFIRM.text().splitlines() == [
+        "Allow use of key login key?",
+        "Key fingerprint SHA256:abc.",
+        "asked for by ssh (pid 4711)",
+        "for host example.org",
+    ]
+
+
+@pytest.mark.parametrize("body", ["exit 0", "echo", "echo yes", "echo YES", "printf Yes", "echo; echo no"])
+def test_a_yes(askpass: Askpass, body: str) -> None:
+    assert confirm(askpass(body)) is True
+
+
+@pytest.mark.parametrize(
+    "body", ["exit 1", "echo yes; exit 1", "echo no", "echo yess", "echo ye", "kill -9 $$"]
+)
+def test_a_no(askpass: Askpass, body: str) -> None:
+    assert confirm(askpass(body)) is False
+
+
+def test_the_program_knows_that_it_is_asked_for_a_permission(askpass: Askpass, tmp_path: Path) -> None:
+    confirm(askpass(f'printf "%s|%s|%s" "$#" "$SSH_ASKPASS_PROMPT" "$1" >{tmp_path}/question'))
+    assert (tmp_path / "question").read_text() == f"1|confirm|{CONFIRM.text()}"
+
+
+def test_a_pin_is_not_asked_for_as_a_permission(
+    askpass: Askpass, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSH_ASKPASS_PROMPT", "confirm")
+    ask(askpass(f'echo "${{SSH_ASKPASS_PROMPT-none}}" >{tmp_path}/hint; echo 123456'))
+    assert (tmp_path / "hint").read_text() == "none\n"
+
+
+def test_a_permission_nobody_gives_in_time_is_neither_yes_nor_no(askpass: Askpass, tmp_path: Path) -> None:
+    with pytest.raises(PromptError) as caught:
+        confirm(askpass(f"echo $$ >{tmp_path}/pid; exec sleep 60", timeout=1))
+    assert str(caught.value) == "key login key needs a confirmation: nobody answered within 1 s"
+    assert_gone(tmp_path / "pid")
+
+
+def test_a_permission_nobody_can_be_asked_for() -> None:
+    with pytest.raises(PromptError, match="needs a confirmation: the agent has no way to ask for it"):
+        confirm(AskpassPrompter({"SSH_ASKPASS": "/bin/true"}, 15))
+    with pytest.raises(PromptError, match="needs a confirmation: the agent has no way to ask for it"):
+        confirm(AskpassPrompter({"SSH_ASKPASS_REQUIRE": "never", "DISPLAY": ":0"}, 15))
+    assert confirm(AskpassPrompter({"SSH_ASKPASS": "/bin/true", "DISPLAY": ":0"}, 15))
+
+
+def test_a_key_cannot_write_lines_of_the_question() -> None:
+    request = ConfirmRequest("a\nKey fingerprint SHA256:xyz.", "SHA256:abc", Asker("ssh\nfor you"))
+    assert len(request.text().splitlines()) == 3
