@@ -13,11 +13,11 @@ from replug.protocol.keys import (
     blob_algorithm,
     certificate_algorithm,
     is_certificate,
-    parse_public_key,
+    parse_any_public_key,
     plain_algorithm,
     read_fields,
 )
-from replug.protocol.signatures import verify
+from replug.protocol.signatures import verify_any
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 Options: TypeAlias = tuple[tuple[str, bytes], ...]
@@ -94,8 +94,8 @@ class Certificate:
         return certificate
 
     def verify_signature(self) -> None:
-        """Raise `ProtocolError` unless the CA key signed this; a CA key of FIDO's is not supported."""
-        verify(parse_public_key(self.ca_key), self.signature, self._signed_part())
+        """Raise `ProtocolError` unless the CA key signed this."""
+        verify_any(parse_any_public_key(self.ca_key), self.signature, self._signed_part())
 
     def _signed_part(self) -> bytes:
         writer = Writer().text(self.algorithm).string(self.nonce)

@@ -254,8 +254,8 @@ def read_fields(algorithm: str, reader: Reader) -> PublicKey | SkPublicKey:
             raise ProtocolError(f"key type {algorithm!r} is not supported")
 
 
-def parse_public_key(blob: bytes) -> PublicKey:
-    """Return the key of a plain public key blob; `ProtocolError` if it is malformed, a certificate or FIDO's.
+def parse_any_public_key(blob: bytes) -> PublicKey | SkPublicKey:
+    """Return the key of a plain public key blob; `ProtocolError` if it is malformed or a certificate.
 
     Whether an elliptic curve point is on its curve is not checked here, as that takes `cryptography`: see
     `EcdsaPublicKey.validate`.
@@ -263,6 +263,12 @@ def parse_public_key(blob: bytes) -> PublicKey:
     reader = Reader(blob)
     key = read_fields(reader.text(), reader)
     reader.check_end()
+    return key
+
+
+def parse_public_key(blob: bytes) -> PublicKey:
+    """Return the key as `parse_any_public_key` does, but `ProtocolError` if it is FIDO's."""
+    key = parse_any_public_key(blob)
     if isinstance(key, SkPublicKey):
         raise ProtocolError(f"key type {key.algorithm!r} is not supported here")
     return key

@@ -1,9 +1,9 @@
 """Every message of the agent protocol (RFC 9987 section 5) as a value.
 
 `encode` returns the payload of a frame, the type byte and the contents; `decode` takes the contents.
-`decode_request` and `decode_response` choose the class by the type byte and accept only what is one whole
-message. Two forms of the same message decode to the same value, and encode to the first: a boolean of 1 or of
-another value that is not 0, and an add request without constraints of either of its two types.
+`replug.protocol.decoding` chooses the class by the type byte. Two forms of one message decode to the same
+value, and encode to the first: a boolean of 1 or of another value that is not 0, and an add request without
+constraints of either of its two types.
 
 Keys, comments and the like are bytes: what they are is for the agent to judge. What must stay secret is left
 out of `repr`.
@@ -12,18 +12,13 @@ out of `repr`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self, TypeAlias, TypeVar
+from typing import Self
 
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import AssociatedCerts, Constraint, SkProvider, parse_constraints
 from replug.protocol.private_keys import PrivateKey, read_private_key
 from replug.protocol.wire import ProtocolError, Reader, Writer
-
-
-class UnknownMessageError(ProtocolError):
-    """A message of a type we do not know, or that does not go this way; it is answered with FAILURE."""
 
 
 class _Message(ABC):
@@ -43,7 +38,7 @@ class _Message(ABC):
         """Take the contents, which follow the type byte; `ProtocolError` if they are malformed."""
         return cls._read(reader)
 
-    def wipe(self) -> None:
+    def wipe(self) -> None:  # noqa: B027 - most have nothing to do
         """Overwrite what is secret in it, if anything is; the message is of no more use then."""
 
     @abstractmethod
@@ -305,89 +300,6 @@ class ExtensionResponse(_Named):
     """The answer of an extension that has one of its own (section 5.8)."""
 
     type = MessageType.EXTENSION_RESPONSE
-
-
-Request: TypeAlias = (
-    RequestIdentities
-    | SignRequest
-    | AddIdentity
-    | RemoveIdentity
-    | RemoveAllIdentities
-    | RemoveAllRsa1Identities
-    | AddSmartcardKey
-    | RemoveSmartcardKey
-    | Lock
-    | Unlock
-    | Extension
-)
-Response: TypeAlias = (
-    Failure | Success | IdentitiesAnswer | SignResponse | ExtensionFailure | ExtensionResponse
-)
-
-_REQUESTS: dict[int, Callable[[Reader], Request]] = {
-    MessageType.REQUEST_IDENTITIES: RequestIdentities.decode,
-    MessageType.SIGN_REQUEST: SignRequest.decode,
-    MessageType.ADD_IDENTITY: AddIdentity.decode,
-    MessageType.ADD_ID_CONSTRAINED: AddIdentity.decode,
-    MessageType.REMOVE_IDENTITY: RemoveIdentity.decode,
-    MessageType.REMOVE_ALL_IDENTITIES: RemoveAllIdentities.decode,
-    MessageType.REMOVE_ALL_RSA1_IDENTITIES: RemoveAllRsa1Identities.decode,
-    MessageType.ADD_SMARTCARD_KEY: AddSmartcardKey.decode,
-    MessageType.ADD_SMARTCARD_KEY_CONSTRAINED: AddSmartcardKey.decode,
-    MessageType.REMOVE_SMARTCARD_KEY: RemoveSmartcardKey.decode,
-    MessageType.LOCK: Lock.decode,
-    MessageType.UNLOCK: Unlock.decode,
-    MessageType.EXTENSION: Extension.decode,
-}
-_RESPONSES: dict[int, Callable[[Reader], Response]] = {
-    MessageType.FAILURE: Failure.decode,
-    MessageType.SUCCESS: Success.decode,
-    MessageType.IDENTITIES_ANSWER: IdentitiesAnswer.decode,
-    MessageType.SIGN_RESPONSE: SignResponse.decode,
-    MessageType.EXTENSION_FAILURE: ExtensionFailure.decode,
-    MessageType.EXTENSION_RESPONSE: ExtensionResponse.decode,
-}
-
-
-def frame(payload: bytes) -> bytes:
-    """Return the payload with its length in front, as it goes over the socket (section 5)."""
-    return bytes(Writer().string(payload))
-
-
-def decode_request(payload: bytes | bytearray) -> Request:
-    """Return the request a client sent; of a bytearray no copy is left but what the request holds.
-
-    Raises `UnknownMessageError` for a type that is no request we know, `ProtocolError` if it is malformed.
-    """
-    return _decode(payload, _REQUESTS)
-
-
-def decode_response(payload: bytes) -> Response:
-    """Return the response an agent sent.
-
-    Raises `UnknownMessageError` for a type that is no response we know, `ProtocolError` if it is malformed.
-    """
-    return _decode(payload, _RESPONSES)
-
-
-_M = TypeVar("_M")
-
-
-def _decode(payload: bytes | bytearray, decoders: Mapping[int, Callable[[Reader], _M]]) -> _M:
-    reader = Reader(payload)
-    number = reader.byte()
-    if number not in decoders:
-        raise UnknownMessageError(f"unexpected message type {number}")
-    try:
-        message = decoders[number](reader)
-        reader.check_end()
-    except ProtocolError:
-        reader.wipe_secrets()
-        raise
-    finally:
-        if isinstance(payload, bytearray):
-            reader.wipe()
-    return message
 
 
 def _wipe(secret: bytes | bytearray) -> None:

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from replug.protocol.constants import SignFlag
-from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
+from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 # The hash of each RSA signature algorithm, and the DER in front of the digest (RFC 8017 section 9.2, note 1).
@@ -100,6 +100,29 @@ def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
         raise InvalidSignatureError(f"malformed signature or key: {error}") from error
     except cryptography.exceptions.InvalidSignature as error:
         raise InvalidSignatureError("the signature does not match") from error
+
+
+def verify_any(key: PublicKey | SkPublicKey, signature_blob: bytes, data: bytes) -> None:
+    """Do as `verify` does, for keys of FIDO authenticators too (PROTOCOL.u2f).
+
+    These sign the hashes of the application and of the data, with flags and a counter between, which follow
+    the signature.
+    """
+    if not isinstance(key, SkPublicKey):
+        verify(key, signature_blob, data)
+        return
+    try:
+        reader = Reader(signature_blob)
+        algorithm, value = reader.text(), reader.string()
+        flags_and_counter = Writer().byte(reader.byte()).uint32(reader.uint32())
+        reader.check_end()
+    except ProtocolError as error:
+        raise InvalidSignatureError(f"malformed signature: {error}") from error
+    if algorithm != key.algorithm:
+        raise InvalidSignatureError(f"a {algorithm!r} signature for a key of {key.algorithm!r}")
+    application = hashlib.sha256(key.application.encode()).digest()
+    signed = application + bytes(flags_and_counter) + hashlib.sha256(data).digest()
+    verify(key.key, Signature(key.key.algorithm, value).encode(), signed)
 
 
 def _verify_rsa(key: RsaPublicKey, signature: Signature, data: bytes) -> None:

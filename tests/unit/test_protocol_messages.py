@@ -7,6 +7,7 @@ import pytest
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import AssociatedCerts, Confirm, SkProvider
+from replug.protocol.decoding import UnknownMessageError, decode_request, decode_response, frame
 from replug.protocol.extensions import QUERY, QueryResponse, SessionBind
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.messages import (
@@ -20,11 +21,7 @@ from replug.protocol.messages import (
     RemoveSmartcardKey,
     RequestIdentities,
     SignRequest,
-    UnknownMessageError,
     Unlock,
-    decode_request,
-    decode_response,
-    frame,
 )
 from replug.protocol.private_keys import EcdsaPrivateKey, Ed25519PrivateKey, RsaPrivateKey, SkPrivateKey
 from replug.protocol.wire import ProtocolError, Writer

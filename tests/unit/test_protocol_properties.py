@@ -13,9 +13,9 @@ from protocol_strategies import bounded, mutated
 
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import Constraint, parse_constraints
+from replug.protocol.decoding import decode_request, decode_response
 from replug.protocol.extensions import QueryResponse, SessionBind
 from replug.protocol.keys import PublicKey, fingerprint, parse_public_key
-from replug.protocol.messages import decode_request, decode_response
 from replug.protocol.private_keys import PrivateKey, read_private_key
 from replug.protocol.signatures import InvalidSignatureError, Signature, verify
 from replug.protocol.wire import ProtocolError, Reader, Writer

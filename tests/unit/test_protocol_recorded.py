@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.constants import SignFlag
 from replug.protocol.constraints import Confirm, Lifetime, RestrictDestination, SkProvider
+from replug.protocol.decoding import decode_request, decode_response
 from replug.protocol.extensions import SESSION_BIND, SessionBind
 from replug.protocol.keys import (
     Curve,
@@ -39,8 +40,6 @@ from replug.protocol.messages import (
     SignResponse,
     Success,
     Unlock,
-    decode_request,
-    decode_response,
 )
 from replug.protocol.signatures import InvalidSignatureError, Signature, rsa_algorithm, verify
 

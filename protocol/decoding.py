@@ -1,0 +1,115 @@
+"""From the payload of a frame to its message, and back: the type byte chooses, and all of it must be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias, TypeVar
+
+from replug.protocol.constants import MessageType
+from replug.protocol.messages import (
+    AddIdentity,
+    AddSmartcardKey,
+    Extension,
+    ExtensionFailure,
+    ExtensionResponse,
+    Failure,
+    IdentitiesAnswer,
+    Lock,
+    RemoveAllIdentities,
+    RemoveAllRsa1Identities,
+    RemoveIdentity,
+    RemoveSmartcardKey,
+    RequestIdentities,
+    SignRequest,
+    SignResponse,
+    Success,
+    Unlock,
+)
+from replug.protocol.wire import ProtocolError, Reader, Writer
+
+
+class UnknownMessageError(ProtocolError):
+    """A message of a type we do not know, or that does not go this way; it is answered with FAILURE."""
+
+
+Request: TypeAlias = (
+    RequestIdentities
+    | SignRequest
+    | AddIdentity
+    | RemoveIdentity
+    | RemoveAllIdentities
+    | RemoveAllRsa1Identities
+    | AddSmartcardKey
+    | RemoveSmartcardKey
+    | Lock
+    | Unlock
+    | Extension
+)
+Response: TypeAlias = (
+    Failure | Success | IdentitiesAnswer | SignResponse | ExtensionFailure | ExtensionResponse
+)
+
+_REQUESTS: dict[int, Callable[[Reader], Request]] = {
+    MessageType.REQUEST_IDENTITIES: RequestIdentities.decode,
+    MessageType.SIGN_REQUEST: SignRequest.decode,
+    MessageType.ADD_IDENTITY: AddIdentity.decode,
+    MessageType.ADD_ID_CONSTRAINED: AddIdentity.decode,
+    MessageType.REMOVE_IDENTITY: RemoveIdentity.decode,
+    MessageType.REMOVE_ALL_IDENTITIES: RemoveAllIdentities.decode,
+    MessageType.REMOVE_ALL_RSA1_IDENTITIES: RemoveAllRsa1Identities.decode,
+    MessageType.ADD_SMARTCARD_KEY: AddSmartcardKey.decode,
+    MessageType.ADD_SMARTCARD_KEY_CONSTRAINED: AddSmartcardKey.decode,
+    MessageType.REMOVE_SMARTCARD_KEY: RemoveSmartcardKey.decode,
+    MessageType.LOCK: Lock.decode,
+    MessageType.UNLOCK: Unlock.decode,
+    MessageType.EXTENSION: Extension.decode,
+}
+_RESPONSES: dict[int, Callable[[Reader], Response]] = {
+    MessageType.FAILURE: Failure.decode,
+    MessageType.SUCCESS: Success.decode,
+    MessageType.IDENTITIES_ANSWER: IdentitiesAnswer.decode,
+    MessageType.SIGN_RESPONSE: SignResponse.decode,
+    MessageType.EXTENSION_FAILURE: ExtensionFailure.decode,
+    MessageType.EXTENSION_RESPONSE: ExtensionResponse.decode,
+}
+
+
+def frame(payload: bytes) -> bytes:
+    """Return the payload with its length in front, as it goes over the socket (section 5)."""
+    return bytes(Writer().string(payload))
+
+
+def decode_request(payload: bytes | bytearray) -> Request:
+    """Return the request a client sent; of a bytearray no copy is left but what the request holds.
+
+    Raises `UnknownMessageError` for a type that is no request we know, `ProtocolError` if it is malformed.
+    """
+    return _decode(payload, _REQUESTS)
+
+
+def decode_response(payload: bytes) -> Response:
+    """Return the response an agent sent.
+
+    Raises `UnknownMessageError` for a type that is no response we know, `ProtocolError` if it is malformed.
+    """
+    return _decode(payload, _RESPONSES)
+
+
+_M = TypeVar("_M")
+
+
+def _decode(payload: bytes | bytearray, decoders: Mapping[int, Callable[[Reader], _M]]) -> _M:
+    reader = Reader(payload)
+    number = reader.byte()
+    if number not in decoders:
+        raise UnknownMessageError(f"unexpected message type {number}")
+    try:
+        message = decoders[number](reader)
+        reader.check_end()
+    except ProtocolError:
+        reader.wipe_secrets()
+        raise
+    finally:
+        if isinstance(payload, bytearray):
+            reader.wipe()
+    return message

@@ -1,0 +1,63 @@
+"""What ssh has signed to log in (RFC 4252 section 7, and PROTOCOL's publickey-hostbound)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replug.protocol.keys import blob_algorithm
+from replug.protocol.wire import ProtocolError, Reader, Writer
+
+_USERAUTH_REQUEST = 50
+_SERVICE = "ssh-connection"
+_PLAIN_METHOD = "publickey"
+_HOST_BOUND_METHOD = "publickey-hostbound-v00@openssh.com"
+_RSA_CERTIFICATE_MARK = "-cert-v01@openssh.com"
+_RSA_NAMES = ("ssh-rsa", "rsa-sha2-256", "rsa-sha2-512")
+
+
+@dataclass(frozen=True)
+class UserauthRequest:
+    """A login by public key: the session it is for, the user there, the signature's algorithm and the key."""
+
+    session_id: bytes
+    user: str
+    algorithm: str
+    key_blob: bytes
+    host_key: bytes | None = None
+    """The blob of the server's key, where the method is bound to it."""
+
+    def __post_init__(self) -> None:
+        if not self.session_id:
+            raise ProtocolError("a login without a session identifier")
+        if _key_type(self.algorithm) != blob_algorithm(self.key_blob):
+            raise ProtocolError(f"a login by {self.algorithm!r} with another type of key")
+
+    def encode(self) -> bytes:
+        """Return the data to sign."""
+        method = _PLAIN_METHOD if self.host_key is None else _HOST_BOUND_METHOD
+        writer = Writer().string(self.session_id).byte(_USERAUTH_REQUEST).text(self.user).text(_SERVICE)
+        writer.text(method).byte(1).text(self.algorithm).string(self.key_blob)
+        return bytes(writer if self.host_key is None else writer.string(self.host_key))
+
+    @classmethod
+    def decode(cls, data: bytes) -> UserauthRequest:
+        """Return the login of data to sign [parse_userauth_request]; `ProtocolError` if it is none."""
+        reader = Reader(data)
+        session_id, number, user = reader.string(), reader.byte(), reader.text()
+        service, method, signed = reader.text(), reader.text(), reader.byte()
+        algorithm, key_blob = reader.text(), reader.string()
+        if (number, service, signed) != (_USERAUTH_REQUEST, _SERVICE, 1):
+            raise ProtocolError("not a login")
+        if method not in (_PLAIN_METHOD, _HOST_BOUND_METHOD):
+            raise ProtocolError(f"a login by {method!r}")
+        host_key = reader.string() if method == _HOST_BOUND_METHOD else None
+        reader.check_end()
+        return cls(session_id, user, algorithm, key_blob, host_key)
+
+
+def _key_type(algorithm: str) -> str:
+    """The type of the keys that make signatures of this name: all of RSA's are made by one type."""
+    plain, mark, rest = algorithm.partition(_RSA_CERTIFICATE_MARK)
+    if plain in _RSA_NAMES and not rest:
+        return "ssh-rsa" + mark
+    return algorithm
