@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from replug.agent.inbox import Inbox, MessageLengthError
 from replug.protocol.constants import MAX_MESSAGE
-from replug.protocol.messages import frame
+from replug.protocol.decoding import frame
 
 log = logging.getLogger(__name__)
 

@@ -99,6 +99,9 @@ class Control:
             "tokens": [
                 self._token_status(token) for module in keyring.modules() for token in module.tokens.values()
             ],
+            "software_keys": []
+            if keyring.lock.locked
+            else [_key_status(held) for held in keyring.identities.software_keys()],
             "refusals": [
                 {
                     "time": refusal.when,
@@ -133,7 +136,10 @@ class Control:
 
 def _key_status(held: HeldKey) -> dict[str, Any]:
     return {
-        "fingerprint": fingerprint(held.key.blob),
-        "type": held.key.public.algorithm,
-        "comment": held.comment,
+        "fingerprint": fingerprint(held.blob),
+        "type": held.algorithm,
+        "comment": held.comment.decode(errors="replace"),
+        "certificate": held.is_certificate,
+        "confirm": held.terms.confirm,
+        "restricted": bool(held.terms.destinations),
     }

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
+from replug.agent.client import Client
 from replug.agent.keyring import Keyring
-from replug.agent.peer import Peer
-from replug.agent.refusal import RefusalHistory, RequestRefusedError
-from replug.protocol.constraints import Constraint, Lifetime
-from replug.protocol.extensions import SESSION_BIND
+from replug.agent.refusal import ExtensionRefusedError, RefusalHistory, RequestRefusedError
+from replug.protocol import extensions
+from replug.protocol.constants import MessageType
+from replug.protocol.decoding import Request, Response, decode_request
+from replug.protocol.extensions import QueryResponse, SessionBind
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import (
+    AddIdentity,
     AddSmartcardKey,
     Extension,
+    ExtensionFailure,
+    ExtensionResponse,
     Failure,
     IdentitiesAnswer,
     Identity,
@@ -25,64 +31,57 @@ from replug.protocol.messages import (
     RemoveAllRsa1Identities,
     RemoveIdentity,
     RemoveSmartcardKey,
-    Request,
     RequestIdentities,
-    Response,
     SignRequest,
     SignResponse,
     Success,
     Unlock,
-    decode_request,
 )
+from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
+from replug.token.hardening import wipe
 from replug.token.pin import Pin
-from replug.token.prompt import Asker
 
 log = logging.getLogger(__name__)
 
 Reply = Response | Awaitable[Response]
 _FAILURE = Failure().encode()
+_EXTENSION_FAILURE = ExtensionFailure().encode()
 
 
-@dataclass
-class Client:
-    """What the agent knows of one connection."""
-
-    peer: Peer
-    remote: bool = False
-    """A session-bind was attempted, so this may be a forwarded connection (ssh-agent.c, socket_is_remote)."""
-
-    def asker(self) -> Asker:
-        """This client, as a person who is asked on its behalf wants to know it."""
-        return Asker(str(self.peer), self.peer.pid)
-
-
-def list_identities(keyring: Keyring, _client: Client, _request: RequestIdentities) -> Response:
+def list_identities(keyring: Keyring, client: Client, _request: RequestIdentities) -> Response:
     """RFC 9987 section 5.5. Public data that is at hand: no token is asked. A locked agent shows nothing."""
     if keyring.lock.locked:
         return IdentitiesAnswer(())
     keyring.drop_expired()
-    return IdentitiesAnswer(
-        tuple(Identity(identity.key.blob, identity.comment.encode()) for identity in keyring.identities)
-    )
+    shown = keyring.identities.listed(client.sees)
+    return IdentitiesAnswer(tuple(Identity(held.blob, held.comment) for held in shown))
 
 
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
     keyring.drop_expired()
-    asker, started = client.asker(), time.monotonic()
-    signature, token = await keyring.sign(request.key_blob, request.data, request.flags, asker)
+    started = time.monotonic()
+    signature, held = await keyring.sign(client, request)
     log.info(
         "signed",
         extra={
             "key": fingerprint(request.key_blob),
-            "token": str(token.identity),
-            "program": asker.program,
+            "token": held.place,
+            "program": str(client.peer),
+            "destination": describe_destination(client.sessions),
             "duration_ms": round((time.monotonic() - started) * 1000),
         },
     )
     return SignResponse(signature)
+
+
+async def add_key(keyring: Keyring, client: Client, message: bytearray) -> Response:
+    """RFC 9987 sections 5.2.1 to 5.2.5, `ssh-add FILE`; the message is not decoded in this process."""
+    key = await keyring.add_key(client, message)
+    log.info("key added", extra={"key": fingerprint(key.blob), "program": str(client.peer)})
+    return Success()
 
 
 async def add_provider(keyring: Keyring, client: Client, request: AddSmartcardKey) -> Response:
@@ -92,8 +91,9 @@ async def add_provider(keyring: Keyring, client: Client, request: AddSmartcardKe
             "a forwarded connection may not load PKCS#11 modules",
             "start the agent with -O allow-remote-pkcs11 to allow it",
         )
-    pin = Pin(request.pin) if request.pin else None
-    await keyring.add_provider(_provider_name(request.provider), pin, _lifetime(request.constraints))
+    name = _provider_name(request.provider)
+    pin = Pin(bytearray(request.pin)) if request.pin else None
+    await keyring.add_provider(client, name, pin, request.constraints)
     return Success()
 
 
@@ -103,12 +103,10 @@ async def remove_provider(keyring: Keyring, _client: Client, request: RemoveSmar
     return Success()
 
 
-def remove_identity(keyring: Keyring, _client: Client, request: RemoveIdentity) -> Response:
+def remove_identity(keyring: Keyring, client: Client, request: RemoveIdentity) -> Response:
     """RFC 9987 section 5.4; a token's key is back when its provider is added again."""
-    key = fingerprint(request.key_blob)
-    if not keyring.identities.remove_key(request.key_blob):
-        raise RequestRefusedError(f"key {key} is not in the agent")
-    log.info("key removed", extra={"key": key})
+    keyring.remove_key(client, request.key_blob)
+    log.info("key removed", extra={"key": fingerprint(request.key_blob)})
     return Success()
 
 
@@ -135,12 +133,28 @@ async def unlock(keyring: Keyring, _client: Client, request: Unlock) -> Response
     return Success()
 
 
-def extension(_keyring: Keyring, client: Client, request: Extension) -> Response:
-    """RFC 9987 section 5.8. None is supported yet, but an attempt at session-bind marks the connection."""
-    if request.name == SESSION_BIND:
-        client.remote = True
+def extension(keyring: Keyring, client: Client, request: Extension) -> Reply:
+    """RFC 9987 section 5.8: what the extensions are called is asked with one of them."""
+    match request.name:
+        case extensions.SESSION_BIND:
+            return session_bind(keyring, client, request.contents)
+        case extensions.QUERY if not request.contents:
+            return ExtensionResponse(extensions.QUERY, QueryResponse((extensions.SESSION_BIND,)).encode())
     log.debug("unknown extension", extra={"extension": request.name})
     return Failure()
+
+
+async def session_bind(_keyring: Keyring, client: Client, contents: bytes) -> Response:
+    """OpenSSH's PROTOCOL.agent: the connection speaks for a session, and is remote from here on."""
+    client.sessions = replace(client.sessions, bind_attempted=True)
+    try:
+        # In a thread: the client chooses how long the key is that verifies.
+        binding = await asyncio.to_thread(lambda: verify_bind(SessionBind.decode(contents)))
+        client.sessions = replace(client.sessions, bindings=add_binding(client.sessions.bindings, binding))
+    except ProtocolError as error:
+        raise ExtensionRefusedError(f"session-bind: {error}") from error
+    log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
+    return Success()
 
 
 _HANDLERS: dict[type, Callable[[Keyring, Client, Any], Reply]] = {
@@ -155,8 +169,9 @@ _HANDLERS: dict[type, Callable[[Keyring, Client, Any], Reply]] = {
     Unlock: unlock,
     Extension: extension,
 }
+_WITH_PRIVATE_KEY = (MessageType.ADD_IDENTITY, MessageType.ADD_ID_CONSTRAINED)
 _WHILE_LOCKED = (RequestIdentities, Unlock)
-_MAY_END_LOCKED = (Lock.__name__, Unlock.__name__)
+_MAY_END_LOCKED = (Lock.__name__, Unlock.__name__, Extension.__name__)
 
 
 class Dispatcher:
@@ -166,27 +181,43 @@ class Dispatcher:
         self._keyring = keyring
         self._history = history
 
-    def answer(self, client: Client, message: bytes) -> bytes | Awaitable[bytes]:
-        """The reply, at once where no token, person or delay is waited for."""
+    def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
+        """The reply, at once where no token, person or delay is waited for. The message is wiped."""
         name = f"message {message[0]}"
+        if message[0] in _WITH_PRIVATE_KEY:
+            return self._answer_later(client, AddIdentity.__name__, self._add_key(client, message), message)
+        request: Request | None = None
         try:
             request = decode_request(message)
+            wipe(message)
             name = type(request).__name__
             reply = self._handle(client, request)
-            return reply.encode() if isinstance(reply, Response) else self._answer_later(client, name, reply)
+            if not isinstance(reply, Response):
+                return self._answer_later(client, name, reply, request)
+            request.wipe()
+            return reply.encode()
         except Exception as error:
+            if request is not None:
+                request.wipe()
             return self._refuse(client, name, error)
 
-    def _handle(self, client: Client, request: Request) -> Reply:
-        is_bind = isinstance(request, Extension) and request.name == SESSION_BIND
-        if self._keyring.lock.locked and not is_bind and not isinstance(request, _WHILE_LOCKED):
-            raise RequestRefusedError("the agent is locked", "unlock it with ssh-add -X")
-        handler = _HANDLERS.get(type(request))
-        if handler is None:
-            raise RequestRefusedError("this agent does not do that yet")
-        return handler(self._keyring, client, request)
+    async def _add_key(self, client: Client, message: bytearray) -> Response:
+        self._refuse_if_locked()
+        return await add_key(self._keyring, client, message)
 
-    async def _answer_later(self, client: Client, name: str, reply: Awaitable[Response]) -> bytes:
+    def _handle(self, client: Client, request: Request) -> Reply:
+        is_bind = isinstance(request, Extension) and request.name == extensions.SESSION_BIND
+        if not is_bind and not isinstance(request, _WHILE_LOCKED):
+            self._refuse_if_locked()
+        return _HANDLERS[type(request)](self._keyring, client, request)
+
+    def _refuse_if_locked(self) -> None:
+        if self._keyring.lock.locked:
+            raise RequestRefusedError("the agent is locked", "unlock it with ssh-add -X")
+
+    async def _answer_later(
+        self, client: Client, name: str, reply: Awaitable[Response], request: Request | bytearray
+    ) -> bytes:
         try:
             response = await reply
             if self._keyring.lock.locked and name not in _MAY_END_LOCKED:
@@ -194,6 +225,11 @@ class Dispatcher:
             return response.encode()
         except Exception as error:
             return self._refuse(client, name, error)
+        finally:
+            if isinstance(request, bytearray):
+                wipe(request)
+            else:
+                request.wipe()
 
     def _refuse(self, client: Client, name: str, error: Exception) -> bytes:
         next_step = ""
@@ -209,7 +245,7 @@ class Dispatcher:
         fields = {"request": name, "program": program, "why": reason, "next_step": next_step}
         log.warning("refused", extra=fields)
         self._history.add(name, program, reason, next_step)
-        return _FAILURE
+        return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE
 
 
 def _provider_name(raw: bytes) -> str:
@@ -220,13 +256,3 @@ def _provider_name(raw: bytes) -> str:
     if not name:
         raise RequestRefusedError("the provider has no name")
     return name
-
-
-def _lifetime(constraints: tuple[Constraint, ...]) -> int | None:
-    """The lifetime among the constraints; any other constraint is one that we could not keep."""
-    lifetime = None
-    for constraint in constraints:
-        if not isinstance(constraint, Lifetime):
-            raise RequestRefusedError(f"constraint {type(constraint).__name__} is not supported yet")
-        lifetime = constraint.seconds
-    return lifetime

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 
-from replug.agent.identities import HeldKey, Identities
+from replug.agent.certificates import Certificates
+from replug.agent.client import Client
+from replug.agent.identities import AddedProvider, HeldKey, Identities, SoftwareKey
 from replug.agent.lock import Lock
-from replug.agent.offload import TooManyThreadsError, in_daemon_thread
 from replug.agent.options import Options
-from replug.agent.patterns import matches_list
+from replug.agent.provider_names import resolve
 from replug.agent.refusal import RequestRefusedError
+from replug.agent.signing import Signing
+from replug.agent.terms import Terms
+from replug.agent.vault import Vault
+from replug.protocol.constraints import AssociatedCerts, Constraint, SkProvider
 from replug.protocol.keys import fingerprint
-from replug.token.errors import ModuleUnreachableError, PinLockedError, TokenAbsentError
-from replug.token.locate import locate_module
+from replug.protocol.messages import SignRequest
+from replug.protocol.patterns import matches_list
 from replug.token.module import Module
 from replug.token.pin import Pin, PinCache
-from replug.token.prompt import Asker, Prompter
+from replug.token.prompt import Prompter
 from replug.token.provider import Provider
-from replug.token.served import ServedToken
-from replug.token.uri import Uri, UriError, is_uri, parse_uri
+from replug.token.seal import Seal
+from replug.token.uri import is_uri
 
 log = logging.getLogger(__name__)
 
-_LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
-_FILE_SYSTEM_PATIENCE = 10.0  # seconds
 _LONGEST_SLEEP = 60.0  # seconds; timers stand still while the machine sleeps, lifetimes do not
 
 
@@ -36,36 +37,66 @@ class Keyring:
     def __init__(self, options: Options, prompter: Prompter) -> None:
         self.options = options
         self.identities = Identities()
-        self.lock = Lock()
         self.pins = PinCache()
+        self._seal = Seal()
+        self.lock = Lock(self._seal, self._put_away, self._bring_back)
+        self._vault = Vault(self._seal)
+        self._signing = Signing(self.identities, options, prompter)
         self._prompter = prompter
         self._modules: dict[str, Module] = {}
         self._being_added: list[Provider] = []
         self._generation = 0  # counts how often everything was removed
         self._expiry: asyncio.TimerHandle | None = None
 
-    async def add_provider(self, name: str, pin: Pin | None, lifetime: int | None) -> None:
+    async def add_key(self, client: Client, message: bytearray) -> HeldKey:
+        """Hold the private key of an ADD_IDENTITY message; RequestRefusedError, and then nothing has changed.
+
+        A key that is there already gets the new comment and terms.
+        """
+        generation = self._generation
+        added = await self._vault.add(message)
+        try:
+            if self.lock.locked or generation != self._generation:
+                raise RequestRefusedError("the agent was locked or emptied meanwhile")
+            if any(isinstance(constraint, SkProvider) for constraint in added.constraints):
+                raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
+            self._refuse_if_hidden(client, added.blob)
+            key = SoftwareKey(added.blob, added.comment, self._terms(added.constraints), self._vault)
+        except RequestRefusedError:
+            if not any(held.blob == added.blob for held in self.identities.software_keys()):
+                self._vault.remove(added.blob)
+            raise
+        self.identities.add(key)
+        self._plan_expiry()
+        return key
+
+    async def add_provider(
+        self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
+    ) -> None:
         """Serve the keys of the provider `name`, a path or a PKCS#11 URI.
 
-        `lifetime` is in seconds, None for the default of the command line. Adding it again looks at the
-        tokens afresh. Raises TokenError or RequestRefusedError, and then nothing has changed but for the
-        PIN try that a wrong PIN costs.
+        Adding it again looks at the tokens afresh, and replaces the terms. Raises TokenError or
+        RequestRefusedError, and then nothing has changed but for the PIN try that a wrong PIN costs.
         """
         # It goes on to its end when the client hangs up: a PIN must not be wiped in the middle of a login.
-        adding = asyncio.create_task(self._add_provider_and_wipe(name, pin, lifetime))
+        adding = asyncio.create_task(self._add_provider_and_wipe(client, name, pin, constraints))
         adding.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(adding)
 
-    async def _add_provider_and_wipe(self, name: str, pin: Pin | None, lifetime: int | None) -> None:
+    async def _add_provider_and_wipe(
+        self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
+    ) -> None:
         try:
-            await self._add_provider(name, pin, lifetime)
+            await self._add_provider(client, name, pin, constraints)
         finally:
             if pin is not None:
                 self.pins.wipe_unless_kept(pin)
 
-    async def _add_provider(self, name: str, pin: Pin | None, lifetime: int | None) -> None:
+    async def _add_provider(
+        self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
+    ) -> None:
         generation = self._generation
-        path, uri = await _resolve(name, must_exist=True)
+        path, uri = await resolve(name, must_exist=True)
         self._check_allowed(path)
         module = self._modules.get(path)
         if module is None:
@@ -78,37 +109,26 @@ class Keyring:
             await provider.load(pin)
             if self.lock.locked or generation != self._generation:
                 raise RequestRefusedError("the agent was locked or emptied meanwhile")
-            self.identities.add(provider, self._lifetime(lifetime))
+            added = self._as_added(provider, constraints)
+            for held in added.identities():
+                self._refuse_if_hidden(client, held.blob)
+            self.identities.add(added)
         finally:
             self._being_added.remove(provider)
             self._serve_what_is_added()
         self._plan_expiry()
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
-    async def sign(self, blob: bytes, data: bytes, flags: int, asker: Asker) -> tuple[bytes, ServedToken]:
-        """The signature blob by the key `blob`, and the token that made it.
-
-        A key may be on several tokens: any that is in will do, with its own PIN. If all are out, the
-        configuration says how long to wait for one. Raises RequestRefusedError, TokenError, ProtocolError.
-        """
-        holders = self.identities.holding(blob)
-        if not holders:
-            raise RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")
-        patience = self.options.config.wait_for_token
-        try:
-            return await _sign_with_any(holders, data, flags, asker)
-        except TokenAbsentError as absent:
-            if not patience or not await _any_back(holders, patience):
-                raise
-            log.info("the token came back in time", extra={"why": str(absent), "program": asker.program})
-        return await _sign_with_any(holders, data, flags, asker)
+    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
+        """The signature blob, and the identity that made it; raises ExplainedError, ProtocolError."""
+        return await self._signing.sign(client, request)
 
     async def remove_provider(self, name: str) -> None:
         """Serve a provider no more; a path means all that was added of that module.
 
         RequestRefusedError if it was not added.
         """
-        path, uri = await _resolve(name, must_exist=False)
+        path, uri = await resolve(name, must_exist=False)
         whole_module = not is_uri(name)
         found = self.identities.remove_provider(
             lambda provider: provider.module.path == path and (whole_module or provider.uri.same_choice(uri))
@@ -118,10 +138,20 @@ class Keyring:
         self._serve_what_is_added()
         log.info("provider removed", extra={"provider": path if whole_module else str(uri)})
 
+    def remove_key(self, client: Client, blob: bytes) -> None:
+        """Remove one identity wherever it is; RequestRefusedError if the client sees none such."""
+        visible = [held for held in self.identities.holding(blob) if client.sees(held.terms)]
+        if not visible:
+            raise _unknown(blob)
+        for held in visible:
+            self.identities.remove(held)
+        self._vault.keep_only(held.blob for held in self.identities.software_keys())
+
     def remove_all(self) -> None:
         """Drop every identity, forget every PIN and end every worker."""
         self._generation += 1
         self.identities.clear()
+        self._vault.clear()
         self.forget_pins()
         self._serve_what_is_added()
 
@@ -129,6 +159,7 @@ class Keyring:
         """Drop the identities that have outlived their lifetime."""
         if self.identities.drop_expired():
             log.info("keys expired")
+            self._vault.keep_only(held.blob for held in self.identities.software_keys())
             self._serve_what_is_added()
 
     def forget_pins(self) -> int:
@@ -139,8 +170,35 @@ class Keyring:
         """The modules in use."""
         return list(self._modules.values())
 
-    def _lifetime(self, requested: int | None) -> int | None:
-        return requested if requested is not None else self.options.default_lifetime or None
+    def _put_away(self) -> None:
+        """What the lock calls before it seals: leave nothing usable in any process."""
+        self.pins.put_away(self._seal)
+        self._vault.suspend()
+        for module in self.modules():
+            for token in module.tokens.values():
+                token.suspend()
+
+    def _bring_back(self) -> None:
+        self.pins.bring_back(self._seal)
+
+    def _terms(self, constraints: tuple[Constraint, ...]) -> Terms:
+        return Terms.of(
+            constraints, default_lifetime=self.options.default_lifetime, now=self.identities.now()
+        )
+
+    def _as_added(self, provider: Provider, constraints: tuple[Constraint, ...]) -> AddedProvider:
+        associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
+        given = associated.certs if associated is not None else ()
+        only = associated is not None and associated.certs_only
+        added = AddedProvider(provider, self._terms(constraints), Certificates(given).of_key, only)
+        if not any(True for _ in added.identities()):
+            raise RequestRefusedError(f"{provider.name}: none of the certificates is for one of its keys")
+        return added
+
+    def _refuse_if_hidden(self, client: Client, blob: bytes) -> None:
+        """A client must not loosen the terms of what it is not shown."""
+        if any(not client.sees(held.terms) for held in self.identities.holding(blob)):
+            raise RequestRefusedError(f"key {fingerprint(blob)} is there already, for other destinations")
 
     def _check_allowed(self, path: str) -> None:
         if not matches_list(path, self.options.provider_patterns):
@@ -172,47 +230,5 @@ class Keyring:
         self._plan_expiry()
 
 
-async def _sign_with_any(
-    holders: list[HeldKey], data: bytes, flags: int, asker: Asker
-) -> tuple[bytes, ServedToken]:
-    *others, last = holders
-    for held in others:
-        with contextlib.suppress(TokenAbsentError, ModuleUnreachableError, PinLockedError):
-            return await held.token.sign(held.key, data, flags, asker), held.token
-    return await last.token.sign(last.key, data, flags, asker), last.token
-
-
-async def _any_back(holders: list[HeldKey], patience: float) -> bool:
-    """Whether one of the tokens is back within `patience` seconds."""
-    waiting = [asyncio.create_task(held.token.wait_until_back()) for held in holders]
-    try:
-        done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()
-    return bool(done)
-
-
-async def _resolve(name: str, *, must_exist: bool) -> tuple[str, Uri]:
-    """The canonical path of the module that `name` means, and what is chosen of it."""
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise RequestRefusedError(f"the provider's name is longer than {_LONGEST_NAME} bytes")
-    try:
-        uri = parse_uri(name) if is_uri(name) else None
-    except UriError as error:
-        raise RequestRefusedError(f"not a PKCS#11 URI: {error}") from error
-    try:
-        # In a thread: a path on a dead network file system takes its time.
-        async with asyncio.timeout(_FILE_SYSTEM_PATIENCE):
-            path = await in_daemon_thread(lambda: _canonical_path(name, uri, must_exist))
-    except (TimeoutError, TooManyThreadsError):
-        raise RequestRefusedError(f"no answer from the file system about {name}") from None
-    except FileNotFoundError:
-        raise RequestRefusedError(f"{name} does not exist", "give the path of a module, or a URI") from None
-    except OSError as error:
-        raise RequestRefusedError(f"{name}: {error.strerror}") from error
-    return path, uri or Uri()
-
-
-def _canonical_path(name: str, uri: Uri | None, must_exist: bool) -> str:
-    return os.path.realpath(name if uri is None else locate_module(uri), strict=must_exist)
+def _unknown(blob: bytes) -> RequestRefusedError:
+    return RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")

@@ -1,26 +1,31 @@
-"""`ssh-add -x` and `-X`: the agent's passphrase lock (ssh-agent.c, process_lock_agent)."""
+"""`ssh-add -x` and `-X`: the agent's passphrase lock (ssh-agent.c, process_lock_agent), which seals.
+
+There is no verifier of the passphrase: it is right if the seal opens with it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import os
+from collections.abc import Callable
 
 from replug.agent.refusal import RequestRefusedError
+from replug.token.hardening import wipe
+from replug.token.seal import Seal, derive_key
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds
 _MOST_ATTEMPTS = 8  # at once
-_SCRYPT_COST = 2**14  # about 50 ms and 16 MiB
 
 
 class Lock:
-    """Locked or not, and the verifier of the passphrase that unlocks."""
+    """Locked or not. `put_away` is called before the seal is shut, `bring_back` when it is open again."""
 
-    def __init__(self) -> None:
+    def __init__(self, seal: Seal, put_away: Callable[[], None], bring_back: Callable[[], None]) -> None:
+        self._seal = seal
+        self._put_away = put_away
+        self._bring_back = bring_back
         self._salt = b""
-        self._verifier: bytes | None = None
         self._failures = 0
         self._attempt = asyncio.Lock()
         self._attempts = 0
@@ -28,21 +33,26 @@ class Lock:
     @property
     def locked(self) -> bool:
         """Whether a passphrase is needed before anything else."""
-        return self._verifier is not None
+        return self._seal.is_shut
 
-    async def lock(self, passphrase: bytes) -> None:
+    async def lock(self, passphrase: bytes | bytearray) -> None:
         """Lock with a passphrase that is not empty; refused while locked."""
         if not passphrase:
             raise RequestRefusedError("lock: the passphrase is empty")
         if self.locked:
             raise RequestRefusedError("lock: already locked")
         salt = os.urandom(16)
-        verifier = await asyncio.to_thread(_derive, passphrase, salt)
-        if self.locked:
-            raise RequestRefusedError("lock: another client has just locked the agent")
-        self._salt, self._verifier = salt, verifier
+        derived = await _derive(bytearray(passphrase), salt)
+        try:
+            if self.locked:
+                raise RequestRefusedError("lock: another client has just locked the agent")
+            self._put_away()
+            self._seal.shut(derived)
+        finally:
+            wipe(derived)
+        self._salt = salt
 
-    async def unlock(self, passphrase: bytes) -> None:
+    async def unlock(self, passphrase: bytes | bytearray) -> None:
         """Unlock. Every failure makes the next answer slower, for who tries to unlock and nobody else.
 
         Attempts are heard one after the other, or many connections would be a way around the delay.
@@ -51,27 +61,39 @@ class Lock:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
         self._attempts += 1
         # Who hangs up does not shorten the delay for the next attempt.
-        trying = asyncio.create_task(self._try_in_turn(passphrase))
+        trying = asyncio.create_task(self._try_in_turn(bytearray(passphrase)))
         trying.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(trying)
 
-    async def _try_in_turn(self, passphrase: bytes) -> None:
+    async def _try_in_turn(self, passphrase: bytearray) -> None:
         try:
             async with self._attempt:
                 await self._try(passphrase)
         finally:
+            wipe(passphrase)
             self._attempts -= 1
 
-    async def _try(self, passphrase: bytes) -> None:
+    async def _try(self, passphrase: bytearray) -> None:
         if not self.locked:
             raise RequestRefusedError("unlock: not locked")
-        offered = await asyncio.to_thread(_derive, passphrase, self._salt)
-        if self._verifier is None or not hmac.compare_digest(offered, self._verifier):
+        derived = await _derive(bytearray(passphrase), self._salt)
+        opened = self._seal.reopen(derived)
+        wipe(derived)
+        if not opened:
             self._failures += 1
             await asyncio.sleep(min(self._failures * _DELAY_PER_FAILURE, _LONGEST_DELAY))
             raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
-        self._verifier, self._failures = None, 0
+        self._failures = 0
+        self._bring_back()
 
 
-def _derive(passphrase: bytes, salt: bytes) -> bytes:
-    return hashlib.scrypt(passphrase, salt=salt, n=_SCRYPT_COST, r=8, p=1)
+async def _derive(passphrase: bytearray, salt: bytes) -> bytearray:
+    """The key of `passphrase`, which the thread that uses it wipes, whoever leaves meanwhile."""
+
+    def derive() -> bytearray:
+        try:
+            return derive_key(passphrase, salt)
+        finally:
+            wipe(passphrase)
+
+    return await asyncio.to_thread(derive)

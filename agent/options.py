@@ -17,7 +17,7 @@ DEFAULT_WEBSAFE_ALLOW = "ssh:*"
 class Options:
     """The settings the event loop needs; each defaults to what ssh-agent does without options.
 
-    `provider_patterns` and `websafe_allow` are pattern lists for `replug.agent.patterns`.
+    `provider_patterns` and `websafe_allow` are pattern lists for `replug.protocol.patterns`.
     """
 
     default_lifetime: int = 0

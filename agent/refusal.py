@@ -16,6 +16,10 @@ class RequestRefusedError(ExplainedError):
     """The agent will not do what was asked."""
 
 
+class ExtensionRefusedError(RequestRefusedError):
+    """An extension that the agent knows was refused (RFC 9987 section 5.8)."""
+
+
 @dataclass(frozen=True)
 class Refusal:
     """One refused request."""

@@ -11,9 +11,10 @@ import signal
 import socket
 
 from replug.agent import log as logging_setup
+from replug.agent.client import Client
 from replug.agent.connection import Answer
 from replug.agent.control import Control
-from replug.agent.handlers import Client, Dispatcher
+from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.notify import notify
 from replug.agent.options import Options
@@ -108,4 +109,6 @@ def _prepare() -> None:
         import cryptography.hazmat.primitives.asymmetric.ec
         import cryptography.hazmat.primitives.asymmetric.ed25519
         import cryptography.hazmat.primitives.asymmetric.rsa
+        import cryptography.hazmat.primitives.ciphers.aead
+        import cryptography.hazmat.primitives.kdf.scrypt
         import cryptography.x509  # noqa: F401

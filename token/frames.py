@@ -28,6 +28,7 @@ class Verdict(StrEnum):
     LOGIN_CANCELLED = "login-cancelled"
     MECHANISM = "mechanism"
     NOT_A_MODULE = "not-a-module"
+    NOT_A_KEY = "not-a-key"
     TOKEN_ABSENT = "token-absent"  # noqa: S105 - not a password
     NOT_LOGGED_IN = "not-logged-in"
     FAILED = "failed"

@@ -37,6 +37,11 @@ def end_with_parent(parent: int) -> None:
         raise ProcessLookupError(f"process {parent} is gone")
 
 
+def wipe(buffer: bytearray) -> None:
+    """Overwrite with zeros, in place. Copies that Python or the kernel made are out of reach."""
+    buffer[:] = bytes(len(buffer))
+
+
 def _set_dumpable(value: int) -> None:
     _prctl(_PR_SET_DUMPABLE, value)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.seal import Seal
 
 
 class Pin:
@@ -17,6 +19,7 @@ class Pin:
         self.last_try_known = last_try_known
         self.verified = False
         self.sent = False
+        self._sealed = b""
 
     def may_be_sent(self, flags: TokenFlag) -> bool:
         """Whether the token, with `flags` read just now, may be sent this PIN.
@@ -37,9 +40,22 @@ class Pin:
         return f"<Pin verified={self.verified} sent={self.sent}>"
 
     def wipe(self) -> None:
-        """Overwrite the buffer. Copies that Python or the kernel made are out of reach."""
-        self.value[:] = bytes(len(self.value))
+        """Overwrite and empty the buffer."""
+        wipe(self.value)
         self.value.clear()
+        self._sealed = b""
+
+    def put_away(self, seal: Seal) -> None:
+        """Keep it encrypted, until `bring_back`; nobody can use it meanwhile."""
+        sealed = seal.seal(self.value) if self.value else b""
+        self.wipe()
+        self._sealed = sealed
+
+    def bring_back(self, seal: Seal) -> None:
+        """Undo `put_away`."""
+        if self._sealed:
+            self.value = seal.open(self._sealed)
+            self._sealed = b""
 
 
 class PinCache:
@@ -47,16 +63,29 @@ class PinCache:
 
     def __init__(self) -> None:
         self._pins: dict[TokenIdentity, Pin] = {}
+        self._away = False
 
     def get(self, token: TokenIdentity) -> Pin | None:
         """The PIN remembered for exactly this token."""
         return self._pins.get(token)
 
     def remember(self, token: TokenIdentity, pin: Pin) -> None:
-        """Keep `pin` for `token`, in place of an older one."""
-        if self._pins.get(token) is not pin:
+        """Keep `pin` for `token`, in place of an older one; not while the PINs are put away."""
+        if self._pins.get(token) is not pin and not self._away:
             self.forget(token)
             self._pins[token] = pin
+
+    def put_away(self, seal: Seal) -> None:
+        """Keep all of them encrypted, and no new ones."""
+        self._away = True
+        for pin in self._pins.values():
+            pin.put_away(seal)
+
+    def bring_back(self, seal: Seal) -> None:
+        """Undo `put_away`."""
+        self._away = False
+        for pin in self._pins.values():
+            pin.bring_back(seal)
 
     def wipe_unless_kept(self, pin: Pin) -> None:
         """Wipe a PIN that has had its use, unless it is one of those remembered."""

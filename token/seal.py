@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from replug.token.hardening import wipe
+
 KEY_SIZE = 32
 _NONCE_SIZE = 12
 _TAG_SIZE = 16
@@ -69,11 +71,6 @@ def derive_key(passphrase: bytearray, salt: bytes) -> bytearray:
     key = bytearray(KEY_SIZE)
     Scrypt(salt=salt, length=KEY_SIZE, n=_SCRYPT_COST, r=8, p=1).derive_into(passphrase, key)
     return key
-
-
-def wipe(buffer: bytearray) -> None:
-    """Overwrite with zeros, in place."""
-    buffer[:] = bytes(len(buffer))
 
 
 def _random_key() -> bytearray:

@@ -164,6 +164,13 @@ class ServedToken:
             self._set_state(TokenState.PRESENT)
         return forgotten
 
+    def suspend(self) -> None:
+        """End the login, and take away the PIN prompt; the agent is locked."""
+        self._login.stop()
+        self._supervisor.restart()
+        if self.state is TokenState.READY:
+            self._set_state(TokenState.PRESENT)
+
     def cut_off(self, why: str) -> None:
         """The module cannot be asked. A token that is out stays out."""
         if self.state is not TokenState.ABSENT:

@@ -18,10 +18,11 @@ from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
 from pkcs11.types import PROTECTED_AUTH
 
 from replug.token.frames import Header, Verdict
+from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.opensc import forbid_pin_caching
-from replug.token.worker_loop import RefusedError, serve, wipe
+from replug.token.worker_loop import RefusedError, serve
 
 _KNOWN_FLAGS = sum(TokenFlag)
 

@@ -18,7 +18,7 @@ from replug.token.frames import (
     decode_prefix,
     encode_prefix_and_header,
 )
-from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
+from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing, wipe
 
 
 class RefusedError(Exception):
@@ -50,11 +50,6 @@ def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> None:
             connection.sendall(encode_prefix_and_header(reply, len(result)) + result)
     # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
     os._exit(0)
-
-
-def wipe(buffer: bytearray) -> None:
-    """Overwrite with zeros, in place."""
-    buffer[:] = bytes(len(buffer))
 
 
 def _receive_exactly(connection: socket.socket, length: int) -> bytearray:

@@ -11,24 +11,23 @@ from pathlib import Path
 import pytest
 from stand_ins import PIN, Key, Person, Slots, StandInToken, use_slots
 
+from replug.agent.client import Client
 from replug.agent.control import Control, control_path
-from replug.agent.handlers import Client, Dispatcher
+from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
 from replug.agent.replug_cli import main
 from replug.protocol.constraints import Constraint
+from replug.protocol.decoding import Request, Response, decode_response
 from replug.protocol.messages import (
     AddSmartcardKey,
     IdentitiesAnswer,
     RemoveSmartcardKey,
-    Request,
     RequestIdentities,
-    Response,
     SignRequest,
     SignResponse,
-    decode_response,
 )
 from replug.protocol.signatures import verify
 
@@ -66,7 +65,7 @@ class AgentBench:
     async def ask(self, request: Request | bytes, client: Client | None = None) -> Response:
         """The reply to a request, or to bytes that claim to be one."""
         message = request if isinstance(request, bytes) else request.encode()
-        reply = self.dispatcher.answer(client or self.client, message)
+        reply = self.dispatcher.answer(client or self.client, bytearray(message))
         return decode_response(reply if isinstance(reply, bytes) else await reply)
 
     async def add(self, *constraints: Constraint, provider: str = "", pin: bytes = PIN) -> Response:

@@ -26,7 +26,7 @@ class Link:
         agents.setblocking(False)
         self.over = asyncio.Event()
         self.times_closed = 0
-        self.connection = Connection(agents, answer, self._closed)
+        self.connection = Connection(agents, lambda message: answer(bytes(message)), self._closed)
 
     def _closed(self, connection: Connection) -> None:
         assert connection is self.connection

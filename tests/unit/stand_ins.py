@@ -22,7 +22,7 @@ from replug.token.frames import Header, Verdict
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pin import Pin
-from replug.token.prompt import PinRequest
+from replug.token.prompt import ConfirmRequest, PinRequest
 
 T = TypeVar("T")
 
@@ -338,9 +338,19 @@ class Person:
         self.answers = list(answers)
         self.requests: list[PinRequest] = []
         self.pins: list[Pin] = []
+        self.agrees = True
+        """Whether a key may be used."""
+        self.confirmations: list[ConfirmRequest] = []
         self.asked = asyncio.Event()
         self.may_answer: Awaitable[Any] | None = None
         """What the person waits for before answering, if anything."""
+
+    async def confirm(self, request: ConfirmRequest) -> bool:
+        self.confirmations.append(request)
+        self.asked.set()
+        if self.may_answer is not None:
+            await self.may_answer
+        return self.agrees
 
     async def ask(self, request: PinRequest) -> Pin:
         self.requests.append(request)

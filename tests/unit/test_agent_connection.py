@@ -13,7 +13,7 @@ from link import Answer, Link, echo
 from stand_ins import run, settle
 
 from replug.protocol.constants import MAX_MESSAGE
-from replug.protocol.messages import frame
+from replug.protocol.decoding import frame
 
 
 @pytest.fixture(autouse=True)

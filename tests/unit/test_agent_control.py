@@ -36,6 +36,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "pid": os.getpid(),
             "socket": rig.socket,
             "locked": False,
+            "software_keys": [],
             "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],
         }
         inserted = token.pop("last_inserted")
@@ -51,7 +52,14 @@ def test_status_as_json(rig: ControlRig) -> None:
             "expires_in": None,
             "last_removed": None,
             "keys": [
-                {"fingerprint": fingerprint(LOGIN_KEY.blob), "type": "ssh-ed25519", "comment": "login"},
+                {
+                    "fingerprint": fingerprint(LOGIN_KEY.blob),
+                    "type": "ssh-ed25519",
+                    "comment": "login",
+                    "certificate": False,
+                    "confirm": False,
+                    "restricted": False,
+                },
             ],
         }
         assert 0 <= time.time() - refusal.pop("time") < 20

@@ -160,7 +160,7 @@ def test_a_pin_that_is_not_used_is_wiped(two: AgentBench, case: str) -> None:
         }[case]
         pin = Pin(PIN)
         with contextlib.suppress(TokenError, RequestRefusedError):
-            await two.keyring.add_provider(name, pin, None)
+            await two.keyring.add_provider(two.client, name, pin, ())
         assert pin.value == b""
         assert two.slots.logins == []
 

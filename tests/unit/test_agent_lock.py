@@ -11,12 +11,18 @@ from stand_ins import run, settle
 from replug.agent import lock as lock_module
 from replug.agent.lock import Lock
 from replug.agent.refusal import RequestRefusedError
+from replug.token import seal
 
 
 @pytest.fixture(autouse=True)
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost of a derivation is not what is tested here."""
-    monkeypatch.setattr(lock_module, "_SCRYPT_COST", 2)
+    monkeypatch.setattr(seal, "_SCRYPT_COST", 2)
+
+
+def new_lock() -> Lock:
+    """A lock with nothing to put away."""
+    return Lock(seal.Seal(), lambda: None, lambda: None)
 
 
 class Delays(list[float]):
@@ -52,7 +58,7 @@ async def refusal(request: object) -> str:
 
 def test_locking_and_unlocking() -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         assert not lock.locked
         for passphrase in (b"secret", b"\xff\x01", b"x" * 10_000):
             await lock.lock(passphrase)
@@ -65,7 +71,7 @@ def test_locking_and_unlocking() -> None:
 
 def test_requests_in_the_wrong_order(delays: Delays) -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         assert await refusal(lock.unlock(b"secret")) == "unlock: not locked"
         assert await refusal(lock.lock(b"")) == "lock: the passphrase is empty"
         assert not lock.locked
@@ -83,7 +89,7 @@ def test_requests_in_the_wrong_order(delays: Delays) -> None:
 @pytest.mark.parametrize("wrong", [b"", b"Secret", b"secret ", b"secre", b"\0"])
 def test_a_wrong_passphrase_keeps_it_locked(wrong: bytes, delays: Delays) -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         assert await refusal(lock.unlock(wrong)) == "unlock: wrong passphrase"
         assert lock.locked
@@ -94,7 +100,7 @@ def test_a_wrong_passphrase_keeps_it_locked(wrong: bytes, delays: Delays) -> Non
 
 def test_every_failure_makes_the_next_answer_slower_up_to_ten_seconds(delays: Delays) -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         for _ in range(102):
             await refusal(lock.unlock(b"wrong"))
@@ -106,7 +112,7 @@ def test_every_failure_makes_the_next_answer_slower_up_to_ten_seconds(delays: De
 
 def test_success_makes_answers_fast_again(delays: Delays) -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         for _ in range(3):
             await refusal(lock.unlock(b"wrong"))
@@ -126,7 +132,7 @@ def test_attempts_are_heard_one_after_the_other(delays: Delays, monkeypatch: pyt
 
     async def main() -> None:
         monkeypatch.setattr(asyncio, "to_thread", at_once)
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
         wrong = asyncio.create_task(refusal(lock.unlock(b"wrong")))
@@ -144,7 +150,7 @@ def test_attempts_are_heard_one_after_the_other(delays: Delays, monkeypatch: pyt
 
 def test_who_hangs_up_does_not_shorten_the_delay(delays: Delays) -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
         wrong = asyncio.create_task(lock.unlock(b"wrong"))
@@ -163,7 +169,7 @@ def test_who_hangs_up_does_not_shorten_the_delay(delays: Delays) -> None:
 
 def test_there_may_be_only_so_many_attempts_at_once(delays: Delays) -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
         most = lock_module._MOST_ATTEMPTS
@@ -179,7 +185,7 @@ def test_there_may_be_only_so_many_attempts_at_once(delays: Delays) -> None:
 
 def test_of_two_who_lock_at_once_one_wins() -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         results = await asyncio.gather(lock.lock(b"one"), lock.lock(b"two"), return_exceptions=True)
         [winner] = [
             passphrase for passphrase, result in zip((b"one", b"two"), results, strict=True) if not result
@@ -195,16 +201,16 @@ def test_the_loop_runs_on_while_a_key_is_derived(monkeypatch: pytest.MonkeyPatch
     async def main() -> None:
         loop, asked, may_answer = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
-        def derive(_passphrase: bytes, _salt: bytes) -> bytes:
+        def derive(_passphrase: bytearray, _salt: bytes) -> bytearray:
             loop.call_soon_threadsafe(asked.set)
             return asyncio.run_coroutine_threadsafe(waited(), loop).result(10)
 
-        async def waited() -> bytes:
+        async def waited() -> bytearray:
             await may_answer.wait()
-            return b"key"
+            return bytearray(seal.KEY_SIZE)
 
-        monkeypatch.setattr(lock_module, "_derive", derive)
-        lock = Lock()
+        monkeypatch.setattr(lock_module, "derive_key", derive)
+        lock = new_lock()
         locking = asyncio.create_task(lock.lock(b"secret"))
         await asked.wait()
         may_answer.set()
@@ -216,7 +222,7 @@ def test_the_loop_runs_on_while_a_key_is_derived(monkeypatch: pytest.MonkeyPatch
 
 def test_nothing_kept_tells_the_passphrase() -> None:
     async def main() -> None:
-        lock = Lock()
+        lock = new_lock()
         await lock.lock(b"secret")
         assert b"secret" not in repr(vars(lock)).encode()
         first = dict(vars(lock))

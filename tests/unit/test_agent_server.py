@@ -15,7 +15,7 @@ from replug.agent import server as server_module
 from replug.agent.connection import Answer
 from replug.agent.peer import Peer
 from replug.agent.server import Server
-from replug.protocol.messages import frame
+from replug.protocol.decoding import frame
 
 REQUEST = frame(b"hello")
 
@@ -35,7 +35,7 @@ class Place:
 
     def _answerer(self, peer: Peer) -> Answer:
         self.peers.append(peer)
-        return lambda message: message
+        return lambda message: bytes(message)
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

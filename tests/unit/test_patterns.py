@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replug.agent.patterns import matches, matches_list
+from replug.protocol.patterns import matches, matches_list
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,39 @@
+"""From what `ssh-add -s` is given, a path or a PKCS#11 URI, to a module and what is chosen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from replug.agent.offload import TooManyThreadsError, in_daemon_thread
+from replug.agent.refusal import RequestRefusedError
+from replug.token.locate import locate_module
+from replug.token.uri import Uri, UriError, is_uri, parse_uri
+
+_LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
+_FILE_SYSTEM_PATIENCE = 10.0  # seconds
+
+
+async def resolve(name: str, *, must_exist: bool) -> tuple[str, Uri]:
+    """The canonical path of the module that `name` means, and what is chosen of it; RequestRefusedError."""
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise RequestRefusedError(f"the provider's name is longer than {_LONGEST_NAME} bytes")
+    try:
+        uri = parse_uri(name) if is_uri(name) else None
+    except UriError as error:
+        raise RequestRefusedError(f"not a PKCS#11 URI: {error}") from error
+    try:
+        # In a thread: a path on a dead network file system takes its time.
+        async with asyncio.timeout(_FILE_SYSTEM_PATIENCE):
+            path = await in_daemon_thread(lambda: _canonical_path(name, uri, must_exist))
+    except (TimeoutError, TooManyThreadsError):
+        raise RequestRefusedError(f"no answer from the file system about {name}") from None
+    except FileNotFoundError:
+        raise RequestRefusedError(f"{name} does not exist", "give the path of a module, or a URI") from None
+    except OSError as error:
+        raise RequestRefusedError(f"{name}: {error.strerror}") from error
+    return path, uri or Uri()
+
+
+def _canonical_path(name: str, uri: Uri | None, must_exist: bool) -> str:
+    return os.path.realpath(name if uri is None else locate_module(uri), strict=must_exist)

@@ -1,0 +1,125 @@
+"""From a sign request to a signature: which of the identities may, whether a person agrees, which one can.
+
+The order is OpenSSH's (process_sign_request2): the key, the destination, the person, the signature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from replug.agent.client import Client
+from replug.agent.identities import HeldKey, Identities, KeyOnToken
+from replug.agent.options import Options
+from replug.agent.refusal import RequestRefusedError
+from replug.protocol.keys import fingerprint
+from replug.protocol.messages import SignRequest
+from replug.protocol.sessions import DestinationError, check_sign
+from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
+from replug.token.identity import TokenIdentity
+from replug.token.prompt import ConfirmRequest, Prompter
+
+log = logging.getLogger(__name__)
+
+
+class Signing:
+    """Signs with what `identities` hold, as `options` say, and asks persons through `prompter`."""
+
+    def __init__(self, identities: Identities, options: Options, prompter: Prompter) -> None:
+        self._identities = identities
+        self._options = options
+        self._prompter = prompter
+        self._question = asyncio.Lock()  # a person answers one at a time
+
+    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
+        """The signature blob, and the identity that made it.
+
+        A key may be on several tokens: any that is in will do, with its own PIN. If all are out, the
+        configuration says how long to wait for one. Raises ExplainedError, ProtocolError.
+        """
+        attempt = _Attempt(client, request)
+        candidates = attempt.permitted(self._identities.holding(request.key_blob))
+        if not any(held.terms.confirm for held in candidates):
+            return await self._with_any(candidates, attempt)
+        # As long as one of them asks, none is used before the person agrees: which one is nearest changes.
+        await self._confirm(candidates[0], attempt)
+        return await self._with_any(candidates, attempt)
+
+    async def _with_any(self, candidates: list[HeldKey], attempt: _Attempt) -> tuple[bytes, HeldKey]:
+        try:
+            return await _first_signature(candidates, attempt)
+        except TokenAbsentError as absent:
+            patience = self._options.config.wait_for_token
+            if not patience or not await _any_back(candidates, patience):
+                raise
+            log.info(
+                "the token came back in time", extra={"why": str(absent), "program": str(attempt.client.peer)}
+            )
+        return await _first_signature(candidates, attempt)
+
+    async def _confirm(self, held: HeldKey, attempt: _Attempt) -> None:
+        key = fingerprint(held.blob, self._options.fingerprint_hash)
+        question = ConfirmRequest(
+            held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.destination)
+        )
+        async with self._question:
+            if not await self._prompter.confirm(question):
+                raise RequestRefusedError(f"the use of key {key} was not allowed by the person asked")
+
+
+class _Attempt:
+    """A request, the client it came from, and what is known of where the signature goes."""
+
+    def __init__(self, client: Client, request: SignRequest) -> None:
+        self.client = client
+        self.request = request
+        self.destination = ""
+
+    def permitted(self, holding: list[HeldKey]) -> list[HeldKey]:
+        """Those of the identities that may sign this, one for each place; raises why none may."""
+        permitted: dict[TokenIdentity | None, HeldKey] = {}
+        refusal: Exception | None = None
+        for held in holding:
+            try:
+                self._check_destination(held)
+                permitted.setdefault(held.holder, held)
+            except DestinationError as error:
+                refusal = error
+        if not permitted:
+            raise refusal or RequestRefusedError(
+                f"key {fingerprint(self.request.key_blob)} is not in the agent"
+            )
+        return list(permitted.values())
+
+    def _check_destination(self, held: HeldKey) -> None:
+        if not held.terms.destinations:
+            return
+        to = check_sign(held.terms.destinations, self.client.sessions, held.blob, self.request.data)
+        self.destination = f"{to.user}@{to.host_name}"
+
+
+async def _first_signature(candidates: list[HeldKey], attempt: _Attempt) -> tuple[bytes, HeldKey]:
+    request, asker = attempt.request, attempt.client.asker(attempt.destination)
+    last: ExplainedError | None = None
+    for held in candidates:
+        try:
+            return await held.sign(request.data, request.flags, asker), held
+        except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
+            last = error
+    assert last is not None
+    raise last
+
+
+async def _any_back(candidates: list[HeldKey], patience: float) -> bool:
+    """Whether one of the tokens is back within `patience` seconds."""
+    waiting = [
+        asyncio.create_task(held.token.wait_until_back())
+        for held in candidates
+        if isinstance(held, KeyOnToken)
+    ]
+    try:
+        done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+    return bool(done)

@@ -1,0 +1,42 @@
+"""What was said of a key when it was added: how long, whether to ask, and where it may be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replug.protocol.constraints import (
+    Confirm,
+    Constraint,
+    DestinationConstraint,
+    Lifetime,
+    RestrictDestination,
+)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The constraints of RFC 9987 section 5.2.7 and OpenSSH's, as they hold for an identity."""
+
+    expires: float | None = None
+    """When the identity is dropped, in seconds of the boot clock; None is never."""
+    confirm: bool = False
+    """Whether a person is asked before each signature."""
+    destinations: tuple[DestinationConstraint, ...] = ()
+    """Where it may be used; empty is anywhere."""
+
+    @classmethod
+    def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> Terms:
+        """What `constraints` say. `default_lifetime` in seconds is for who names none; 0 is no end."""
+        expires = now + default_lifetime if default_lifetime else None
+        confirm = False
+        destinations: tuple[DestinationConstraint, ...] = ()
+        for constraint in constraints:
+            match constraint:
+                case Lifetime(seconds):
+                    expires = now + seconds
+                case Confirm():
+                    confirm = True
+                case RestrictDestination(hops):
+                    destinations = hops
+        return cls(expires, confirm, destinations)
