@@ -52,6 +52,7 @@ def test_a_part_of_a_login_is_none(length: int) -> None:
         ("ssh-rsa-cert-v01@openssh.com", certificate(RSA, CA, "x")),
         ("ssh-ed25519-cert-v01@openssh.com", certificate(KEY, CA, "x")),
     ],
+    ids=["sha1", "sha256", "sha512", "rsa-certificate", "rsa-certificate-sha1", "ed25519-certificate"],
 )
 def test_algorithms_of_a_key(algorithm: str, key: bytes) -> None:
     login = replace(LOGIN, algorithm=algorithm, key_blob=key)
@@ -69,6 +70,7 @@ def test_algorithms_of_a_key(algorithm: str, key: bytes) -> None:
         ("", KEY.blob),
         ("ssh-ed25519", b""),
     ],
+    ids=["rsa", "ed25519", "certificate", "plain", "something-after-it", "empty", "no-key"],
 )
 def test_an_algorithm_of_another_key(algorithm: str, key: bytes) -> None:
     with pytest.raises(ProtocolError):
