@@ -1,0 +1,71 @@
+"""Looking for secrets in the memory of other processes, as root can."""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+_MAPPING = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) r")
+_PIECE = 16  # bytes; so much of a key is found in whatever it is a part of
+_PYTHON_DIGIT_BITS = 30
+
+
+def may_look() -> bool:
+    """Whether this process may read others' memory, those that refuse it included."""
+    return os.geteuid() == 0
+
+
+def pieces_of_number(number: int) -> list[bytes]:
+    """How a large number lies in memory: big-endian, little-endian (OpenSSL), as Python's digits."""
+    size = (number.bit_length() + 7) // 8
+    mask = (1 << _PYTHON_DIGIT_BITS) - 1
+    digits = []
+    rest = number
+    while rest:
+        digits.append(rest & mask)
+        rest >>= _PYTHON_DIGIT_BITS
+    forms = [
+        number.to_bytes(size, "big"),
+        number.to_bytes(size, "little"),
+        struct.pack(f"<{len(digits)}I", *digits),
+    ]
+    return [_middle(form) for form in forms]
+
+
+def pieces_of_bytes(secret: bytes) -> list[bytes]:
+    """A secret that is no number."""
+    return [_middle(secret)]
+
+
+def found(pids: Iterable[int], secrets: Mapping[str, list[bytes]]) -> set[str]:
+    """The names of the secrets of which a piece is in the memory of one of the processes."""
+    names = set()
+    for pid in pids:
+        for region in _regions(pid):
+            names |= {name for name, pieces in secrets.items() if any(piece in region for piece in pieces)}
+    return names
+
+
+def _middle(secret: bytes) -> bytes:
+    start = max(0, (len(secret) - _PIECE) // 2)
+    return secret[start : start + _PIECE]
+
+
+def _regions(pid: int) -> Iterator[bytes]:
+    try:
+        maps = Path(f"/proc/{pid}/maps").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return  # it has ended
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in maps.splitlines():
+            mapping = _MAPPING.match(line)
+            if mapping is None or line.endswith((b"[vvar]", b"[vsyscall]", b"[vvar_vclock]")):
+                continue
+            start, end = int(mapping[1], 16), int(mapping[2], 16)
+            try:
+                yield os.pread(memory.fileno(), end - start, start)
+            except OSError:
+                continue  # a device, or it is gone
