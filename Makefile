@@ -3,6 +3,7 @@
 #   make demo     a token, a login and a signature, shown as you would type them
 #   make test     every test (PYTEST='-k login' chooses)
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
+#   make fuzz     every parser and a whole connection, ten minutes of nearly right bytes (SECONDS=60)
 #   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
 #   make lint     style; make format mends it
 #   make types    the type checker
@@ -13,7 +14,7 @@ PYTEST ?=
 VENV = .venv
 READY = $(VENV)/.ready
 
-.PHONY: demo test torture insertion lint types format lock clean
+.PHONY: demo test torture fuzz insertion lint types format lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -26,6 +27,9 @@ test: $(READY)
 torture: $(READY)
 	@tests/prepare test
 	$(VENV)/bin/python tests/smartcard/torture.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+
+fuzz: $(READY)
+	$(VENV)/bin/python tests/fuzz/campaign.py $(if $(SECONDS),--seconds $(SECONDS))
 
 insertion: $(READY)
 	@tests/prepare test

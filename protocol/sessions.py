@@ -16,9 +16,9 @@ from replug.protocol.constraints import DestinationConstraint, Hop
 from replug.protocol.extensions import SessionBind
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, parse_any_public_key
 from replug.protocol.patterns import matches
-from replug.protocol.signatures import Signature, verify_any
+from replug.protocol.signatures import verify_any
 from replug.protocol.userauth import UserauthRequest
-from replug.protocol.wire import ProtocolError
+from replug.protocol.wire import ProtocolError, Reader
 
 _CA_ALGORITHM_TOO_WEAK = "ssh-rsa"  # SHA-1
 
@@ -207,5 +207,6 @@ def _certifies(certificate: Certificate, host_name: str) -> bool:
         and certificate.valid_after <= time.time() < certificate.valid_before
         and any(matches(host_name, name.decode(errors="replace")) for name in certificate.principals)
         and not certificate.critical_options
-        and Signature.decode(certificate.signature).algorithm != _CA_ALGORITHM_TOO_WEAK
+        # Its name alone: what follows depends on it.
+        and Reader(certificate.signature).text() != _CA_ALGORITHM_TOO_WEAK
     )

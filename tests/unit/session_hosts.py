@@ -42,14 +42,27 @@ def bind_of(
     return SessionBind(blob or key.blob, session, signature(key, session, **how), forwarding)
 
 
-def sk_bind(key: Key, session: bytes, application: str = "ssh:", flags: int = 1) -> SessionBind:
-    """The same by a host key in a FIDO authenticator (PROTOCOL.u2f)."""
+def sk_signature(key: Key, data: bytes, application: str = "ssh:") -> tuple[bytes, bytes]:
+    """The blobs of a key in a FIDO authenticator and of its signature (PROTOCOL.u2f)."""
     public = SkPublicKey(key.public, application)  # type: ignore[arg-type]
-    middle = bytes([flags]) + (7).to_bytes(4, "big")
-    signed = hashlib.sha256(application.encode()).digest() + middle + hashlib.sha256(session).digest()
+    middle = b"\1" + (7).to_bytes(4, "big")
+    signed = hashlib.sha256(application.encode()).digest() + middle + hashlib.sha256(data).digest()
     value = Signature.decode(signature(key, signed)).value
-    blob = Writer().text(public.algorithm).string(value).raw(middle)
-    return SessionBind(public.encode(), session, bytes(blob), False)
+    return public.encode(), bytes(Writer().text(public.algorithm).string(value).raw(middle))
+
+
+def sk_bind(key: Key, session: bytes, application: str = "ssh:") -> SessionBind:
+    """The bind of a host with such a key."""
+    public, blob = sk_signature(key, session, application)
+    return SessionBind(public, session, blob, False)
+
+
+def sk_certificate(key: Key, ca: Key, *names: str) -> bytes:
+    """A host certificate by a CA with such a key."""
+    public, _ = sk_signature(ca, b"")
+    unsigned = replace(Certificate.decode(certificate(key, Key(), *names)), ca_key=public)
+    _, blob = sk_signature(ca, unsigned._signed_part())
+    return replace(unsigned, signature=blob).encode()
 
 
 def certificate(key: Key, ca: Key, *names: str, **changes: Any) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from session_hosts import HERE, bind_of, certificate, hop, leave, sessions, signature, sk_bind
+from session_hosts import HERE, bind_of, certificate, hop, leave, sessions, signature, sk_bind, sk_certificate
 from stand_ins import Key
 
 from replug.protocol.certificates import Certificate, CertificateType
@@ -243,6 +243,15 @@ def test_a_ca_that_signs_with_sha1_certifies_nothing() -> None:
     for name, fits in (("rsa-sha2-512", True), ("ssh-rsa", False)):
         blob = certificate(SERVER, ca, "server", rsa_name=name)
         assert permitted([leave(HERE, hop("server", ca=ca))], sessions((blob, False)), "alice") is fits
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "p256"])
+def test_a_ca_in_an_authenticator(kind: str) -> None:
+    ca = Key(kind=kind)
+    blob = sk_certificate(SERVER, ca, "server")
+    to_server = leave(HERE, Hop("", "server", (HopKey(Certificate.decode(blob).ca_key, True),)))
+    assert verify_bind(bind_of(SERVER, SESSION, blob=blob)).host_key == blob
+    assert permitted([to_server], sessions((blob, False)), "alice")
 
 
 def test_keys_and_certificates_do_not_stand_for_each_other() -> None:

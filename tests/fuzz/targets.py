@@ -1,0 +1,145 @@
+"""What is fuzzed: a target is its seeds and a function that takes any bytes, and must not mind them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from replug.protocol.certificates import Certificate
+from replug.protocol.constraints import parse_constraints
+from replug.protocol.decoding import decode_request, decode_response
+from replug.protocol.extensions import QueryResponse, SessionBind
+from replug.protocol.keys import fingerprint, parse_any_public_key
+from replug.protocol.messages import (
+    AddIdentity,
+    AddSmartcardKey,
+    Extension,
+    IdentitiesAnswer,
+    SignRequest,
+)
+from replug.protocol.private_keys import read_private_key
+from replug.protocol.sessions import BindError, verify_bind
+from replug.protocol.signatures import Signature
+from replug.protocol.userauth import UserauthRequest
+from replug.protocol.wire import ProtocolError, Reader
+from replug.token.frames import FrameError, decode_header
+from replug.token.keys import read_keys
+from replug.token.uri import UriError, parse_uri
+
+_MESSAGES = Path(__file__).parent.parent / "messages"
+_KNOWN_URIS = (
+    b"pkcs11:token=work;id=%01?module-path=/usr/lib/x.so",
+    b"pkcs11:manufacturer=a;model=b;serial=c;object=d;type=private?module-name=opensc&pin-source=file:/x",
+    b"pkcs11:",
+)
+_HEADERS = (
+    b'{"kind":"edwards","material":["06032b6570","00"],"id":"01","label":"x","reference":"y",'
+    b'"signs":true,"always_authenticate":false}',
+    b'{"kind":"rsa","material":["ff","03"],"id":"","label":"","reference":"","signs":1,"always_authenticate":0}',
+    b'{"kind":"ec","material":["06082a8648ce3d030107","0441"],"id":"","label":"","reference":"","signs":false,'
+    b'"always_authenticate":true}',
+    b'{"kind":"x509","material":["3000"],"id":"","label":"","reference":"","signs":true,'
+    b'"always_authenticate":false}',
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parser: raising one of `refusals` is its right, and anything else is a fault."""
+
+    seeds: list[bytes]
+    parse: Callable[[bytes], object]
+    refusals: tuple[type[Exception], ...] = (ProtocolError,)
+
+    def __call__(self, data: bytes) -> None:
+        with contextlib.suppress(*self.refusals):
+            self.parse(data)
+
+
+def recorded(folder: str, pattern: str = "*") -> list[bytes]:
+    """The recorded messages, type byte first."""
+    found = [path.read_bytes() for path in sorted((_MESSAGES / folder).glob(f"{pattern}.bin"))]
+    assert found
+    return found
+
+
+def _same_again(decode: Callable[[bytes], object], data: bytes) -> None:
+    """What was understood is written so that it is understood the same."""
+    value = decode(data)
+    assert decode(value.encode()) == value  # type: ignore[attr-defined]
+
+
+def _request(data: bytes) -> None:
+    _same_again(decode_request, data)
+    received = bytearray(data)
+    decode_request(received)
+    assert received == data
+
+
+def _keys_of(header: bytes) -> None:
+    record = decode_header(header)
+    if {"kind", "material", "id", "label", "reference", "signs", "always_authenticate"} <= record.keys():
+        read_keys([record])
+
+
+def _requests(kind: type) -> list[bytes]:
+    return [message for message in recorded("requests") if isinstance(decode_request(message), kind)]
+
+
+def _decoded(kind: type) -> list:
+    return [decode_request(message) for message in _requests(kind)]
+
+
+def _certificates() -> list[bytes]:
+    added = [request.key for request in _decoded(AddIdentity)]
+    return [key.blob for key in added if key.certificate is not None]
+
+
+_BLOBS = [
+    identity.key_blob
+    for answer in map(decode_response, recorded("responses", "identities-*"))
+    if isinstance(answer, IdentitiesAnswer)
+    for identity in answer.identities
+]
+
+TARGETS: dict[str, Target] = {
+    "requests": Target(recorded("requests"), _request),
+    "responses": Target(recorded("responses"), lambda data: _same_again(decode_response, data)),
+    "constraints": Target(
+        [
+            b"".join(constraint.encode() for constraint in request.constraints)
+            for request in _decoded(AddIdentity) + _decoded(AddSmartcardKey)
+            if request.constraints
+        ],
+        lambda data: parse_constraints(Reader(data)),
+    ),
+    "private keys": Target(
+        [request.key.encode() for request in _decoded(AddIdentity)],
+        lambda data: read_private_key(Reader(data)).encode(),
+    ),
+    "certificates": Target(_certificates(), lambda data: _same_again(Certificate.decode, data)),
+    "certificates' signatures": Target(
+        _certificates(), lambda data: Certificate.decode(data).verify_signature()
+    ),
+    "key blobs": Target(_BLOBS, lambda data: (fingerprint(data), parse_any_public_key(data))),
+    "signatures": Target(
+        [decode_response(message).signature for message in recorded("responses", "sign-*")],  # type: ignore[union-attr]
+        lambda data: _same_again(Signature.decode, data),
+    ),
+    "logins": Target(
+        [request.data for request in _decoded(SignRequest) if b"ssh-connection" in request.data],
+        lambda data: _same_again(UserauthRequest.decode, data),
+    ),
+    "session-bind": Target(
+        [request.contents for request in _decoded(Extension) if request.name.startswith("session-bind")],
+        lambda data: verify_bind(SessionBind.decode(data)),
+        (ProtocolError, BindError),
+    ),
+    "query": Target(
+        [QueryResponse(("a", "b")).encode()], lambda data: _same_again(QueryResponse.decode, data)
+    ),
+    "URIs": Target(list(_KNOWN_URIS), lambda data: parse_uri(data.decode()), (UriError, UnicodeDecodeError)),
+    "workers' answers": Target(list(_HEADERS), _keys_of, (FrameError, KeyError, TypeError, ValueError)),
+}
