@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -69,6 +70,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--seconds", type=float, default=600)
     seconds = arguments.parse_args().seconds
+    logging.getLogger("replug").addHandler(logging.NullHandler())  # every refusal is a line
     share = seconds / (len(TARGETS) + 3)
     phases = {"phases": [Phase.generate, Phase.shrink]}
     runs: dict[str, Callable[[], Callable[[], None]]] = {
