@@ -8,8 +8,8 @@ import threading
 import pytest
 from stand_ins import run
 
-from replug.agent import offload
-from replug.agent.offload import TooManyThreadsError, in_daemon_thread
+from replug.token import offload
+from replug.token.offload import TooManyThreadsError, in_daemon_thread
 
 
 def test_what_the_call_returns_or_raises() -> None:
