@@ -50,6 +50,14 @@ class PromptError(TokenError):
     """A person could not be asked, or gave no answer."""
 
 
+class NobodyAskedError(PromptError):
+    """No person has seen the question, so another way may be tried; `obstacle` says why, for a list."""
+
+    def __init__(self, subject: str, obstacle: str, next_step: str = "") -> None:
+        super().__init__(f"{subject}: {obstacle}", next_step)
+        self.obstacle = obstacle
+
+
 class WorkerLostError(Exception):
     """The worker process ended, hung or talked nonsense; it has been killed."""
 

@@ -6,15 +6,17 @@ or the choice among several.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from replug.token.errors import PromptError
+from replug.token.errors import NobodyAskedError, PromptError
 from replug.token.identity import TokenFlag, TokenIdentity, printable
 from replug.token.pin import Pin
 
 LONGEST_PIN = 255
 """In bytes; CK_ULONG would allow more, no token does."""
+_LONGEST_SHOWN = 120  # characters
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,9 @@ class Asker:
         """What is known, one fact a line."""
         lines = []
         if self.program:
-            lines.append(f"asked for by {printable(self.program)}")
+            lines.append(f"asked for by {_shown(self.program)}")
         if self.destination:
-            lines.append(f"for {printable(self.destination)}")
+            lines.append(f"for {_shown(self.destination)}")
         return lines
 
 
@@ -51,23 +53,27 @@ class PinRequest:
     """The remembered PIN was rejected, so this question is not a repetition."""
     kind: ClassVar = "PIN prompt"
 
-    def description(self) -> str:
-        """What the person has to know, one fact a line."""
-        lines = [f"PIN for {self.token}"]
+    def facts(self) -> list[str]:
+        """Which token, which key, and for whom."""
+        lines = [f"PIN for {_shown(str(self.token))}"]
         if self.key:
-            lines.append(f"to use the key {printable(self.key)}")
-        lines.extend(self.asker.lines())
+            lines.append(f"to use the key {_shown(self.key)}")
+        return lines + self.asker.lines()
+
+    def warnings(self) -> list[str]:
+        """What else the person must know, as far as the token says."""
+        lines = []
         if self.rejected:
             lines.append("The PIN remembered until now was rejected.")
         if TokenFlag.USER_PIN_FINAL_TRY in self.flags:
             lines.append("LAST TRY: a wrong PIN locks the token.")
         elif TokenFlag.USER_PIN_COUNT_LOW in self.flags:
             lines.append("A wrong PIN was entered since the last right one.")
-        return "\n".join(lines)
+        return lines
 
     def text(self) -> str:
-        """The description as a prompt, for a line to type the PIN on."""
-        return self.description() + ": "
+        """All of it, one fact a line, as a prompt to type the PIN at."""
+        return "\n".join(self.facts() + self.warnings()) + ": "
 
     def pin(self, typed: bytearray) -> Pin:
         """The PIN that was typed at this question, in the same buffer.
@@ -86,11 +92,15 @@ class PinRequest:
         """Why there is no PIN."""
         return PromptError(f"{self.token}: {reason}", next_step)
 
-    def nobody_to_ask(self) -> PromptError:
-        """No person can be reached."""
+    def unasked(self, obstacle: str, next_step: str = "") -> NobodyAskedError:
+        """Why nobody has seen the question."""
+        return NobodyAskedError(str(self.token), obstacle, next_step)
+
+    def nobody_to_ask(self, obstacles: Iterable[str]) -> PromptError:
+        """No way of asking is left, each for its reason."""
         return self.failure(
-            "the PIN is needed and the agent has no way to ask for it",
-            "give it with ssh-add -s, or start the agent where SSH_ASKPASS and DISPLAY are set",
+            f"the PIN is needed and the agent has no way to ask for it: {'; '.join(obstacles)}",
+            "give it with ssh-add -s, or run the program on a terminal or a desktop",
         )
 
     def cancelled(self) -> PromptError:
@@ -115,26 +125,48 @@ class ConfirmRequest:
 
     def text(self) -> str:
         """OpenSSH's wording (ssh-agent.c, confirm_key), then for whom, one fact a line."""
-        lines = [f"Allow use of key {printable(self.key)}?", f"Key fingerprint {self.fingerprint}."]
+        lines = [f"Allow use of key {_shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
         return "\n".join([*lines, *self.asker.lines()])
 
     def failure(self, reason: str, next_step: str = "") -> PromptError:
         """Why nobody decided."""
-        return PromptError(f"key {printable(self.key)} needs a confirmation: {reason}", next_step)
+        return PromptError(f"{self._subject}: {reason}", next_step)
 
-    def nobody_to_ask(self) -> PromptError:
-        """No person can be reached."""
+    def unasked(self, obstacle: str, next_step: str = "") -> NobodyAskedError:
+        """Why nobody has seen the question."""
+        return NobodyAskedError(self._subject, obstacle, next_step)
+
+    def nobody_to_ask(self, obstacles: Iterable[str]) -> PromptError:
+        """No way of asking is left, each for its reason."""
         return self.failure(
-            "the agent has no way to ask for it", "start the agent where SSH_ASKPASS and DISPLAY are set"
+            f"the agent has no way to ask for it: {'; '.join(obstacles)}",
+            "run the program on a terminal or a desktop",
         )
 
     def too_late(self, timeout: float) -> PromptError:
         """The question stood unanswered for `timeout` seconds."""
         return self.failure(f"nobody answered within {timeout:g} s")
 
+    @property
+    def _subject(self) -> str:
+        return f"key {_shown(self.key)} needs a confirmation"
+
+
+AnyRequest = PinRequest | ConfirmRequest
+
+
+def _shown(text: str) -> str:
+    """Text of a stranger's on one line, so short that it leaves room for ours."""
+    return printable(
+        text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
+
 
 class Prompter(Protocol):
-    """A way to ask a person. Cancelling the task that awaits an answer takes the question away."""
+    """A way to ask a person. Cancelling the task that awaits an answer takes the question away.
+
+    Of the PromptErrors, NobodyAskedError means that this way does not reach anybody.
+    """
 
     async def ask(self, request: PinRequest) -> Pin:
         """The PIN as typed; PromptError when nobody could be asked, cancelled, or gave no answer."""
