@@ -1,0 +1,213 @@
+"""Where the person is who runs the asking process: its display, its terminal (proc(5)).
+
+Everything here is taken from a process that may be hostile, though of our own user: one that an attacker
+runs to sign with the token. What is decided about each thing it says:
+
+- It never names a program. SSH_ASKPASS and PATH are the agent's own; nor are variables taken that make
+  programs load code (LD_*, GTK_*, QT_*, TERMINFO, and D-Bus addresses that start something, `unixexec:`).
+- DISPLAY is one of this machine (or ssh's forwarding to it): a PIN does not go over a network in the clear.
+- WAYLAND_DISPLAY names a socket in XDG_RUNTIME_DIR, and that is a folder that only we can write.
+- TERM, LANG, LC_ALL and LC_CTYPE become names of files in libraries: only letters, digits and a few signs.
+- SSH_ASKPASS_REQUIRE and TMUX choose between ways that all are ours.
+- GPG_TTY and SSH_TTY are claims, so they are not used. The controlling terminal is the kernel's word; it must
+  belong to us and be a terminal at which the process is in the foreground.
+
+What remains: it can show a dialog of its own anyway and ask for the PIN, and it can have itself asked on a
+display or terminal of its own making and say yes to a confirmation. A confirmation protects from hosts that
+an agent is forwarded to, where the asking process is the user's own ssh, not from the user's own programs.
+
+A process that ended may have left its number to another one. That one is our user's too, or it is ignored, so
+the worst is a question, saying truly who asks, in the wrong place. Containers with terminals of their own can
+name one of ours by its number in the same way.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOST_ANCESTORS = 16
+_LONGEST_ENVIRONMENT = 2 << 20  # bytes; a quarter of the usual stack, which is what execve(2) allows
+_REMOTE = ("sshd", "sshd-session", "sshd-auth")
+"""What asks for them sits elsewhere, and the terminal their ancestors have is a stranger to it."""
+_UNIX98_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """The controlling terminal of the asking process."""
+
+    path: str
+    device: int
+    """As in st_rdev."""
+    foreground: bool
+    """Whether the process may use it now: its group is the one in the foreground."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a person can be asked."""
+
+    environment: Mapping[str, str]
+    """Variables that say where, and nothing else."""
+    terminal: Terminal | None = None
+    certain: bool = True
+    """Whether the asking process itself, or an ancestor, says what `environment` does."""
+
+    def in_full(self, own: Mapping[str, str]) -> dict[str, str]:
+        """The agent's `own` environment, moved to this place: what a program that shows a dialog gets."""
+        return {name: value for name, value in own.items() if name not in _TOGETHER} | dict(self.environment)
+
+    @property
+    def has_display(self) -> bool:
+        """Whether a window can be shown."""
+        return bool(self.environment.get("DISPLAY") or self.environment.get("WAYLAND_DISPLAY"))
+
+    @property
+    def terminal_first(self) -> bool:
+        """Whether the person is rather at the terminal than at the display.
+
+        A pane of tmux moves with the person, from a desktop to a login over ssh, and DISPLAY does not.
+        """
+        return self.terminal is not None and ("TMUX" in self.environment or not self.certain)
+
+
+def find_place(pid: int | None, own: Mapping[str, str]) -> Place:
+    """The place of process `pid`, or what the agent's `own` environment says if it has none.
+
+    Reads /proc, which can block for as long as the process wants it to (its memory may be backed by a file
+    system of its own), so this is for a thread.
+    """
+    environment: dict[str, str] = {}
+    terminal: Terminal | None = None
+    for process in _with_ancestors(pid):
+        environment = environment or _environment_of(process.pid)
+        terminal = terminal or process.controlling_terminal()
+        if environment and terminal:
+            break
+    place = Place(_checked(environment), terminal)
+    if environment and (terminal or place.has_display):
+        return place
+    # It is gone or may not be looked at, or it is a job nobody sits at.
+    return Place({name: own[name] for name in _CHECKS if own.get(name)}, terminal, certain=False)
+
+
+@dataclass(frozen=True)
+class _Process:
+    """What /proc/PID/stat says."""
+
+    pid: int
+    name: str
+    parent: int
+    group: int
+    terminal: int
+    foreground_group: int
+    started: int
+    """In clock ticks since boot."""
+
+    @classmethod
+    def read(cls, pid: int) -> _Process | None:
+        """The process; None if it is gone or another user's."""
+        try:
+            status = Path(f"/proc/{pid}/status").read_bytes()
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return None
+        uid = re.search(rb"^Uid:\s+(\d+)", status, re.MULTILINE)
+        if uid is None or int(uid[1]) != os.getuid():
+            return None
+        start, _, rest = text.rpartition(")")
+        fields = rest.split()
+        return cls(
+            pid,
+            name=start.partition("(")[2],
+            parent=int(fields[1]),
+            group=int(fields[2]),
+            terminal=int(fields[4]),
+            foreground_group=int(fields[5]),
+            started=int(fields[19]),
+        )
+
+    def controlling_terminal(self) -> Terminal | None:
+        """Its terminal, if there is a device for it that belongs to us."""
+        if self.terminal == 0:
+            return None
+        # The number is coded as in kdev_t.h, new_encode_dev.
+        major, minor = self.terminal >> 8 & 0xFFF, self.terminal & 0xFF | self.terminal >> 12 & 0xFFF00
+        device = os.makedev(major, minor)
+        try:
+            if major in _UNIX98_MAJORS:
+                path = f"/dev/pts/{(major - _UNIX98_MAJORS.start) * 256 + minor}"
+            else:
+                path = "/dev/" + os.path.basename(os.readlink(f"/sys/dev/char/{major}:{minor}"))
+            state = os.stat(path)
+        except OSError:
+            return None
+        if not stat.S_ISCHR(state.st_mode) or state.st_rdev != device or state.st_uid != os.getuid():
+            return None
+        return Terminal(path, device, self.group == self.foreground_group)
+
+
+def _with_ancestors(pid: int | None) -> Iterator[_Process]:
+    """The process, its parent and so on, as long as they are ours; without what is behind an sshd."""
+    younger: _Process | None = None
+    for _ in range(_MOST_ANCESTORS):
+        process = _Process.read(pid) if pid else None
+        if process is None or process.name in _REMOTE:
+            return
+        if younger is not None and process.started > younger.started:
+            return  # the parent is gone and its number another's
+        yield process
+        younger, pid = process, process.parent
+
+
+def _environment_of(pid: int) -> dict[str, str]:
+    """The environment a process was started with; empty if it may not be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            text = file.read(_LONGEST_ENVIRONMENT)
+    except OSError:
+        return {}
+    pairs = (entry.partition(b"=") for entry in text.split(b"\0"))
+    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
+
+
+def _checked(said: Mapping[str, str]) -> dict[str, str]:
+    """Those variables of another process that say where, with values that are safe."""
+    return {name: said[name] for name, safe in _CHECKS.items() if said.get(name) and safe(said[name])}
+
+
+def _matches(pattern: str) -> Callable[[str], bool]:
+    return lambda value: re.fullmatch(pattern, value, re.ASCII) is not None
+
+
+def _is_private_folder(path: str) -> bool:
+    try:
+        state = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    private = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and state.st_mode & 0o022 == 0
+    return path.startswith("/") and private
+
+
+_CHECKS: Mapping[str, Callable[[str], bool]] = {
+    "DISPLAY": _matches(r"(unix|localhost|127\.0\.0\.1)?:\d{1,5}(\.\d{1,3})?"),
+    "WAYLAND_DISPLAY": _matches(r"[\w.-]{1,64}"),
+    "XAUTHORITY": _matches(r"/[^\n]*"),
+    "XDG_RUNTIME_DIR": _is_private_folder,
+    "DBUS_SESSION_BUS_ADDRESS": _matches(r"unix:(path|abstract)=[^;\s]+"),
+    "SSH_ASKPASS_REQUIRE": _matches("never|prefer|force"),
+    "TERM": _matches(r"[\w.+-]{1,64}"),
+    "LANG": _matches(r"[\w.@-]{1,64}"),
+    "LC_CTYPE": _matches(r"[\w.@-]{1,64}"),
+    "LC_ALL": _matches(r"[\w.@-]{1,64}"),
+    "TMUX": _matches(r"[^\n]+"),
+}
+"""The variables that are taken at all, and what makes a value safe."""
+
+_TOGETHER = {"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "TERM", "TMUX"}
+"""Variables that would say something untrue if they came from two processes."""
