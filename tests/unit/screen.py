@@ -27,6 +27,9 @@ class Screen:
     def mode(self) -> list:
         return termios.tcgetattr(self.keyboard)
 
+    def size(self, rows: int, columns: int) -> None:
+        termios.tcsetwinsize(self.keyboard, (rows, columns))
+
     def set_single_keys(self, vmin: int = 1) -> None:
         """As an editor does that starts here."""
         mode = self.mode
