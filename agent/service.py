@@ -21,8 +21,8 @@ from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
 from replug.agent.server import Server
-from replug.token.askpass import AskpassPrompter
 from replug.token.hotplug import UsbHotplug
+from replug.token.prompt_choice import ChoosingPrompter
 from replug.token.watch import Watcher
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class _Service:
     async def run(self, listener: socket.socket, parent: int | None) -> int:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
-        prompter = AskpassPrompter(os.environ, self._options.config.prompt_timeout)
+        prompter = ChoosingPrompter(os.environ, self._options.config.prompt_timeout)
         keyring = Keyring(self._options, prompter)
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
