@@ -35,8 +35,8 @@ class ChoosingPrompter:
     """The first way of asking that works where the asking process runs.
 
     On a display that is a pinentry with windows, else askpass; on a terminal, the terminal; where there is
-    neither, systemd's password agents if something has made their folder. SSH_ASKPASS_REQUIRE=force or prefer
-    puts askpass first, as it does for ssh.
+    neither, systemd's password agents if something has made their folder. SSH_ASKPASS_REQUIRE means what it
+    means to ssh: force and prefer put askpass first, never leaves no dialogs.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class ChoosingPrompter:
         obstacles: list[str] = []
         for prompter, terminal in self._ways(place):
             try:
-                async with self._turn(terminal, request):
+                if terminal is None:
+                    return await question(prompter)
+                async with _while_it_runs(request), self._turn(terminal, request):
                     return await question(prompter)
             except NobodyAskedError as error:
                 log.debug("a way of asking does not work", extra={"reason": error.obstacle})
@@ -94,12 +96,13 @@ class ChoosingPrompter:
             case "systemd":
                 yield PasswordAgentPrompter(self._password_folder, self._timeout), None
             case "auto":
-                askpass_first = place.in_full(self._own).get("SSH_ASKPASS_REQUIRE") in ("force", "prefer")
+                require = place.in_full(self._own).get("SSH_ASKPASS_REQUIRE")
+                askpass_first = require in ("force", "prefer")
                 if askpass_first:
                     yield askpass, None
                 if place.terminal_first:
                     yield from self._on_terminal(place)
-                if place.has_display:
+                if place.has_display and require != "never":
                     yield from self._with_windows(place)
                 if not askpass_first:
                     yield askpass, None
@@ -145,11 +148,8 @@ class ChoosingPrompter:
         return Path(run, "systemd", "ask-password")
 
     @asynccontextmanager
-    async def _turn(self, terminal: Terminal | None, request: AnyRequest) -> AsyncIterator[None]:
+    async def _turn(self, terminal: Terminal, request: AnyRequest) -> AsyncIterator[None]:
         """One question at a time on one terminal."""
-        if terminal is None:
-            yield
-            return
         turn = self._turns.setdefault(terminal.path, asyncio.Lock())
         try:
             async with asyncio.timeout(self._timeout):
@@ -160,6 +160,37 @@ class ChoosingPrompter:
             yield
         finally:
             turn.release()
+
+
+@asynccontextmanager
+async def _while_it_runs(request: AnyRequest) -> AsyncIterator[None]:
+    """Gives up when the asking process ends, though others may wait for the same PIN.
+
+    Its shell is back on the terminal then, and would get some of what is typed.
+    """
+    if request.asker.pid is None:
+        yield
+        return
+    reason = "the program that was to be asked for has ended"
+    try:
+        notice = os.pidfd_open(request.asker.pid)
+    except OSError:
+        raise request.unasked(reason) from None
+    loop = asyncio.get_running_loop()
+
+    def give_up() -> None:
+        loop.remove_reader(notice)
+        over.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(None) as over:
+            loop.add_reader(notice, give_up)
+            yield
+    except TimeoutError:
+        raise request.failure(reason) from None
+    finally:
+        loop.remove_reader(notice)
+        os.close(notice)
 
 
 class _NoWay:

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,8 @@ def desk(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     shutil.rmtree(folder)
 
 
-REQUEST = PinRequest(TOKEN, TokenFlag(0), "login key", Asker("ssh (pid 4711)", 4711))
-CONFIRM = ConfirmRequest("login key", "SHA256:abc", Asker("ssh (pid 4711)", 4711))
+REQUEST = PinRequest(TOKEN, TokenFlag(0), "login key", Asker("ssh (pid 4711)", os.getpid()))
+CONFIRM = ConfirmRequest("login key", "SHA256:abc", Asker("ssh (pid 4711)", os.getpid()))
 
 
 def ask(desk: Desk, way: prompt_choice.Way = "auto", pinentry_program: str = "", typed: str = "") -> bytes:
@@ -135,6 +136,12 @@ def test_askpass_first_where_ssh_would_take_it(desk: Desk, require: str, whose: 
     else:
         desk.display(SSH_ASKPASS_REQUIRE=require)
     assert ask(desk) == b"111111"
+
+
+def test_no_dialogs_where_ssh_would_have_none(desk: Desk) -> None:
+    desk.display(SSH_ASKPASS_REQUIRE="never").terminal().askpass().pinentry()
+    assert ask(desk, typed="123456") == b"123456"
+    assert desk.asked == []
 
 
 def test_without_a_display_the_terminal(desk: Desk) -> None:
@@ -250,7 +257,9 @@ def test_a_permission(desk: Desk) -> None:
 
 def test_two_questions_on_one_terminal_come_one_after_the_other(desk: Desk, screen: Screen) -> None:
     desk.terminal()
-    other = PinRequest(TokenIdentity("Maker", "Model", "2", "other"), TokenFlag(0), "", Asker("git", 1))
+    other = PinRequest(
+        TokenIdentity("Maker", "Model", "2", "other"), TokenFlag(0), "", Asker("git", os.getpid())
+    )
 
     async def main() -> list[bytes]:
         prompter = ChoosingPrompter(desk.own, 15)
@@ -280,6 +289,31 @@ def test_a_terminal_that_never_becomes_free(desk: Desk, screen: Screen) -> None:
             first.cancel()
 
     run(main())
+
+
+def test_when_the_program_ends_its_terminal_is_given_back(desk: Desk, screen: Screen) -> None:
+    desk.terminal()
+    before = screen.mode
+
+    async def main() -> None:
+        with subprocess.Popen(["sleep", "600"]) as program:
+            request = replace(REQUEST, asker=Asker("sleep", program.pid))
+            asking = asyncio.create_task(ChoosingPrompter(desk.own, 15).ask(request))
+            await screen.shows(request.text())
+            program.kill()
+            with pytest.raises(PromptError, match="the program that was to be asked for has ended"):
+                await asking
+
+    run(main())
+    assert screen.mode == before
+
+
+def test_the_terminal_of_a_program_that_is_gone_is_left_alone(desk: Desk) -> None:
+    with subprocess.Popen(["true"]) as program:
+        pass
+    request = replace(REQUEST, asker=Asker("true", program.pid))
+    with pytest.raises(PromptError, match="the program that was to be asked for has ended"):
+        run(ChoosingPrompter(desk.terminal().own, 15).ask(request))
 
 
 def test_a_process_that_does_not_let_itself_be_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
