@@ -159,6 +159,20 @@ def test_a_pin_that_is_not_given(pinentry: ScriptedPinentry, answer: str) -> Non
         pinentry.ask(GETPIN=answer)
 
 
+@pytest.mark.parametrize("command", ["GETPIN", "CONFIRM"])
+def test_a_dialog_that_is_killed_is_a_no(tmp_path: Path, command: str) -> None:
+    program = tmp_path / "pinentry"
+    body = f"echo OK; while read -r c _; do [ $c != {command} ] || kill -INT $$; echo OK; done"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o700)
+    prompter = PinentryPrompter(str(program), {}, 15)
+    if command == "GETPIN":
+        with pytest.raises(PromptError, match="was cancelled"):
+            run(prompter.ask(REQUEST))
+    else:
+        assert run(prompter.confirm(CONFIRM)) is False
+
+
 @pytest.mark.parametrize("answer", [CANCELLED, NOT_CONFIRMED])
 def test_a_permission_that_is_not_given(pinentry: ScriptedPinentry, answer: str) -> None:
     assert pinentry.confirm(CONFIRM=answer) is False
@@ -327,6 +341,37 @@ def test_a_pinentry_leaves_a_terminal_alone_that_is_in_use(screen: Screen) -> No
     screen.set_single_keys()
     with pytest.raises(NobodyAskedError, match="a program reads single keys"):
         run(real("pinentry-curses", screen).ask(REQUEST))
+
+
+@pytest.mark.parametrize(
+    ("program", "keys", "answer"),
+    [
+        ("pinentry-curses", "\r", True),
+        ("pinentry-curses", "\t\r", False),
+        ("pinentry-curses", "\x03", False),
+        ("pinentry-tty", "a", True),
+        ("pinentry-tty", "r", False),
+    ],
+)
+def test_a_permission_on_a_terminal(screen: Screen, program: str, keys: str, answer: bool) -> None:
+    screen.size(40, 100)
+
+    async def main() -> bool:
+        asking = asyncio.create_task(real(program, screen).confirm(CONFIRM))
+        await screen.shows("<Refuse>" if program == "pinentry-curses" else "[ar]? ")
+        screen.type(keys)
+        return await asking
+
+    assert run(main()) is answer
+    assert "Allow use of key login key?" in screen.shown
+    assert "Key fingerprint SHA256:abc." in screen.shown
+
+
+def test_one_that_takes_escape_for_a_yes_is_not_asked_for_permissions(pinentry: ScriptedPinentry) -> None:
+    pinentry.program = pinentry.program.with_name("pinentry-fltk")
+    assert pinentry.ask(GETPIN="D 123456\nOK").value == b"123456"
+    with pytest.raises(NobodyAskedError, match="takes Escape for a yes"):
+        pinentry.confirm()
 
 
 # Which one.
