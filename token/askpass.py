@@ -29,10 +29,12 @@ class AskpassPrompter:
         """Show the dialog; exit status 0 and a line on its output is the answer."""
         async with self._asking(request) as process:
             answer = await _read_line(process)
-            status = await exit_status(process)
-        if status != 0:
-            answer[:] = bytes(len(answer))
-            raise request.cancelled()
+            try:
+                if await exit_status(process) != 0:
+                    raise request.cancelled()
+            except BaseException:
+                answer[:] = bytes(len(answer))
+                raise
         return request.pin(answer)
 
     async def confirm(self, request: ConfirmRequest) -> bool:
@@ -71,14 +73,18 @@ async def _read_line(process: subprocess.Popen[bytes]) -> bytearray:
     """The first line of the process's output, in one buffer that was never copied."""
     assert process.stdout is not None
     buffer, used = bytearray(LONGEST_PIN + 1), 0
-    with process.stdout as stream:
-        descriptor = stream.fileno()
+    descriptor = process.stdout.fileno()
+    try:
         while used < len(buffer) and b"\n" not in buffer:
             await readable(descriptor)
             count = os.readv(descriptor, [memoryview(buffer)[used:]])
             if count == 0:
                 break
             used += count
+    except BaseException:
+        buffer[:] = bytes(len(buffer))
+        raise
+    process.stdout.close()  # whoever writes on into it is told so, and ends
     end = next((index for index, byte in enumerate(buffer[:used]) if byte in b"\r\n"), used)
     buffer[end:] = bytes(len(buffer) - end)
     del buffer[end:]

@@ -81,11 +81,13 @@ class Conversation:
                     del data[used:]
                     return data
                 elif self._says(b"ERR ", start):
-                    data[:] = bytes(len(data))
                     raise _error(bytes(self._buffer[start + 4 : end]))
                 elif not self._says(b"S ", start) and not self._says(b"#", start):
                     raise FailedError("it does not speak the pinentry protocol")
                 start = end + 1
+        except BaseException:
+            data[:] = bytes(len(data))
+            raise
         finally:
             self._buffer[: self._used] = bytes(self._used)
             self._used = 0

@@ -51,15 +51,19 @@ async def dialog(
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGTERM)
+    # It has not been waited for, so the group's number is still its own. What has taken another user's rights
+    # cannot be killed; it goes when its pipes break.
+    with suppress(PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
     try:
         with suppress(TimeoutError):
             async with asyncio.timeout(_TIME_TO_CLEAN_UP):
                 await _exited(process)
     finally:
-        # It has not been waited for, so the group's number is still its own.
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        with suppress(PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_TIME_TO_CLEAN_UP)
 
 
 async def exit_status(process: subprocess.Popen[bytes]) -> int:

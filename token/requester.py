@@ -9,8 +9,8 @@ runs to sign with the token. What is decided about each thing it says:
 - WAYLAND_DISPLAY names a socket in XDG_RUNTIME_DIR, and that is a folder that only we can write.
 - TERM, LANG, LC_ALL and LC_CTYPE become names of files in libraries: only letters, digits and a few signs.
 - SSH_ASKPASS_REQUIRE and TMUX choose between ways that all are ours.
-- GPG_TTY and SSH_TTY are claims, so they are not used. The controlling terminal is the kernel's word; it must
-  belong to us and be a terminal at which the process is in the foreground.
+- GPG_TTY and SSH_TTY are claims, so they are not used. The controlling terminal is the kernel's word; we must
+  be allowed to open it, and the process must be in the foreground there.
 
 What remains: it can show a dialog of its own anyway and ask for the PIN, and it can have itself asked on a
 display or terminal of its own making and say yes to a confirmation. A confirmation protects from hosts that
@@ -133,7 +133,7 @@ class _Process:
         )
 
     def controlling_terminal(self) -> Terminal | None:
-        """Its terminal, if there is a device for it that belongs to us."""
+        """Its terminal, if there is a device for it."""
         if self.terminal == 0:
             return None
         # The number is coded as in kdev_t.h, new_encode_dev.
@@ -147,7 +147,7 @@ class _Process:
             state = os.stat(path)
         except OSError:
             return None
-        if not stat.S_ISCHR(state.st_mode) or state.st_rdev != device or state.st_uid != os.getuid():
+        if not stat.S_ISCHR(state.st_mode) or state.st_rdev != device:
             return None
         return Terminal(path, device, self.group == self.foreground_group)
 

@@ -6,13 +6,14 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from stand_ins import ended, run
 
-from replug.token.askpass import AskpassPrompter
+from replug.token.askpass import AskpassPrompter, _read_line
 from replug.token.errors import NobodyAskedError, PromptError, TokenError
 from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.pin import Pin
@@ -94,6 +95,23 @@ def test_a_prompt_that_answers_but_does_not_end_is_closed_too(askpass: Askpass, 
     with pytest.raises(TokenError, match=r"no PIN was entered within 1 s"):
         ask(askpass(f"echo $$ >{tmp_path}/pid; echo 123456; exec sleep 60", timeout=1))
     assert_gone(tmp_path / "pid")
+
+
+@pytest.mark.parametrize("ending", ["exec sleep 60", "exit 1"])
+def test_an_answer_that_does_not_count_is_wiped(
+    askpass: Askpass, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    answers = []
+
+    async def read_line(process: subprocess.Popen[bytes]) -> bytearray:
+        answers.append(await _read_line(process))
+        assert answers[0] == b"123456"
+        return answers[0]
+
+    monkeypatch.setattr("replug.token.askpass._read_line", read_line)
+    with pytest.raises(PromptError):
+        ask(askpass(f"echo 123456; {ending}", timeout=1))
+    assert answers == [bytes(6)]
 
 
 def test_a_prompt_that_nobody_waits_for_any_more_is_closed(askpass: Askpass, tmp_path: Path) -> None:

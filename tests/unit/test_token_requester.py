@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from rigs.agent import descendants
+from rigs.terminal import eventually
 from screen import Screen
 
 from replug.token.requester import Place, Terminal, find_place
@@ -62,9 +63,8 @@ def start(screen: Screen) -> Iterator[Start]:
 def child_of(pid: int) -> int:
     """The first child, once there is one."""
     file = Path(f"/proc/{pid}/task/{pid}/children")
-    while not (children := file.read_text().split()):
-        pass
-    return int(children[0])
+    eventually(file.read_text, "a child")
+    return int(file.read_text().split()[0])
 
 
 def test_display_and_terminal_of_the_process(start: Start, screen: Screen) -> None:
@@ -182,8 +182,7 @@ def test_another_user_is_not_looked_at(start: Start) -> None:
     if os.getuid() == 0:
         pid = start("setpriv", "--reuid=65534", "--clear-groups", "cat", env={"DISPLAY": ":3"})
         status = Path(f"/proc/{pid}/status")
-        while "Uid:\t65534" not in status.read_text():
-            pass
+        eventually(lambda: "Uid:\t65534" in status.read_text(), "another user")
     assert find_place(pid, OWN) == Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
 
 
