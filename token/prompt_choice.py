@@ -19,7 +19,7 @@ from replug.token.password_agent import PasswordAgentPrompter
 from replug.token.pin import Pin
 from replug.token.pinentry import PinentryPrompter, find_pinentry, is_textual
 from replug.token.prompt import AnyRequest, ConfirmRequest, PinRequest, Prompter
-from replug.token.requester import Place, Terminal, find_place
+from replug.token.requester import Place, Terminal, environment_of, find_place
 from replug.token.terminal_prompt import TerminalPrompter
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 Way = Literal["auto", "pinentry", "askpass", "terminal", "systemd"]
 
-_LONGEST_LOOK = 2.0  # seconds; for where the asking process is, which it can make last
+_LONGEST_LOOK = 5.0  # seconds; for where the asking process is, which it can make last
 
 
 class ChoosingPrompter:
@@ -40,16 +40,24 @@ class ChoosingPrompter:
     """
 
     def __init__(
-        self, own: Mapping[str, str], timeout: float, *, way: Way = "auto", pinentry_program: str = ""
+        self,
+        own: Mapping[str, str],
+        timeout: float,
+        *,
+        way: Way = "auto",
+        pinentry_program: str = "",
+        look: Callable[[int], Mapping[str, str]] = environment_of,
     ) -> None:
         """`own` is the agent's environment, `timeout` how long a question may stand, in seconds.
 
         Another `way` than auto is the only one tried; `pinentry_program` is used instead of what PATH has.
+        `look` gives the environment of a process, from a thread of its own; empty if it cannot be had.
         """
         self._own = own
         self._timeout = timeout
         self._way = way
         self._pinentry_program = pinentry_program
+        self._look = look
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def ask(self, request: PinRequest) -> Pin:
@@ -78,7 +86,7 @@ class ChoosingPrompter:
     async def _place(self, pid: int | None) -> Place:
         try:
             async with asyncio.timeout(_LONGEST_LOOK):
-                return await in_daemon_thread(partial(find_place, pid, self._own))
+                return await in_daemon_thread(partial(find_place, pid, self._own, self._look))
         except (TimeoutError, TooManyThreadsError):
             log.warning("the asking process does not let itself be looked at", extra={"pid": pid})
             return find_place(None, self._own)

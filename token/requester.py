@@ -76,16 +76,30 @@ class Place:
         return self.terminal is not None and ("TMUX" in self.environment or not self.certain)
 
 
-def find_place(pid: int | None, own: Mapping[str, str]) -> Place:
+def environment_of(pid: int) -> Mapping[str, str]:
+    """The environment a process was started with; empty if it may not be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            text = file.read(_LONGEST_ENVIRONMENT)
+    except OSError:
+        return {}
+    pairs = (entry.partition(b"=") for entry in text.split(b"\0"))
+    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
+
+
+def find_place(
+    pid: int | None, own: Mapping[str, str], look: Callable[[int], Mapping[str, str]] = environment_of
+) -> Place:
     """The place of process `pid`, or what the agent's `own` environment says if it has none.
 
+    `look` is how to get the environment of a process.
     Reads /proc, which can block for as long as the process wants it to (its memory may be backed by a file
     system of its own), so this is for a thread.
     """
-    environment: dict[str, str] = {}
+    environment: Mapping[str, str] = {}
     terminal: Terminal | None = None
     for process in _with_ancestors(pid):
-        environment = environment or _environment_of(process.pid)
+        environment = environment or look(process.pid)
         terminal = terminal or process.controlling_terminal()
         if environment and terminal:
             break
@@ -163,17 +177,6 @@ def _with_ancestors(pid: int | None) -> Iterator[_Process]:
             return  # the parent is gone and its number another's
         yield process
         younger, pid = process, process.parent
-
-
-def _environment_of(pid: int) -> dict[str, str]:
-    """The environment a process was started with; empty if it may not be read."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            text = file.read(_LONGEST_ENVIRONMENT)
-    except OSError:
-        return {}
-    pairs = (entry.partition(b"=") for entry in text.split(b"\0"))
-    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
 
 
 def _checked(said: Mapping[str, str]) -> dict[str, str]:

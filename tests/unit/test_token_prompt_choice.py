@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rigs.terminal import eventually
 from screen import Screen
 from stand_ins import run
 
@@ -93,7 +94,7 @@ def screen() -> Iterator[Screen]:
 def desk(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     folder = Path(tempfile.mkdtemp(prefix="rp-"))  # sockets in it must fit 108 bytes
     desk = Desk(folder, screen)
-    monkeypatch.setattr(prompt_choice, "find_place", lambda _pid, _own: desk.place)
+    monkeypatch.setattr(prompt_choice, "find_place", lambda *_: desk.place)
     yield desk
     shutil.rmtree(folder)
 
@@ -320,7 +321,7 @@ def test_a_process_that_does_not_let_itself_be_looked_at(desk: Desk, monkeypatch
     """The memory its environment is in can be a file of its own, and reading that a wait without end."""
     release = threading.Event()
 
-    def find_place(pid: int | None, _own: object) -> Place:
+    def find_place(pid: int | None, *_: object) -> Place:
         if pid is not None:
             release.wait(20)
         return Place({"DISPLAY": ":7"}, certain=False)
@@ -391,6 +392,20 @@ def test_a_program_that_is_gone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
     assert desk.asked == ["askpass", ":7"]
 
 
+def test_somebody_else_may_look_at_the_program(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a user namespace the agent cannot; what it is told is believed no more than what it sees."""
+    monkeypatch.undo()
+    seen = []
+
+    def look(pid: int) -> dict[str, str]:
+        seen.append(pid)
+        return {"DISPLAY": ":5", "SSH_ASKPASS": "/evil", "SSH_ASKPASS_REQUIRE": "force"}
+
+    assert run(ChoosingPrompter(desk.askpass().own, 15, look=look).ask(REQUEST)).value == b"111111"
+    assert desk.asked == ["askpass", ":5"]
+    assert seen == [os.getpid()]
+
+
 def test_a_programs_own_askpass_is_not_started(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever could name it would be given the PIN."""
     monkeypatch.undo()
@@ -398,6 +413,8 @@ def test_a_programs_own_askpass_is_not_started(desk: Desk, monkeypatch: pytest.M
     environment = {"SSH_ASKPASS": theirs, "SSH_ASKPASS_REQUIRE": "force", "DISPLAY": ":3", "PATH": "/evil"}
     with subprocess.Popen(["/bin/sleep", "600"], env=environment, start_new_session=True) as process:
         try:
+            environ = Path(f"/proc/{process.pid}/environ")
+            eventually(environ.read_bytes, "it has executed sleep")
             request = PinRequest(TOKEN, TokenFlag(0), "", Asker("sleep", process.pid))
             assert run(ChoosingPrompter(desk.askpass().own, 15).ask(request)).value == b"111111"
         finally:

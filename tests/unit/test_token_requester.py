@@ -50,6 +50,9 @@ def start(screen: Screen) -> Iterator[Start]:
             preexec_fn=take_terminal,
         )
         processes.append(process)
+        # For a moment in its execve(2) a process has no environment.
+        environment = Path(f"/proc/{process.pid}/environ")
+        eventually(lambda: env == {} or environment.read_bytes(), "an environment")
         return process.pid
 
     yield start
