@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 Way = Literal["auto", "pinentry", "askpass", "terminal", "systemd"]
 
-_LONGEST_LOOK = 5.0  # seconds; for where the asking process is, which it can make last
+_Candidate = tuple[Prompter, Terminal | None]
+"""With the terminal that it occupies."""
+
+_LONGEST_LOOK = 5.0  # seconds; for where the asking process is and what there is to ask with
 
 
 class ChoosingPrompter:
@@ -69,9 +72,8 @@ class ChoosingPrompter:
         return await self._by_first_way(request, lambda prompter: prompter.confirm(request))
 
     async def _by_first_way(self, request: AnyRequest, question: Callable[[Prompter], Awaitable[T]]) -> T:
-        place = await self._place(request.asker.pid)
         obstacles: list[str] = []
-        for prompter, terminal in self._ways(place):
+        for prompter, terminal in await self._ways_to_ask(request):
             try:
                 if terminal is None:
                     return await question(prompter)
@@ -83,16 +85,21 @@ class ChoosingPrompter:
                     obstacles.append(error.obstacle)
         raise request.nobody_to_ask(obstacles)
 
-    async def _place(self, pid: int | None) -> Place:
-        try:
-            async with asyncio.timeout(_LONGEST_LOOK):
-                return await in_daemon_thread(partial(find_place, pid, self._own, self._look))
-        except (TimeoutError, TooManyThreadsError):
-            log.warning("the asking process does not let itself be looked at", extra={"pid": pid})
-            return find_place(None, self._own)
+    async def _ways_to_ask(self, request: AnyRequest) -> list[_Candidate]:
+        # A process may make it last as long as it likes to look at it, and a network drive in PATH too.
+        for pid in (request.asker.pid, None):
+            try:
+                async with asyncio.timeout(_LONGEST_LOOK):
+                    return await in_daemon_thread(partial(self._look_around, pid))
+            except (TimeoutError, TooManyThreadsError):
+                log.warning("the asking process does not let itself be looked at", extra={"pid": pid})
+        raise request.nobody_to_ask(["the folders of PATH do not answer"])
 
-    def _ways(self, place: Place) -> Iterator[tuple[Prompter, Terminal | None]]:
-        """What to try, in order, with the terminal that it would occupy."""
+    def _look_around(self, pid: int | None) -> list[_Candidate]:
+        return list(self._ways(find_place(pid, self._own, self._look)))
+
+    def _ways(self, place: Place) -> Iterator[_Candidate]:
+        """What to try, in order."""
         askpass = AskpassPrompter(place.in_full(self._own), self._timeout)
         match self._way:
             case "askpass":
@@ -120,7 +127,7 @@ class ChoosingPrompter:
                 if self._password_folder.is_dir():
                     yield PasswordAgentPrompter(self._password_folder, self._timeout), None
 
-    def _pinentries(self, place: Place) -> Iterator[tuple[Prompter, Terminal | None]]:
+    def _pinentries(self, place: Place) -> Iterator[_Candidate]:
         if place.has_display:
             yield from self._with_windows(place)
         program = self._pinentry_program or find_pinentry(self._own.get("PATH"))
@@ -131,14 +138,14 @@ class ChoosingPrompter:
         else:
             yield self._pinentry(program, place, place.terminal), place.terminal
 
-    def _with_windows(self, place: Place) -> Iterator[tuple[Prompter, Terminal | None]]:
+    def _with_windows(self, place: Place) -> Iterator[_Candidate]:
         program = self._pinentry_program or find_pinentry(self._own.get("PATH"), windows=True)
         if program is None or is_textual(program):
             yield _NoWay("no pinentry with windows is installed"), None
         else:
             yield self._pinentry(program, place, None), None
 
-    def _on_terminal(self, place: Place) -> Iterator[tuple[Prompter, Terminal | None]]:
+    def _on_terminal(self, place: Place) -> Iterator[_Candidate]:
         if place.terminal is None:
             yield _NoWay("the program has no terminal"), None
             return
