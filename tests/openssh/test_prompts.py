@@ -7,6 +7,7 @@ from rigs.agent import Agent, StartAgent
 from rigs.faulty import Faulty
 from rigs.home import Home
 from rigs.softhsm import PIN
+from rigs.sshd import Server, only
 
 CKR_OK = 0x0
 ASKED = "asked for by ssh-add (pid"
@@ -54,6 +55,13 @@ def test_on_the_terminal_of_the_program(headless_agent: Agent, faulty: Faulty, p
     assert done.status == 0, (done, headless_agent.log)
     assert faulty.returns("C_Login") == [CKR_OK]
     assert pinentry.told == []
+
+
+def test_on_the_terminal_of_a_login(headless_agent: Agent, faulty: Faulty, server: Server) -> None:
+    server.authorize(faulty.public)
+    ssh = ("ssh", "-F", server.client_config, *only(faulty.public), "host", "echo in")
+    done = headless_agent.run(*ssh, typing=[("asked for by ssh (pid", PIN)])
+    assert (done.status, done.out) == (0, "in\n"), (done, server.log, headless_agent.log)
 
 
 def test_on_the_display_of_the_program(headless_agent: Agent, faulty: Faulty, pinentry: Pinentry) -> None:
