@@ -10,6 +10,7 @@ import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rigs.agent import descendants
 from rigs.terminal import eventually
 from screen import Screen
 
-from replug.token.requester import Place, Terminal, find_place
+from replug.token.requester import Place, Terminal, _Process, find_place
 
 OWN = {"DISPLAY": ":7", "SSH_ASKPASS": "/own/askpass", "PATH": "/own", "LANG": "C.UTF-8", "HOME": "/own"}
 
@@ -151,6 +152,23 @@ def test_a_job_in_the_background_may_not_use_its_terminal(start: Start, screen: 
     shell = start("/bin/sh", "-mc", "sleep 600 & wait", env={"TERM": "xterm"}, screen=screen)
     terminal = find_place(child_of(shell), OWN).terminal
     assert terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=False)
+
+
+def test_a_parents_number_that_a_younger_process_has_by_now(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = start(env={"DISPLAY": ":3"})
+    parent = _Process.read(os.getpid())
+    assert parent is not None
+    monkeypatch.setattr(_Process, "read", lambda number: younger if number == pid else parent)
+    younger = replace(parent, pid=gone(), parent=parent.pid)
+
+    def look(number: int) -> dict[str, str]:
+        return {"DISPLAY": ":4"} if number == os.getpid() else {}
+
+    assert find_place(pid, OWN, look=look).certain
+    younger = replace(younger, started=parent.started - 1)
+    assert not find_place(pid, OWN, look=look).certain
 
 
 def gone() -> int:
