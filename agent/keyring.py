@@ -20,7 +20,6 @@ from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.patterns import matches_list
 from replug.token.module import Module
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.pin import Pin, PinCache
 from replug.token.prompt import Prompter
 from replug.token.provider import Provider

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 
-from replug.agent.offload import TooManyThreadsError, in_daemon_thread
 from replug.agent.refusal import RequestRefusedError
 from replug.token.locate import locate_module
+from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
 _LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
