@@ -13,6 +13,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
+from replug.agent.control_client import control_path
 from replug.agent.identities import HeldKey
 from replug.agent.keyring import Keyring
 from replug.agent.listener import Listener, ListenerError, is_dead, listen_at
@@ -25,14 +26,8 @@ log = logging.getLogger(__name__)
 
 STATUS_VERSION = 1
 """Of the form of `status`; raised when a reader of the older form would misread it."""
-_SUFFIX = ".control"
 _LONGEST_COMMAND = 1024
 _PATIENCE = 5.0  # seconds for a client to say what it wants
-
-
-def control_path(agent_socket: str) -> str:
-    """The control socket that belongs to the agent's socket."""
-    return agent_socket + _SUFFIX
 
 
 class Control:

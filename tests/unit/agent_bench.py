@@ -12,7 +12,8 @@ import pytest
 from stand_ins import PIN, Key, Person, Slots, StandInToken, use_slots
 
 from replug.agent.client import Client
-from replug.agent.control import Control, control_path
+from replug.agent.control import Control
+from replug.agent.control_client import control_path
 from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.options import Options

@@ -12,9 +12,10 @@ import pytest
 from agent_bench import LOGIN_KEY, ControlRig, listening
 from stand_ins import PIN, Key, StandInToken, run
 
-from replug.agent.control import control_path
+from replug.agent.control_client import control_path
 from replug.agent.peer import Peer
-from replug.agent.replug_cli import describe, main
+from replug.agent.replug_cli import main
+from replug.agent.status_command import describe
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import Lock
 

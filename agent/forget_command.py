@@ -1,0 +1,20 @@
+"""`replug forget`: no PIN stays in the agent's memory."""
+
+from __future__ import annotations
+
+import argparse
+
+from replug.agent.command import Commands
+from replug.agent.control_client import ask
+
+
+def add_parser(commands: Commands) -> None:
+    """Declare `forget`."""
+    parser = commands.add_parser("forget", help="forget all remembered PINs; the keys stay")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Have the agent forget, and say how much."""
+    print(f"{ask('forget')['forgotten']} PINs forgotten.")
+    return 0
