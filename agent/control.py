@@ -20,12 +20,18 @@ from replug.agent.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
 from replug.protocol.keys import fingerprint
+from replug.token.identity import TokenFlag
 from replug.token.served import ServedToken
 
 log = logging.getLogger(__name__)
 
 STATUS_VERSION = 1
 """Of the form of `status`; raised when a reader of the older form would misread it."""
+_TRIES = (
+    (TokenFlag.USER_PIN_LOCKED, "locked"),
+    (TokenFlag.USER_PIN_FINAL_TRY, "final"),
+    (TokenFlag.USER_PIN_COUNT_LOW, "low"),
+)
 _LONGEST_COMMAND = 1024
 _PATIENCE = 5.0  # seconds for a client to say what it wants
 
@@ -87,6 +93,7 @@ class Control:
             "pid": os.getpid(),
             "socket": self._agent_socket,
             "locked": keyring.lock.locked,
+            "allowed_modules": keyring.options.provider_patterns,
             "providers": [
                 {"name": provider.name, "module": provider.module.path}
                 for provider in keyring.identities.providers()
@@ -122,11 +129,20 @@ class Control:
             "state": token.state,
             "why": token.why,
             "pin_remembered": token.pin_remembered,
+            "pin_tries": _pin_tries(token),
             "expires_in": None if lifetime is None else round(lifetime),
             "last_inserted": token.last_inserted,
             "last_removed": token.last_removed,
             "keys": [_key_status(one) for one in held],
         }
+
+
+def _pin_tries(token: ServedToken) -> str:
+    """What the flags, when they were last read, said of the tries left."""
+    for flag, word in _TRIES:
+        if flag in token.flags:
+            return word
+    return "full"
 
 
 def _key_status(held: HeldKey) -> dict[str, Any]:

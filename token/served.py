@@ -67,6 +67,8 @@ class ServedToken:
         self.state = TokenState.ABSENT
         self.why = ""
         """The reason for the state, when it is a bad one."""
+        self.flags = TokenFlag(0)
+        """As last read; they age at once, so no login relies on them."""
         self.wants_login = True
         """Whether it has CKF_LOGIN_REQUIRED."""
         self.keys: dict[bytes, TokenKey] = {}
@@ -219,6 +221,7 @@ class ServedToken:
                 # This worker sees other tokens, so it is not blind, and they must not lose their login.
                 raise TokenAbsentError(refused.detail, "plug it in") from refused
             raise
+        self.flags = opened.flags
         keys = read_keys(opened.records)
         if self.identity in worker.ready and any(
             blob not in keys or not keys[blob].signs for blob in self.keys

@@ -37,6 +37,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "socket": rig.socket,
             "locked": False,
             "software_keys": [],
+            "allowed_modules": f"{rig.agent.module.parent}/*",
             "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],
         }
         inserted = token.pop("last_inserted")
@@ -49,6 +50,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "state": "ready",
             "why": "",
             "pin_remembered": True,
+            "pin_tries": "full",
             "expires_in": None,
             "last_removed": None,
             "keys": [

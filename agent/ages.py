@@ -1,0 +1,29 @@
+"""Times as people say them."""
+
+from __future__ import annotations
+
+import time
+
+_DAY = 86400
+
+
+def how_long(seconds: float) -> str:
+    """A length of time in its largest unit, rounded down: `59 s`, `3 min`, `2 h`, `5 days`."""
+    whole = max(0, int(seconds))
+    for length, unit in ((_DAY, "days"), (3600, "h"), (60, "min")):
+        if whole >= length:
+            count = whole // length
+            return f"{count} {'day' if unit == 'days' and count == 1 else unit}"
+    return f"{whole} s"
+
+
+def how_long_ago(when: float, now: float) -> str:
+    """The same, ago; both in seconds since the epoch, by clocks that may have been set since."""
+    return f"{how_long(now - when)} ago" if now - when >= 1 else "just now"
+
+
+def clock(when: float, now: float) -> str:
+    """The local time, with the date when it is not today's."""
+    moment, today = time.localtime(when), time.localtime(now)
+    same_day = (moment.tm_year, moment.tm_yday) == (today.tm_year, today.tm_yday)
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)

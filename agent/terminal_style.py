@@ -1,0 +1,73 @@
+"""How to write for whoever reads standard output: a person at a terminal, or a program behind a pipe."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+Colour = Literal["bold", "dim", "red", "green", "yellow"]
+
+_CODES: dict[Colour, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_LONGEST_LINE = 100  # columns; longer lines are no pleasure to read on a wide terminal
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the reader can be shown."""
+
+    colours: bool = False
+    unicode: bool = False
+    width: int | None = None
+    """Columns to keep within; None where lines are for programs and stay whole."""
+
+    @classmethod
+    def of(cls, stream: TextIO) -> Style:
+        """The style for a stream: colours on a terminal unless $NO_COLOR is set (no-color.org).
+
+        A stream that cannot encode every character is made to replace what it cannot.
+        """
+        terminal = stream.isatty()
+        encoding = (stream.encoding or "ascii").lower().replace("-", "")
+        if encoding != "utf8" and (reconfigure := getattr(stream, "reconfigure", None)):
+            reconfigure(errors="replace")
+        return cls(
+            colours=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+            unicode=encoding == "utf8",
+            width=min(shutil.get_terminal_size().columns, _LONGEST_LINE) if terminal else None,
+        )
+
+    @classmethod
+    def of_output(cls) -> Style:
+        """The style for standard output."""
+        return cls.of(sys.stdout)
+
+    def paint(self, text: str, *colours: Colour) -> str:
+        """`text` in colours, where there are any."""
+        if not self.colours or not colours:
+            return text
+        return f"\x1b[{';'.join(_CODES[colour] for colour in colours)}m{text}\x1b[0m"
+
+    def wrap(self, text: str, *, first: str = "", rest: str = "") -> list[str]:
+        """`text` in lines that fit, the first after `first`, the others after `rest`."""
+        if self.width is None:
+            return [first + text]
+        lines = textwrap.wrap(
+            text,
+            max(self.width, 30),
+            initial_indent=first,
+            subsequent_indent=rest,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        return lines or [first]
+
+    def shorten(self, text: str, room: int) -> str:
+        """`text` in at most `room` columns; whole where lines need not fit."""
+        if self.width is None or len(text) <= room:
+            return text
+        mark = "\N{HORIZONTAL ELLIPSIS}" if self.unicode else "..."
+        return text[: max(0, room - len(mark))] + mark
