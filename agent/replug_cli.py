@@ -7,13 +7,20 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from replug.agent import forget_command, status_command
+from replug.agent import (
+    explain_command,
+    forget_command,
+    logs_command,
+    status_command,
+)
 from replug.agent.command import Command
 from replug.agent.control_client import AskError
 
 COMMANDS: tuple[Command, ...] = (
     status_command,
     forget_command,
+    explain_command,
+    logs_command,
 )
 
 
