@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replug.agent import (
+    doctor_command,
     explain_command,
     forget_command,
     logs_command,
@@ -19,6 +20,7 @@ from replug.agent.control_client import AskError
 COMMANDS: tuple[Command, ...] = (
     status_command,
     forget_command,
+    doctor_command,
     explain_command,
     logs_command,
 )

@@ -1,7 +1,7 @@
 """Another program that uses the same card: PC/SC as it is, by way of libpcsclite (pcsclite's winscard.h).
 
-Started as `python -I pcsc_client.py READER await present|empty`, `... reset` or `... transmit HEX...`, which
-prints the response APDUs.
+Started as `python -I pcsc_client.py READER await present|empty`, `... reset`, `... transmit HEX...`, which
+prints the response APDUs, or `... hold`, which keeps all others from the card until its input ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import time
 
 _SCOPE_SYSTEM = 2
-_SHARE_SHARED = 2
+_SHARE_EXCLUSIVE, _SHARE_SHARED = 1, 2
 _PROTOCOL_T1 = 2
 _LEAVE_CARD, _RESET_CARD = 0, 1
 _STATE_EMPTY, _STATE_PRESENT = 0x10, 0x20
@@ -76,6 +76,14 @@ class Client:
         self._call("SCardDisconnect", card, DWORD(_LEAVE_CARD))
         return answers
 
+    def hold(self, reader: str) -> None:
+        """Connects so that no other program can."""
+        card, protocol = ctypes.c_long(), DWORD()
+        self._call(
+            "SCardConnect", self._context, reader.encode(), DWORD(_SHARE_EXCLUSIVE), DWORD(_PROTOCOL_T1),
+            ctypes.byref(card), ctypes.byref(protocol),
+        )  # fmt: skip
+
     def _transmit(self, card: ctypes.c_long, apdu: bytes) -> bytes:
         answer, length = ctypes.create_string_buffer(258), DWORD(258)
         header = IoRequest(_PROTOCOL_T1, ctypes.sizeof(IoRequest))
@@ -100,6 +108,10 @@ def main() -> None:
             client.await_state(reader, _STATE_PRESENT if rest == ["present"] else _STATE_EMPTY)
         case "reset":
             client.use(reader, [], _RESET_CARD)
+        case "hold":
+            client.hold(reader)
+            print("held", flush=True)
+            sys.stdin.read()
         case "transmit":
             for answer in client.use(reader, [bytes.fromhex(apdu) for apdu in rest], _LEAVE_CARD):
                 print(answer.hex())

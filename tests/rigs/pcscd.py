@@ -120,6 +120,27 @@ class Pcscd:
         """Another program sends a PIN; the card's status word."""
         return self.transmit(select(PIV), verify(pin))[-1][-2:].hex()
 
+    @contextmanager
+    def held_by_another(self) -> Iterator[int]:
+        """Another program has the card for itself; its process id."""
+        with subprocess.Popen(
+            [sys.executable, "-I", _CLIENT, f"{READER} 00 00", "hold"],
+            env=self._home.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as holder:  # fmt: skip
+            assert holder.stdout
+            assert holder.stdout.readline() == "held\n", self.log
+            yield holder.pid
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """pcscd does not answer, and does not end either."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def transmit(self, *apdus: bytes) -> list[bytes]:
         """Another program sends these commands, in one transaction; the card's answers."""
         return [bytes.fromhex(answer) for answer in self._client("transmit", *[apdu.hex() for apdu in apdus])]

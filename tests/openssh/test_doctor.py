@@ -1,0 +1,269 @@
+"""`replug doctor`, with real agents, sockets, modules and settings that are wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from rigs.agent import OPENSSH, Agent, StartAgent
+from rigs.doctor import REPLUG, Diagnosis
+from rigs.home import Home
+from rigs.softhsm import MODULE, PIN, Token
+from rigs.terminal import eventually
+
+# SSH_AUTH_SOCK.
+
+
+def test_the_agent_answers(home: Home, agent: Agent) -> None:
+    found = Diagnosis(home, env=agent.env)
+    assert found["agent"].reason == f"replug-agent (pid {agent.process.pid}) answers at {agent.socket}"
+    assert (found["agent"].outcome, found["keys"].outcome) == ("ok", "warn")
+
+
+def test_no_socket_is_named(home: Home) -> None:
+    found = Diagnosis(home)["agent"]
+    assert (found.outcome, found.reason) == ("fail", "SSH_AUTH_SOCK is not set")
+    assert "replug-agent" in found.fix
+
+
+def test_the_systemd_socket_is_offered_where_there_is_one(home: Home) -> None:
+    folder = home.folder / "run" / "replug"
+    folder.mkdir()
+    home.run(
+        "python3", "-c", f"import socket; socket.socket(socket.AF_UNIX).bind({str(folder / 'agent.sock')!r})"
+    )
+    assert Diagnosis(home)["agent"].fix == 'export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/replug/agent.sock"'
+
+
+def test_the_socket_is_gone(home: Home) -> None:
+    found = Diagnosis(home, env={"SSH_AUTH_SOCK": "/nowhere/agent"})["agent"]
+    assert (found.outcome, found.reason) == ("fail", "/nowhere/agent does not exist")
+
+
+def test_the_agent_is_dead(home: Home) -> None:
+    """Killed, it leaves its socket behind."""
+    agent = Agent(OPENSSH, home)
+    agent.process.kill()
+    agent.process.wait()
+    agent.stop()
+    assert agent.socket.is_socket()
+    found = Diagnosis(home, env=agent.env)["agent"]
+    assert (found.outcome, found.reason) == (
+        "fail", f"{agent.socket} is left over: nobody listens there any more"
+    )  # fmt: skip
+
+
+def test_another_agent_answers(home: Home, start_agent: StartAgent) -> None:
+    other = start_agent(program=OPENSSH)
+    found = Diagnosis(home, env=other.env)["agent"]
+    assert (found.outcome, found.reason) == (
+        "fail", f"SSH_AUTH_SOCK is {other.socket}, where OpenSSH's ssh-agent answers"
+    )  # fmt: skip
+
+
+def test_gpg_agent_answers(home: Home) -> None:
+    folder = home.folder / "gnupg"
+    folder.mkdir(mode=0o700)
+    env = {"GNUPGHOME": str(folder)}
+    started = subprocess.Popen(
+        ["gpg-agent", "--daemon", "--no-detach", "--enable-ssh-support"],
+        env=home.env | env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        path = home.run("gpgconf", "--list-dirs", "agent-ssh-socket", env=env).out.strip()
+        eventually(Path(path).is_socket, "gpg-agent listens")
+        found = Diagnosis(home, env={"SSH_AUTH_SOCK": path})["agent"]
+    finally:
+        started.kill()
+        started.wait()
+    assert (found.outcome, found.reason) == (
+        "fail", f"SSH_AUTH_SOCK is {path}, where GnuPG's gpg-agent answers"
+    )  # fmt: skip
+
+
+def test_another_program_listens(home: Home) -> None:
+    path = home.folder / "echo.sock"
+    program = (
+        "import socket, sys\n"
+        "server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(); print(flush=True)\n"
+        "client = server.accept()[0]; client.send(b'220 mail ready')\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        ["python3", "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        found = Diagnosis(home, env={"SSH_AUTH_SOCK": str(path)})["agent"]
+    assert (found.outcome, found.reason) == ("fail", f"what listens at {path} does not answer as an agent")
+
+
+# ssh's configuration.
+
+
+def test_ssh_is_sent_to_another_agent(home: Home, agent: Agent) -> None:
+    (home.folder / ".ssh").mkdir(exist_ok=True)
+    home.write(".ssh/config", "Include more\nHost here\n  IdentityAgent SSH_AUTH_SOCK\n")
+    home.write(
+        ".ssh/more", 'Host work *.work\n\tIdentityAgent="~/other.sock"\nHost own\n  identityagent none\n'
+    )
+    found = Diagnosis(home, env=agent.env).all("ssh-config")
+    assert [one.outcome for one in found] == ["warn", "warn"]
+    assert found[0].reason == (
+        f"for work *.work, ssh uses ~/other.sock instead of SSH_AUTH_SOCK ({home.folder}/.ssh/more:2)"
+    )
+    assert found[1].reason.startswith("for own, ssh uses no agent (")
+
+
+@pytest.mark.parametrize(
+    "value", ["SSH_AUTH_SOCK", "$SSH_AUTH_SOCK", "${SSH_AUTH_SOCK}", "~/{name}", "%d/{name}"]
+)
+def test_ssh_may_be_sent_to_this_agent(home: Home, agent: Agent, value: str) -> None:
+    (home.folder / ".ssh").mkdir(exist_ok=True)
+    home.write(".ssh/config", f"IdentityAgent {value.replace('{name}', agent.socket.name)}\n")
+    assert Diagnosis(home, env=agent.env).all("ssh-config") == []
+
+
+# Keys and modules.
+
+
+@pytest.fixture
+def token(home: Home) -> Token:
+    return Token(home)
+
+
+def test_too_many_keys(home: Home, token: Token, agent: Agent) -> None:
+    for number in range(6):
+        token.add("ed25519", f"key{number}")
+        if number == 4:
+            assert agent.add_provider(MODULE, PIN).status == 0
+            assert Diagnosis(home, env=agent.env)["keys"].outcome == "ok"
+    assert agent.add_provider(MODULE, PIN).status == 0
+    found = Diagnosis(home, env=agent.env)["keys"]
+    assert found.outcome == "warn"
+    assert "6 keys" in found.reason
+    assert "Too many authentication failures" in found.reason
+    assert "IdentitiesOnly" in found.fix
+
+
+def test_a_locked_agent(home: Home, agent: Agent) -> None:
+    agent.ssh_add("-x", typing=[("Enter lock password: ", "x"), ("Again: ", "x")])
+    assert Diagnosis(home, env=agent.env)["keys"].fix == "ssh-add -X"
+
+
+def test_a_module_outside_the_list(home: Home, start_agent: StartAgent) -> None:
+    module = home.folder / "module.so"
+    shutil.copy(MODULE, module)
+    found = Diagnosis(home, module)["module"]
+    assert found.outcome == "fail"
+    assert found.reason == f"{module} is not in the list of allowed modules (/usr/lib*/*,/usr/local/lib*/*)"
+    assert found.fix.startswith("replug-agent -P ")
+    agent = start_agent("-P", f"{home.folder}/*")
+    assert Diagnosis(home, module, env=agent.env)["module"].outcome == "ok"
+
+
+def test_modules_that_are_none(home: Home) -> None:
+    text = home.write("text.so", "no module")
+    found = Diagnosis(home, "/nowhere.so", text, "pkcs11:token", "pkcs11:?module-name=nowhere").all("module")
+    assert [one.outcome for one in found] == ["fail"] * 4
+    assert found[0].reason == "/nowhere.so: No such file or directory"
+    assert found[1].reason == f"{text} is not a shared library"
+    assert found[2].reason.startswith("pkcs11:token is not a PKCS#11 URI: ")
+    assert "no module nowhere is installed" in found[3].reason
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("use_pin_caching = true;", "send a PIN again"),
+        ("pin_cache_ignore_user_consent = true;", "want the PIN at every use"),
+        ("connect_exclusive = true;", "keeps all others from the card"),
+        ("disconnect_action = reset;", "resets the card"),
+    ],
+)
+def test_settings_of_opensc_that_surprise(home: Home, setting: str, words: str) -> None:
+    file = home.write("opensc.conf", "app default {\n  framework pkcs15 {\n    " + setting + "\n  }\n}\n")
+    found = Diagnosis(home, env={"OPENSC_CONF": str(file)})["opensc"]
+    assert found.outcome == "warn"
+    assert words in found.reason
+    file.write_text(f"app default {{\n  # {setting}\n}}\n")
+    assert Diagnosis(home, env={"OPENSC_CONF": str(file)}).all("opensc") == []
+    file.unlink()
+    assert "No such file" in Diagnosis(home, env={"OPENSC_CONF": str(file)})["opensc"].reason
+
+
+def test_a_configuration_that_makes_no_sense(home: Home) -> None:
+    folder = home.folder / ".config" / "replug"
+    folder.mkdir(parents=True)
+    assert Diagnosis(home)["config"].outcome == "ok"
+    home.write(".config/replug/config.toml", 'wait_for_tokken = "2s"\n')
+    found = Diagnosis(home)["config"]
+    assert found.outcome == "fail"
+    assert "wait_for_tokken" in found.reason
+    assert found.fix.endswith("config.toml")
+
+
+# Prompts.
+
+
+def test_no_way_to_ask(home: Home) -> None:
+    found = Diagnosis(home)["prompt"]
+    assert found.outcome == "fail"
+    assert "no DISPLAY, no WAYLAND_DISPLAY, no terminal" in found.reason
+
+
+def test_ways_to_ask(home: Home) -> None:
+    askpass = str(home.write("askpass", "#!/bin/sh\n", 0o700))
+    found = Diagnosis(home, env={"DISPLAY": ":9", "SSH_ASKPASS": askpass})["prompt"]
+    assert (found.outcome, found.reason) == ("ok", f"{askpass} on display :9")
+    found = Diagnosis(home, env={"SSH_ASKPASS": askpass, "SSH_ASKPASS_REQUIRE": "force"})["prompt"]
+    assert found.outcome == "ok"
+    found = Diagnosis(home, env={"DISPLAY": ":9", "SSH_ASKPASS": "/nowhere"})["prompt"]
+    assert (found.outcome, found.reason) == ("fail", "SSH_ASKPASS names /nowhere, which cannot be run")
+
+
+def test_a_terminal_is_a_way_to_ask(home: Home) -> None:
+    shown = home.run(
+        "script", "-qec", f"{REPLUG} doctor", "/dev/null", env={"NO_COLOR": "1", "TERM": "xterm"}
+    )
+    [line] = [line for line in shown.out.splitlines() if line[5:].startswith("prompt")]
+    assert "/dev/tty" in line
+    assert line.split()[0] in ("ok", "warn")
+    assert "\x1b" not in shown.out
+
+
+def test_everything_fits_80_columns_but_what_is_to_be_copied(home: Home) -> None:
+    shown = home.run(
+        "script",
+        "-qec",
+        f"stty cols 80; {REPLUG} doctor",
+        "/dev/null",
+        env={"TERM": "xterm", "NO_COLOR": "1"},
+    ).out.splitlines()
+    assert any(line.strip().startswith("\N{RIGHTWARDS ARROW} ") for line in shown)
+    assert [line for line in shown if len(line) > 80 and "\N{RIGHTWARDS ARROW}" not in line] == []
+
+
+# Containers.
+
+
+def test_without_udev(home: Home) -> None:
+    inside = home.run(
+        "unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]),
+        "sh", "-c", f"mount -t tmpfs tmpfs /run && exec {REPLUG} doctor",
+    )  # fmt: skip
+    [line] = [line for line in inside.out.splitlines() if " udev: " in line]
+    assert line.startswith("warn udev: no udev here (/run/udev/control is missing, as in a container)")
+
+
+def test_with_udev(home: Home) -> None:
+    inside = home.run(
+        "unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]),
+        "sh", "-c",
+        f"mount -t tmpfs tmpfs /run && mkdir /run/udev && touch /run/udev/control && exec {REPLUG} doctor",
+    )  # fmt: skip
+    assert "ok   udev: tells of tokens that come and go" in inside.out.splitlines()
