@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -89,7 +88,8 @@ def test_another_program_listens(home: Home) -> None:
     path = home.folder / "echo.sock"
     program = (
         "import socket, sys\n"
-        "server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen(); print(flush=True)\n"
+        "server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen()\n"
+        "print(flush=True)\n"
         "client = server.accept()[0]; client.send(b'220 mail ready')\n"
         "sys.stdin.read()\n"
     )
