@@ -7,6 +7,7 @@
 #   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
 #   make lint     style; make format mends it
 #   make types    the type checker
+#   make completions  writes the shells' completions anew, after a change of the command line
 #   make lock     chooses the newest versions of all packages anew: requirements.lock
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PYTEST ?=
 VENV = .venv
 READY = $(VENV)/.ready
 
-.PHONY: demo test torture fuzz insertion lint types format lock clean
+.PHONY: demo test torture fuzz insertion lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -53,6 +54,9 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	@touch $@
+
+completions: $(READY)
+	$(VENV)/bin/python docs/completions/generate.py
 
 # One lock serves every Python from 3.11 on; made with the oldest, it has what only that one needs.
 lock:

@@ -1,0 +1,21 @@
+# fish completion for replug; made by docs/completions/generate.py
+complete -c replug -f
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a status -d 'tokens, keys, and the last refusals with their reasons'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a forget -d 'forget all remembered PINs; the keys stay'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a doctor -d 'find what is wrong, each with its fix'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a explain -d 'the last refusals in plain words: what, who, why, what now'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a logs -d 'what the agent has logged'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -s h -l help -d 'show this help message and exit'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -s V -l version -d 'show the version and exit'
+complete -c replug -n '__fish_seen_subcommand_from status' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from status' -l json -d 'as JSON'
+complete -c replug -n '__fish_seen_subcommand_from forget' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from doctor' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from doctor' -l json -d 'as JSON'
+complete -c replug -n '__fish_seen_subcommand_from doctor' -F
+complete -c replug -n '__fish_seen_subcommand_from explain' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from explain' -s n -l lines -x -d 'how many, at most (default 5)'
+complete -c replug -n '__fish_seen_subcommand_from logs' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on as the agent writes'
+complete -c replug -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'the last N lines'
+complete -c replug -n '__fish_seen_subcommand_from logs' -l since -x -d 'from then on: yesterday, '\''2026-01-31 12:00'\'', or a time back as in --since=-1h'
