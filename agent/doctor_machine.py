@@ -118,6 +118,14 @@ class Machine:
                 except OSError:
                     continue
 
+    def parent(self, pid: int) -> int:
+        """The process that started this one; 0 where that is not known."""
+        try:
+            status = (self.proc / str(pid) / "status").read_text(errors="replace")
+        except OSError:
+            return 0
+        return next((int(line[5:]) for line in status.splitlines() if line.startswith("PPid:")), 0)
+
     def uses_file(self, pid: int, beginning: str) -> bool:
         """Whether the process has a file open whose path begins so; False where we may not know."""
         try:

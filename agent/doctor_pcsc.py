@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,11 +167,12 @@ def _reach(path: Path) -> str:
 
 
 def _users(machine: Machine) -> list[str]:
-    """Programs that have loaded PC/SC's library, apart from the agent's own."""
+    """Programs that have loaded PC/SC's library, apart from the agent's workers, which share the card."""
+    agent = (machine.status or {}).get("pid")
     return [
         f"{name} (pid {pid})"
         for pid, name in machine.processes()
-        if name == "scdaemon" or (pid != os.getpid() and machine.maps_file(pid, "libpcsclite"))
+        if name == "scdaemon" or (machine.maps_file(pid, "libpcsclite") and machine.parent(pid) != agent)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from replug.agent.doctor_finding import Finding, fail, ok, warn
 from replug.agent.doctor_machine import Machine
@@ -11,15 +12,16 @@ from replug.token.identity import printable
 
 _UNBLOCK = "unblock it with the PUK: pkcs15-tool --unblock-pin, or ykman piv access unblock-pin for a YubiKey"
 _DEFAULT_ASKPASS = "/usr/bin/ssh-askpass"
-_GRAPHICAL = (
+_DIALOGS = (
+    "pinentry",
     "pinentry-gnome3",
-    "pinentry-gtk",
-    "pinentry-gtk-2",
+    "pinentry-qt6",
     "pinentry-qt",
     "pinentry-qt5",
-    "pinentry-x11",
+    "pinentry-gtk-2",
+    "pinentry-fltk",
 )
-_ON_TERMINAL = ("pinentry-curses", "pinentry-tty")
+_TEXTUAL = ("pinentry-curses", "pinentry-tty")
 
 
 def check_tokens(machine: Machine) -> Iterator[Finding]:
@@ -44,52 +46,62 @@ def check_tokens(machine: Machine) -> Iterator[Finding]:
 
 
 def check_prompt(machine: Machine) -> Iterator[Finding]:
-    """A prompt for a PIN can appear here."""
-    environment = machine.environment
-    display = environment.get("WAYLAND_DISPLAY") or environment.get("DISPLAY")
-    terminal = _terminal(machine)
-    askpass = environment.get("SSH_ASKPASS") or _DEFAULT_ASKPASS
-    runs = os.access(askpass, os.X_OK)
-    require = environment.get("SSH_ASKPASS_REQUIRE", "")
-    if environment.get("SSH_ASKPASS") and not runs:
+    """A prompt for a PIN can appear to the person who works here."""
+    ways = [way for way in (_on_display(machine), _terminal(machine), _password_agents(machine)) if way]
+    named = machine.environment.get("SSH_ASKPASS")
+    display = _display(machine)
+    if named and not os.access(named, os.X_OK):
         yield fail(
-            "prompt", f"SSH_ASKPASS names {askpass}, which cannot be run", "sudo apt-get install ssh-askpass"
+            "prompt", f"SSH_ASKPASS names {named}, which cannot be run", "unset SSH_ASKPASS, or install it"
         )
-    elif require == "force" and runs:
-        yield ok("prompt", f"{askpass}, as SSH_ASKPASS_REQUIRE is force")
-    elif display and require != "never" and runs:
-        yield ok("prompt", f"{askpass} on display {display}")
-    elif display and (program := _first(machine, _GRAPHICAL)):
-        yield ok("prompt", f"{program} on display {display}")
-    elif terminal and (program := _first(machine, _ON_TERMINAL)):
-        yield ok("prompt", f"{program} on {terminal}")
-    elif terminal:
+    elif not ways:
+        where = "no DISPLAY, no WAYLAND_DISPLAY" if not display else f"nothing that asks on display {display}"
+        yield fail(
+            "prompt",
+            f"no way to ask for a PIN here: {where}, no terminal",
+            "sudo apt-get install pinentry-gnome3"
+            if display
+            else "give the PIN beforehand, from a terminal: ssh-add -s MODULE",
+        )
+    elif display and not _on_display(machine):
         yield warn(
             "prompt",
-            f"only the terminal {terminal}: programs without one cannot be asked for a PIN",
-            "sudo apt-get install " + ("pinentry-gnome3" if display else "pinentry-curses"),
-        )
-    elif display:
-        yield fail(
-            "prompt", f"nothing asks for a PIN on display {display}", "sudo apt-get install pinentry-gnome3"
+            f"by {ways[0]} only: programs without a terminal cannot ask on display {display}",
+            "sudo apt-get install pinentry-gnome3",
         )
     else:
-        yield fail(
-            "prompt",
-            "no way to ask for a PIN here: no DISPLAY, no WAYLAND_DISPLAY, no terminal",
-            "give the PIN beforehand, from a terminal: ssh-add -s MODULE",
-        )
+        yield ok("prompt", f"by {ways[0]}")
 
 
-def _first(machine: Machine, names: tuple[str, ...]) -> str | None:
-    return next((path for path in map(machine.find_program, names) if path), None)
+def _display(machine: Machine) -> str:
+    return machine.environment.get("WAYLAND_DISPLAY") or machine.environment.get("DISPLAY") or ""
+
+
+def _on_display(machine: Machine) -> str:
+    """The program that shows a dialog; empty without one. SSH_ASKPASS_REQUIRE means what it means to ssh."""
+    require = machine.environment.get("SSH_ASKPASS_REQUIRE", "")
+    display = _display(machine)
+    if require == "never" or not (display or require == "force"):
+        return ""
+    askpass = machine.environment.get("SSH_ASKPASS") or _DEFAULT_ASKPASS
+    dialogs = filter(None, map(machine.find_program, _DIALOGS))
+    found = [program for program in dialogs if os.path.basename(os.path.realpath(program)) not in _TEXTUAL]
+    # Only askpass is known to do without a display that it is told of.
+    programs = [*(found if display and require not in ("force", "prefer") else []), askpass, *found]
+    program = next((program for program in programs if os.access(program, os.X_OK)), "")
+    where = f" on display {display}" if display else ""
+    return program and f"{program}{where}"
 
 
 def _terminal(machine: Machine) -> str:
-    """The controlling terminal's name, which ssh would be asked on; empty without one."""
+    """The controlling terminal, which a program started here would have too; empty without one."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:
         return ""
-    named = machine.environment.get("GPG_TTY") or machine.environment.get("SSH_TTY")
-    return named or "/dev/tty"
+    return "this terminal"
+
+
+def _password_agents(machine: Machine) -> str:
+    run = machine.environment.get("XDG_RUNTIME_DIR") or f"/run/user/{machine.user}"
+    return "systemd's password agents" if Path(run, "systemd", "ask-password").is_dir() else ""

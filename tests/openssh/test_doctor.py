@@ -12,6 +12,7 @@ from rigs.agent import OPENSSH, Agent, StartAgent
 from rigs.doctor import REPLUG, Diagnosis
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
+from rigs.sshd import Server
 from rigs.terminal import eventually
 
 # SSH_AUTH_SOCK.
@@ -100,6 +101,15 @@ def test_another_program_listens(home: Home) -> None:
         process.stdout.readline()
         found = Diagnosis(home, env={"SSH_AUTH_SOCK": str(path)})["agent"]
     assert (found.outcome, found.reason) == ("fail", f"what listens at {path} does not answer as an agent")
+
+
+def test_a_forwarded_agent_answers(home: Home, agent: Agent, server: Server) -> None:
+    key = home.folder / "key"
+    assert home.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).status == 0
+    server.authorize(key.with_suffix(".pub"))
+    done = server.login(agent, "-A", "-i", key, command=f"{REPLUG} doctor")
+    [line] = [line for line in done.out.splitlines() if " agent: " in line]
+    assert "where an agent forwarded from another machine, by sshd answers" in line
 
 
 # ssh's configuration.
@@ -219,11 +229,32 @@ def test_no_way_to_ask(home: Home) -> None:
 def test_ways_to_ask(home: Home) -> None:
     askpass = str(home.write("askpass", "#!/bin/sh\n", 0o700))
     found = Diagnosis(home, env={"DISPLAY": ":9", "SSH_ASKPASS": askpass})["prompt"]
-    assert (found.outcome, found.reason) == ("ok", f"{askpass} on display :9")
+    assert (found.outcome, found.reason) == ("ok", f"by {askpass} on display :9")
     found = Diagnosis(home, env={"SSH_ASKPASS": askpass, "SSH_ASKPASS_REQUIRE": "force"})["prompt"]
-    assert found.outcome == "ok"
+    assert (found.outcome, found.reason) == ("ok", f"by {askpass}")
     found = Diagnosis(home, env={"DISPLAY": ":9", "SSH_ASKPASS": "/nowhere"})["prompt"]
     assert (found.outcome, found.reason) == ("fail", "SSH_ASKPASS names /nowhere, which cannot be run")
+
+
+def test_a_pinentry_with_windows_is_a_way_to_ask_and_one_without_is_none(home: Home) -> None:
+    programs = home.folder / "programs"
+    programs.mkdir()
+    env = {"WAYLAND_DISPLAY": "wayland-9", "PATH": f"{programs}:{Path(REPLUG).parent}"}
+    home.write("programs/pinentry-curses", "#!/bin/sh\n", 0o700)
+    (programs / "pinentry").symlink_to("pinentry-curses")
+    found = Diagnosis(home, env=env)["prompt"]
+    assert found.outcome == "fail"
+    assert "nothing that asks on display wayland-9" in found.reason
+    home.write("programs/pinentry-qt", "#!/bin/sh\n", 0o700)
+    found = Diagnosis(home, env=env)["prompt"]
+    assert (found.outcome, found.reason) == ("ok", f"by {programs}/pinentry-qt on display wayland-9")
+    assert Diagnosis(home, env=env | {"SSH_ASKPASS_REQUIRE": "never"})["prompt"].outcome == "fail"
+
+
+def test_password_agents_are_a_way_to_ask(home: Home) -> None:
+    (home.folder / "run" / "systemd" / "ask-password").mkdir(parents=True)
+    found = Diagnosis(home)["prompt"]
+    assert (found.outcome, found.reason) == ("ok", "by systemd's password agents")
 
 
 def test_a_terminal_is_a_way_to_ask(home: Home) -> None:
@@ -231,8 +262,7 @@ def test_a_terminal_is_a_way_to_ask(home: Home) -> None:
         "script", "-qec", f"{REPLUG} doctor", "/dev/null", env={"NO_COLOR": "1", "TERM": "xterm"}
     )
     [line] = [line for line in shown.out.splitlines() if line[5:].startswith("prompt")]
-    assert "/dev/tty" in line
-    assert line.split()[0] in ("ok", "warn")
+    assert line.split() == ["ok", "prompt", "by", "this", "terminal"]
     assert "\x1b" not in shown.out
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,3 +109,10 @@ def test_what_another_user_listens_with_is_not_believed(
     monkeypatch.setattr(Peer, "of", lambda _socket: Peer(1, 1 + max(os.geteuid(), 1)))
     with listening(Path(control_path(path))):
         assert "another user's" in ask_in_vain(capsys)
+
+
+def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:
+    code = "import sys; from replug.agent.replug_cli import make_parser; make_parser(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"asyncio", "cryptography", "paramiko", "pyudev", "platformdirs", "tomllib", "importlib.metadata"}
+    assert heavy & set(loaded.split()) == set()
