@@ -34,15 +34,18 @@ def run(chosen: argparse.Namespace) -> int:
     """Make all checks and print their findings; 1 if one of them failed."""
     from replug.agent.doctor_machine import Machine
 
-    findings = list(examine(Machine(os.environ, Path.home(), tuple(chosen.module))))
+    findings = []
+    style = Style.of_output()
+    for found in examine(Machine(os.environ, Path.home(), tuple(chosen.module))):
+        findings.append(found)
+        if not chosen.json:  # at once: a check of something that hangs takes its time
+            print("\n".join(describe(found, style)), flush=True)
     if chosen.json:
         print(
             json.dumps(
                 {"version": DOCTOR_VERSION, "findings": [_as_json(found) for found in findings]}, indent=2
             )
         )
-    else:
-        print("\n".join(describe(findings, Style.of_output())))
     return int(any(found.outcome is Outcome.FAIL for found in findings))
 
 
@@ -76,21 +79,20 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
     )
 
 
-def describe(findings: Iterable[Finding], style: Style) -> Iterator[str]:
-    """One line for each finding, folded where it must fit a terminal, its fix below or behind it."""
-    for found in findings:
-        outcome = f"{found.outcome:<5}"
-        reason, fix = printable(found.reason), printable(found.fix)
-        if style.width is None:
-            yield f"{outcome}{found.check}: {reason}" + (f"; fix: {fix}" if fix else "")
-            continue
-        lines = style.wrap(reason, first=f"{outcome}{found.check:<11}", rest=" " * 16)
-        yield style.paint(lines[0][:5], _COLOURS[found.outcome], "bold") + lines[0][5:]
-        yield from lines[1:]
-        if fix:
-            # Not folded: it is there to be copied.
-            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-            yield " " * 16 + style.paint(f"{arrow} {fix}", "bold")
+def describe(found: Finding, style: Style) -> Iterator[str]:
+    """One line, folded where it must fit a terminal, and the fix below or behind it."""
+    outcome = f"{found.outcome:<5}"
+    reason, fix = printable(found.reason), printable(found.fix)
+    if style.width is None:
+        yield f"{outcome}{found.check}: {reason}" + (f"; fix: {fix}" if fix else "")
+        return
+    lines = style.wrap(reason, first=f"{outcome}{found.check:<11}", rest=" " * 16)
+    yield style.paint(lines[0][:5], _COLOURS[found.outcome], "bold") + lines[0][5:]
+    yield from lines[1:]
+    if fix:
+        # Not folded: it is there to be copied.
+        arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
+        yield " " * 16 + style.paint(f"{arrow} {fix}", "bold")
 
 
 def _as_json(found: Finding) -> dict[str, str]:

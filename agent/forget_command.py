@@ -16,5 +16,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Have the agent forget, and say how much."""
-    print(f"{ask('forget')['forgotten']} PINs forgotten.")
+    count = ask("forget")["forgotten"]
+    print(f"{count} {'PIN' if count == 1 else 'PINs'} forgotten.")
     return 0

@@ -17,6 +17,7 @@ from replug.agent import (
 from replug.agent.command import Command
 from replug.agent.control_client import AskError
 
+_INTERRUPTED = 130  # as shells count a SIGINT
 COMMANDS: tuple[Command, ...] = (
     status_command,
     forget_command,
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     except AskError as error:
         print(f"replug: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return status
 
 

@@ -40,6 +40,7 @@ T = TypeVar("T")
 
 _PROMPTS_PER_SIGNATURE = 2
 _GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until now
+_TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 _TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 
 
@@ -264,7 +265,7 @@ class ServedToken:
             worker.kill()
             self._rules.refused(refused, chosen)
             raise
-        self._rules.accepted(chosen)
+        self._accepted(chosen)
         self._saw_private_keys(read_keys(records))
 
     async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: Worker) -> bytes:
@@ -316,9 +317,14 @@ class ServedToken:
                     worker.kill()
                     self._rules.refused(refused, pin)
                 raise
-            self._rules.accepted(pin)
+            self._accepted(pin)
             return signature
         raise TokenError(f"{self.identity} has no mechanism for {algorithm} signatures with this key")
+
+    def _accepted(self, pin: Pin | None) -> None:
+        self._rules.accepted(pin)
+        if pin is not None:
+            self.flags &= ~_TRIES_LOST  # a right PIN gives them back
 
     def _require(self, blob: bytes) -> TokenKey:
         key = self.keys.get(blob)

@@ -107,6 +107,24 @@ def test_tries_lost_are_told(rig: ControlRig) -> None:
     run(main())
 
 
+def test_a_right_pin_gives_the_tries_back(rig: ControlRig) -> None:
+    async def main() -> None:
+        token = StandInToken(LOGIN_KEY)
+        rig.agent.slots.tokens = [token]
+        await rig.control.start()
+        token.flags |= TokenFlag.USER_PIN_COUNT_LOW
+        await rig.agent.add(pin=b"")
+        _, out, _ = await rig.replug("status")
+        assert "  a wrong PIN was entered since the last right one" in out.splitlines()
+        await rig.agent.add()
+        _, out, _ = await rig.replug("status")
+        assert "PIN remembered" in out
+        assert "wrong PIN" not in out
+        rig.control.close()
+
+    run(main())
+
+
 def test_how_long_a_pin_is_remembered() -> None:
     assert shown({"pin_remembered": True, "expires_in": 59}) == [
         '* Token "work" (serial 1) is ready',
