@@ -37,6 +37,12 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
         yield fail("agent", found.problem, _point_at(machine))
     elif found.status is not None:
         yield ok("agent", f"replug-agent (pid {found.status['pid']}) answers at {found.path}")
+    elif found.program == "replug-agent":
+        yield fail(
+            "agent",
+            f"replug-agent answers at {found.path}, but its control socket beside that does not",
+            "end that agent and start it again; replug logs says why",
+        )
     else:
         other = next((name for end, name in _PLACES.items() if found.path.endswith(end)), None)
         other = _NAMES.get(found.program) or other or found.program or "another program"

@@ -43,6 +43,11 @@ class PcscReport:
     hung: bool = False
     """Whether there was no answer in time."""
 
+    @property
+    def answers(self) -> bool:
+        """Whether what it says of readers is so."""
+        return self.library and not self.code and not self.hung
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -71,9 +76,7 @@ class Machine:
                 timeout=_PATIENCE,
             )
             answer = json.loads(done.stdout)
-        except subprocess.TimeoutExpired:
-            return PcscReport(hung=True)
-        except ValueError:  # the library took the process with it
+        except (subprocess.TimeoutExpired, ValueError):  # ValueError: the library took the process with it
             return PcscReport(hung=True)
         if not answer["library"]:
             return PcscReport(library=False)

@@ -32,17 +32,11 @@ def check_pcscd(machine: Machine) -> Iterator[Finding]:
         if not installed:
             yield fail("pcscd", "pcscd is not installed: smart cards need it", "sudo apt-get install pcscd")
         elif not path.exists():
-            yield fail(
-                "pcscd",
-                f"pcscd is not running: its socket {path} is missing",
-                _start(machine),
-            )
+            yield fail("pcscd", f"pcscd is not running: its socket {path} is missing", _start(machine))
         else:
             yield fail("pcscd", f"pcscd is not running: nobody listens at {path}", _restart(machine))
     elif reached == "denied":
-        yield fail(
-            "pcscd", f"this user may not open pcscd's socket {path}", "make it readable: ls -l " + str(path)
-        )
+        yield fail("pcscd", f"this user may not open pcscd's socket {path}", _restart(machine))
     else:
         yield _answer(machine)
 
@@ -75,7 +69,7 @@ def check_readers(machine: Machine) -> Iterator[Finding]:
         names = ", ".join(attached)
         if not (machine.drivers / "ifd-ccid.bundle").exists():
             yield fail("reader", f"{names}: no driver is installed for it", "sudo apt-get install libccid")
-        elif machine.pcsc.code == 0 and not _internal_users(machine):
+        elif machine.pcsc.answers and not _internal_users(machine):
             yield fail(
                 "reader", f"{names}: attached, but pcscd shows {len(readers)} readers", _restart(machine)
             )

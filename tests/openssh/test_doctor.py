@@ -24,6 +24,14 @@ def test_the_agent_answers(home: Home, agent: Agent) -> None:
     assert (found["agent"].outcome, found["keys"].outcome) == ("ok", "warn")
 
 
+def test_the_agent_cannot_be_asked(home: Home, agent: Agent) -> None:
+    assert agent.alive()
+    Path(f"{agent.socket}.control").unlink()
+    found = Diagnosis(home, env=agent.env)["agent"]
+    assert found.outcome == "fail"
+    assert found.reason.startswith(f"replug-agent answers at {agent.socket}, but its control socket ")
+
+
 def test_no_socket_is_named(home: Home) -> None:
     found = Diagnosis(home)["agent"]
     assert (found.outcome, found.reason) == ("fail", "SSH_AUTH_SOCK is not set")

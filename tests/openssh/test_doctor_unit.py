@@ -16,12 +16,14 @@ RUNNING = "[Service]\nExecStart=sleep 60\n"
 MANAGER = """
 mount -t tmpfs tmpfs /run
 mkdir -p /run/systemd/system /run/systemd/mount-rootfs /run/systemd/unit-root
+mkdir -m 0700 /run/own
+export XDG_RUNTIME_DIR=/run/own
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-/usr/lib/systemd/systemd --user >manager.log 2>&1 &
+/usr/lib/systemd/systemd --user >/run/manager.log 2>&1 &
 tries=0
-until systemctl --user is-system-running >state 2>/dev/null || grep -q degraded state; do
+until systemctl --user is-system-running >/run/state 2>/dev/null || grep -q degraded /run/state; do
     tries=$((tries + 1))
-    [ $tries -lt 300 ] || { cat manager.log; exit 9; }
+    [ $tries -lt 300 ] || { cat /run/manager.log; exit 9; }
     sleep 0.1
 done
 """
@@ -33,9 +35,11 @@ def unit_line(home: Home, commands: str, **units: str) -> str:
     folder.mkdir(parents=True)
     for kind, text in units.items():
         (folder / f"replug-agent.{kind}").write_text(text)
+    # A manager cannot be root in a user namespace only: it is not let into its cgroup.
+    settings = [f"{name}={value}" for name, value in home.env.items()]
     done = home.run(
+        *([] if os.geteuid() == 0 else ["sudo", "-n", "env", *settings]),
         "unshare", "--mount", "--cgroup", "--pid", "--fork", "--mount-proc", "--kill-child",
-        *([] if os.geteuid() == 0 else ["--map-root-user"]),
         "sh", "-c", f"{MANAGER}\n{commands}\n{REPLUG} doctor",
     )  # fmt: skip
     lines = [line for line in done.out.splitlines() if line[5:].startswith("unit: ")]

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,18 @@ def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     heavy = {"asyncio", "cryptography", "paramiko", "pyudev", "platformdirs", "tomllib", "importlib.metadata"}
     assert heavy & set(loaded.split()) == set()
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("-V", "--version"):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([flag])
+        assert capsys.readouterr().out == f"replug {version('replug')}\n"
+
+
+def test_an_interrupt_ends_it_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("replug.agent.status_command.run", interrupt)
+    assert main(["status"]) == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -109,6 +110,23 @@ def test_answers_of_pcscd(machine: Machine, report: PcscReport, words: str, fix:
     assert found.outcome is Outcome.FAIL
     assert words in found.reason
     assert fix in found.fix
+
+
+def test_the_socket_of_pcscd_may_not_be_opened(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root, as whom tests may run, is never refused."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    [found] = doctor_pcsc.check_pcscd(machine)
+    assert found.outcome is Outcome.FAIL
+    assert found.reason.startswith("this user may not open pcscd's socket ")
+
+
+def test_a_reader_is_not_missed_while_pcscd_says_nothing(machine: Machine) -> None:
+    attach_usb(machine, "1-1", "0b")
+    assert list(doctor_pcsc.check_readers(told(machine, pcsc=PcscReport(hung=True)))) == []
 
 
 @pytest.mark.parametrize(
