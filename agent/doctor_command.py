@@ -60,7 +60,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
 
 
 def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
-    from replug.agent import doctor_agent, doctor_module, doctor_pcsc, doctor_token
+    from replug.agent import doctor_agent, doctor_module, doctor_pcsc, doctor_prompt, doctor_token
 
     return (
         doctor_agent.check_unit,
@@ -75,7 +75,7 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
         doctor_pcsc.check_scdaemon,
         doctor_pcsc.check_udev,
         doctor_token.check_tokens,
-        doctor_token.check_prompt,
+        doctor_prompt.check_prompt,
     )
 
 

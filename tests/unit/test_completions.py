@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,3 +105,12 @@ def test_the_agents_options_are_all_there() -> None:
     flags = set(arguments._FLAGS.replace(":", ""))
     text = (COMPLETIONS / "fish" / "replug-agent.fish").read_text()
     assert set(re.findall(r" -s (\w)", text)) == flags
+
+
+def test_they_are_installed() -> None:
+    root = COMPLETIONS.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    installed = {name for names in project["tool"]["setuptools"]["data-files"].values() for name in names}
+    completions = {str(path.relative_to(root)) for path in COMPLETIONS.glob("*/*")}
+    pages = {str(path.relative_to(root)) for path in COMPLETIONS.parent.glob("*.[1-9]")}
+    assert installed == completions | pages
