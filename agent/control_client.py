@@ -9,6 +9,8 @@ from typing import Any
 
 from replug.agent.peer import Peer
 
+LIST_REQUEST = b"\x00\x00\x00\x01\x0b"
+"""SSH_AGENTC_REQUEST_IDENTITIES, which every agent answers."""
 _PATIENCE = 10.0  # seconds
 _SUFFIX = ".control"
 
@@ -31,7 +33,33 @@ def ask(command: str) -> dict[str, Any]:
 
 
 def ask_at(agent_socket: str, command: str) -> dict[str, Any]:
-    """The answer to `command` of the agent that listens at `agent_socket`; AskError."""
+    """The answer to `command` of the agent that listens at `agent_socket`; AskError.
+
+    An agent that systemd starts at the first connection has no control socket before that one.
+    """
+    try:
+        return _ask(agent_socket, command)
+    except AskError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            raise
+        if not _is_woken(agent_socket):
+            raise
+    return _ask(agent_socket, command)
+
+
+def _is_woken(agent_socket: str) -> bool:
+    """Whether something at the agent's own socket answers, having been started if need be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_PATIENCE)
+        try:
+            client.connect(agent_socket)
+            client.sendall(LIST_REQUEST)
+            return bool(client.recv(1))
+        except OSError:
+            return False
+
+
+def _ask(agent_socket: str, command: str) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.settimeout(_PATIENCE)
         try:

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from replug.agent.control_client import AskError, ask_at
+from replug.agent.control_client import LIST_REQUEST, AskError, ask_at
 from replug.agent.peer import Peer
 
 _PATIENCE = 15.0  # seconds; the first connection may have to start the agent
 _LONGEST_REPLY = 256 * 1024  # bytes, as OpenSSH's clients have it
-_LIST = b"\x00\x00\x00\x01\x0b"  # SSH_AGENTC_REQUEST_IDENTITIES
 _IDENTITIES_ANSWER = 12
 
 
@@ -48,7 +47,7 @@ def examine(path: str, proc: Path = Path("/proc")) -> SocketReport:
             return SocketReport(path, f"{path}: {error.strerror or error}")
         program = _name(proc, Peer.of(client).pid)
         try:
-            client.sendall(_LIST)
+            client.sendall(LIST_REQUEST)
             identities = _count(client)
         except (OSError, ValueError):
             return SocketReport(path, f"what listens at {path} does not answer as an agent", program)
