@@ -1,0 +1,92 @@
+"""Reading a file that decides about security: only if nobody else can have written it.
+
+The rule is that of sshd for authorized_keys (misc.c safe_path): the file and the folders it is in, up to
+the home, belong to us or to root, and nobody else may write to them. A folder with the sticky bit, such as
+/tmp, lets nobody replace what is not theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_EVERYBODY_ELSE_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class UntrustedFileError(Exception):
+    """The file is not read because of its kind, owner, mode or size; the text says so without its path."""
+
+
+def read_trusted(
+    path: Path, *, largest: int, forbidden_mode: int = _EVERYBODY_ELSE_MAY_WRITE, symlink: bool = True
+) -> bytearray:
+    """The contents of the regular file `path`, at most `largest` bytes, in a buffer the caller may wipe.
+
+    `forbidden_mode` has the permission bits that the file must not have; without `symlink`, the path must not
+    end in a symbolic link. What is checked is the file that was opened. Raises UntrustedFileError, OSError.
+    """
+    # Without O_NONBLOCK, opening a FIFO waits for its writer.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    if not symlink and path.is_symlink():
+        raise UntrustedFileError("is a symbolic link; name the file itself")
+    opened = os.open(path, flags if symlink else flags | os.O_NOFOLLOW)
+    try:
+        _check_file(path, os.fstat(opened), forbidden_mode)
+        _check_folders(path.resolve(strict=True))
+        return _read(opened, path, largest)
+    finally:
+        os.close(opened)
+
+
+def _check_file(path: Path, status: os.stat_result, forbidden_mode: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UntrustedFileError("is not a regular file")
+    if status.st_uid not in _trusted_owners():
+        raise UntrustedFileError(f"belongs to user {status.st_uid}, not to you or root")
+    if status.st_mode & forbidden_mode:
+        reading = forbidden_mode & (stat.S_IRGRP | stat.S_IROTH)
+        what, cure = ("read or changed", "go-rwx") if reading else ("changed", "go-w")
+        mode = f"{stat.S_IMODE(status.st_mode):04o}"
+        raise UntrustedFileError(f"can be {what} by other users (mode {mode}); chmod {cure} {path}")
+
+
+def _check_folders(path: Path) -> None:
+    home = Path(os.path.realpath(Path.home()))
+    for folder in path.parents:
+        status = folder.stat()
+        sticky = status.st_mode & stat.S_ISVTX
+        if status.st_uid not in _trusted_owners():
+            raise UntrustedFileError(
+                f"its folder {folder} belongs to user {status.st_uid}, not to you or root"
+            )
+        if status.st_mode & _EVERYBODY_ELSE_MAY_WRITE and not sticky:
+            raise UntrustedFileError(
+                f"its folder {folder} can be changed by other users; chmod go-w {folder}"
+            )
+        if folder == home:
+            return
+
+
+def _trusted_owners() -> set[int]:
+    """We and root. In a user namespace that has no root, as systemd's PrivateUsers= makes, root's files show
+    as the overflow user's, and cannot be told from those of others."""
+    owners = {os.geteuid(), 0}
+    mapped = Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()
+    if not any(line.split()[0] == "0" for line in mapped):
+        owners.add(int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="utf-8")))
+    return owners
+
+
+def _read(opened: int, path: Path, largest: int) -> bytearray:
+    buffer, used = bytearray(largest + 1), 0
+    while used < len(buffer):
+        count = os.readv(opened, [memoryview(buffer)[used:]])
+        if count == 0:
+            break
+        used += count
+    if used > largest:
+        buffer[:] = bytes(len(buffer))
+        raise UntrustedFileError(f"is longer than {largest} bytes")
+    del buffer[used:]
+    return buffer
