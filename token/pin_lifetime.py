@@ -1,0 +1,56 @@
+"""How long a remembered PIN is kept: by the clock, and up to an event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+
+
+class ForgetOn(StrEnum):
+    """What may happen that makes the agent forget a PIN."""
+
+    REMOVAL = "removal"  # the token is pulled out
+    SCREEN_LOCK = "screen-lock"
+    SUSPEND = "suspend"
+
+
+class PinLifetime:
+    """When a remembered PIN expires: `time_to_live` after it was entered, `idle_time` after its last use.
+
+    Both are in seconds, None is never. `clock` is CLOCK_BOOTTIME in seconds: another would stand still while
+    the machine sleeps, and the PIN of a laptop closed in the evening would still be good in the morning.
+    """
+
+    def __init__(
+        self, time_to_live: float | None, idle_time: float | None, clock: Callable[[], float]
+    ) -> None:
+        """The PIN has been entered just now."""
+        self._time_to_live = time_to_live
+        self._idle_time = idle_time
+        self._clock = clock
+        self._entered = self._used = clock()
+
+    def entered(self) -> None:
+        """A person has typed the PIN again: both times begin anew."""
+        self._entered = self._used = self._clock()
+
+    def used(self) -> None:
+        """A key of the token was used: the idle time begins anew, unless the PIN has expired."""
+        if not self.expired:
+            self._used = self._clock()
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it expires if it is not used before, on the clock; None is never."""
+        ends = [
+            since + seconds
+            for since, seconds in ((self._entered, self._time_to_live), (self._used, self._idle_time))
+            if seconds is not None
+        ]
+        return min(ends, default=None)
+
+    @property
+    def expired(self) -> bool:
+        """Whether it must be forgotten now."""
+        end = self.expires_at
+        return end is not None and self._clock() >= end
