@@ -1,6 +1,6 @@
 """In which line of a TOML document each key stands: tomllib does not say.
 
-The document must be valid, so tomllib reads it first; then this scanner has only to skip what it is not after.
+The document must be valid, so tomllib reads it first; then the scanner has only to skip what it is not after.
 """
 
 from __future__ import annotations
