@@ -32,3 +32,12 @@ def parse_duration(text: str) -> int:
     if total > _LONGEST:
         raise ValueError(f"longer than {_LONGEST} seconds: {text!r}")
     return int(total)
+
+
+def format_duration(seconds: int) -> str:
+    """`seconds` as `parse_duration` reads them, in the largest units that they fill: `1h30m`, `0s`."""
+    text = ""
+    for unit in ("w", "d", "h", "m"):
+        count, seconds = divmod(seconds, _UNITS[unit])
+        text += f"{count}{unit}" if count else ""
+    return text if text and not seconds else f"{text}{seconds}s"

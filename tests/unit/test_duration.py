@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replug.agent.duration import parse_duration
+from replug.agent.duration import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,24 @@ def test_a_duration_is_the_sum_of_its_terms(
 ) -> None:
     expected = (((weeks * 7 + days) * 24 + hours) * 60 + minutes) * 60 + seconds
     assert parse_duration(f"{weeks}w{days}D{hours}h{minutes}M{seconds}") == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (1, "1s"),
+        (60, "1m"),
+        (90, "1m30s"),
+        (5400, "1h30m"),
+        (604800, "1w"),
+        (694861, "1w1d1h1m1s"),
+    ],
+)
+def test_durations_are_written_in_the_largest_units(seconds: int, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_what_is_written_is_read(seconds: int) -> None:
+    assert parse_duration(format_duration(seconds)) == seconds
