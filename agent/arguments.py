@@ -112,6 +112,7 @@ def _options(given: Sequence[tuple[str, str]]) -> Options:
         websafe_allow=_websafe_allow(extensions),
         fingerprint_hash=_fingerprint_hash(given),
         debug=any(flag == "-d" for flag, _ in given),
+        given=frozenset(flag for flag, _ in given),
     )
 
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from replug.agent import daemon, listener, shell
 from replug.agent.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
-from replug.agent.config import ConfigError, config_path, load_config
+from replug.agent.config import ConfigError
+from replug.agent.config_file import config_path, load_config
 from replug.agent.listener import Listener, ListenerError
 from replug.token import hardening
 
@@ -92,7 +93,7 @@ def _why_no_pid(text: str) -> str:
 
 def _start(arguments: Arguments) -> int:
     """Make the socket, part from the starter, and be the agent, or the command that has one."""
-    options = replace(arguments.options, config=load_config(config_path()))
+    options = arguments.options.with_config(load_config(config_path()))
     arguments = replace(arguments, options=options)
     # A signal must not end the process while there is a socket and nobody to remove it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, daemon.SIGNALS)

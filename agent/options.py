@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from replug.agent.config import Config
 
 FingerprintHash = Literal["sha256", "md5"]
 
-DEFAULT_PROVIDER_PATTERNS = "/usr/lib*/*,/usr/local/lib*/*"
+DEFAULT_PROVIDER_PATTERNS = Config.allowed_modules
 DEFAULT_WEBSAFE_ALLOW = "ssh:*"
 
 
@@ -38,3 +38,14 @@ class Options:
     """Whether systemd made the socket; then SIGTERM is an orderly stop with exit status 0, not 2."""
     config: Config = field(default_factory=Config)
     """What the configuration file says."""
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """The options that the command line gave, such as `-t`: the file does not change what they set."""
+
+    def with_config(self, config: Config) -> Options:
+        """These options with what `config` says wherever the command line is silent."""
+        return replace(
+            self,
+            config=config,
+            default_lifetime=self.default_lifetime if "-t" in self.given else config.default_lifetime,
+            provider_patterns=self.provider_patterns if "-P" in self.given else config.allowed_modules,
+        )

@@ -69,7 +69,7 @@ class StandIn:
 
             report = describe(listener, options, parent, foreground) | {"modules": modules}
             with open(os.environ["REPORT"], "w") as file:
-                json.dump(report, file)
+                json.dump(report, file, default=sorted)  # sets
             scope = {"status": 0}
             exec(os.environ.get("STAND_IN", ""), scope)
             return scope["status"]

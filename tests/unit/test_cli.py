@@ -166,7 +166,10 @@ def test_a_command_has_an_agent_that_knows_it(
 def test_the_options_reach_the_event_loop(home: Home, run: Run, report: Callable[[], dict[str, Any]]) -> None:
     write_config(home, 'touch_timeout = "1m"\nwait_for_token = "20s"\n')
     assert run("-D", "-t", "2m", "-P/opt/*", "-E", "md5", "-O", "allow-remote-pkcs11").returncode == 0
-    assert report()["options"] == {
+    options = report()["options"]
+    config = options.pop("config")
+    assert (config["touch_timeout"], config["wait_for_token"], config["workers"]) == (60, 20, 1)
+    assert options == {
         "default_lifetime": 120,
         "provider_patterns": "/opt/*",
         "allow_remote_pkcs11": True,
@@ -175,19 +178,24 @@ def test_the_options_reach_the_event_loop(home: Home, run: Run, report: Callable
         "fingerprint_hash": "md5",
         "debug": False,
         "socket_activated": False,
-        "config": {
-            "deadlines": {"operation": 20.0, "touch": 60, "keypad": 90.0},
-            "prompt_timeout": 120.0,
-            "wait_for_token": 20,
-        },
+        "given": ["-D", "-E", "-O", "-P", "-t"],
     }
+
+
+def test_the_configuration_speaks_where_the_command_line_is_silent(
+    home: Home, run: Run, report: Callable[[], dict[str, Any]]
+) -> None:
+    write_config(home, 'default_lifetime = "1h"\nallowed_modules = "/opt/*"\n')
+    assert run("-D").returncode == 0
+    options = report()["options"]
+    assert (options["default_lifetime"], options["provider_patterns"]) == (3600, "/opt/*")
 
 
 def test_a_broken_configuration_is_said_before_there_is_an_agent(home: Home, run: Run) -> None:
     file = write_config(home, "touch = 3\n")
     done = run("-s")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"replug-agent: {file}: unknown key 'touch'; known are ")
+    assert done.stderr.startswith(f"replug-agent: {file}:1: unknown key 'touch'")
     assert not list(home.folder.glob(".ssh/agent/*"))
 
 
