@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replug.agent import (
+    config_command,
     doctor_command,
     explain_command,
     forget_command,
@@ -24,6 +25,7 @@ COMMANDS: tuple[Command, ...] = (
     doctor_command,
     explain_command,
     logs_command,
+    config_command,
 )
 
 
