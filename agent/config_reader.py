@@ -34,11 +34,11 @@ def read_config(text: str) -> Reading:
     """Read all of `text`; never raises for what is in it."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        reader = _Reader(key_lines(text))
+    except ValueError as error:  # also for a number of too many digits
         return Reading(Config(), [_syntax_problem(text, str(error))], {})
     except RecursionError:
         return Reading(Config(), [Problem(None, "lists and tables are nested too deeply")], {})
-    reader = _Reader(key_lines(text))
     config = reader.config(values)
     return Reading(config, sorted(reader.problems, key=lambda problem: problem.line or 0), reader.lines)
 

@@ -24,7 +24,8 @@ def read_trusted(
     """The contents of the regular file `path`, at most `largest` bytes, in a buffer the caller may wipe.
 
     `forbidden_mode` has the permission bits that the file must not have; without `symlink`, the path must not
-    end in a symbolic link. What is checked is the file that was opened. Raises UntrustedFileError, OSError.
+    end in a symbolic link. What is checked is the file that was opened; a link's folders count
+    as well. Raises UntrustedFileError, OSError.
     """
     # Without O_NONBLOCK, opening a FIFO waits for its writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -33,7 +34,8 @@ def read_trusted(
     opened = os.open(path, flags if symlink else flags | os.O_NOFOLLOW)
     try:
         _check_file(path, os.fstat(opened), forbidden_mode)
-        _check_folders(path.resolve(strict=True))
+        for folder in dict.fromkeys((path.parent, path.resolve(strict=True).parent)):
+            _check_folders(folder.resolve(strict=True))
         return _read(opened, path, largest)
     finally:
         os.close(opened)
@@ -51,9 +53,9 @@ def _check_file(path: Path, status: os.stat_result, forbidden_mode: int) -> None
         raise UntrustedFileError(f"can be {what} by other users (mode {mode}); chmod {cure} {path}")
 
 
-def _check_folders(path: Path) -> None:
-    home = Path(os.path.realpath(Path.home()))
-    for folder in path.parents:
+def _check_folders(innermost: Path) -> None:
+    home = Path(os.path.realpath(os.path.expanduser("~")))
+    for folder in (innermost, *innermost.parents):
         status = folder.stat()
         sticky = status.st_mode & stat.S_ISVTX
         if status.st_uid not in _trusted_owners():

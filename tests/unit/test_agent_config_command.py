@@ -110,7 +110,7 @@ def test_modules_that_are_not_there_or_not_allowed(shell: Shell, tmp_path: Path)
         f"{shell.file}:3: modules: {not_allowed}\n"
         f"{shell.file}:4: modules: {tmp_path}/missing.so is not there\n"
         f"{shell.file}:8: module: {tmp_path} is not a file\n"
-        f"{shell.file}:10: module: {not_allowed}\n",
+        f"{shell.file}:10: uri: {not_allowed}\n",
     )
     # Reading it does not look at them: they may be on a disk that comes later.
     assert shell.replug("config", "show")[0] == 0
@@ -120,6 +120,22 @@ def test_a_module_that_is_allowed(shell: Shell, tmp_path: Path) -> None:
     module = tmp_path / "module.so"
     module.touch()
     shell.write(f'modules = "{module}"\nallowed_modules = "{tmp_path}/*"\n')
+    assert shell.replug("config", "check")[0] == 0
+
+
+def test_programs_and_certificates_that_are_not_there(shell: Shell, tmp_path: Path) -> None:
+    shell.write(
+        f'certificates = ["{tmp_path}/*-cert.pub",\n"{tmp_path}/a-cert.pub"]\n'
+        'pinentry_program = "pinentry-none"\n'
+    )
+    status, out, err = shell.replug("config", "check")
+    assert (status, out) == (1, "")
+    assert err.splitlines() == [
+        f"{shell.file}:2: certificates: {tmp_path}/a-cert.pub is not there",
+        f"{shell.file}:3: pinentry_program: there is no program pinentry-none",
+    ]
+    (tmp_path / "a-cert.pub").touch()
+    shell.write(shell.file.read_text().replace("pinentry-none", "/bin/sh"))
     assert shell.replug("config", "check")[0] == 0
 
 

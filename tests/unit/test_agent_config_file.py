@@ -99,6 +99,16 @@ def test_a_link_is_followed_to_the_file_that_counts(tmp_path: Path, file: Path) 
     assert refusal(file) == f"{file}: No such file or directory"
 
 
+def test_the_folder_of_a_link_counts_too(tmp_path: Path) -> None:
+    (tmp_path / "replug").mkdir()
+    file = tmp_path / "replug/config.toml"
+    file.symlink_to(tmp_path / "mine.toml")
+    (tmp_path / "mine.toml").write_text("workers = 3")
+    assert load_config(file).workers == 3
+    file.parent.chmod(0o777)
+    assert f"its folder {file.parent} can be changed by other users" in refusal(file)
+
+
 def test_a_folder_that_may_not_be_entered(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(path: Path) -> os.stat_result:
         raise PermissionError(13, "Permission denied", str(path))

@@ -195,6 +195,16 @@ def test_a_list_without_a_bottom() -> None:
     assert found == "None: lists and tables are nested too deeply"
 
 
+def test_a_number_without_an_end() -> None:
+    (found,) = problems(f"workers = {'9' * 5000}")
+    assert "4300 digits" in found
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    read_config(text)
+
+
 def test_problems_leave_nothing_half_read() -> None:
     assert read_config("workers = 0").config == Config()
 
