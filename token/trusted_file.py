@@ -7,6 +7,7 @@ the home, belong to us or to root, and nobody else may write to them. A folder w
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -29,9 +30,12 @@ def read_trusted(
     """
     # Without O_NONBLOCK, opening a FIFO waits for its writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
-    if not symlink and path.is_symlink():
-        raise UntrustedFileError("is a symbolic link; name the file itself")
-    opened = os.open(path, flags if symlink else flags | os.O_NOFOLLOW)
+    try:
+        opened = os.open(path, flags if symlink else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP and not symlink:
+            raise UntrustedFileError("is a symbolic link; name the file itself") from error
+        raise
     try:
         _check_file(path, os.fstat(opened), forbidden_mode)
         for folder in dict.fromkeys((path.parent, path.resolve(strict=True).parent)):
