@@ -11,8 +11,8 @@ from pathlib import Path
 
 from replug.agent.config import AUTO, Problem, TokenEntry
 from replug.agent.config_reader import Reading
-from replug.agent.patterns import matches_list
 from replug.agent.toml_lines import KeyPath
+from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.pin_source import SourceKind, read_pin
 from replug.token.uri import is_uri, parse_uri

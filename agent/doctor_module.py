@@ -10,7 +10,7 @@ from pathlib import Path
 from replug.agent.doctor_finding import Finding, fail, ok, warn
 from replug.agent.doctor_machine import Machine
 from replug.agent.options import DEFAULT_PROVIDER_PATTERNS
-from replug.agent.patterns import matches_list
+from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.locate import locate_module
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
@@ -107,7 +107,8 @@ def _uses_opensc(machine: Machine) -> bool:
 def check_config(machine: Machine) -> Iterator[Finding]:
     """Our own configuration file makes sense."""
     # Here and not at the top: platformdirs and tomllib are of no use to any other command's start.
-    from replug.agent.config import ConfigError, config_path, load_config
+    from replug.agent.config import ConfigError
+    from replug.agent.config_file import config_path, load_config
 
     path = config_path()
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from replug.agent.patterns import matches
 from replug.protocol.keys import fingerprint
+from replug.protocol.patterns import matches
 from replug.token.keys import TokenKey
 from replug.token.uri import is_uri, parse_uri
 

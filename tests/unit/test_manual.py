@@ -13,7 +13,7 @@ import pytest
 from agent_bench import ControlRig
 from stand_ins import run
 
-from replug.agent import arguments, config
+from replug.agent import arguments
 from replug.agent.doctor_command import _checks
 from replug.agent.replug_cli import main, make_parser
 from replug.protocol.messages import RemoveIdentity
@@ -80,11 +80,6 @@ def test_every_option_of_the_agent_is_there() -> None:
     options = section(page("replug-agent"), "OPTIONS")
     for flag in arguments._FLAGS.replace(":", ""):
         assert re.search(rf"^ +-{flag}\b", options, re.MULTILINE), flag
-
-
-def test_every_key_of_the_configuration_is_there() -> None:
-    described = section(page("replug-agent"), "CONFIGURATION")
-    assert [key for key in config._KEYS if not re.search(rf"^ +{key}\b", described, re.MULTILINE)] == []
 
 
 def test_every_check_of_the_doctor_is_there() -> None:

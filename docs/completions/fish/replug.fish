@@ -1,12 +1,13 @@
 # fish completion for replug; made by docs/completions/generate.py
 complete -c replug -f
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a status -d 'tokens, keys, and the last refusals with their reasons'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a forget -d 'forget all remembered PINs; the keys stay'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a doctor -d 'find what is wrong, each with its fix'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a explain -d 'the last refusals in plain words: what, who, why, what now'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -a logs -d 'what the agent has logged'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -s h -l help -d 'show this help message and exit'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs' -s V -l version -d 'show the version and exit'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -a status -d 'tokens, keys, and the last refusals with their reasons'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -a forget -d 'forget all remembered PINs; the keys stay'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -a doctor -d 'find what is wrong, each with its fix'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -a explain -d 'the last refusals in plain words: what, who, why, what now'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -a logs -d 'what the agent has logged'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -a config -d 'check or show the configuration file'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -s h -l help -d 'show this help message and exit'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config' -s V -l version -d 'show the version and exit'
 complete -c replug -n '__fish_seen_subcommand_from status' -s h -l help -d 'show this help message and exit'
 complete -c replug -n '__fish_seen_subcommand_from status' -l json -d 'as JSON'
 complete -c replug -n '__fish_seen_subcommand_from forget' -s h -l help -d 'show this help message and exit'
@@ -19,3 +20,12 @@ complete -c replug -n '__fish_seen_subcommand_from logs' -s h -l help -d 'show t
 complete -c replug -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on as the agent writes'
 complete -c replug -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'the last N lines'
 complete -c replug -n '__fish_seen_subcommand_from logs' -l since -x -d 'from then on: yesterday, '\''2026-01-31 12:00'\'', or a time back as in --since=-1h'
+complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a check -d 'say all that is wrong with it; exit status 1 if anything is'
+complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a show -d 'every setting as it holds, as TOML'
+complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a example -d 'a file that explains every key, to begin with'
+complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -F
+complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -F
+complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from example' -s h -l help -d 'show this help message and exit'
