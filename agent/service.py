@@ -16,11 +16,12 @@ from replug.agent.connection import Answer
 from replug.agent.control import Control
 from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
-from replug.agent.notify import notify
+from replug.agent.notify import ServiceManager
 from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
 from replug.agent.server import Server
+from replug.agent.status_line import keep_status
 from replug.token.hotplug import UsbHotplug
 from replug.token.prompt_choice import ChoosingPrompter
 from replug.token.watch import Watcher
@@ -66,7 +67,11 @@ class _Service:
         hotplug = UsbHotplug(watcher.nudge)
         watching = [asyncio.create_task(task) for task in (watcher.run(), hotplug.run())]
         preparation = asyncio.create_task(asyncio.to_thread(_prepare))
-        notify("READY=1\nSTATUS=Serving keys on PKCS#11 tokens")
+        manager = ServiceManager()
+        manager.tell("READY=1")
+        watching.append(
+            asyncio.create_task(keep_status(manager, keyring.modules, lambda: keyring.lock.locked))
+        )
         log.info("started", extra={"address": listener.getsockname()})
         try:
             return await self._ended

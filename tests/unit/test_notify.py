@@ -1,4 +1,4 @@
-"""Readiness datagrams."""
+"""What the service manager is told."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from replug.agent.notify import notify
+from replug.agent.notify import ServiceManager
 
 
 def receiver(address: str) -> socket.socket:
@@ -23,7 +23,7 @@ def test_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "notify")
     with receiver(path) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", path)
-        notify("READY=1\nSTATUS=2 tokens ü")
+        ServiceManager().tell("READY=1\nSTATUS=2 tokens ü")
         assert manager.recv(4096) == "READY=1\nSTATUS=2 tokens ü".encode()
 
 
@@ -31,7 +31,7 @@ def test_an_abstract_address(monkeypatch: pytest.MonkeyPatch) -> None:
     name = f"replug-test-{os.getpid()}"
     with receiver("\0" + name) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", "@" + name)
-        notify("READY=1")
+        ServiceManager().tell("READY=1")
         assert manager.recv(4096) == b"READY=1"
 
 
@@ -39,13 +39,14 @@ def test_children_do_not_inherit_the_address(tmp_path: Path, monkeypatch: pytest
     path = str(tmp_path / "notify")
     with receiver(path) as manager:
         monkeypatch.setenv("NOTIFY_SOCKET", path)
-        notify("READY=1")
-        assert manager.recv(4096) == b"READY=1"
+        ours = ServiceManager()
         assert "NOTIFY_SOCKET" not in os.environ
-        notify("STOPPING=1")
-        manager.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            manager.recv(4096)
+        childs = ServiceManager()
+        assert (ours.listens, childs.listens) == (True, False)
+        childs.tell("STATUS=not ours")
+        ours.tell("READY=1")
+        ours.tell("STATUS=serving")
+        assert [manager.recv(4096), manager.recv(4096)] == [b"READY=1", b"STATUS=serving"]
 
 
 @pytest.mark.parametrize("address", [None, ""])
@@ -55,7 +56,7 @@ def test_without_a_manager_nothing_happens(
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     if address is not None:
         monkeypatch.setenv("NOTIFY_SOCKET", address)
-    notify("READY=1")
+    ServiceManager().tell("READY=1")
     assert caplog.records == []
 
 
@@ -64,6 +65,6 @@ def test_an_absent_manager_is_a_warning(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     with caplog.at_level(logging.WARNING):
-        notify("READY=1")
+        ServiceManager().tell("READY=1")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(tmp_path / "gone") in caplog.text
