@@ -13,6 +13,7 @@ from replug.agent import (
     explain_command,
     forget_command,
     logs_command,
+    setup_command,
     status_command,
 )
 from replug.agent.command import Command
@@ -26,6 +27,7 @@ COMMANDS: tuple[Command, ...] = (
     explain_command,
     logs_command,
     config_command,
+    setup_command,
 )
 
 

@@ -1,0 +1,107 @@
+"""What `replug setup` has done, kept so that all of it can be undone, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+_VERSION = 1
+
+
+class RecordError(Exception):
+    """The record cannot be read; the text names the file."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A unit of another agent, and how it was before."""
+
+    unit: str
+    masked: bool
+    """Masked; else disabled, as it is a file of the user's own."""
+    enabled: bool
+    active: bool
+
+
+@dataclass
+class Record:
+    """Everything there is to undo."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of what was written, by path."""
+    folders: list[str] = field(default_factory=list)
+    """Folders that were made, the outer before the inner."""
+    replaced: list[Replaced] = field(default_factory=list)
+    ssh_auth_sock: str = ""
+    """SSH_AUTH_SOCK in the user manager before."""
+
+    def wrote(self, path: Path) -> bool:
+        """Whether `path` is as we wrote it."""
+        return str(path) in self.files and file_digest(path) == self.files[str(path)]
+
+    def plan_write(self, path: Path, text: str) -> None:
+        """Note that `path` is going to be written, with the folders that it needs."""
+        self.files[str(path)] = digest(text.encode())
+        missing = [str(folder) for folder in path.parents if not folder.exists()]
+        self.folders += [folder for folder in reversed(missing) if folder not in self.folders]
+
+
+def record_path() -> Path:
+    """Where the record is."""
+    return platformdirs.user_state_path("replug") / "setup.json"
+
+
+def load_record(path: Path) -> Record | None:
+    """The record, or None if there is none; RecordError."""
+    try:
+        values = json.loads(path.read_bytes())
+        if values.pop("version") != _VERSION:
+            raise ValueError("another version of replug wrote it")
+        values["replaced"] = [Replaced(**one) for one in values["replaced"]]
+        return Record(**values)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordError(f"{path} cannot be used, so it is not known what setup did: {error}") from error
+
+
+def save_record(record: Record, path: Path) -> None:
+    """Write the record so that it is there whole or not at all. Raises OSError."""
+    write_file(path, json.dumps({"version": _VERSION} | asdict(record), indent=2) + "\n")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write `path` whole or not at all, making its folders. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.new")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def remove_folders(folders: Iterable[str]) -> None:
+    """Remove those that are empty, the inner before the outer."""
+    for folder in sorted(folders, key=len, reverse=True):
+        with suppress(OSError):
+            os.rmdir(folder)
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file that is not a link; "" if there is no such file. Raises OSError."""
+    if path.is_symlink() or not path.exists():
+        return ""
+    return digest(path.read_bytes())
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
