@@ -147,11 +147,13 @@ def _autostart(plan: _Plan) -> bool:
 def _confirm(*, yes: bool) -> None:
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise SetupError("another agent is in use; to replace it, run this with --yes")
-    sys.stdout.write("Replace the other agent? `replug setup --remove` brings it back. [y/N] ")
-    sys.stdout.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    try:
+        with open("/dev/tty", "r+b", buffering=0) as terminal:  # stdout may be a file, stdin a script
+            terminal.write(b"Replace the other agent? `replug setup --remove` brings it back. [y/N] ")
+            answer = terminal.readline()
+    except OSError:
+        raise SetupError("another agent is in use; to replace it, run this with --yes") from None
+    if answer.strip().lower() not in (b"y", b"yes"):
         raise SetupError("nothing was changed")
 
 

@@ -32,15 +32,27 @@ def setting(unit: str, name: str) -> str:
     return str(value)
 
 
-def test_systemd_finds_no_fault_in_the_units(home: Home, program: Path) -> None:
+@pytest.fixture
+def units(home: Home, program: Path) -> tuple[str, str]:
+    """The names of both units, in the home, with the program where it is."""
     for unit in UNITS.glob("replug-agent.*"):
         text = re.sub(r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE)
         home.write(unit.name, text)
-    done = home.run(
-        *("systemd-analyze", "verify", "--user", "--man=no", "--recursive-errors=no"),
-        *("replug-agent.service", "replug-agent.socket"),
-    )
+    return "replug-agent.service", "replug-agent.socket"
+
+
+def test_systemd_finds_no_fault_in_the_units(home: Home, units: tuple[str, str]) -> None:
+    done = home.run("systemd-analyze", "verify", "--user", "--recursive-errors=no", *units)
     assert done == Done(0, "", "")
+
+
+def test_the_service_is_sandboxed(home: Home, units: tuple[str, str]) -> None:
+    service = f"./{units[0]}"
+    analyze = ("systemd-analyze", "security", "--user", "--offline=true", "--no-pager")
+    # The threshold is ten times what is shown.
+    done = home.run(*analyze, "--threshold=30", service)
+    assert (done.status, done.err) == (0, ""), done.out
+    assert home.run(*analyze, "--threshold=20", service).status == 1
 
 
 @pytest.fixture

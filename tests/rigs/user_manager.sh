@@ -1,0 +1,54 @@
+#!/bin/sh
+# user_manager.sh NAME UID FOLDER HOME TREE...: a user's systemd, in namespaces of its own, until stdin ends.
+#
+# Run it as root. The user and the service manager exist in here only: with another /run, a cgroup below a new
+# one, and FOLDER as their HOME. TREEs are made reachable for the user (as_user.sh). Prints a line when it runs.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+
+as_login() {
+    # Nothing of the environment of the tests, but what is in FOLDER/environment: as PAM would have it.
+    exec env -i $(cat "$home/environment") HOME="$home" USER="$name" LOGNAME="$name" SHELL=/bin/sh \
+        XDG_RUNTIME_DIR="/run/user/$uid" "$@"
+}
+
+if [ "$1" = inside ]; then
+    name=$2 uid=$3 home=$4
+    as_login /lib/systemd/systemd --user --log-target=console --log-level=notice >&2 &
+    manager=$!
+    echo started
+    read -r _ || true
+    kill "$manager"
+    wait
+    exit
+fi
+
+if [ "$1" != outside ]; then
+    cgroup=$(findmnt --noheadings --first-only --types cgroup2 --output TARGET)/replug-test-$$
+    mkdir "$cgroup"
+    # A cgroup namespace begins at the cgroup it is made in; $0 leaves it again to be able to remove it.
+    trap 'find "$cgroup" -depth -type d -exec rmdir {} +' EXIT
+    sh -c 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"' - "$cgroup" \
+        unshare --mount --cgroup --pid --fork --kill-child sh "$0" outside "$@"
+    exit
+fi
+
+shift
+name=$1 uid=$2 folder=$3 home=$4
+shift 4
+mount -t proc proc /proc
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+delegated=/sys/fs/cgroup/user
+mkdir "$delegated"
+chown "$uid" "$delegated" "$delegated/cgroup.procs" "$delegated/cgroup.subtree_control" "$delegated/cgroup.threads"
+echo 0 >"$delegated/cgroup.procs"
+mount -t tmpfs -o mode=0755 tmpfs /run
+# Where service managers put together the file system that a service sees.
+mkdir -p /run/systemd/mount-rootfs /run/systemd/unit-root /run/systemd/system /run/user
+install -d -m 0700 -o "$uid" -g "$uid" "/run/user/$uid"
+mount -t tmpfs -o mode=0755 tmpfs "$(dirname "$home")"
+mkdir "$home"
+mount --bind "$folder" "$home"
+accounts=/run/accounts
+mkdir "$accounts"
+exec sh "$here/as_user.sh" "$name" "$uid" "$accounts" "$@" -- sh "$here/user_manager.sh" inside "$name" "$uid" "$home"

@@ -1,0 +1,221 @@
+"""`replug setup` with a real user manager: what it does, that it asks, and that all of it can be undone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import pytest
+from rigs.home import Home
+from rigs.terminal import Done, eventually
+from rigs.user_manager import HOME, UserManager
+
+SOCKET, SERVICE = "replug-agent.socket", "replug-agent.service"
+UNITS = ".config/systemd/user"
+NO_IDENTITIES = Done(1, "The agent has no identities.\n", "")
+LogIn = Callable[[], UserManager]
+
+
+def set_up(session: UserManager, *options: str) -> Done:
+    done = session.replug("setup", *options)
+    assert (done.status, done.err) == (0, ""), done
+    return done
+
+
+def test_from_setup_to_removal(session: UserManager) -> None:
+    home, environment = session.listing(), session.environment().keys()
+
+    set_up(session)
+    assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock"
+
+    session.log_out()
+    session.log_in()
+    assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock"
+    assert session.show(SERVICE, "ActiveState") == "inactive"
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert session.show(SERVICE, "ActiveState") == "active"
+    eventually(lambda: session.show(SERVICE, "StatusText"), "a status")
+
+    session.systemctl("kill", "--signal=KILL", SERVICE)
+    eventually(lambda: session.show(SERVICE, "ActiveState") == "failed", "its end is noticed")
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert session.show(SERVICE, "ActiveState") == "active"
+
+    done = session.replug("setup", "--remove")
+    assert (done.status, done.err, done.out.splitlines()[-1]) == (0, "", "Done.")
+    assert session.environment().keys() == environment
+    assert session.listing() == home
+    assert session.show(SOCKET, "LoadState") == "not-found"
+    assert session.systemctl("is-system-running").out == "running\n"
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(session: UserManager) -> None:
+    before = session.listing()
+    would = set_up(session, "--dry-run").out.splitlines()
+    assert session.listing() == before
+    will = set_up(session).out.splitlines()
+    assert would[0] == "replug setup would"
+    assert would[1:] == will[1 : len(would)]
+    assert f"  write {session.folder}/{UNITS}/{SOCKET}" in would
+
+    after = session.listing()
+    assert set_up(session, "--remove", "--dry-run").out.startswith("replug setup --remove would\n")
+    assert session.listing() == after
+
+
+def test_the_second_time_there_is_nothing_to_do(session: UserManager) -> None:
+    set_up(session)
+    after = session.listing()
+    assert set_up(session).out == "replug is set up already; there is nothing to change.\n"
+    assert session.listing() == after
+
+
+def test_removing_what_is_not_there(session: UserManager) -> None:
+    before = session.listing()
+    assert "nothing to undo" in set_up(session, "--remove").out
+    assert session.listing() == before
+
+
+def test_units_of_an_older_version_are_renewed(session: UserManager, home: Home) -> None:
+    set_up(session)
+    record = home.folder / ".local/state/replug/setup.json"
+    unit = home.folder / UNITS / SERVICE
+    new = unit.read_text()
+    old = new + "# An older one.\n"
+    unit.write_text(old)
+    record.write_text(record.read_text().replace(sha256(new), sha256(old)))
+    said = set_up(session).out
+    assert f"  write {session.folder}/{UNITS}/{SERVICE}\n" in said
+    assert f"systemctl --user restart {SOCKET} {SERVICE}" in said
+    assert unit.read_text() == new
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_file_that_was_changed_is_not_touched(session: UserManager, home: Home) -> None:
+    before = session.listing()
+    set_up(session)
+    changed = home.folder / UNITS / SERVICE
+    text = changed.read_text() + "# Mine.\n"
+    changed.write_text(text)
+
+    done = session.replug("setup")
+    assert done.status == 1
+    assert f"{UNITS}/{SERVICE} was changed since and is left alone" in done.err
+    assert f"leave {session.folder}/{UNITS}/{SERVICE}" in set_up(session, "--remove").out
+    assert changed.read_text() == text
+    left = {line.split()[1] for line in session.listing()} - {line.split()[1] for line in before}
+    assert left == {"./.config", "./.config/systemd", f"./{UNITS}", f"./{UNITS}/{SERVICE}"}
+
+
+def test_a_file_of_somebody_elses_is_not_touched(logged_in: LogIn, home: Home) -> None:
+    (home.folder / UNITS).mkdir(parents=True)
+    home.write(f"{UNITS}/{SERVICE}", "[Service]\nExecStart=true\n")
+    session = logged_in()
+    before = session.listing()
+    done = session.replug("setup", "--yes")
+    assert done.status == 1
+    assert f"{UNITS}/{SERVICE} is not replug's" in done.err
+    assert session.listing() == before
+
+
+def other_agent(home: Home, unit: str, folder: str, path: str) -> None:
+    """A socket of another agent that starts at login and sets SSH_AUTH_SOCK, as gcr's does."""
+    (home.folder / folder / "sockets.target.wants").mkdir(parents=True)
+    home.write(
+        f"{folder}/{unit}",
+        f"[Socket]\nListenStream=%t/{path}\nService=other.service\n"
+        f"ExecStartPost=systemctl --user set-environment SSH_AUTH_SOCK=%t/{path}\n"
+        "ExecStopPost=systemctl --user unset-environment SSH_AUTH_SOCK\n"
+        "[Install]\nWantedBy=sockets.target\n",
+    )
+    home.write(f"{folder}/other.service", "[Service]\nExecStart=sleep infinity\n")
+    (home.folder / folder / "sockets.target.wants" / unit).symlink_to(HOME / folder / unit)
+
+
+@pytest.mark.parametrize(
+    ("folder", "how"), [(UNITS, "disable"), (".local/share/systemd/user", "mask")], ids=["own", "system"]
+)
+def test_another_agent_is_replaced_when_asked_and_brought_back(
+    folder: str, how: str, logged_in: LogIn, home: Home
+) -> None:
+    other_agent(home, "gcr-ssh-agent.socket", folder, "gcr/ssh")
+    session = logged_in()
+    before, environment = session.listing(), session.environment()["SSH_AUTH_SOCK"]
+    assert environment == f"{session.runtime}/gcr/ssh"
+
+    done = session.replug("setup")
+    assert (done.status, session.listing()) == (1, before)
+    assert "--yes" in done.err
+    question = "Replace the other agent? `replug setup --remove` brings it back. [y/N] "
+    assert session.replug("setup", typing=[(question, "")]).status == 1
+    assert session.listing() == before
+    done = session.replug("setup", typing=[(question, "y")])
+    assert done.status == 0, done
+    assert f"stop and {how} gcr-ssh-agent.socket, the agent of GNOME's gcr" in done.out
+
+    for login in ("this", "the next"):
+        assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock", login
+        assert session.show("gcr-ssh-agent.socket", "ActiveState") == "inactive"
+        session.log_out()
+        session.log_in()
+
+    assert session.replug("setup", "--remove").status == 0
+    assert session.environment()["SSH_AUTH_SOCK"] == environment
+    assert session.show("gcr-ssh-agent.socket", "ActiveState") == "active"
+    assert session.listing() == before
+
+
+def test_gpg_agents_socket_counts_only_if_it_is_used(logged_in: LogIn, home: Home) -> None:
+    """Debian enables it for everybody."""
+    unit, folder = "gpg-agent-ssh.socket", ".local/share/systemd/user"
+    other_agent(home, unit, folder, "gnupg/S.gpg-agent.ssh")
+    text = "\n".join(
+        line for line in (home.folder / folder / unit).read_text().split("\n") if "Exec" not in line
+    )
+    home.write(f"{folder}/{unit}", text)
+    session = logged_in()
+    assert unit not in set_up(session, "--dry-run").out
+
+    (home.folder / ".gnupg").mkdir()
+    home.write(".gnupg/gpg-agent.conf", "# Mine\nenable-ssh-support\n", 0o644)
+    said = set_up(session, "--yes").out
+    assert f"stop and mask {unit}" in said
+    assert "gpg-agent.conf:2 has gpg-agent take SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
+
+
+def test_an_agent_it_does_not_know(session: UserManager, home: Home) -> None:
+    other = f"{session.folder}/other.sock"
+    home.write("other.sock", "")
+    session.systemctl("set-environment", f"SSH_AUTH_SOCK={other}")
+    assert session.replug("setup").status == 1
+    assert f"in place of {other}" in set_up(session, "--yes").out
+    assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock"
+    set_up(session, "--remove")
+    assert session.environment()["SSH_AUTH_SOCK"] == other
+
+
+def test_what_leads_elsewhere_is_named_and_not_touched(session: UserManager, home: Home) -> None:
+    (home.folder / ".ssh").mkdir()
+    home.write(".ssh/config", "Host *\n  IdentityAgent ~/.1password/agent.sock\n", 0o644)
+    home.write(".bashrc", '# ssh-agent\neval "$(ssh-agent -s)"\n', 0o644)
+    before = session.listing()
+    said = set_up(session).out
+    assert "~/.ssh/config:2 has ssh use ~/.1password/agent.sock" in said
+    assert '~/.bashrc:2 sets up an agent of its own: eval "$(ssh-agent -s)"' in said
+    set_up(session, "--remove")
+    assert session.listing() == before
+
+
+def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
+    before = session.listing()
+    # A runtime folder that cannot be made: the socket does not start.
+    session.run("touch", session.runtime / "replug")
+    done = session.replug("setup")
+    assert done.status == 1
+    assert "So it is undone:" in done.out
+    session.run("rm", "-f", session.runtime / "replug")
+    assert session.listing() == before
+    assert "SSH_AUTH_SOCK" not in session.environment()
