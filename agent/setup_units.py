@@ -54,8 +54,10 @@ def agent_program() -> Path:
 
 
 def quoted(path: str) -> str:
-    """A path as the first word of ExecStart= (systemd.service(5), "Command lines")."""
-    path = path.replace("%", "%%")
-    if re.fullmatch(r"[\w%@+=:,./~-]+", path, re.ASCII) and not path.startswith(("@", "-", ":", "+", "!")):
-        return path
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """A path as the first word of ExecStart= (systemd.service(5), "Command lines").
+
+    Raises ProgramError for one that systemd takes in no form (basic/string-util.c string_is_safe).
+    """
+    if not path.isprintable() or re.search(r"[\\\"']", path):
+        raise ProgramError(f"systemd starts no program with such a name: {path!r}; install replug elsewhere")
+    return f'"{path.replace("%", "%%")}"' if re.search(r"[^\w%+=:,./~-]", path) else path.replace("%", "%%")

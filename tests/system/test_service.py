@@ -1,0 +1,122 @@
+"""The agent as the unit runs it: in its sandbox, with modules, cards, and those who may use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from rigs.agent import PIN_PROMPT
+from rigs.home import Home
+from rigs.pcscd import OPENSC, YKCS11, Pcscd
+from rigs.piv_card import PIN, Card
+from rigs.softhsm import Token
+from rigs.terminal import Done, eventually
+from rigs.user_manager import HOME, UserManager
+
+SOCKET, SERVICE = "replug-agent.socket", "replug-agent.service"
+DROP_INS = f".config/systemd/user/{SERVICE}.d"
+NO_IDENTITIES = Done(1, "The agent has no identities.\n", "")
+NO_ANSWER = Done(1, "", "error fetching identities: communication with agent failed\n")
+LogIn = Callable[[], UserManager]
+
+
+@pytest.fixture
+def set_up(logged_in: LogIn) -> LogIn:
+    """Logs in and sets replug up."""
+
+    def log_in_and_set_up() -> UserManager:
+        session = logged_in()
+        assert session.replug("setup").status == 0
+        return session
+
+    return log_in_and_set_up
+
+
+@pytest.fixture
+def session(set_up: LogIn) -> UserManager:
+    return set_up()
+
+
+def sign_with_all(session: UserManager) -> None:
+    """Signs with every key the agent lists, and lets ssh-add verify."""
+    lines = session.ssh_add("-L").out.splitlines()
+    assert lines
+    for line in lines:
+        session.run("tee", "listed.pub", text=line + "\n")
+        assert session.ssh_add("-T", "listed.pub") == Done(0, "", "")
+
+
+def test_softhsm_with_its_tokens_in_the_home(home: Home, set_up: LogIn) -> None:
+    """The home is read-only for the service, and its folder of tokens with it."""
+    token = Token(home)
+    token.add("p256")
+    token.add("rsa2048")
+    conf = home.write("softhsm2-home.conf", f"directories.tokendir = {HOME}/tokens\n", 0o644)
+    home.env["SOFTHSM2_CONF"] = str(HOME / conf.name)
+    session = set_up()
+    assert session.ssh_add("-s", token.module, typing=[(PIN_PROMPT, token.pin)]).status == 0
+    sign_with_all(session)
+    status = 'Serving 2 keys on token "work"'
+    eventually(lambda: session.show(SERVICE, "StatusText") == status, status, 30)
+
+
+@pytest.mark.parametrize("module", [OPENSC, YKCS11], ids=["opensc", "ykcs11"])
+def test_a_smart_card(module: Path, home: Home, set_up: LogIn) -> None:
+    with closing(Pcscd(home)) as pcscd:
+        pcscd.slot.insert(Card())
+        pcscd.await_present()
+        session = set_up()
+        assert session.ssh_add("-s", module, typing=[(PIN_PROMPT, PIN)]).status == 0
+        sign_with_all(session)
+
+
+def test_the_rest_of_the_home_cannot_be_written(home: Home, set_up: LogIn) -> None:
+    attempts = {
+        "home": f"touch {HOME}/written",
+        "configuration": f"echo >>{HOME}/.config/systemd/user/{SERVICE}",
+        "namespaces": "unshare --user true",
+        "setuid": "cp /bin/true %t/program && chmod u+s %t/program",
+        "runtime": "touch %t/written",
+        "tmp": f"touch {home.folder}/tmp/written",
+    }
+    (home.folder / DROP_INS).mkdir(parents=True)
+    tried = "".join(f"ExecStartPre=sh -c '{one} && touch %t/{name}.can'\n" for name, one in attempts.items())
+    home.write(f"{DROP_INS}/attempts.conf", "[Service]\n" + tried.replace("=sh", "=-sh"), 0o644)
+    session = set_up()
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    done = session.run("sh", "-c", "cd $XDG_RUNTIME_DIR && ls *.can")
+    assert done.lines == ["runtime.can", "tmp.can"]
+
+
+def test_root_may_use_it_and_a_third_user_may_not(session: UserManager) -> None:
+    """Even where file modes let them; in the service's user namespace the two look the same."""
+    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
+    third = ("setpriv", "--reuid=7", "--clear-groups")
+    assert session.run("ssh-add", "-l", env=agent, as_root=True) == NO_IDENTITIES
+    assert session.run(*third, "ssh-add", "-l", env=agent, as_root=True).status == 2
+    session.run("chmod", "0666", agent["SSH_AUTH_SOCK"])
+    session.run("chmod", "0711", session.runtime, session.runtime / "replug")
+    assert session.run(*third, "ssh-add", "-l", env=agent, as_root=True) == NO_ANSWER
+    assert session.ssh_add("-l") == NO_IDENTITIES
+
+
+def test_a_broken_configuration_turns_clients_away_and_can_be_mended(
+    session: UserManager, home: Home
+) -> None:
+    """However often it is tried: the socket stays, or the session had no agent after the mending either."""
+    (home.folder / ".config" / "replug").mkdir()
+    configuration = home.write(".config/replug/config.toml", "nonsense\n", 0o644)
+    for _ in range(8):
+        assert session.ssh_add("-l") == NO_ANSWER
+    configuration.unlink()
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert session.show(SOCKET, "ActiveState") == "active"
+
+
+def test_stopping_it_leaves_the_socket(session: UserManager) -> None:
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert session.systemctl("stop", SERVICE).status == 0
+    assert session.show(SERVICE, "Result") == "success"
+    assert session.ssh_add("-l") == NO_IDENTITIES
