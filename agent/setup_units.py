@@ -12,6 +12,7 @@ from replug.agent.user_manager import config_home, units_folder
 
 SOCKET = "replug-agent.socket"
 SERVICE = "replug-agent.service"
+_WITNESS = ("replug-witness.socket", "replug-witness@.service")
 _ENVIRONMENT = "60-replug.conf"
 _SOURCES = Path(__file__).parent.parent / "systemd"
 _PROGRAM = "replug-agent"
@@ -27,11 +28,13 @@ def unit_files(program: Path) -> dict[Path, str]:
     command = f"ExecStart={quoted(str(program))} "
     service, count = re.subn(r"^ExecStart=\S+ ", lambda _: command, service, flags=re.MULTILINE)
     assert count == 1
-    return {
-        units_folder() / SERVICE: service,
-        units_folder() / SOCKET: (_SOURCES / SOCKET).read_text(encoding="utf-8"),
-        config_home() / "environment.d" / _ENVIRONMENT: (_SOURCES / _ENVIRONMENT).read_text(encoding="utf-8"),
-    }
+    files = {units_folder() / SERVICE: service}
+    for name in (SOCKET, *_WITNESS):
+        files[units_folder() / name] = (_SOURCES / name).read_text(encoding="utf-8")
+    files[config_home() / "environment.d" / _ENVIRONMENT] = (_SOURCES / _ENVIRONMENT).read_text(
+        encoding="utf-8"
+    )
+    return files
 
 
 def agent_program() -> Path:

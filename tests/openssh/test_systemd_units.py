@@ -16,6 +16,7 @@ from rigs.home import Home
 from rigs.terminal import Done
 
 UNITS = Path(__file__).parents[2] / "systemd"
+WITNESS = ("replug-witness.socket", "replug-witness@1.service")
 NO_IDENTITIES = Done(1, "The agent has no identities.\n", "")
 
 
@@ -34,15 +35,15 @@ def setting(unit: str, name: str) -> str:
 
 @pytest.fixture
 def units(home: Home, program: Path) -> tuple[str, str]:
-    """The names of both units, in the home, with the program where it is."""
-    for unit in UNITS.glob("replug-agent.*"):
-        text = re.sub(r"^ExecStart=\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE)
+    """The names of the agent's units, in the home with all the others, with the program where it is."""
+    for unit in UNITS.glob("replug-*"):
+        text = re.sub(r"^ExecStart=%h\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE)
         home.write(unit.name, text)
     return "replug-agent.service", "replug-agent.socket"
 
 
 def test_systemd_finds_no_fault_in_the_units(home: Home, units: tuple[str, str]) -> None:
-    done = home.run("systemd-analyze", "verify", "--user", "--recursive-errors=no", *units)
+    done = home.run("systemd-analyze", "verify", "--user", "--recursive-errors=no", *units, *WITNESS)
     assert done == Done(0, "", "")
 
 

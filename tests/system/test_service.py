@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +89,28 @@ def test_the_rest_of_the_home_cannot_be_written(home: Home, set_up: LogIn) -> No
     assert session.ssh_add("-l") == NO_IDENTITIES
     done = session.run("sh", "-c", "cd $XDG_RUNTIME_DIR && ls *.can")
     assert done.lines == ["runtime.can", "tmp.can"]
+
+
+def test_it_learns_where_a_program_wants_to_be_asked(home: Home, set_up: LogIn) -> None:
+    """Which takes a witness: the kernel shows other processes' environments to none in a user namespace."""
+    lines = ("import sys; from replug.agent.peer_process import look_at; seen = look_at(int(sys.argv[1])); "
+             "print(seen.program, seen.environment.get(sys.argv[2])) if seen else print(seen)")  # fmt: skip
+    (home.folder / DROP_INS).mkdir(parents=True)
+    ask = f"'{sys.executable}' -I -c '{lines}'"
+    manager = "$$PPID"
+    home.write(
+        f"{DROP_INS}/ask.conf",
+        "[Service]\n"
+        f'ExecStartPre=sh -c "{ask} {manager} SHELL >%t/seen"\n'
+        f'ExecStartPre=sh -c "REPLUG_WITNESS= {ask} {manager} SHELL >%t/unseen"\n'
+        f'ExecStartPre=sh -c "{ask} 999999999 SHELL >%t/gone"\n',
+        0o644,
+    )
+    session = set_up()
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    seen = {name: session.run("cat", session.runtime / name).out for name in ("seen", "unseen", "gone")}
+    systemd = str(Path("/lib/systemd/systemd").resolve())
+    assert seen == {"seen": f"{systemd} /bin/sh\n", "unseen": "None\n", "gone": "None\n"}
 
 
 def test_root_may_use_it_and_a_third_user_may_not(session: UserManager) -> None:
