@@ -93,8 +93,10 @@ class UserManager:
         become = () if as_root else ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
         settings = [f"{name}={value}" for name, value in (self.env | (env or {})).items()]
         return run(
-            *_AS_ROOT, "nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup", "--",
-            *become, "env", "-i", f"--chdir={self.folder}", *settings, *argv,
+            *_AS_ROOT, "nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup", "--no-fork", "--",
+            # What it starts is inside; nsenter's own way of waiting, if let fork, upsets sudo's terminal.
+            "sh", "-c", '"$@"; exit $?', "-", *become,
+            "env", "-i", f"--chdir={self.folder}", *settings, *argv,
             env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}, text=text, typing=typing, timeout=120,
         )  # fmt: skip
 
