@@ -26,7 +26,10 @@ Properties = Mapping[str, str]
 
 
 class Udev:
-    """Namespaces in which udev seems to run, or not; `program` is `agent` started inside."""
+    """Namespaces in which udev seems to run, or not; `program` is `agent` started inside.
+
+    `enter` is how root gets in.
+    """
 
     def __init__(self, home: Home, agent: Path, *, running: bool = True) -> None:
         ordinary = [] if os.geteuid() == 0 else ["--map-root-user"]
@@ -46,7 +49,8 @@ class Udev:
         )
         self._netlink = socket.socket(fileno=descriptors[0])
         self._sequence = 1000
-        enter = ["nsenter", "--target", str(self._process.pid), "--mount", "--net"]
+        self.enter = ("nsenter", "--target", str(self._process.pid), "--mount", "--net")
+        enter = list(self.enter)
         enter += ["--user", "--preserve-credentials"] if ordinary else []
         # An ordinary user cannot have a larger buffer for events than all have.
         enter += ["--", "setpriv", "--bounding-set", "-net_admin", "--"]
@@ -69,13 +73,14 @@ class Udev:
         found: list[Listener] = []
 
         def is_alone() -> bool:
-            found[:] = self._listeners()
+            found[:] = self.listeners()
             return len(found) == 1
 
         eventually(is_alone, "one socket listens to udev")
         return found[0]
 
-    def _listeners(self) -> list[Listener]:
+    def listeners(self) -> list[Listener]:
+        """All sockets that listen to udev."""
         lines = Path(f"/proc/{self._process.pid}/net/netlink").read_text().splitlines()[1:]
         sockets = [line.split() for line in lines]
         return [

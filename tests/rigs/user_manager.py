@@ -30,11 +30,11 @@ class UserManager:
     What is in `home.env` of the tests' own tools (SoftHSM, pcscd) is in the environment at login.
     """
 
-    def __init__(self, home: Home, *trees: Path) -> None:
-        """`trees` are folders the user must be able to reach, besides this one and Python's."""
+    def __init__(self, home: Home, *, within: Sequence[str] = ()) -> None:
+        """`within` is a command that runs another, in the namespaces that these are to be in."""
+        self._within = within
         self._folder = home.folder
         self.folder = HOME
-        self._trees = (REPOSITORY, Path(sys.base_prefix), *trees)
         self._log = home.folder / "tmp" / "manager.log"
         self._process: subprocess.Popen[str] | None = None
         tools = {
@@ -58,7 +58,8 @@ class UserManager:
                 os.chown(path, UID, UID, follow_symlinks=False)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_AS_ROOT, "sh", _SCRIPT, USER, str(UID), self._folder, self.folder, *self._trees],
+                [*_AS_ROOT, *self._within, "sh", _SCRIPT, USER, str(UID), self._folder, self.folder,
+                 REPOSITORY, sys.base_prefix],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         assert self._process.stdout

@@ -42,7 +42,12 @@ delegated=/sys/fs/cgroup/user
 mkdir "$delegated"
 chown "$uid" "$delegated" "$delegated/cgroup.procs" "$delegated/cgroup.subtree_control" "$delegated/cgroup.threads"
 echo 0 >"$delegated/cgroup.procs"
+[ ! -e /run/udev/control ] || udev=runs
 mount -t tmpfs -o mode=0755 tmpfs /run
+if [ "${udev-}" ]; then
+    mkdir /run/udev
+    touch /run/udev/control
+fi
 # Where service managers put together the file system that a service sees.
 mkdir -p /run/systemd/mount-rootfs /run/systemd/unit-root /run/systemd/system /run/user
 install -d -m 0700 -o "$uid" -g "$uid" "/run/user/$uid"

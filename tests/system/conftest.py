@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 import pytest
 from rigs.home import Home
 from rigs.user_manager import NotStartedError, UserManager
 
+LogIn = Callable[..., UserManager]
+
 
 @pytest.fixture
-def logged_in(home: Home) -> Iterator[Callable[[], UserManager]]:
+def logged_in(home: Home) -> Iterator[LogIn]:
     """Logs a user in whose home is `home`, when everything is in it that is to be there."""
     with ExitStack() as sessions:
 
-        def log_in() -> UserManager:
-            session = UserManager(home)
+        def log_in(within: Sequence[str] = ()) -> UserManager:
+            session = UserManager(home, within=within)
             sessions.callback(session.log_out)
             try:
                 session.log_in()
@@ -28,6 +30,6 @@ def logged_in(home: Home) -> Iterator[Callable[[], UserManager]]:
 
 
 @pytest.fixture
-def session(logged_in: Callable[[], UserManager]) -> UserManager:
+def session(logged_in: LogIn) -> UserManager:
     """A user who has logged in."""
     return logged_in()
