@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -117,6 +118,31 @@ def test_it_learns_where_a_program_wants_to_be_asked(home: Home, set_up: LogIn) 
     seen = {name: session.run("cat", session.runtime / name).out for name in ("seen", "unseen", "gone")}
     systemd = str(Path("/lib/systemd/systemd").resolve())
     assert seen == {"seen": f"{systemd} /bin/sh\n", "unseen": "None\n", "gone": "None\n"}
+
+
+def test_a_prompt_reaches_a_desktop_that_came_after_the_agent(home: Home, set_up: LogIn) -> None:
+    """X11's socket is in /tmp, Wayland's and D-Bus's in the runtime folder."""
+    token = Token(home)
+    token.add("p256")
+    display = home.folder / "tmp" / "display"
+    home.write(
+        "askpass",
+        f"#!{sys.executable} -I\n"
+        "import os, socket\n"
+        f"for path in ({str(display)!r}, os.environ['XDG_RUNTIME_DIR'] + '/bus'):\n"
+        "    socket.socket(socket.AF_UNIX).connect(path)\n"
+        f"print({token.pin!r})\n",
+        0o755,
+    )
+    session = set_up()
+    session.systemctl("set-environment", f"SSH_ASKPASS={HOME}/askpass", "DISPLAY=:7")
+    assert session.ssh_add("-s", token.module, typing=[(PIN_PROMPT, "")]).status == 0
+    with socket.socket(socket.AF_UNIX) as desktop:
+        desktop.bind(str(display))
+        desktop.listen()
+        display.chmod(0o666)
+        session.run("cp", "p256.pub", "listed.pub")
+        assert session.ssh_add("-T", "listed.pub") == Done(0, "", "")
 
 
 def test_udevs_events_arrive(home: Home, set_up: LogIn, request: pytest.FixtureRequest) -> None:
