@@ -34,7 +34,7 @@ class _Plan:
     start: bool
     """Whether the socket is to be enabled and started."""
     running: bool
-    """Whether an agent runs that was started by units that now change."""
+    """Whether units that now change are in use."""
 
     @property
     def empty(self) -> bool:
@@ -160,9 +160,7 @@ def _confirm(*, yes: bool) -> None:
 def _apply(manager: UserManager, record: Record, plan: _Plan, ours: str) -> None:
     # The record is first, so that what is interrupted can be undone.
     where = setup_record.record_path()
-    before = record.files.copy()
-    record.plan_write(where, "")
-    record.files = before
+    record.plan_folders(where)
     for path, text in plan.files.items():
         record.plan_write(path, text)
     replaced = [one.unit for one in plan.replaced]

@@ -49,6 +49,10 @@ class Record:
     def plan_write(self, path: Path, text: str) -> None:
         """Note that `path` is going to be written, with the folders that it needs."""
         self.files[str(path)] = digest(text.encode())
+        self.plan_folders(path)
+
+    def plan_folders(self, path: Path) -> None:
+        """Note the folders that are going to be made for `path`."""
         missing = [str(folder) for folder in path.parents if not folder.exists()]
         self.folders += [folder for folder in reversed(missing) if folder not in self.folders]
 

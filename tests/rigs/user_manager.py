@@ -105,9 +105,11 @@ class UserManager:
         """`systemctl --user`."""
         return self.run("systemctl", "--user", *arguments)
 
-    def replug(self, *arguments: str, typing: Sequence[tuple[str, str]] = ()) -> Done:
+    def replug(
+        self, *arguments: str, env: dict[str, str] | None = None, typing: Sequence[tuple[str, str]] = ()
+    ) -> Done:
         """`replug`, as installed with this Python."""
-        return self.run(Path(sys.executable).with_name("replug"), *arguments, typing=typing)
+        return self.run(Path(sys.executable).with_name("replug"), *arguments, env=env, typing=typing)
 
     def ssh_add(self, *arguments: str | Path, typing: Sequence[tuple[str, str]] = ()) -> Done:
         """`ssh-add` in a program that the session starts anew: with SSH_AUTH_SOCK from the manager."""

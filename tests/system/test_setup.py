@@ -186,6 +186,24 @@ def test_gpg_agents_socket_counts_only_if_it_is_used(logged_in: LogIn, home: Hom
     assert "gpg-agent.conf:2 has gpg-agent take SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
 
 
+def test_gnomes_keyring_starts_no_agent_any_more(logged_in: LogIn, home: Home) -> None:
+    (home.folder / "xdg" / "autostart").mkdir(parents=True)
+    home.write("xdg/autostart/gnome-keyring-ssh.desktop", "[Desktop Entry]\nType=Application\n", 0o644)
+    session = logged_in()
+    before = session.listing()
+    desktop = {"XDG_CONFIG_DIRS": f"{session.folder}/xdg"}
+    assert session.replug("setup", env=desktop).status == 1
+    assert session.listing() == before
+    done = session.replug("setup", "--yes", env=desktop)
+    assert done.status == 0
+    assert "and so keep gnome-keyring from starting its agent for ssh at login" in done.out
+    entry = home.folder / ".config" / "autostart" / "gnome-keyring-ssh.desktop"
+    assert "Hidden=true" in entry.read_text().splitlines()
+    assert "nothing to change" in session.replug("setup", env=desktop).out
+    set_up(session, "--remove")
+    assert session.listing() == before
+
+
 def test_an_agent_it_does_not_know(session: UserManager, home: Home) -> None:
     other = f"{session.folder}/other.sock"
     home.write("other.sock", "")
