@@ -52,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--remove", action="store_true", help="undo all that setup did")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask before replacing another agent")
+    parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:

@@ -10,8 +10,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import platformdirs
-
 _VERSION = 1
 
 
@@ -59,6 +57,8 @@ class Record:
 
 def record_path() -> Path:
     """Where the record is."""
+    import platformdirs
+
     return platformdirs.user_state_path("replug") / "setup.json"
 
 

@@ -22,6 +22,7 @@ _COLOURS: dict[str, Colour] = {
     "locked": "red",
     "unreachable": "red",
 }
+_TERMS = (("certificate", "certificate"), ("confirm", "asks each time"), ("restricted", "some hosts only"))
 _TRIES = {
     "final": "one try for the PIN is left: a wrong one locks the token",
     "low": "a wrong PIN was entered since the last right one",
@@ -56,6 +57,11 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     for token in status["tokens"]:
         yield ""
         yield from _token(token, style, now)
+    if status.get("software_keys"):
+        yield ""
+        yield style.paint("In memory", "bold")
+        for key in status["software_keys"]:
+            yield _key(key, style)
     if status["refusals"]:
         yield ""
         yield from _refusals(status["refusals"], style, now)
@@ -103,6 +109,7 @@ def _facts(token: dict[str, Any], now: float) -> Iterator[str]:
 def _key(key: dict[str, Any], style: Style) -> str:
     """One line: the fingerprint whole, and as much of the comment as there is room for."""
     kind = _KINDS.get(key["type"]) or ("ECDSA" if key["type"].startswith("ecdsa-") else key["type"])
+    kind += "".join(f", {word}" for field, word in _TERMS if key.get(field))
     ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
     room = max(8, (style.width or 0) - sum(map(len, ends)))
     return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")

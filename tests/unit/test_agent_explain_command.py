@@ -17,7 +17,7 @@ from stand_ins import run
 from replug.agent import explain_command, logs_command
 from replug.agent.explain_command import explain
 from replug.agent.replug_cli import main, make_parser
-from replug.protocol import messages
+from replug.protocol import decoding, messages
 from replug.protocol.messages import RemoveIdentity
 
 NOW = 1_700_000_000.0
@@ -62,7 +62,7 @@ def test_every_request_has_plain_words() -> None:
     requests = {
         name
         for name, kind in vars(messages).items()
-        if inspect.isclass(kind) and kind in messages.Request.__args__
+        if inspect.isclass(kind) and kind in decoding.Request.__args__
     }
     assert requests
     assert requests - set(explain_command._ASKED) == set()

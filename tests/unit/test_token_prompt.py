@@ -246,7 +246,7 @@ def test_the_question_for_a_permission() -> None:
     ]
 
 
-@pytest.mark.parametrize("body", ["exit 0", "echo", "echo yes", "echo YES", "printf Yes", "echo; echo no"])
+@pytest.mark.parametrize("body", ["exit 0", "echo", "echo yes", "echo YES", "printf Yes", r"printf '\nno\n'"])
 def test_a_yes(askpass: Askpass, body: str) -> None:
     assert confirm(askpass(body)) is True
 
