@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from jeepney import (
@@ -19,6 +19,7 @@ from jeepney import (
     new_signal,
 )
 from jeepney.bus_messages import message_bus
+from jeepney.fds import FileDescriptor
 from jeepney.io.threading import DBusConnection, ReceiveStopped, open_dbus_connection
 
 _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -35,6 +36,7 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
 </busconfig>
 """
 _PATIENCE = 20  # seconds
+_NAMED, _SETTLED = 1_000_000, 1_000_001  # serial numbers that nothing else reaches
 
 
 class MessageBus:
@@ -59,7 +61,9 @@ class MessageBus:
     def stop(self) -> None:
         """Ends it, and with it every connection."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
         self.socket.unlink(missing_ok=True)
 
 
@@ -90,9 +94,10 @@ class BusService:
         """How many calls have arrived; those under way included."""
         self._changed = threading.Condition()
         self._connection: DBusConnection = open_dbus_connection(address, enable_fds=True)
-        self._connection.send(message_bus.RequestName(self.name), serial=1_000_000)
-        while self._connection.receive().header.fields.get(HeaderFields.reply_serial) != 1_000_000:
+        self._connection.send(message_bus.RequestName(self.name), serial=_NAMED)
+        while self._connection.receive().header.fields.get(HeaderFields.reply_serial) != _NAMED:
             pass
+        self._settled = False
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -120,6 +125,11 @@ class BusService:
         with self._changed:
             assert self._changed.wait_for(condition, _PATIENCE), "it never happened"
 
+    def settle(self) -> None:
+        """Returns when the bus has passed on what was emitted until now; can be used once."""
+        self._connection.send(message_bus.GetId(), serial=_SETTLED)
+        self.wait_until(lambda: self._settled)
+
     @contextmanager
     def slow(self) -> Iterator[None]:
         """Calls that arrive now are answered only at the end."""
@@ -144,10 +154,15 @@ class BusService:
                     reply = self._reply(message)
                     self._changed.notify_all()
                 if reply is not None:
-                    try:
+                    with suppress(ConnectionError), ExitStack() as handed_over:
+                        for value in reply.body:
+                            if isinstance(value, FileDescriptor):
+                                handed_over.enter_context(value)
                         self._connection.send(reply)
-                    except ConnectionError:
-                        return
+            elif message.header.fields.get(HeaderFields.reply_serial) == _SETTLED:
+                with self._changed:
+                    self._settled = True
+                    self._changed.notify_all()
 
     def _reply(self, message: Message) -> Message | None:
         fields = message.header.fields

@@ -1,0 +1,209 @@
+"""Where buses are, and what a connection makes of a bus, its services and their messages."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rigs.home import Home
+from rigs.logind import Logind
+from rigs.message_bus import BusService, MessageBus, RefusedError
+from waiting import run, until
+
+from replug.agent import bus as bus_module
+from replug.agent.bus import BusError, Remote, open_bus, session_bus, system_bus
+from replug.agent.bus_connection import BusConnection, Signal
+
+ECHO = Remote("org.example.Echo", "/org/example/Echo", "org.example.Echo")
+
+
+class Echo(BusService):
+    """Returns what it is sent, and refuses or ignores what it is told to."""
+
+    name = ECHO.name
+
+    def answer(self, path, interface, method, arguments):
+        match method:
+            case "Echo":
+                return "s", arguments
+            case "Ignore":
+                return None
+        raise RefusedError(f"no method {method}")
+
+
+@pytest.fixture
+def echo(bus: MessageBus) -> Iterator[Echo]:
+    echo = Echo(bus.address)
+    yield echo
+    echo.stop()
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bus"}, [b"/run/user/1000/bus"]),
+        (
+            {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/a,guid=12", "XDG_RUNTIME_DIR": "/run/user/1000"},
+            [b"/a"],
+        ),
+        ({"DBUS_SESSION_BUS_ADDRESS": "unix:abstract=/tmp/dbus-x1,guid=12"}, [b"\0/tmp/dbus-x1"]),
+        ({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/a%20b%c3%bc%2C"}, [b"/a b\xc3\xbc,"]),
+        ({"DBUS_SESSION_BUS_ADDRESS": "tcp:host=h,port=1;unix:path=/a;unix:path=/b"}, [b"/a", b"/b"]),
+        ({"DBUS_SESSION_BUS_ADDRESS": "nonsense"}, []),
+        ({"DBUS_SESSION_BUS_ADDRESS": "autolaunch:"}, []),
+        ({"DBUS_SESSION_BUS_ADDRESS": "", "XDG_RUNTIME_DIR": "/run/user/1000"}, [b"/run/user/1000/bus"]),
+        ({}, []),
+    ],
+)
+def test_the_sessions_bus(environment: dict[str, str], expected: list[bytes]) -> None:
+    assert session_bus(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, [b"/run/dbus/system_bus_socket"]),
+        ({"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/a"}, [b"/a"]),
+    ],
+)
+def test_the_systems_bus(environment: dict[str, str], expected: list[bytes]) -> None:
+    assert system_bus(environment) == expected
+
+
+def test_calls_overlap(bus: MessageBus, echo: Echo) -> None:
+    async def main() -> None:
+        async with open_bus([b"/nowhere", os.fsencode(bus.socket)]) as connection:
+            texts = [f"text {number}" for number in range(50)]
+            answers = await asyncio.gather(*[connection.call(ECHO, "Echo", "s", text) for text in texts])
+            assert answers == [(text,) for text in texts]
+
+    run(main())
+
+
+def test_what_a_service_does_not_do_is_an_error(bus: MessageBus, echo: Echo) -> None:
+    nobody = Remote("org.example.Nobody", "/", "org.example.Nobody")
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)]) as connection:
+            with pytest.raises(BusError, match=r"^org\.example\.Echo refuses Sing: no method Sing$"):
+                await connection.call(ECHO, "Sing")
+            with pytest.raises(BusError, match=r"^org\.example\.Echo did not answer Ignore within 0\.05 s$"):
+                await connection.call(ECHO, "Ignore", patience=0.05)
+            with pytest.raises(BusError, match=r"^org\.example\.Nobody refuses Sing: "):
+                await connection.call(nobody, "Sing")
+            assert await connection.call(ECHO, "Echo", "s", "still here") == ("still here",)
+
+    run(main())
+
+
+def test_calls_that_wait_end_with_the_bus(bus: MessageBus, echo: Echo) -> None:
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)]) as connection:
+            waiting = asyncio.create_task(connection.call(ECHO, "Ignore", patience=3600))
+            await until(lambda: echo.arrived)
+            bus.stop()
+            with pytest.raises(BusError):
+                await waiting
+            with pytest.raises(BusError):
+                await connection.lost
+            with pytest.raises(BusError, match="is lost"):
+                await connection.call(ECHO, "Echo", "s", "")
+
+    run(main())
+
+
+def test_signals_that_are_too_long_are_skipped(bus: MessageBus, echo: Echo) -> None:
+    heard: list[Signal] = []
+
+    def hear(signal: Signal) -> None:
+        if signal.member == "Said":
+            heard.append(signal)
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)], hear) as connection:
+            await connection.subscribe(interface=ECHO.interface)
+            for text in ("one", "x" * 3_000_000, "two", "y" * 2_000_000, "z" * 500_000):
+                echo.emit(ECHO.path, ECHO.interface, "Said", "s", text)
+            await until(lambda: len(heard) == 3)
+
+    run(main())
+    assert [signal.arguments[0][:3] for signal in heard] == ["one", "two", "zzz"]
+    assert {(signal.path, signal.interface, signal.member) for signal in heard} == {
+        (ECHO.path, ECHO.interface, "Said")
+    }
+
+
+def test_a_descriptor_that_nobody_takes_is_closed(bus: MessageBus) -> None:
+    logind = Logind(bus.address)
+    manager = Remote(Logind.name, "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)]) as connection:
+            with logind.slow(), pytest.raises(BusError, match="did not answer"):
+                await connection.call(manager, "Inhibit", "ssss", "", "", "", "", patience=0.05)
+            await until(lambda: logind.inhibitors)
+            await until(lambda: not logind.inhibitors[0].held)
+
+    run(main())
+    logind.stop()
+
+
+def hello_from(answers: list[bytes], folder: Path) -> str:
+    """How it ends with a bus that says `answers`, one for each thing it is told."""
+    path = folder / "odd"
+
+    async def main() -> str:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for answer in answers:
+                await reader.read(1024)
+                writer.write(answer)
+            await reader.read(1024)
+            writer.close()
+
+        async with await asyncio.start_unix_server(serve, path):
+            with pytest.raises(BusError) as raised:
+                async with open_bus([os.fsencode(path)]):
+                    pass
+        return str(raised.value)
+
+    return run(main())
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [b""],
+        [b"REJECTED EXTERNAL\r\n"],
+        [b"OK 1234\r\n", b"ERROR\r\n"],
+        [b"x" * 10_000],
+        [b"OK 1234\r\n", b"AGREE_UNIX_FD\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"],
+        [b"OK 1234\r\n", b"AGREE_UNIX_FD\r\n", b"l\3\1\1" + b"\xff" * 12],
+        [b"OK 1234\r\n", b"AGREE_UNIX_FD\r\n", b"l\2\1\1" + bytes(8) + b"\7\0\0\0" + b"\xff" * 8],
+    ],
+)
+def test_what_is_no_bus_is_an_error(
+    answers: list[bytes], home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "_PATIENCE", 0.5)
+    assert hello_from(answers, home.folder)
+
+
+def test_a_bus_that_does_not_read_is_lost() -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        connection = BusConnection(ours, None)
+        while not connection.lost.done():
+            with suppress(BusError):
+                connection.send(ECHO, "Echo", "s", "x" * 1000)
+        with pytest.raises(BusError, match="the bus is lost"):
+            await connection.lost
+        connection.close()
+        theirs.close()
+
+    run(main())
