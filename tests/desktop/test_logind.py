@@ -184,6 +184,22 @@ def test_no_lock_is_taken_for_the_screen_alone(bus: MessageBus, logind: Logind) 
     assert logind.inhibitors == []
 
 
+def test_no_lock_is_taken_to_hear_of_waking(bus: MessageBus, logind: Logind) -> None:
+    listener = Listener()
+
+    async def main() -> None:
+        events = SessionEvents(on_resume=listener.resume, environment=environment(bus))
+        task = asyncio.create_task(events.run())
+        await until(lambda: events._established)
+        logind.prepare_for_sleep(True)
+        logind.prepare_for_sleep(False)
+        await until(lambda: listener.events == ["resume"])
+        task.cancel()
+
+    run(main())
+    assert logind.inhibitors == []
+
+
 def test_without_a_lock_it_listens_all_the_same(
     bus: MessageBus, logind: Logind, caplog: pytest.LogCaptureFixture
 ) -> None:
