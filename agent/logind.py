@@ -33,14 +33,15 @@ class SessionEvents:
 
     Sleep is delayed until `on_suspend` has returned, at most by logind's InhibitDelayMaxSec; without
     `on_suspend` it is not delayed. The screen is that of any session of our user: an agent belongs to the
-    user and not to one of them. A callback may be called more often than once for one event.
+    user and not to one of them. A callback may be called more than once for one event; what it returns or
+    raises changes nothing.
     """
 
     def __init__(
         self,
-        on_suspend: Callable[[], None] | None = None,
-        on_resume: Callable[[], None] | None = None,
-        on_screen_lock: Callable[[], None] | None = None,
+        on_suspend: Callable[[], object] | None = None,
+        on_resume: Callable[[], object] | None = None,
+        on_screen_lock: Callable[[], object] | None = None,
         *,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
@@ -84,9 +85,9 @@ class _Following:
 
     def __init__(
         self,
-        on_suspend: Callable[[], None] | None,
-        on_resume: Callable[[], None] | None,
-        on_screen_lock: Callable[[], None] | None,
+        on_suspend: Callable[[], object] | None,
+        on_resume: Callable[[], object] | None,
+        on_screen_lock: Callable[[], object] | None,
     ) -> None:
         self._on_suspend = on_suspend
         self._on_resume = on_resume
@@ -198,7 +199,7 @@ async def _logind_is_gone() -> None:
     raise BusError("logind was stopped or restarted")
 
 
-def _tell(callback: Callable[[], None] | None, event: str) -> None:
+def _tell(callback: Callable[[], object] | None, event: str) -> None:
     if callback is None:
         return
     log.info("logind tells of %s", event)
