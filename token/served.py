@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
@@ -113,20 +114,30 @@ class ServedToken:
         finally:
             self._pins.wipe_unless_kept(pin)
 
-    async def sign(self, key: TokenKey, data: bytes, flags: int, asker: Asker) -> bytes:
+    async def sign(
+        self,
+        key: TokenKey,
+        data: bytes,
+        flags: int,
+        asker: Asker,
+        waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's (RFC 9987 section 5.6.1).
 
-        Asks for the PIN on behalf of `asker` if need be. Raises TokenError, ProtocolError for flags.
+        Asks for the PIN on behalf of `asker` if need be. What `waiting` returns is entered while the token
+        is waited for, and not while a person is asked. Raises TokenError, ProtocolError for flags.
         """
         algorithm = signing_algorithm(key.public, flags)
         operation = partial(self._sign_on, key.blob, algorithm, data)
         for _ in range(_PROMPTS_PER_SIGNATURE):
             try:
-                return await self._attempt_with_grace(operation)
+                with waiting():
+                    return await self._attempt_with_grace(operation)
             except PinNeededError as needed:
                 await self._ask_and_log_in(needed, key, asker)
         try:
-            return await self._attempt(operation)
+            with waiting():
+                return await self._attempt(operation)
         except PinNeededError as needed:
             raise TokenError(
                 f"{self.identity} was not logged in after {_PROMPTS_PER_SIGNATURE} PIN prompts"
