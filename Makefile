@@ -4,6 +4,7 @@
 #   make test     every test (PYTEST='-k login' chooses)
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
 #   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
+#   make bench    figures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, written nowhere)
 #   make lint     style; make format mends it
 #   make types    the type checker
 #   make lock     chooses the newest versions of all packages anew: requirements.lock
@@ -13,7 +14,7 @@ PYTEST ?=
 VENV = .venv
 READY = $(VENV)/.ready
 
-.PHONY: demo test torture insertion lint types format lock clean
+.PHONY: demo test torture insertion bench lint types format lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -30,6 +31,10 @@ torture: $(READY)
 insertion: $(READY)
 	@tests/prepare test
 	$(VENV)/bin/python tests/smartcard/insertion.py
+
+bench: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/python tests/bench/main.py $(if $(QUICK),--effort quick,--document docs/benchmarks.md)
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
