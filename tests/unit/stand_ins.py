@@ -358,7 +358,7 @@ class Person:
 
 def use_slots(monkeypatch: pytest.MonkeyPatch, slots: Slots) -> None:
     """Let every supervisor start stand-ins instead of processes."""
-    monkeypatch.setattr("replug.token.supervisor.Worker", slots.start_worker)
+    monkeypatch.setattr("replug.token.starter.Worker", slots.start_worker)
 
 
 def lost() -> WorkerLostError:

@@ -229,7 +229,7 @@ def test_a_process_that_cannot_be_started(
         return slots.start_worker(deadlines)
 
     async def main() -> None:
-        monkeypatch.setattr("replug.token.supervisor.Worker", start)
+        monkeypatch.setattr("replug.token.starter.Worker", start)
         if starts:
             assert await supervisor.attempt(scan) == 0
             supervisor.restart()
