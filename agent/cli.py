@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 
-from replug.agent import daemon, listener, shell
+from replug.agent import daemon, lean, listener, shell
 from replug.agent.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
 from replug.agent.config import ConfigError, config_path, load_config
 from replug.agent.listener import Listener, ListenerError
@@ -165,6 +165,7 @@ def _as_agent(arguments: Arguments, listening: Listener, parent: int | None) -> 
     elif listening.path is not None:
         _tell_shell(shell.foreground_lines(listening.path, os.getpid(), csh=arguments.csh))
 
+    lean.import_asyncio_without_ssl()
     from replug.agent.service import serve
 
     if not arguments.foreground:

@@ -107,5 +107,4 @@ def _prepare() -> None:
     with contextlib.suppress(ImportError):
         import cryptography.hazmat.primitives.asymmetric.ec
         import cryptography.hazmat.primitives.asymmetric.ed25519
-        import cryptography.hazmat.primitives.asymmetric.rsa
-        import cryptography.x509  # noqa: F401
+        import cryptography.hazmat.primitives.asymmetric.rsa  # noqa: F401
