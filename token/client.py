@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from replug.token.deadlines import Deadlines
 from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.forking import Forked
 from replug.token.frames import (
     PREFIX,
     FrameError,
@@ -46,8 +47,8 @@ class Opened:
 class Worker:
     """One live worker process. Not reentrant: the caller sends one request at a time."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
-        """Start the process; OSError when that is not possible."""
+    def __init__(self, deadlines: Deadlines, forked: Forked | None = None) -> None:
+        """Use the process that was `forked`, or start one; OSError when that is not possible."""
         self._deadlines = deadlines
         self._asking = False
         self.alive = True
@@ -55,6 +56,15 @@ class Worker:
         """The tokens with an open session."""
         self.ready: set[TokenIdentity] = set()
         """Those of them that are logged in, or need no login."""
+        self._socket: socket.socket
+        self._process: Forked | subprocess.Popen[bytes]
+        if forked is None:
+            self._start()
+        else:
+            self._socket, self._process, self._exit_notice = forked.connection, forked, forked.exit_notice
+        asyncio.get_running_loop().add_reader(self._exit_notice, self._exited)
+
+    def _start(self) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         with theirs:
@@ -72,7 +82,6 @@ class Worker:
             self.kill()
             self._process.wait()
             raise
-        asyncio.get_running_loop().add_reader(self._exit_notice, self._exited)
 
     @property
     def pid(self) -> int:

@@ -67,7 +67,6 @@ class Lane:
         self._discard()
 
     async def _live_worker(self) -> Worker:
-        self._starter.refuse_if_closed()
         if self._worker is None or not self._worker.alive:
             self._worker = None
             self._worker = await self._starter.loaded_worker()

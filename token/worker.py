@@ -2,7 +2,8 @@
 
 It is the only process that runs vendor code, and it is disposable: it never tries to mend anything.
 An error that is not a verdict is answered with FAILED, and the agent ends this process and starts
-another. Started as `python -m replug.token.worker AGENT FD` with one end of a socket pair.
+another. It is forked of `forkserver.py`, or started as `python -m replug.token.worker AGENT FD`, and serves one
+end of a socket pair.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import socket
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import pkcs11
 from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
@@ -260,14 +261,8 @@ def _answer(operations: Operations, header: Header, body: bytearray) -> tuple[He
         wipe(body)
 
 
-def main() -> None:
-    """Serve the end of a socket pair until the agent closes its own; argv names it and the agent."""
-    refuse_tracing()
-    refuse_core_dumps()
-    end_with_parent(int(sys.argv[1]))
-    # Ctrl-C in the agent's terminal is the agent's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = socket.socket(fileno=int(sys.argv[2]))
+def serve(connection: socket.socket) -> NoReturn:
+    """Do what is asked on `connection` until it is closed, and end the process."""
     operations = Operations()
     with contextlib.suppress(EOFError, ConnectionError, FrameError):
         while True:
@@ -278,6 +273,16 @@ def main() -> None:
             connection.sendall(encode_prefix_and_header(reply, len(result)) + result)
     # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
     os._exit(0)
+
+
+def main() -> NoReturn:
+    """Serve the end of a socket pair that argv names, after the agent's process."""
+    refuse_tracing()
+    refuse_core_dumps()
+    end_with_parent(int(sys.argv[1]))
+    # Ctrl-C in the agent's terminal is the agent's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(socket.socket(fileno=int(sys.argv[2])))
 
 
 if __name__ == "__main__":
