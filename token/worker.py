@@ -2,8 +2,8 @@
 
 It is the only process that runs vendor code, and it is disposable: it never tries to mend anything.
 An error that is not a verdict is answered with FAILED, and the agent ends this process and starts
-another. It is forked of `forkserver.py`, or started as `python -m replug.token.worker AGENT FD`, and serves one
-end of a socket pair.
+another. It is forked of `forkserver.py`, or started as `python -m replug.token.worker AGENT FD`, and serves
+one end of a socket pair.
 """
 
 from __future__ import annotations
