@@ -5,6 +5,7 @@
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
 #   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
 #   make bench    figures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, written nowhere)
+#   make soak     an hour of everything at once (MINUTES=5 SEED=3), and whether anything grew or failed
 #   make lint     style; make format mends it
 #   make types    the type checker
 #   make lock     chooses the newest versions of all packages anew: requirements.lock
@@ -14,7 +15,7 @@ PYTEST ?=
 VENV = .venv
 READY = $(VENV)/.ready
 
-.PHONY: demo test torture insertion bench lint types format lock clean
+.PHONY: demo test torture insertion bench soak lint types format lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -35,6 +36,10 @@ insertion: $(READY)
 bench: $(READY)
 	@tests/prepare test
 	$(VENV)/bin/python tests/bench/main.py $(if $(QUICK),--effort quick,--document docs/benchmarks.md)
+
+soak: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/python tests/bench/soak.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
