@@ -165,6 +165,7 @@ def _as_agent(arguments: Arguments, listening: Listener, parent: int | None) -> 
     elif listening.path is not None:
         _tell_shell(shell.foreground_lines(listening.path, os.getpid(), csh=arguments.csh))
 
+    lean.return_freed_memory()
     lean.import_asyncio_without_ssl()
     from replug.agent.service import serve
 

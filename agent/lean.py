@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_ARENA_MAX = -8
+_LARGE = 1024 * 1024  # bytes
+
+
+def return_freed_memory() -> None:
+    """Have large blocks go back to the kernel when they are freed (mallopt(3)).
+
+    By itself glibc learns from the first such block to keep the next: the 16 MB that scrypt takes for
+    `ssh-add -x` would be the agent's for ever, and once more for each thread that it ran in.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # musl has nothing to tell
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def import_asyncio_without_ssl() -> None:

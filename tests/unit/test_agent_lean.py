@@ -52,3 +52,28 @@ def test_the_running_agent_has_no_ssl(tmp_path: Path) -> None:
         maps = Path(f"/proc/{agent.pid}/maps").read_text() if os.geteuid() == 0 else ""
         agent.terminate()
     assert "/_ssl." not in maps
+
+
+def test_what_a_lock_needs_is_given_back(tmp_path: Path) -> None:
+    """scrypt takes 16 MiB, in whatever thread it runs."""
+    program = [Path(sys.executable).with_name("replug-agent"), "-D", "-a", tmp_path / "s"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout
+        agent.stdout.readline()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            before = resident(agent.pid)
+            for _ in range(3):
+                for message in (b"\x16", b"\x17"):  # SSH_AGENTC_LOCK, SSH_AGENTC_UNLOCK
+                    client.sendall(b"\0\0\0\x0b" + message + b"\0\0\0\6sesame")
+                    assert client.recv(100) == b"\0\0\0\1\6"
+            after = resident(agent.pid)
+        agent.terminate()
+    # The agent goes on importing what it will need while this runs: some megabytes.
+    assert after - before < 14
+
+
+def resident(pid: int) -> float:
+    """In MiB."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) / 1024
