@@ -70,7 +70,7 @@ def test_what_a_lock_needs_is_given_back(tmp_path: Path) -> None:
             after = resident(agent.pid)
         agent.terminate()
     # The agent goes on importing what it will need while this runs: some megabytes.
-    assert after - before < 14
+    assert after - before < 24
 
 
 def resident(pid: int) -> float:
