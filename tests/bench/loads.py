@@ -48,20 +48,26 @@ def under_load(
                     yield Figure(f"{scenario}: {name}", UNITS[name], samples, reach)
 
 
-def ceiling(programs: Programs, token: Token, replug: Contestant, seconds: float) -> Iterator[Figure]:
+def ceiling(
+    programs: Programs, token: Token, replug: Contestant, runs: int, seconds: float
+) -> Iterator[Figure]:
     """What the load does against an agent that costs nothing and sends the same answer."""
+    asked = request(token, LISTING)
     with replug.agent.connect() as connection:
-        reply = frame(connection.ask(request(token, LISTING)))
+        reply = frame(connection.ask(asked))
     socket = token.home.folder / "trivial.sock"
+
+    def measure(clients: int, reconnect: bool) -> dict[str, float]:
+        load = programs.load(socket, asked, seconds=seconds, clients=clients, reconnect=reconnect)
+        return {"throughput": load.throughput, "p50": load.p50}
+
     with programs.trivial_agent(socket, reply):
         for clients in CLIENTS:
             for reconnect in (False, True):
-                load = programs.load(
-                    socket, request(token, LISTING), seconds=seconds, clients=clients, reconnect=reconnect
-                )
                 kind = "reconnecting" if reconnect else "persistent"
-                for name, value in (("throughput", load.throughput), ("p50", load.p50)):
-                    yield Figure(f"{clients}, {kind}: {name}", UNITS[name], {"trivial": [value]})
+                found = interleaved(runs, {"trivial": partial(measure, clients, reconnect)})
+                for name, samples in found.items():
+                    yield Figure(f"{clients}, {kind}: {name}", UNITS[name], samples)
 
 
 def _measure(

@@ -60,7 +60,8 @@ def run(effort: Effort, two_workers: str | None, say: Callable[[Figure], None]) 
         compiled = programs.build(Path(folder))
         with softhsm() as token:
             with on(token, two_workers) as contestants:
-                ceiling = take(loads.ceiling(compiled, token, contestants["replug"], effort.seconds))
+                replug = contestants["replug"]
+                ceiling = take(loads.ceiling(compiled, token, replug, effort.runs, effort.seconds))
                 found += take(loads.under_load(compiled, token, contestants, effort.runs, effort.seconds))
             found += take(lifecycle.starting(token.home, effort.runs))
             found += take(lifecycle.memories(compiled, token, effort.runs, effort.signatures, effort.calm))
