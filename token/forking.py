@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
 import signal
@@ -38,6 +37,10 @@ class Forked:
             self._pidfd = -1
 
 
+class ForkFailedError(OSError):
+    """There can be no more processes; the fork server says why."""
+
+
 class ForkServer:
     """Forks processes for workers; its own process is there from the first `fork` to `close`."""
 
@@ -46,27 +49,39 @@ class ForkServer:
         self._patience = patience
         self._process: subprocess.Popen[bytes] | None = None
         self._requests: socket.socket
+        self._closed = False
 
     def close(self) -> None:
-        """End it, and with it whatever it has forked."""
+        """End it, and with it whatever it has forked; it forks no more."""
+        self._closed = True
+        self._end()
+
+    async def fork(self) -> Forked:
+        """A process that is about to be a worker; OSError when that is not possible."""
+        failure: Exception | None = None
+        for _ in range(2):
+            if self._closed:
+                break
+            if self._process is None:
+                self._start()
+            asked = self._process
+            try:
+                return await self._fork()
+            except ForkFailedError:
+                raise
+            except (EOFError, OSError, TimeoutError) as error:
+                # Somebody killed or stopped it: what matters is that there is one. Who asked it at the same
+                # time may have replaced it already.
+                failure = error
+                if self._process is asked:
+                    self._end()
+        raise OSError(errno.EAGAIN, "the process that forks workers does not answer") from failure
+
+    def _end(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process = None
             self._requests.close()
-
-    async def fork(self) -> Forked:
-        """A process that is about to be a worker; OSError when that is not possible."""
-        if self._process is not None:
-            with contextlib.suppress(OSError, EOFError, TimeoutError):
-                return await self._fork()
-            # Somebody killed or stopped it: what matters is that there is one.
-            self.close()
-        self._start()
-        try:
-            return await self._fork()
-        except (EOFError, TimeoutError) as error:
-            self.close()
-            raise OSError(errno.EAGAIN, "the process that forks workers does not answer") from error
 
     def _start(self) -> None:
         self._requests, theirs = socket.socketpair()
@@ -105,6 +120,8 @@ class ForkServer:
                 socket.send_fds(self._requests, [b"f"], [theirs.fileno()])
             await _readable(ours, self._patience)
             greeting, descriptors, _, _ = socket.recv_fds(ours, HELLO_LENGTH, 1)
+            if len(greeting) == 1:
+                raise ForkFailedError(greeting[0], os.strerror(greeting[0]))
             if len(greeting) < HELLO_LENGTH or not descriptors:
                 raise EOFError
             os.set_inheritable(descriptors[0], False)

@@ -8,6 +8,7 @@ worker serves. This process itself loads no module and gets no PIN.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -20,7 +21,10 @@ from typing import NoReturn
 from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
 
 HELLO_LENGTH = 4
-"""A worker's first message on its connection: its process id, and with it a pidfd."""
+"""A worker's first message on its connection: its process id, and with it a pidfd.
+
+One byte instead is the errno of a fork that failed.
+"""
 
 
 def load_worker() -> ModuleType:
@@ -54,9 +58,8 @@ def main() -> NoReturn:
     gc.freeze()
     server = os.getpid()
     while connection := _next_request(requests):
-        # When there can be no process, the agent finds its end closed.
         with connection, contextlib.suppress(OSError):
-            if os.fork() == 0:
+            if _forked(connection):
                 requests.close()
                 _greet(connection, server)
                 serve(connection)
@@ -70,6 +73,15 @@ def _next_request(requests: socket.socket) -> socket.socket | None:
         if message:
             return socket.socket(fileno=descriptors[0])
     return None
+
+
+def _forked(connection: socket.socket) -> bool:
+    """Fork; whether this is the new process. If there can be none, the agent gets the errno instead."""
+    try:
+        return os.fork() == 0
+    except OSError as error:
+        connection.send(bytes([error.errno or errno.EAGAIN]))
+        return False
 
 
 def _greet(connection: socket.socket, server: int) -> None:

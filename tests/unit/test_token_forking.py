@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rigs.agent import descendants
@@ -19,7 +21,7 @@ from stand_ins import ended, reaped, run
 from replug.token.client import Worker
 from replug.token.deadlines import Deadlines
 from replug.token.errors import WorkerLostError
-from replug.token.forking import ForkServer
+from replug.token.forking import ForkFailedError, ForkServer
 
 PATIENCE = 15.0
 
@@ -111,6 +113,61 @@ def test_a_server_that_is_gone_or_does_not_answer_is_replaced(how: signal.Signal
             assert "SoftHSM" in await worker.load(str(MODULE))
             await reaped(lost)
 
+    run(main())
+
+
+def test_who_asks_a_server_that_is_gone_at_the_same_time_has_one_new_one() -> None:
+    async def main() -> None:
+        async with fork_server() as server:
+            lost = await forked_worker(server)
+            os.kill(parent(lost.pid), signal.SIGKILL)
+            await reaped(lost)
+            workers = await asyncio.gather(*(forked_worker(server) for _ in range(4)))
+            assert len({parent(worker.pid) for worker in workers}) == 1
+
+    run(main())
+
+
+def test_closing_while_it_forks_leaves_no_process() -> None:
+    async def main() -> None:
+        async with fork_server() as server:
+            forking = asyncio.create_task(server.fork())
+            await asyncio.sleep(0)
+            server.close()
+            with pytest.raises(OSError, match="does not answer"):
+                await forking
+            with pytest.raises(OSError, match="does not answer"):
+                await server.fork()
+
+    run(main())
+
+
+def test_a_fork_that_fails_says_why_and_costs_no_other_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "import errno, os, sys\n"
+        "from replug.token import forkserver\n"
+        "fork, forks = os.fork, []\n"
+        "def failing():\n"
+        "    forks.append(1)\n"
+        "    if len(forks) == 2: raise OSError(errno.ENOMEM, 'as in tight times')\n"
+        "    return fork()\n"
+        "os.fork = failing\n"
+        "forkserver.main()\n"
+    )
+    popen = subprocess.Popen
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return popen([sys.executable, "-I", "-c", program, *command[-2:]], **options)
+
+    async def main() -> None:
+        async with fork_server() as server:
+            worker = await forked_worker(server)
+            with pytest.raises(ForkFailedError, match=os.strerror(errno.ENOMEM)):
+                await server.fork()
+            assert "SoftHSM" in await worker.load(str(MODULE))
+            await forked_worker(server)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
     run(main())
 
 
