@@ -16,7 +16,7 @@ from replug.agent.poller import Poller
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself
-_ACCEPTS_PER_TURN = 64
+_ACCEPTS_PER_TURN = 16  # each is served at once what it has sent
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
