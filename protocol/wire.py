@@ -178,7 +178,8 @@ class Writer:
 
     def string(self, value: bytes) -> Writer:
         """Put a uint32 length and the bytes."""
-        self._put(len(value).to_bytes(4, "big") + value)
+        self._put(len(value).to_bytes(4, "big"))
+        self._put(value)
         return self
 
     def strings(self, values: Iterable[bytes]) -> Writer:
