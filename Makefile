@@ -5,6 +5,8 @@
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly right bytes (SECONDS=60)
 #   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
+#   make bench    figures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, written nowhere)
+#   make soak     an hour of everything at once (MINUTES=5 SEED=3), and whether anything grew or failed
 #   make lint     style; make format mends it
 #   make types    the type checker
 #   make completions  writes the shells' completions anew, after a change of the command line
@@ -15,7 +17,7 @@ PYTEST ?=
 VENV = .venv
 READY = $(VENV)/.ready
 
-.PHONY: demo test torture fuzz insertion lint types format completions lock clean
+.PHONY: demo test torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -35,6 +37,14 @@ fuzz: $(READY)
 insertion: $(READY)
 	@tests/prepare test
 	$(VENV)/bin/python tests/smartcard/insertion.py
+
+bench: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/python tests/bench/main.py --two-workers 'workers = 2' $(if $(QUICK),--effort quick,--document docs/benchmarks.md)
+
+soak: $(READY)
+	@tests/prepare test
+	$(VENV)/bin/python tests/bench/soak.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	$(VENV)/bin/ruff check

@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 
-from replug.agent import daemon, listener, shell
+from replug.agent import daemon, lean, listener, shell
 from replug.agent.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
 from replug.agent.config import ConfigError
 from replug.agent.config_file import config_path, load_config
@@ -166,6 +166,8 @@ def _as_agent(arguments: Arguments, listening: Listener, parent: int | None) -> 
     elif listening.path is not None:
         _tell_shell(shell.foreground_lines(listening.path, os.getpid(), csh=arguments.csh))
 
+    lean.return_freed_memory()
+    lean.import_asyncio_without_ssl()
     from replug.agent.service import serve
 
     if not arguments.foreground:

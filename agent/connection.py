@@ -13,6 +13,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from replug.agent.inbox import Inbox, MessageLengthError
+from replug.agent.poller import Poller
 from replug.protocol.constants import MAX_MESSAGE
 from replug.protocol.decoding import frame
 
@@ -29,11 +30,18 @@ class Connection:
     """Reads requests from `client` (non-blocking), gives each to `answer`, and writes what it returns.
 
     `answer` gets a message without its length and returns the reply, or something to await for it.
-    `closed` is called once, when the connection is over.
+    `closed` is called once, when the connection is over. `poller` tells when `client` is ready.
     """
 
-    def __init__(self, client: socket.socket, answer: Answer, closed: Callable[[Connection], None]) -> None:
+    def __init__(
+        self,
+        client: socket.socket,
+        answer: Answer,
+        closed: Callable[[Connection], None],
+        poller: Poller | asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._poller = poller or self._loop
         self._socket = client
         self._answer = answer
         self._closed = closed
@@ -46,13 +54,18 @@ class Connection:
         self._open = True
         self._read_if_wanted()
 
+    def read(self) -> None:
+        """Serve what has arrived already, as the first request of a client that just connected mostly has."""
+        if self._reading:
+            self._readable()
+
     def close(self) -> None:
         """Close now. A request that is waiting is cancelled."""
         if not self._open:
             return
         self._open = False
         self._stop_reading()
-        self._loop.remove_writer(self._socket)
+        self._poller.remove_writer(self._socket)
         if self._turn is not None:
             self._turn.cancel()
         if self._waiting is not None:
@@ -64,9 +77,9 @@ class Connection:
     def _read_if_wanted(self) -> None:
         wanted = not self._at_end and not self._inbox.full
         if wanted and not self._reading:
-            self._loop.add_reader(self._socket, self._readable)
+            self._poller.add_reader(self._socket, self._readable)
         elif not wanted and self._reading:
-            self._loop.remove_reader(self._socket)
+            self._poller.remove_reader(self._socket)
         self._reading = wanted
 
     def _stop_reading(self) -> None:
@@ -140,7 +153,7 @@ class Connection:
             if sent == len(data):
                 return
             data = data[sent:]
-            self._loop.add_writer(self._socket, self._writable)
+            self._poller.add_writer(self._socket, self._writable)
         self._output += data
 
     def _writable(self) -> None:
@@ -153,7 +166,7 @@ class Connection:
             return
         del self._output[:sent]
         if not self._output:
-            self._loop.remove_writer(self._socket)
+            self._poller.remove_writer(self._socket)
         self._serve()
 
 

@@ -11,11 +11,12 @@ from collections.abc import Callable
 
 from replug.agent.connection import Answer, Connection
 from replug.agent.peer import Peer
+from replug.agent.poller import Poller
 
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself
-_ACCEPTS_PER_TURN = 64
+_ACCEPTS_PER_TURN = 16  # each is served at once what it has sent
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -27,6 +28,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._answerer = answerer
+        self._poller = Poller()
         self._connections: set[Connection] = set()
         self._limit = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_DESCRIPTORS)
         self._closing = False
@@ -42,6 +44,7 @@ class Server:
         self._loop.remove_reader(self._listener)
         for connection in list(self._connections):
             connection.close()
+        self._poller.close()
 
     def _acceptable(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
@@ -69,7 +72,9 @@ class Server:
             client.close()
             return
         client.setblocking(False)
-        self._connections.add(Connection(client, self._answerer(peer), self._closed))
+        connection = Connection(client, self._answerer(peer), self._closed, self._poller)
+        self._connections.add(connection)
+        connection.read()
 
     def _closed(self, connection: Connection) -> None:
         was_full = len(self._connections) >= self._limit

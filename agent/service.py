@@ -115,5 +115,4 @@ def _prepare() -> None:
         import cryptography.hazmat.primitives.asymmetric.ed25519
         import cryptography.hazmat.primitives.asymmetric.rsa
         import cryptography.hazmat.primitives.ciphers.aead
-        import cryptography.hazmat.primitives.kdf.scrypt
-        import cryptography.x509  # noqa: F401
+        import cryptography.hazmat.primitives.kdf.scrypt  # noqa: F401

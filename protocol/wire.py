@@ -63,54 +63,44 @@ class Reader:
 
     def __init__(self, data: bytes | bytearray) -> None:
         self._message = _Message(data)
-        self._size = len(data)
+        self._get: Callable[[int], bytes] = self._message.get_bytes
         self._secrets: list[bytearray] = []
-
-    @property
-    def remaining(self) -> int:
+        self.remaining = len(data)
         """The number of bytes not yet taken."""
-        position: int = self._message.packet.tell()
-        return self._size - position
 
-    def _need(self, count: int, what: str) -> None:
+    def _claim(self, count: int, what: str) -> None:
         if count > self.remaining:
             raise ProtocolError(f"truncated: {what} needs {count} bytes, {self.remaining} remain")
+        self.remaining -= count
+
+    def _take(self, count: int, what: str) -> bytes:
+        self._claim(count, what)
+        return self._get(count)
 
     def byte(self) -> int:
         """Take one byte, as a number."""
-        self._need(1, "a byte")
-        value: bytes = self._message.get_byte()
-        return value[0]
+        return self._take(1, "a byte")[0]
 
     def boolean(self) -> bool:
         """Take one byte as a truth value; any value but 0 is true, as RFC 4251 demands."""
-        self._need(1, "a boolean")
-        value: bool = self._message.get_boolean()
-        return value
+        return self._take(1, "a boolean") != b"\0"
 
     def uint32(self) -> int:
         """Take four bytes as an unsigned number."""
-        self._need(4, "a uint32")
-        value: int = self._message.get_int()
-        return value
+        return int.from_bytes(self._take(4, "a uint32"), "big")
 
     def uint64(self) -> int:
         """Take eight bytes as an unsigned number."""
-        self._need(8, "a uint64")
-        value: int = self._message.get_int64()
-        return value
+        return int.from_bytes(self._take(8, "a uint64"), "big")
 
     def string(self) -> bytes:
         """Take a string: a uint32 length and that many bytes."""
-        size = self.uint32()
-        self._need(size, "a string")
-        value: bytes = self._message.get_bytes(size)
-        return value
+        return self._take(int.from_bytes(self._take(4, "a uint32"), "big"), "a string")
 
     def secret(self) -> bytearray:
         """Take a string without NUL bytes into a buffer that can be wiped, without another copy of it."""
         size = self.uint32()
-        self._need(size, "a string")
+        self._claim(size, "a string")
         value = bytearray(size)
         self._message.packet.readinto(value)
         self._secrets.append(value)
@@ -172,8 +162,7 @@ class Reader:
 
     def rest(self) -> bytes:
         """Take all that remains."""
-        value: bytes = self._message.get_bytes(self.remaining)
-        return value
+        return self._take(self.remaining, "the rest")
 
     def check_end(self) -> None:
         """Raise `ProtocolError` unless everything has been taken."""
@@ -186,6 +175,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._message = _Message()
+        self._put: Callable[[bytes | bytearray], object] = self._message.add_bytes
 
     def __bytes__(self) -> bytes:
         value: bytes = self._message.asbytes()
@@ -193,7 +183,7 @@ class Writer:
 
     def raw(self, value: bytes | bytearray) -> Writer:
         """Put bytes as they are."""
-        self._message.add_bytes(value)
+        self._put(value)
         return self
 
     def byte(self, value: int) -> Writer:
@@ -202,8 +192,7 @@ class Writer:
 
     def boolean(self, value: bool) -> Writer:
         """Put a truth value as 0 or 1."""
-        self._message.add_boolean(value)
-        return self
+        return self.raw(b"\1" if value else b"\0")
 
     def uint32(self, value: int) -> Writer:
         """Put an unsigned number of four bytes; `OverflowError` if it does not fit."""
@@ -215,7 +204,9 @@ class Writer:
 
     def string(self, value: bytes | bytearray) -> Writer:
         """Put a uint32 length and the bytes."""
-        return self.uint32(len(value)).raw(value)
+        self._put(len(value).to_bytes(4, "big"))
+        self._put(value)
+        return self
 
     def strings(self, values: Iterable[bytes]) -> Writer:
         """Put each of the values as a string, without a count."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from replug.token.deadlines import Deadlines
+from replug.token.forking import Forked
 from replug.token.frames import Header
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.pin import Pin
@@ -28,9 +29,9 @@ class Opened:
 class Worker(WorkerProcess):
     """A process that loads one PKCS#11 module, and what it was asked to do with it."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
-        """Start the process; OSError when that is not possible."""
-        super().__init__("replug.token.worker")
+    def __init__(self, deadlines: Deadlines, forked: Forked | None = None) -> None:
+        """Use the process that was `forked`, or start one; OSError when that is not possible."""
+        super().__init__(forked or "replug.token.worker")
         self._deadlines = deadlines
         self.opened: set[TokenIdentity] = set()
         """The tokens with an open session."""

@@ -1,7 +1,7 @@
-"""One PKCS#11 module: its worker, and the tokens of it that are served.
+"""One PKCS#11 module: its workers, and the tokens of it that are served.
 
-All tokens of a module share its worker. A second process would bind the same cards, and selecting a card's
-application anew makes many of them forget that the PIN was verified.
+All tokens of a module share them. A module for cards has one worker: a second process would bind the same
+cards, and selecting a card's application anew makes many of them forget that the PIN was verified.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ View = tuple[int, Slots]
 class Module:
     """The served tokens of the shared library at `path` (canonical)."""
 
-    def __init__(self, path: str, pins: PinCache, prompter: Prompter, deadlines: Deadlines) -> None:
+    def __init__(
+        self, path: str, pins: PinCache, prompter: Prompter, deadlines: Deadlines, workers: int = 1
+    ) -> None:
+        """`workers` is how many signatures may be made at the same time: more than one is not for cards."""
         self.path = path
         self.tokens: dict[TokenIdentity, ServedToken] = {}
         self._choices: list[Uri] = []
         self._pins = pins
         self._prompter = prompter
-        self._supervisor = Supervisor(path, deadlines)
+        self._supervisor = Supervisor(path, deadlines, workers)
         self._view: View | None = None
         self._present: set[TokenIdentity] = set()
         """The tokens that were present when `_view` was."""

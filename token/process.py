@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.forking import Forked
 from replug.token.frames import (
     PREFIX,
     FrameError,
@@ -32,10 +33,20 @@ T = TypeVar("T")
 class WorkerProcess:
     """One live worker process. Not reentrant: the caller sends one request at a time."""
 
-    def __init__(self, program: str) -> None:
-        """Start the module `program` (`python -m`); OSError when that is not possible."""
+    def __init__(self, program: str | Forked) -> None:
+        """Start the module `program` (`python -m`) (OSError when it cannot be), or use a `Forked`."""
         self._asking = False
         self.alive = True
+        self._socket: socket.socket
+        self._process: Forked | subprocess.Popen[bytes]
+        if isinstance(program, str):
+            self._start(program)
+        else:
+            self._socket, self._process = program.connection, program
+            self._exit_notice = program.exit_notice
+        asyncio.get_running_loop().add_reader(self._exit_notice, self._exited)
+
+    def _start(self, program: str) -> None:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         with theirs:
@@ -53,7 +64,6 @@ class WorkerProcess:
             self.kill()
             self._process.wait()
             raise
-        asyncio.get_running_loop().add_reader(self._exit_notice, self._exited)
 
     @property
     def pid(self) -> int:

@@ -88,6 +88,8 @@ class ServedToken:
         self._useless: set[bytes] = set()
         self._closed = False
         self._login = SharedAttempt()
+        self._one_login = asyncio.Lock()
+        """Held while a worker sends a PIN: two of them at once could spend two tries on a wrong one."""
 
     @property
     def present(self) -> bool:
@@ -137,7 +139,7 @@ class ServedToken:
                 await self._ask_and_log_in(needed, key, asker)
         try:
             with waiting():
-                return await self._attempt(operation)
+                return await self._attempt(operation, anywhere=True)
         except PinNeededError as needed:
             raise TokenError(
                 f"{self.identity} was not logged in after {_PROMPTS_PER_SIGNATURE} PIN prompts"
@@ -197,9 +199,11 @@ class ServedToken:
         self._login.stop()
         self._back.set()
 
-    async def _attempt(self, operation: Callable[[Worker], Awaitable[T]], *, fresh: bool = False) -> T:
+    async def _attempt(
+        self, operation: Callable[[Worker], Awaitable[T]], *, fresh: bool = False, anywhere: bool = False
+    ) -> T:
         try:
-            return await self._supervisor.attempt(operation, fresh=fresh)
+            return await self._supervisor.attempt(operation, fresh=fresh, anywhere=anywhere)
         except TokenAbsentError:
             self.left()
             raise
@@ -211,16 +215,16 @@ class ServedToken:
             raise
 
     async def _attempt_with_grace(self, operation: Callable[[Worker], Awaitable[T]]) -> T:
-        """Like `_attempt`, but a token that was there until now is given a moment to be back.
+        """Like `_attempt` on any worker, but a token that was there until now is given a moment to be back.
 
         A bad contact, a reset reader or a restarted pcscd takes it away for less than a second.
         """
         for pause in _GRACE if self.present else ():
             try:
-                return await self._attempt(operation)
+                return await self._attempt(operation, anywhere=True)
             except TokenAbsentError:
                 await asyncio.sleep(pause)
-        return await self._attempt(operation)
+        return await self._attempt(operation, anywhere=True)
 
     async def _open_on(self, worker: Worker) -> TokenFlag:
         """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
@@ -268,15 +272,21 @@ class ServedToken:
 
     async def _log_in(self, pin: Pin | None, flags: TokenFlag, worker: Worker) -> None:
         """Log in on the token just opened with `pin`, else with the remembered PIN or the keypad."""
-        self._refuse_if_closed()
-        chosen = self._rules.choose(pin, flags)
-        try:
-            records = await worker.login(self.identity, chosen)
-        except WorkerRefusedError as refused:
-            worker.kill()
-            self._rules.refused(refused, chosen)
-            raise
-        self._accepted(chosen)
+        others_may_change_them = self._one_login.locked()
+        async with self._one_login:
+            if others_may_change_them:
+                flags = await self._open_on(worker)
+            self._refuse_if_closed()
+            chosen = self._rules.choose(pin, flags)
+            try:
+                records = await worker.login(self.identity, chosen)
+            except WorkerRefusedError as refused:
+                worker.kill()
+                # Other workers may be logged in with a PIN that is no longer right.
+                self._supervisor.restart()
+                self._rules.refused(refused, chosen)
+                raise
+            self._accepted(chosen)
         self._saw_private_keys(read_keys(records))
 
     async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: Worker) -> bytes:
@@ -293,10 +303,11 @@ class ServedToken:
             if self.identity not in worker.ready:
                 await self._log_in(None, flags, worker)
         key = self._require(blob)
-        pin = None
-        if key.always_authenticate:
+        if not key.always_authenticate:
+            return await self._sign_with(key, algorithm, data, None, worker)
+        async with self._one_login:
             pin = self._rules.choose(None, await self._open_on(worker), for_one_use=True)
-        return await self._sign_with(key, algorithm, data, pin, worker)
+            return await self._sign_with(key, algorithm, data, pin, worker)
 
     async def _sign_with(
         self, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None, worker: Worker

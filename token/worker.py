@@ -2,7 +2,7 @@
 
 It is the only process that runs vendor code, and it is disposable: it never tries to mend anything.
 An error that is not a verdict is answered with FAILED, and the agent ends this process and starts
-another.
+another. It is forked of `forkserver.py`, or started as `python -m replug.token.worker AGENT FD`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import socket
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NoReturn
 
 import pkcs11
 from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
@@ -22,7 +23,7 @@ from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.opensc import forbid_pin_caching
-from replug.token.worker_loop import RefusedError, serve
+from replug.token.worker_loop import RefusedError, answer_requests, serve
 
 _KNOWN_FLAGS = sum(TokenFlag)
 
@@ -214,7 +215,12 @@ def _verdict(error: Exception) -> Verdict:
     return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.FAILED)
 
 
-def main() -> None:
+def work(connection: socket.socket) -> NoReturn:
+    """Do what is asked on `connection` until it is closed, and end the process."""
+    answer_requests(connection, Operations(), _verdict)
+
+
+def main() -> NoReturn:
     """Be the worker: the program `python -m replug.token.worker AGENT FD`."""
     serve(Operations(), _verdict)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from replug.token.frames import (
     PREFIX,
@@ -29,18 +30,24 @@ class RefusedError(Exception):
         super().__init__(detail)
 
 
-def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> None:
-    """Serve the end of a socket pair until the agent closes its own; argv names the agent and it.
-
-    Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
-    says what an error means that is no RefusedError.
-    """
+def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> NoReturn:
+    """Be a worker's program: `answer_requests` on the descriptor that argv names, after the agent."""
     refuse_tracing()
     refuse_core_dumps()
     end_with_parent(int(sys.argv[1]))
     # Ctrl-C in the agent's terminal is the agent's affair.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = socket.socket(fileno=int(sys.argv[2]))
+    answer_requests(socket.socket(fileno=int(sys.argv[2])), operations, verdict)
+
+
+def answer_requests(
+    connection: socket.socket, operations: object, verdict: Callable[[Exception], Verdict]
+) -> NoReturn:
+    """Serve `connection` until the agent closes its end, and end the process.
+
+    Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
+    says what an error means that is no RefusedError.
+    """
     with contextlib.suppress(EOFError, ConnectionError, FrameError):
         while True:
             header_length, body_length = decode_prefix(_receive_exactly(connection, PREFIX.size))

@@ -179,5 +179,5 @@ def test_workers_end_with_a_killed_agent(start_agent: StartAgent, faulty: Faulty
 
 
 def kill_all(processes: list[int]) -> None:
-    for pid in processes:
+    for pid in reversed(processes):  # children before what they end with
         os.kill(pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from rigs.agent import Agent
 from rigs.pcscd import Pcscd
@@ -120,10 +121,11 @@ class Disturbances:
         return signing
 
     def _signal_workers(self, sign: signal.Signals) -> None:
-        """To the one in use, which is the oldest; sometimes to the spare one too."""
-        workers = self._agent.children()
-        for pid in workers if self._sometimes() else workers[:1]:
-            os.kill(pid, sign)
+        """To the one in use, which is forked of another process; sometimes to that one too."""
+        processes = self._agent.children()
+        for pid in processes if self._sometimes() else processes[1:]:
+            with suppress(ProcessLookupError):  # its end is a worker's end, too
+                os.kill(pid, sign)
 
 
 KINDS = [name for name in vars(Disturbances) if not name.startswith("_")]

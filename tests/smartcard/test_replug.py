@@ -207,7 +207,7 @@ def test_what_others_do_costs_no_signature(
 
 def kill_workers(agent: Agent) -> None:
     """Kills everything the agent has started."""
-    for pid in agent.children():
+    for pid in reversed(agent.children()):  # children before what they end with
         os.kill(pid, signal.SIGKILL)
 
 

@@ -36,7 +36,7 @@ PATIENCE = 30
 GROWTH = 1.1
 """How much of its memory after warming up the agent may have at the end."""
 PROCESSES = 2
-"""The worker and a spare one."""
+"""A worker, and the process of which workers are forked."""
 LOG_TAIL = 40
 """Lines of the agent's log that a failure's report shows."""
 
@@ -165,7 +165,7 @@ class Torture:
 
     def _footprint(self) -> Footprint:
         """What the agent takes when nothing is under way."""
-        eventually(lambda: len(self.agent.children()) == PROCESSES, "a worker and a spare one")
+        eventually(lambda: len(self.agent.children()) == PROCESSES, "a worker and what forks it")
         readings = []
         for _ in range(5):
             readings.append(Footprint.of(self.agent))

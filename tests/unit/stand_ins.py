@@ -196,13 +196,14 @@ class Slots:
         self.tokens = list(tokens)
         self.processes: list[StandInWorker] = []
         """All that were started, also those that were never given the module."""
+        self.fork_servers: list[StandInForkServer] = []
         self.workers: list[StandInWorker] = []
         """Those that loaded the module, or were about to."""
         self.calls: list[Call] = []
         self._faults: dict[str, list[Exception | Gate]] = {}
 
-    def start_worker(self, _deadlines: Deadlines) -> StandInWorker:
-        """What a supervisor calls instead of `Worker`."""
+    def start_worker(self, _deadlines: Deadlines, _process: object = None) -> StandInWorker:
+        """What a starter calls instead of `Worker`."""
         worker = StandInWorker(self)
         self.processes.append(worker)
         return worker
@@ -331,6 +332,22 @@ class StandInWorker:
             raise WorkerRefusedError(Verdict.PIN_INCORRECT, "C_Login: CKR_PIN_INCORRECT")
 
 
+class StandInForkServer:
+    """What forks the processes that stand-in workers do not have."""
+
+    def __init__(self, _patience: float) -> None:
+        self.closed = False
+        self.failure: OSError | None = None
+
+    async def fork(self) -> None:
+        assert not self.closed
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class Person:
     """A prompter: types the `answers` in turn, cancels at None, and is not to be asked more often."""
 
@@ -368,7 +385,13 @@ class Person:
 
 def use_slots(monkeypatch: pytest.MonkeyPatch, slots: Slots) -> None:
     """Let every supervisor start stand-ins instead of processes."""
-    monkeypatch.setattr("replug.token.supervisor.Worker", slots.start_worker)
+
+    def start_fork_server(patience: float) -> StandInForkServer:
+        slots.fork_servers.append(StandInForkServer(patience))
+        return slots.fork_servers[-1]
+
+    monkeypatch.setattr("replug.token.starter.ForkServer", start_fork_server)
+    monkeypatch.setattr("replug.token.starter.Worker", slots.start_worker)
 
 
 def lost() -> WorkerLostError:

@@ -137,9 +137,9 @@ def test_a_token_is_missed_for_two_minutes(rig: Rig, monkeypatch: pytest.MonkeyP
         await rig.module.look()
         assert rig.module.misses_a_token
         now = time.time()
-        monkeypatch.setattr(time, "time", lambda: now + 121)
-        assert not rig.module.misses_a_token
-        monkeypatch.undo()
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda: now + 121)
+            assert not rig.module.misses_a_token
         rig.slots.tokens.append(left)
         await rig.module.look()
         assert not rig.module.misses_a_token

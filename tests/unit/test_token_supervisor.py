@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 
 import pytest
@@ -92,8 +91,7 @@ def test_failing_to_load_is_a_failure_like_any_other(slots: Slots, supervisor: S
     async def main() -> None:
         slots.fail_next("load", lost())
         assert await supervisor.attempt(scan) == 1
-        # The first is the spare, whose loss does not count.
-        slots.fail_next("load", lost(), lost(), lost())
+        slots.fail_next("load", lost(), lost())
         with pytest.raises(ModuleUnreachableError, match="failed twice"):
             await supervisor.attempt(scan, fresh=True)
 
@@ -217,25 +215,13 @@ def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(
     run(main())
 
 
-@pytest.mark.parametrize("starts", [0, 1])
-def test_a_process_that_cannot_be_started(
-    slots: Slots, supervisor: Supervisor, starts: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the first worker it is told; that of a spare is nothing to worry about."""
-
-    def start(deadlines: Deadlines) -> StandInWorker:
-        if len(slots.processes) >= starts:
-            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-        return slots.start_worker(deadlines)
-
+def test_a_process_that_cannot_be_forked(slots: Slots, supervisor: Supervisor) -> None:
     async def main() -> None:
-        monkeypatch.setattr("replug.token.supervisor.Worker", start)
-        if starts:
-            assert await supervisor.attempt(scan) == 0
-            supervisor.restart()
+        slots.fork_servers[0].failure = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         with pytest.raises(ModuleUnreachableError, match="no worker process can be started: Resource"):
             await supervisor.attempt(scan)
-        assert slots.alive == []
+        slots.fork_servers[0].failure = None
+        assert await supervisor.attempt(scan) == 0
 
     run(main())
 
@@ -268,61 +254,26 @@ def test_closing_while_a_worker_loads_leaves_no_process(slots: Slots, supervisor
     run(main())
 
 
-def test_a_spare_that_died_is_not_used(slots: Slots, supervisor: Supervisor) -> None:
-    async def main() -> None:
-        await supervisor.attempt(scan)
-        for process in slots.processes:
-            process.kill()
-        assert await supervisor.attempt(scan) == 1
-
-    run(main())
-
-
 @pytest.mark.parametrize(
     "fault",
     [lost(), refused(Verdict.FAILED, "GeneralError"), refused(Verdict.NOT_A_MODULE, "file too short")],
 )
-def test_a_spare_that_fails_to_load_leaves_no_process(
+def test_a_worker_that_fails_to_load_leaves_no_process(
     slots: Slots, supervisor: Supervisor, fault: Exception
 ) -> None:
     async def main() -> None:
-        await supervisor.attempt(scan)
-        supervisor.restart()
-        slots.fail_next("load", fault)
-        with contextlib.suppress(TokenError):
+        slots.fail_next("load", fault, fault)
+        with pytest.raises(TokenError):
             await supervisor.attempt(scan)
-        supervisor.close()
         assert [process.alive for process in slots.processes] == [False] * len(slots.processes)
 
     run(main())
 
 
-def test_closing_while_a_spare_loads_leaves_no_process(slots: Slots, supervisor: Supervisor) -> None:
+def test_closing_ends_what_forks_the_workers(slots: Slots, supervisor: Supervisor) -> None:
     async def main() -> None:
         await supervisor.attempt(scan)
-        supervisor.restart()
-        gate = slots.hold_next("load")
-        waiting = asyncio.create_task(supervisor.attempt(scan))
-        await gate.entered.wait()
         supervisor.close()
-        gate.opened.set()
-        with pytest.raises(TokenError, match="was removed from the agent"):
-            await waiting
-        assert [process.alive for process in slots.processes] == [False] * len(slots.processes)
-
-    run(main())
-
-
-def test_the_next_worker_is_started_in_advance_but_loads_nothing(
-    slots: Slots, supervisor: Supervisor
-) -> None:
-    """What it loads has to see the slots as they are when it is needed."""
-
-    async def main() -> None:
-        await supervisor.attempt(scan)
-        assert [process.number for process in slots.processes] == [0, -1]
-        supervisor.restart()
-        await supervisor.attempt(scan)
-        assert [process.number for process in slots.processes] == [0, 1, -1]
+        assert [server.closed for server in slots.fork_servers] == [True]
 
     run(main())

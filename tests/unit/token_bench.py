@@ -59,11 +59,14 @@ class Bench:
 
 
 def bench(
-    monkeypatch: pytest.MonkeyPatch, token: StandInToken | None = None, person: Person | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    token: StandInToken | None = None,
+    person: Person | None = None,
+    workers: int = 1,
 ) -> Bench:
     """A bench for `token`, by default one with an Ed25519 key, and for a person who is not to be asked."""
     token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache()
     slots = Slots(token)
     use_slots(monkeypatch, slots)
-    supervisor = Supervisor("/usr/lib/module.so", Deadlines())
+    supervisor = Supervisor("/usr/lib/module.so", Deadlines(), workers)
     return Bench(slots, token, person, pins, ServedToken(token.identity, supervisor, pins, person))

@@ -1,0 +1,30 @@
+"""`make bench` runs; its numbers here mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.figures import Figure
+from bench.main import TINY, run, write
+
+
+def test_every_figure_is_measured_and_written_down(tmp_path: Path) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text("# Benchmarks\n\n<!-- what follows is written by `make bench` -->\nan older table\n")
+    figures: list[Figure] = []
+
+    write(run(TINY, None, figures.append), document)
+
+    text = document.read_text()
+    assert text.startswith("# Benchmarks\n")
+    assert "an older table" not in text
+    ours = [figure for figure in figures if "replug" in figure.samples]
+    assert [figure.what for figure in ours if f"| {figure.what} " not in text] == []
+    positive = [figure for figure in figures if figure.unit != "%"]
+    assert [figure.what for figure in positive if not all(map(all, figure.samples.values()))] == []
+    assert {figure.what for figure in ours if figure.median("openssh") is None} == {
+        f"ed25519, {clients}, {kind}: {name}"
+        for clients in ("1 client", "8 clients", "64 clients")
+        for kind in ("persistent", "reconnecting")
+        for name in ("throughput", "p50", "p99", "CPU per request")
+    }
