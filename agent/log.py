@@ -118,6 +118,8 @@ def _quote(value: object) -> str:
 
 def _escape(text: str) -> str:
     """`text` with what is not printable as Python would write it."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text

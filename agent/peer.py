@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 
 _UCRED = struct.Struct("3i")
 _UNMAPPED = 65534
@@ -41,6 +42,11 @@ class Peer:
 
     def __str__(self) -> str:
         """The program's name as far as it still runs, for people; a hint, not an authority."""
+        return self._description
+
+    @cached_property
+    def _description(self) -> str:
+        # Read once a connection: for each signature it would be a tenth of what that costs us.
         try:
             with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as file:
                 name = file.read().strip()
