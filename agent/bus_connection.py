@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,7 +172,7 @@ class BusConnection:
         if wanted > _LONGEST_MESSAGE and not self._to_skip:
             log.debug("a message of %d bytes is skipped", wanted)
             self._to_skip = wanted
-            self._close_descriptors()
+            _close_descriptors(self._parser.fds)
             self._parser = Parser()
         data, ancillary, flags, _ = self._socket.recvmsg(
             min(wanted, _LONGEST_READ), fds_buf_size(), socket.MSG_CMSG_CLOEXEC
@@ -187,16 +187,14 @@ class BusConnection:
         else:
             self._parser.add_data(data, fds=descriptors)
 
-    def _close_descriptors(self) -> None:
-        for descriptor in self._parser.fds:
-            descriptor.close()
-
     def _dispatch(self, message: Message) -> None:
         fields = message.header.fields
         if message.header.message_type in (MessageType.method_return, MessageType.error):
             reply = self._replies.get(fields.get(HeaderFields.reply_serial, 0))
             if reply is not None and not reply.done():
                 reply.set_result(message)
+            else:
+                _close_descriptors(message.body)
         elif message.header.message_type is MessageType.signal and self._on_signal is not None:
             self._on_signal(
                 Signal(
@@ -223,6 +221,12 @@ async def _authenticate(connected: socket.socket) -> None:
     except AuthenticationError as error:
         raise BusError(f"the bus does not accept us: {error}") from error
     await loop.sock_sendall(connected, BEGIN)
+
+
+def _close_descriptors(values: Iterable[object]) -> None:
+    for value in values:
+        if isinstance(value, FileDescriptor):
+            value.close()
 
 
 def _method_call(remote: Remote, method: str, signature: str, arguments: tuple[Any, ...]) -> Message:
