@@ -32,6 +32,7 @@ from replug.token.login import PinRules
 from replug.token.pin import Pin, PinCache
 from replug.token.prompt import Asker, PinRequest, Prompter
 from replug.token.shared import SharedAttempt, StoppedError
+from replug.token.shown_keys import OtherKeysError, ShownKeys
 from replug.token.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.supervisor import Supervisor
 
@@ -73,8 +74,6 @@ class ServedToken:
         """As last read; they age at once, so no login relies on them."""
         self.wants_login = True
         """Whether it has CKF_LOGIN_REQUIRED."""
-        self.keys: dict[bytes, TokenKey] = {}
-        """By public key blob; public data, so listing it asks no worker."""
         self.last_inserted: float | None = None
         """When it was last inserted, in seconds since the epoch."""
         self.last_removed: float | None = None
@@ -83,13 +82,16 @@ class ServedToken:
         self._pins = pins
         self._rules = PinRules(identity, pins)
         self._prompter = prompter
-        self._visible: set[bytes] = set()
-        self._usable_without_login: set[bytes] = set()
-        self._useless: set[bytes] = set()
+        self._shown = ShownKeys()
         self._closed = False
         self._login = SharedAttempt()
         self._one_login = asyncio.Lock()
         """Held while a worker sends a PIN: two of them at once could spend two tries on a wrong one."""
+
+    @property
+    def keys(self) -> dict[bytes, TokenKey]:
+        """By public key blob; public data, so listing it asks no worker."""
+        return self._shown.offered
 
     @property
     def present(self) -> bool:
@@ -150,7 +152,7 @@ class ServedToken:
         if self.state is not TokenState.ABSENT:
             self.last_removed = time.time()
             self._back.clear()
-            self._useless.clear()
+            self._shown.forget_useless()
         self._set_state(TokenState.ABSENT, "it is in no slot")
 
     def seen(self, flags: TokenFlag) -> bool:
@@ -239,18 +241,13 @@ class ServedToken:
             raise
         self.flags = opened.flags
         keys = read_keys(opened.records)
-        if self.identity in worker.ready and any(
-            blob not in keys or not keys[blob].signs for blob in self.keys
-        ):
+        if self.identity in worker.ready and self._shown.lacks_some_of(keys):
             # libykcs11 hides private keys when another program has reset the card. To believe that would
             # lose them; a fresh worker, logged in, tells what is true.
             raise WorkerRefusedError(Verdict.NOT_LOGGED_IN, "keys are missing that this session has shown")
         if TokenFlag.LOGIN_REQUIRED not in opened.flags:
             worker.ready.add(self.identity)
-        if self.identity in worker.ready:
-            self._saw_private_keys(keys)
-        else:
-            self._saw_public_keys(keys)
+        self._saw_keys(keys, logged_in=self.identity in worker.ready)
         return opened.flags
 
     def _refuse_if_closed(self) -> None:
@@ -287,13 +284,13 @@ class ServedToken:
                 self._rules.refused(refused, chosen)
                 raise
             self._accepted(chosen)
-        self._saw_private_keys(read_keys(records))
+        self._saw_keys(read_keys(records), logged_in=True)
 
     async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: Worker) -> bytes:
         if self.identity not in worker.ready:
             flags = await self._open_on(worker)
             key = self._require(blob)
-            if blob in self._usable_without_login and not key.always_authenticate:
+            if self._shown.may_sign_without_login(blob) and not key.always_authenticate:
                 try:
                     return await self._sign_with(key, algorithm, data, None, worker)
                 except WorkerRefusedError as refused:
@@ -376,33 +373,20 @@ class ServedToken:
         finally:
             self._pins.wipe_unless_kept(pin)
 
-    def _saw_public_keys(self, keys: dict[bytes, TokenKey]) -> None:
-        """What the token shows before login. Its PIN is for a token that still shows one of its keys.
-
-        Keys that it hides until login stay as they are known; so do those that turned out not to sign.
-        """
-        now = set(keys)
-        if self._visible and not now:
-            raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
-        if self._visible and not self._visible & now:
-            self._rules.forget()
-            self._visible, self.keys = now, keys
-            raise TokenError(f"{self.identity} holds other keys than before: its PIN is forgotten, not sent")
-        # The private half is visible too, so perhaps it can be used (a PIV key of slot 9e).
-        self._usable_without_login = {blob for blob, key in keys.items() if key.signs}
-        gone, unknown = self._visible - now, now - self.keys.keys() - self._useless
-        self.keys = {blob: key for blob, key in self.keys.items() if blob not in gone}
-        self.keys |= {blob: keys[blob] for blob in keys if blob in unknown}
-        self._visible = now
+    def _saw_keys(self, keys: dict[bytes, TokenKey], *, logged_in: bool) -> None:
+        """Its PIN is for a token that still shows one of the keys it had."""
+        if logged_in:
+            self._shown.saw_logged_in(keys)
+        else:
+            try:
+                self._shown.saw_without_login(keys)
+            except OtherKeysError:
+                self._rules.forget()
+                raise TokenError(
+                    f"{self.identity} holds other keys than before: its PIN is forgotten, not sent"
+                ) from None
         self.returned()
-        self._set_state(TokenState.PRESENT)
-
-    def _saw_private_keys(self, keys: dict[bytes, TokenKey]) -> None:
-        """What the token shows when logged in, or without login: only what can sign is offered."""
-        self.keys = {blob: key for blob, key in keys.items() if key.signs}
-        self._useless = self._visible - self.keys.keys()
-        self.returned()
-        self._set_state(TokenState.READY)
+        self._set_state(TokenState.READY if logged_in else TokenState.PRESENT)
 
     def _set_state(self, state: TokenState, why: str = "") -> None:
         if state is not self.state:

@@ -50,7 +50,13 @@ def is_open(fd):
 class StandIn:
     """Imported in the place of `replug.agent.service`, when it is imported."""
 
+    def __init__(self):
+        self.before_the_loop = None
+        """The modules there were when the first of the event loop's was imported."""
+
     def find_spec(self, name, path=None, target=None):
+        if name in ("asyncio", "replug.agent.service") and self.before_the_loop is None:
+            self.before_the_loop = sorted(sys.modules)
         if name != "replug.agent.service":
             return None
         from importlib.machinery import ModuleSpec
@@ -61,13 +67,12 @@ class StandIn:
         """Leaves it to Python."""
 
     def exec_module(self, module):
-        modules = sorted(sys.modules)
         exec(os.environ.get("STAND_IN_IMPORT", ""))
 
         def serve(listener, options, *, parent, foreground):
             import json
 
-            report = describe(listener, options, parent, foreground) | {"modules": modules}
+            report = describe(listener, options, parent, foreground) | {"modules": self.before_the_loop}
             with open(os.environ["REPORT"], "w") as file:
                 json.dump(report, file, default=sorted)  # sets
             scope = {"status": 0}

@@ -34,7 +34,7 @@ def token(serial: str, *keys: Key) -> ServedToken:
     """A present token with these keys."""
     identity = TokenIdentity("Maker", "Model", serial, "work")
     served = ServedToken(identity, Supervisor("/module.so", Deadlines()), PinCache(), Person())
-    served.keys = {key.blob: key.token_key() for key in keys}
+    served._shown.offered = {key.blob: key.token_key() for key in keys}
     served.returned()
     return served
 
