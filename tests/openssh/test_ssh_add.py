@@ -6,20 +6,16 @@ its exit statuses, have to be the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from rigs.agent import PIN_PROMPT, Agent
+from rigs.compared import NO_IDENTITIES, Agents, compare, heard
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.terminal import Done, eventually
 
-Agents = tuple[Agent, Agent]
-Heard = tuple[int, list[str], str]
-
 LOCK = [("Enter lock password: ", "sesame"), ("Again: ", "sesame")]
-NO_IDENTITIES: Heard = (1, ["The agent has no identities."], "")
 
 
 @pytest.fixture
@@ -29,18 +25,6 @@ def small_token(home: Home) -> Token:
     token.add("p256")
     token.add("rsa2048")
     return token
-
-
-def heard(done: Done) -> Heard:
-    """A program's exit status, its lines in a fixed order, and its complaints."""
-    return done.status, done.lines, done.err
-
-
-def compare(agents: Agents, session: Callable[[Agent], Sequence[Done]]) -> list[Heard]:
-    """Runs the session with both agents; returns what both had to say."""
-    ours, theirs = ([heard(done) for done in session(agent)] for agent in agents)
-    assert ours == theirs, agents[0].log
-    return ours
 
 
 def test_list(agents: Agents, small_token: Token) -> None:
