@@ -15,15 +15,16 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 
 
 class Server:
-    """A host called `host` with its own key and configuration, on which you log in as yourself."""
+    """A host called `name` with its own key and configuration, on which you log in as yourself."""
 
-    def __init__(self, home: Home, *settings: str) -> None:
+    def __init__(self, home: Home, *settings: str, name: str = "host") -> None:
         self.home = home
-        self._authorized = home.write("authorized_keys", "")
-        host_key = home.folder / "host_key"
+        self.name = name
+        self._authorized = home.write(f"{name}.authorized_keys", "")
+        host_key = home.folder / f"{name}.key"
         assert home.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key).status == 0
-        public = host_key.with_suffix(".pub").read_text()
-        known_hosts = home.write("known_hosts", f"host {public}")
+        self.host_key = home.folder / f"{name}.key.pub"
+        self.known_hosts = home.write(f"{name}.known_hosts", f"{name} {self.host_key.read_text()}")
         config = [
             f"HostKey {host_key}",
             f"AuthorizedKeysFile {self._authorized}",
@@ -36,20 +37,20 @@ class Server:
             "LogLevel VERBOSE",
             *settings,
         ]
-        self._config = home.write("sshd_config", "\n".join(config) + "\n")
-        self._log = home.write("sshd.log", "")
+        self._config = home.write(f"{name}.sshd_config", "\n".join(config) + "\n")
+        self._log = home.write(f"{name}.log", "")
         sshd = shutil.which("sshd", path=home.env["PATH"])
         ssh_config = [
-            "Host host",
+            f"Host {name}",
             f"User {USER}",
             f"ProxyCommand {sshd} -i -f {self._config} -E {self._log}",
-            f"UserKnownHostsFile {known_hosts}",
+            f"UserKnownHostsFile {self.known_hosts}",
             "GlobalKnownHostsFile none",
             "BatchMode yes",
             "IdentityFile none",
             "PubkeyAcceptedAlgorithms +ssh-rsa",
         ]
-        self.client_config = home.write("ssh_config", "\n".join(ssh_config) + "\n")
+        self.client_config = home.write(f"{name}.ssh_config", "\n".join(ssh_config) + "\n")
 
     @property
     def log(self) -> str:
@@ -62,7 +63,11 @@ class Server:
 
     def login(self, agent: Agent, *options: str | Path, command: str = "echo in $LOGNAME") -> Done:
         """Runs `command` on the host by ssh, with the keys of `agent`."""
-        return agent.run("ssh", "-F", self.client_config, *options, "host", command)
+        return agent.run(*self.ssh(*options, command=command))
+
+    def ssh(self, *options: str | Path, command: str) -> list[str]:
+        """ssh's command line to run `command` there; `shlex.join` makes it a command for another host."""
+        return ["ssh", "-F", str(self.client_config), *map(str, options), self.name, command]
 
 
 def only(public: Path) -> tuple[str, ...]:
