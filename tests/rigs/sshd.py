@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rigs.agent import Agent
@@ -40,10 +45,12 @@ class Server:
         self._config = home.write(f"{name}.sshd_config", "\n".join(config) + "\n")
         self._log = home.write(f"{name}.log", "")
         sshd = shutil.which("sshd", path=home.env["PATH"])
+        assert sshd
+        self._command = [sshd, "-i", "-f", str(self._config), "-E", str(self._log)]
         ssh_config = [
             f"Host {name}",
             f"User {USER}",
-            f"ProxyCommand {sshd} -i -f {self._config} -E {self._log}",
+            f"ProxyCommand {' '.join(self._command)}",
             f"UserKnownHostsFile {self.known_hosts}",
             "GlobalKnownHostsFile none",
             "BatchMode yes",
@@ -68,6 +75,34 @@ class Server:
     def ssh(self, *options: str | Path, command: str) -> list[str]:
         """ssh's command line to run `command` there; `shlex.join` makes it a command for another host."""
         return ["ssh", "-F", str(self.client_config), *map(str, options), self.name, command]
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """A TCP port of this machine on which it answers, for clients that cannot start it themselves."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            accepting = threading.Thread(target=self._accept, args=(listener,))
+            accepting.start()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # which ends accept()
+                accepting.join()
+
+    def _accept(self, listener: socket.socket) -> None:
+        serving = []
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                break
+            with client:
+                serving.append(subprocess.Popen(self._command, stdin=client, stdout=client))
+        for sshd in serving:
+            try:
+                sshd.wait(10)
+            except subprocess.TimeoutExpired:
+                sshd.kill()
+                sshd.wait()
 
 
 def only(public: Path) -> tuple[str, ...]:
