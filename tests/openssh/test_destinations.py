@@ -10,7 +10,7 @@ import pytest
 from rigs.agent import PIN_PROMPT, Agent
 from rigs.compared import Agents, compare_exactly
 from rigs.home import Home
-from rigs.key_files import make_key, public_of
+from rigs.key_files import certify, make_key, public_of
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.sshd import USER, Server, only
 from rigs.terminal import Done
@@ -120,7 +120,7 @@ def test_one_host_by_way_of_another(agents: Agents, world: World) -> None:
 
 @pytest.mark.parametrize(
     ("outer_user", "inner_user", "reaches"),
-    [(USER, USER, "inner"), ("*", f"{USER[:2]}*", "inner"), (USER, "nobody-else", "outer"), ("x*", USER, "")],
+    [(USER, f"{USER[:2]}*", "inner"), ("*", "nobody-else", "outer"), ("x*", USER, "")],
 )
 def test_one_user(outer_user: str, inner_user: str, reaches: str, agents: Agents, world: World) -> None:
     def session(agent: Agent) -> list[tuple[int, str]]:
@@ -163,6 +163,24 @@ def test_what_is_not_shown_is_neither_removed_nor_loosened(agents: Agents, world
 
     assert [status for status, _ in said] == [0, 0, 1, 1, 0, 255, 0], agents[0].log
     assert said[4][1].strip() == "1"
+
+
+def test_a_certificate_is_for_the_destinations_of_its_key(agents: Agents, home: Home) -> None:
+    ca, key = make_key(home, "ca"), make_key(home, "key")
+    certificate = certify(home, ca, public_of(key), "-n", USER)
+    settings = (f"TrustedUserCAKeys {public_of(ca)}", "AuthorizedKeysFile none")
+    servers = [Server(home, *settings, name=name) for name in ("outer", "inner")]
+    destination = ("-H", servers[0].known_hosts, "-h", "outer")
+
+    def session(agent: Agent) -> list[tuple[int, str]]:
+        added = agent.ssh_add("-q", *destination, key)
+        return [brief(added), *(brief(server.login(agent, *only(certificate))) for server in servers)]
+
+    added, outer, inner = compare_exactly(agents, session)
+
+    assert added == (0, "")
+    assert in_there(outer), agents[0].log
+    assert inner[0] == 255
 
 
 def test_adding_it_again_changes_the_destinations(agents: Agents, world: World) -> None:

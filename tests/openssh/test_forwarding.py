@@ -88,6 +88,7 @@ def test_a_far_host_cannot_have_a_module_loaded(
     assert "AddSmartcardKey for ssh (pid " in status.out
 
 
+@pytest.mark.parametrize("far_away", ["two hops"], indirect=True)
 def test_unless_it_is_allowed(
     start_agent: StartAgent, home: Home, key: Path, token: Token, far_away: Login
 ) -> None:

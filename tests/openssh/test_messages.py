@@ -12,9 +12,16 @@ from rigs.home import Home
 from rigs.key_files import blob_of, make_key, public_of
 from rigs.softhsm import Token
 
+from replug.protocol.decoding import decode_request, decode_response
+from replug.protocol.keys import parse_any_public_key
+from replug.protocol.messages import AddIdentity, SignResponse
+from replug.protocol.signatures import Signature, verify_any
+
 SUCCESS, IDENTITIES, SIGNATURE, EXTENSION_FAILURE = b"\x06", b"\x0c", b"\x0e", b"\x1c"
 LONGEST = 262144
-RECORDED = sorted((Path(__file__).parent.parent / "messages" / "requests").glob("*.bin"))
+REQUESTS = Path(__file__).parent.parent / "messages" / "requests"
+RECORDED = sorted(REQUESTS.glob("*.bin"))
+ADDED = ["ed25519", "ecdsa-nistp256", "ecdsa-nistp384", "ecdsa-nistp521", "rsa"]
 
 
 @pytest.fixture
@@ -146,10 +153,57 @@ def test_the_messages_that_remove_everything(number: int, agents: Agents, key: b
 )
 def test_constraints_of_a_key(constraints: bytes, reply: bytes, agents: Agents) -> None:
     """One that cannot be obeyed refuses the key; with RFC 9987's words: it must not be added."""
-    add = next(path for path in RECORDED if path.stem == "add-ed25519").read_bytes()
+    add = (REQUESTS / "add-ed25519.bin").read_bytes()
 
     def session(agent: Agent) -> tuple[bytes, int]:
         with agent.connect() as connection:
             return connection.ask(frame(b"\x19" + add[1:] + constraints)), connection.ask(LIST_REQUEST)[4]
 
     assert compare_exactly(agents, session) == (reply, 1 if reply == SUCCESS else 0)
+
+
+@pytest.mark.parametrize("kind", ["rsa", "p521", "ed25519"])
+def test_the_flags_of_a_sign_request(kind: str, agents: Agents, home: Home) -> None:
+    """They choose RSA's hash, 2 before 4. Other bits OpenSSH's agent overlooks; RFC 9987: they must fail."""
+    private = make_key(home, "signing", kind)
+    blob = blob_of(public_of(private))
+    ours, theirs = agents
+
+    def session(agent: Agent) -> list[str]:
+        assert agent.ssh_add(private).status == 0, agent.log
+        algorithms = []
+        with agent.connect() as connection:
+            for flags in (0, 2, 4, 6):
+                reply = decode_response(connection.ask(sign_request(blob, b"data", flags)))
+                assert isinstance(reply, SignResponse), flags
+                verify_any(parse_any_public_key(blob), reply.signature, b"data")
+                algorithms.append(Signature.decode(reply.signature).algorithm)
+        return algorithms
+
+    said = compare_exactly(agents, session)
+
+    if kind == "rsa":
+        assert said == ["ssh-rsa", "rsa-sha2-256", "rsa-sha2-512", "rsa-sha2-256"]
+    for flags in (1, 8, 0x80000002):
+        with ours.connect() as one, theirs.connect() as other:
+            request = sign_request(blob, b"data", flags)
+            assert one.ask(request) == FAILURE
+            assert other.ask(request)[:1] == SIGNATURE
+
+
+def test_a_key_of_which_a_part_is_anothers_is_refused(agent: Agent, home: Home) -> None:
+    """It would sign what does not verify. Nothing is added, and the key that was there works on."""
+    for name in ADDED:
+        request = (REQUESTS / f"add-{name}.bin").read_bytes()
+        with agent.connect() as connection:
+            whole = decode_request(request)
+            assert isinstance(whole, AddIdentity)
+            # The last byte of the last field before the comment is of the private part.
+            spoiled = bytearray(request)
+            spoiled[-len(whole.comment) - 5] ^= 1
+            assert connection.ask(frame(bytes(spoiled))) == FAILURE, name
+            assert connection.ask(LIST_REQUEST) == IDENTITIES + bytes(4)
+            assert connection.ask(frame(request)) == SUCCESS
+            assert connection.ask(frame(bytes(spoiled))) == FAILURE, name
+            assert connection.ask(sign_request(whole.key.blob))[:1] == SIGNATURE, name
+            assert connection.ask(frame(b"\x13")) == SUCCESS
