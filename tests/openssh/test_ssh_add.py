@@ -6,20 +6,16 @@ its exit statuses, have to be the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from rigs.agent import PIN_PROMPT, Agent
+from rigs.agent import OPENSSH, PIN_PROMPT, Agent, StartAgent
+from rigs.compared import NO_IDENTITIES, Agents, compare, heard
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.terminal import Done, eventually
 
-Agents = tuple[Agent, Agent]
-Heard = tuple[int, list[str], str]
-
 LOCK = [("Enter lock password: ", "sesame"), ("Again: ", "sesame")]
-NO_IDENTITIES: Heard = (1, ["The agent has no identities."], "")
 
 
 @pytest.fixture
@@ -29,18 +25,6 @@ def small_token(home: Home) -> Token:
     token.add("p256")
     token.add("rsa2048")
     return token
-
-
-def heard(done: Done) -> Heard:
-    """A program's exit status, its lines in a fixed order, and its complaints."""
-    return done.status, done.lines, done.err
-
-
-def compare(agents: Agents, session: Callable[[Agent], Sequence[Done]]) -> list[Heard]:
-    """Runs the session with both agents; returns what both had to say."""
-    ours, theirs = ([heard(done) for done in session(agent)] for agent in agents)
-    assert ours == theirs, agents[0].log
-    return ours
 
 
 def test_list(agents: Agents, small_token: Token) -> None:
@@ -196,6 +180,34 @@ def test_a_link_into_the_allow_list_is_judged_by_where_it_points(
         return [agent.add_provider(link, PIN), agent.ssh_add("-T", small_token.public("p256"))]
 
     assert compare(agents, session) == [(0, [], f"Card added: {link}\n"), (0, [], "")]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "allowed"),
+    [
+        ("/*", True),
+        ("/usr/lib/*/softhsm/*", True),
+        ("/opt/*,*/libsofthsm?.so", True),
+        ("/usr/lib/*,!*/softhsm/*", False),
+        ("!*/softhsm/*,/usr/lib/*", False),
+        ("/usr/lib/*,/USR/LIB/*", True),
+        ("/USR/LIB/*", False),
+        ("/usr/lib", False),
+        ("!/opt/*", False),
+        ("", False),
+    ],
+)
+def test_the_list_of_allowed_modules(
+    patterns: str, allowed: bool, start_agent: StartAgent, small_token: Token
+) -> None:
+    """Patterns for the real path; what is named with a `!` is never allowed."""
+    agents = start_agent("-P", patterns), start_agent("-P", patterns, program=OPENSSH)
+
+    said = compare(agents, lambda agent: [agent.add_provider(MODULE, PIN)])
+
+    assert said[0][0] == (0 if allowed else 1)
+    if not allowed:
+        assert f"{MODULE.resolve()} is not in the list of allowed modules ({patterns})" in agents[0].log
 
 
 def test_wrong_pin(agents: Agents, small_token: Token) -> None:

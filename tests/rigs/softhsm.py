@@ -87,3 +87,16 @@ def copy_token(token: Token, home: Home) -> Token:
     copy = Token.__new__(Token)
     copy.__dict__ |= token.__dict__ | {"home": home}
     return copy
+
+
+def patched_module(home: Home, number: int) -> tuple[Path, str, Token]:
+    """A SoftHSM of its own in `home`, so that a client can have several: a copy of the module that reads
+    another environment variable than SOFTHSM2_CONF, the name of that, and its one token.
+    """
+    variable = f"SOFTHSM2_CO{number:02}"
+    code = MODULE.read_bytes()
+    assert b"SOFTHSM2_CONF" in code
+    module = home.write(f"softhsm{number}.so", code.replace(b"SOFTHSM2_CONF", variable.encode()))
+    folder = home.folder / f"softhsm{number}"
+    folder.mkdir()
+    return module, variable, Token(Home(folder))

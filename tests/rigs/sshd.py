@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rigs.agent import Agent
@@ -15,15 +20,16 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 
 
 class Server:
-    """A host called `host` with its own key and configuration, on which you log in as yourself."""
+    """A host called `name` with its own key and configuration, on which you log in as yourself."""
 
-    def __init__(self, home: Home, *settings: str) -> None:
+    def __init__(self, home: Home, *settings: str, name: str = "host") -> None:
         self.home = home
-        self._authorized = home.write("authorized_keys", "")
-        host_key = home.folder / "host_key"
+        self.name = name
+        self._authorized = home.write(f"{name}.authorized_keys", "")
+        host_key = home.folder / f"{name}.key"
         assert home.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key).status == 0
-        public = host_key.with_suffix(".pub").read_text()
-        known_hosts = home.write("known_hosts", f"host {public}")
+        self.host_key = home.folder / f"{name}.key.pub"
+        self.known_hosts = home.write(f"{name}.known_hosts", f"{name} {self.host_key.read_text()}")
         config = [
             f"HostKey {host_key}",
             f"AuthorizedKeysFile {self._authorized}",
@@ -36,20 +42,22 @@ class Server:
             "LogLevel VERBOSE",
             *settings,
         ]
-        self._config = home.write("sshd_config", "\n".join(config) + "\n")
-        self._log = home.write("sshd.log", "")
+        self._config = home.write(f"{name}.sshd_config", "\n".join(config) + "\n")
+        self._log = home.write(f"{name}.log", "")
         sshd = shutil.which("sshd", path=home.env["PATH"])
+        assert sshd
+        self._command = [sshd, "-i", "-f", str(self._config), "-E", str(self._log)]
         ssh_config = [
-            "Host host",
+            f"Host {name}",
             f"User {USER}",
-            f"ProxyCommand {sshd} -i -f {self._config} -E {self._log}",
-            f"UserKnownHostsFile {known_hosts}",
+            f"ProxyCommand {' '.join(self._command)}",
+            f"UserKnownHostsFile {self.known_hosts}",
             "GlobalKnownHostsFile none",
             "BatchMode yes",
             "IdentityFile none",
             "PubkeyAcceptedAlgorithms +ssh-rsa",
         ]
-        self.client_config = home.write("ssh_config", "\n".join(ssh_config) + "\n")
+        self.client_config = home.write(f"{name}.ssh_config", "\n".join(ssh_config) + "\n")
 
     @property
     def log(self) -> str:
@@ -62,7 +70,39 @@ class Server:
 
     def login(self, agent: Agent, *options: str | Path, command: str = "echo in $LOGNAME") -> Done:
         """Runs `command` on the host by ssh, with the keys of `agent`."""
-        return agent.run("ssh", "-F", self.client_config, *options, "host", command)
+        return agent.run(*self.ssh(*options, command=command))
+
+    def ssh(self, *options: str | Path, command: str) -> list[str]:
+        """ssh's command line to run `command` there; `shlex.join` makes it a command for another host."""
+        return ["ssh", "-F", str(self.client_config), *map(str, options), self.name, command]
+
+    @contextmanager
+    def listening(self) -> Iterator[int]:
+        """A TCP port of this machine on which it answers, for clients that cannot start it themselves."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            accepting = threading.Thread(target=self._accept, args=(listener,))
+            accepting.start()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                listener.shutdown(socket.SHUT_RDWR)  # which ends accept()
+                accepting.join()
+
+    def _accept(self, listener: socket.socket) -> None:
+        serving = []
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                break
+            with client:
+                serving.append(subprocess.Popen(self._command, stdin=client, stdout=client))
+        for sshd in serving:
+            try:
+                sshd.wait(10)
+            except subprocess.TimeoutExpired:
+                sshd.kill()
+                sshd.wait()
 
 
 def only(public: Path) -> tuple[str, ...]:

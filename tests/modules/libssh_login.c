@@ -1,0 +1,40 @@
+/* libssh_login PORT USER KNOWN_HOSTS: logs in to 127.0.0.1 with the first key of the agent that may, by
+ * libssh, and copies what `id -un` there prints. */
+#include <libssh/libssh.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static int fail(ssh_session session, const char *what)
+{
+    fprintf(stderr, "%s: %s\n", what, ssh_get_error(session));
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 4)
+        return 2;
+    unsigned int port = atoi(argv[1]);
+    ssh_session session = ssh_new();
+    ssh_options_set(session, SSH_OPTIONS_PROCESS_CONFIG, &(int){0});
+    ssh_options_set(session, SSH_OPTIONS_HOST, "127.0.0.1");
+    ssh_options_set(session, SSH_OPTIONS_PORT, &port);
+    ssh_options_set(session, SSH_OPTIONS_USER, argv[2]);
+    ssh_options_set(session, SSH_OPTIONS_KNOWNHOSTS, argv[3]);
+    if (ssh_connect(session) != SSH_OK)
+        return fail(session, "connect");
+    if (ssh_session_is_known_server(session) != SSH_KNOWN_HOSTS_OK)
+        return fail(session, "host key");
+    if (ssh_userauth_agent(session, NULL) != SSH_AUTH_SUCCESS)
+        return fail(session, "agent");
+    ssh_channel channel = ssh_channel_new(session);
+    if (ssh_channel_open_session(channel) != SSH_OK || ssh_channel_request_exec(channel, "id -un") != SSH_OK)
+        return fail(session, "command");
+    char text[256];
+    int count = ssh_channel_read(channel, text, sizeof text, 0);
+    if (count < 0)
+        return fail(session, "output");
+    fwrite(text, 1, count, stdout);
+    ssh_disconnect(session);
+    return 0;
+}
