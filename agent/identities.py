@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from replug.agent.boottime import boottime
 from replug.agent.terms import Terms
 from replug.agent.vault import Vault
 from replug.protocol.keys import blob_algorithm, is_certificate, plain_algorithm
+from replug.token.boottime import boottime
 from replug.token.identity import TokenIdentity
 from replug.token.keys import TokenKey
 from replug.token.prompt import Asker

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
+from replug.token.boottime import boottime
 from replug.token.errors import (
     PinLockedError,
     PinNeededError,
@@ -13,7 +15,12 @@ from replug.token.errors import (
 )
 from replug.token.frames import Verdict
 from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.pin import Pin, PinCache
+from replug.token.pin_lifetime import ForgetOn, PinLifetime
+from replug.token.pin_policy import PinPolicy, PolicyOf, for_the_session
+
+_READING = 10.0  # seconds for a file or credential
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +28,20 @@ log = logging.getLogger(__name__)
 class PinRules:
     """The PIN of one token."""
 
-    def __init__(self, identity: TokenIdentity, pins: PinCache) -> None:
+    def __init__(
+        self, identity: TokenIdentity, pins: PinCache, policy_of: PolicyOf = for_the_session
+    ) -> None:
         self._identity = identity
         self._pins = pins
+        self._policy_of = policy_of
+        self._configured: Pin | None = None
+        """The PIN that was last read from the source in the policy."""
         self._wanted = False
         """Whether the PIN of the login under way is still to be remembered if the token takes it."""
+
+    @property
+    def _policy(self) -> PinPolicy:
+        return self._policy_of(self._identity)
 
     @property
     def remembers(self) -> bool:
@@ -33,8 +49,40 @@ class PinRules:
         return self._pins.get(self._identity) is not None
 
     def remember(self, pin: Pin) -> None:
-        """Keep a PIN."""
+        """Keep a PIN, for as long as the policy says."""
+        if pin.lifetime is None:
+            pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
         self._pins.remember(self._identity, pin)
+
+    def used(self) -> None:
+        """A key of the token was used."""
+        pin = self._pins.get(self._identity)
+        if pin is not None and pin.lifetime is not None:
+            pin.lifetime.used()
+
+    def forget_if(self, event: ForgetOn) -> bool:
+        """Forget the PIN if that is the policy for `event`; whether it is."""
+        wanted = event in self._policy.forget_on
+        if wanted:
+            self.forget()
+        return wanted
+
+    async def configured(self) -> Pin | None:
+        """The PIN of the source in the policy, if none is remembered; None if a person has to be asked.
+
+        Raises TokenError when it cannot be read, or was refused before.
+        """
+        source = self._policy.source
+        if source is None or self.remembers:
+            return None
+        try:
+            async with asyncio.timeout(_READING):
+                self._configured = await in_daemon_thread(source.read)
+        except (TimeoutError, TooManyThreadsError):
+            raise TokenError(f"{self._identity}: no answer from the file system about its PIN") from None
+        except TokenError as error:
+            raise TokenError(f"{self._identity}: {error.reason}", error.next_step) from error
+        return self._configured
 
     def forget(self) -> bool:
         """Wipe the PIN, and do not remember that of a login under way; whether there was one."""
@@ -87,6 +135,9 @@ class PinRules:
         if error is None:
             return
         was_remembered = pin is not None and pin.verified
+        source = self._policy.source
+        if source is not None and pin is not None and pin is self._configured:
+            source.rejected()
         if pin is not None and self._pins.get(self._identity) is pin:
             self.forget()
         log.warning("login refused", extra={"token": str(self._identity), "why": str(error)})

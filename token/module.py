@@ -14,6 +14,7 @@ from replug.token.deadlines import Deadlines
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenIdentity, TokenInfo
 from replug.token.pin import PinCache
+from replug.token.pin_policy import PolicyOf, for_the_session
 from replug.token.prompt import Prompter
 from replug.token.served import ServedToken
 from replug.token.supervisor import Supervisor
@@ -28,7 +29,13 @@ class Module:
     """The served tokens of the shared library at `path` (canonical)."""
 
     def __init__(
-        self, path: str, pins: PinCache, prompter: Prompter, deadlines: Deadlines, workers: int = 1
+        self,
+        path: str,
+        pins: PinCache,
+        prompter: Prompter,
+        deadlines: Deadlines,
+        workers: int = 1,
+        policy_of: PolicyOf = for_the_session,
     ) -> None:
         """`workers` is how many signatures may be made at the same time: more than one is not for cards."""
         self.path = path
@@ -36,6 +43,7 @@ class Module:
         self._choices: list[Uri] = []
         self._pins = pins
         self._prompter = prompter
+        self._policy_of = policy_of
         self._supervisor = Supervisor(path, deadlines, workers)
         self._view: View | None = None
         self._present: set[TokenIdentity] = set()
@@ -98,7 +106,7 @@ class Module:
         for info in infos:
             if info.identity not in self.tokens and self._is_chosen(info.identity):
                 self.tokens[info.identity] = ServedToken(
-                    info.identity, self._supervisor, self._pins, self._prompter
+                    info.identity, self._supervisor, self._pins, self._prompter, self._policy_of
                 )
             served = self.tokens.get(info.identity)
             if served is not None and served.seen(info.flags):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.pin_lifetime import PinLifetime
 from replug.token.seal import Seal
 
 
@@ -19,7 +20,14 @@ class Pin:
         self.last_try_known = last_try_known
         self.verified = False
         self.sent = False
+        self.lifetime: PinLifetime | None = None
+        """How long it is remembered; None is without end."""
         self._sealed = b""
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is not to be used any more."""
+        return self.lifetime is not None and self.lifetime.expired
 
     def may_be_sent(self, flags: TokenFlag) -> bool:
         """Whether the token, with `flags` read just now, may be sent this PIN.
@@ -66,8 +74,19 @@ class PinCache:
         self._away = False
 
     def get(self, token: TokenIdentity) -> Pin | None:
-        """The PIN remembered for exactly this token."""
-        return self._pins.get(token)
+        """The PIN remembered for exactly this token, unless it has expired."""
+        pin = self._pins.get(token)
+        return None if pin is None or pin.expired else pin
+
+    def expired(self) -> list[TokenIdentity]:
+        """The tokens whose PINs have expired and are to be forgotten."""
+        return [token for token, pin in self._pins.items() if pin.expired]
+
+    def next_expiry(self) -> float | None:
+        """When the next PIN expires, on the boot clock; None is never."""
+        lifetimes = (pin.lifetime for pin in self._pins.values())
+        ends = (lifetime.expires_at for lifetime in lifetimes if lifetime is not None)
+        return min((end for end in ends if end is not None), default=None)
 
     def remember(self, token: TokenIdentity, pin: Pin) -> None:
         """Keep `pin` for `token`, in place of an older one; not while the PINs are put away."""

@@ -15,7 +15,6 @@ from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
-from replug.protocol.signatures import InvalidSignatureError
 from replug.token.client import Worker
 from replug.token.errors import (
     ModuleUnreachableError,
@@ -30,10 +29,12 @@ from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.keys import TokenKey, read_keys
 from replug.token.login import PinRules
 from replug.token.pin import Pin, PinCache
+from replug.token.pin_lifetime import ForgetOn
+from replug.token.pin_policy import PolicyOf, for_the_session
 from replug.token.prompt import Asker, PinRequest, Prompter
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.shown_keys import OtherKeysError, ShownKeys
-from replug.token.signing import finish_signature, signing_algorithm, signing_steps
+from replug.token.signing import signature_on, signing_algorithm
 from replug.token.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ T = TypeVar("T")
 _PROMPTS_PER_SIGNATURE = 2
 _GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until now
 _TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
-_TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 
 
 class TokenState(StrEnum):
@@ -65,6 +65,7 @@ class ServedToken:
         supervisor: Supervisor,
         pins: PinCache,
         prompter: Prompter,
+        policy_of: PolicyOf = for_the_session,
     ) -> None:
         self.identity = identity
         self.state = TokenState.ABSENT
@@ -80,7 +81,7 @@ class ServedToken:
         self._supervisor = supervisor
         self._back = asyncio.Event()
         self._pins = pins
-        self._rules = PinRules(identity, pins)
+        self._rules = PinRules(identity, pins, policy_of)
         self._prompter = prompter
         self._shown = ShownKeys()
         self._closed = False
@@ -152,6 +153,7 @@ class ServedToken:
         if self.state is not TokenState.ABSENT:
             self.last_removed = time.time()
             self._back.clear()
+            self._rules.forget_if(ForgetOn.REMOVAL)
             self._shown.forget_useless()
         self._set_state(TokenState.ABSENT, "it is in no slot")
 
@@ -181,6 +183,11 @@ class ServedToken:
         if self.state is TokenState.READY:
             self._set_state(TokenState.PRESENT)
         return forgotten
+
+    def forget_pin_if(self, event: ForgetOn) -> None:
+        """Forget the PIN and end the login, if that is the policy for `event`."""
+        if self._rules.forget_if(event):
+            self.forget_pin()
 
     def suspend(self) -> None:
         """End the login, and take away the PIN prompt; the agent is locked."""
@@ -274,7 +281,8 @@ class ServedToken:
             if others_may_change_them:
                 flags = await self._open_on(worker)
             self._refuse_if_closed()
-            chosen = self._rules.choose(pin, flags)
+            self._rules.refuse_if_locked(flags)
+            chosen = self._rules.choose(pin or await self._rules.configured(), flags)
             try:
                 records = await worker.login(self.identity, chosen)
             except WorkerRefusedError as refused:
@@ -303,42 +311,23 @@ class ServedToken:
         if not key.always_authenticate:
             return await self._sign_with(key, algorithm, data, None, worker)
         async with self._one_login:
-            pin = self._rules.choose(None, await self._open_on(worker), for_one_use=True)
+            configured = await self._rules.configured()
+            pin = self._rules.choose(configured, await self._open_on(worker), for_one_use=True)
             return await self._sign_with(key, algorithm, data, pin, worker)
 
     async def _sign_with(
         self, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None, worker: Worker
     ) -> bytes:
-        for step in signing_steps(key.public, algorithm, data):
-            started = time.monotonic()
-            try:
-                raw = await worker.sign(
-                    self.identity,
-                    key.reference,
-                    step.mechanism,
-                    step.data,
-                    pin,
-                    keypad=key.always_authenticate and pin is None,
-                )
-                signature = finish_signature(key.public, algorithm, raw, data)
-            except InvalidSignatureError as error:
-                raise WorkerRefusedError(Verdict.FAILED, "the signature does not fit the key") from error
-            except WorkerRefusedError as refused:
-                if refused.verdict is Verdict.MECHANISM:
-                    continue
-                if refused.verdict is Verdict.NOT_LOGGED_IN and time.monotonic() - started > _TOUCH_WAITED:
-                    # What a card says when no touch came in time. To try again would ask for another one.
-                    worker.kill()
-                    raise TokenError(
-                        f"{self.identity}: the signature was not confirmed in time", "touch it when it blinks"
-                    ) from refused
-                if key.always_authenticate:
-                    worker.kill()
-                    self._rules.refused(refused, pin)
-                raise
-            self._accepted(pin)
-            return signature
-        raise TokenError(f"{self.identity} has no mechanism for {algorithm} signatures with this key")
+        try:
+            signature = await signature_on(worker, self.identity, key, algorithm, data, pin)
+        except WorkerRefusedError as refused:
+            if key.always_authenticate:
+                worker.kill()
+                self._rules.refused(refused, pin)
+            raise
+        self._accepted(pin)
+        self._rules.used()
+        return signature
 
     def _accepted(self, pin: Pin | None) -> None:
         self._rules.accepted(pin)

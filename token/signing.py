@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from replug.protocol.keys import EcdsaPublicKey, PublicKey, RsaPublicKey
 from replug.protocol.signatures import (
+    InvalidSignatureError,
     Signature,
     ecdsa_from_raw,
     rsa_algorithm,
     rsa_digest_info,
     verify,
 )
+from replug.token.errors import TokenError, WorkerRefusedError
+from replug.token.frames import Verdict
+from replug.token.identity import TokenIdentity
+from replug.token.keys import TokenKey
+from replug.token.pin import Pin
+
+if TYPE_CHECKING:
+    from replug.token.client import Worker
+
+_TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 
 _RSA_HASH_MECHANISMS = {
     "ssh-rsa": "SHA1_RSA_PKCS",
@@ -67,3 +80,32 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
         blob = Signature(algorithm, raw).encode()
     verify(public, blob, data)
     return blob
+
+
+async def signature_on(
+    worker: Worker, token: TokenIdentity, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None
+) -> bytes:
+    """The signature blob, made on `worker` by the first mechanism that the token has for it.
+
+    `pin` is for a key that wants it at every use; without one that is asked for at the token's keypad. Raises
+    WorkerRefusedError, and TokenError where another try would be in vain.
+    """
+    for step in signing_steps(key.public, algorithm, data):
+        started = time.monotonic()
+        keypad = key.always_authenticate and pin is None
+        try:
+            raw = await worker.sign(token, key.reference, step.mechanism, step.data, pin, keypad=keypad)
+            return finish_signature(key.public, algorithm, raw, data)
+        except InvalidSignatureError as error:
+            raise WorkerRefusedError(Verdict.FAILED, "the signature does not fit the key") from error
+        except WorkerRefusedError as refused:
+            if refused.verdict is Verdict.MECHANISM:
+                continue
+            if refused.verdict is Verdict.NOT_LOGGED_IN and time.monotonic() - started > _TOUCH_WAITED:
+                # What a card says when no touch came in time. To try again would ask for another one.
+                worker.kill()
+                raise TokenError(
+                    f"{token}: the signature was not confirmed in time", "touch it when it blinks"
+                ) from refused
+            raise
+    raise TokenError(f"{token} has no mechanism for {algorithm} signatures with this key")

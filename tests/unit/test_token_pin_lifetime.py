@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from replug.agent.boottime import boottime
+from replug.token.boottime import boottime
 from replug.token.pin_lifetime import PinLifetime
 
 HOUR = 3600.0

@@ -210,7 +210,7 @@ def test_a_touch_that_was_not_given_in_time_is_not_waited_for_again(
 
     async def main() -> None:
         await plain.remember()
-        monkeypatch.setattr("replug.token.served._TOUCH_WAITED", -1)
+        monkeypatch.setattr("replug.token.signing._TOUCH_WAITED", -1)
         plain.slots.fail_next("sign", refused(Verdict.NOT_LOGGED_IN))
         with pytest.raises(TokenError, match="not confirmed in time; touch it when it blinks"):
             await plain.sign()
