@@ -164,6 +164,21 @@ class Config:
             lifetime=entry.lifetime,
         )
 
+    @property
+    def forgets_on_session_events(self) -> bool:
+        """Whether any PIN is forgotten at a screen lock or suspend, so that logind has to be listened to."""
+        wanted = {ForgetOn.SCREEN_LOCK, ForgetOn.SUSPEND}
+        said = [self.forget_pin_on, *(entry.forget_pin_on for entry in self.tokens)]
+        return any(wanted & forget_on for forget_on in said if forget_on is not None)
+
+    def workers_for(self, module: str) -> int:
+        """How many processes load the module with this real path."""
+        for entry in self.tokens:
+            named = entry.module is not None and os.path.realpath(entry.module) == module
+            if named and entry.workers is not None:
+                return entry.workers
+        return self.workers
+
     def providers(self) -> tuple[str, ...]:
         """What to serve at the start: `modules`, and each token whose entry names its module, as a URI."""
         named = [

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from replug.agent.control_client import control_path
-from replug.agent.identities import HeldKey
+from replug.agent.held_keys import HeldKey
 from replug.agent.keyring import Keyring
 from replug.agent.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.peer import Peer

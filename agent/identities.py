@@ -1,136 +1,17 @@
-"""The identities the agent holds, in the order they were added: software keys, and what providers have.
-
-A provider that was added is one entry; its keys are read from the tokens whenever they are needed, so that
-those of a token that is out are not listed, and are again when it is back.
-"""
+"""The identities the agent holds, in the order they were added: software keys, and what providers have."""
 
 from __future__ import annotations
 
 import itertools
-from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TypeAlias
 
+from replug.agent.added_provider import AddedProvider
+from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
 from replug.agent.terms import Terms
-from replug.agent.vault import Vault
-from replug.protocol.keys import blob_algorithm, is_certificate, plain_algorithm
 from replug.token.boottime import boottime
 from replug.token.identity import TokenIdentity
-from replug.token.keys import TokenKey
-from replug.token.prompt import Asker
 from replug.token.provider import Provider
 from replug.token.served import ServedToken, TokenState
-
-CertificateFinder: TypeAlias = Callable[[bytes], tuple[bytes, ...]]
-"""From a public key blob to the blobs of certificates for it."""
-
-
-@dataclass(frozen=True)
-class HeldKey:
-    """An identity, and how to sign with it."""
-
-    blob: bytes
-    """The public key or certificate it is listed as."""
-    comment: bytes
-    terms: Terms
-
-    @property
-    def algorithm(self) -> str:
-        """The name of the key's type, without regard to a certificate."""
-        return plain_algorithm(blob_algorithm(self.blob))
-
-    @property
-    def is_certificate(self) -> bool:
-        """Whether `blob` is a certificate."""
-        return is_certificate(blob_algorithm(self.blob))
-
-    @property
-    @abstractmethod
-    def holder(self) -> TokenIdentity | None:
-        """The token that has the private key; None is the agent."""
-
-    @property
-    def place(self) -> str:
-        """Where the private key is, for people."""
-        return str(self.holder) if self.holder else "memory"
-
-    @property
-    @abstractmethod
-    def distance(self) -> tuple[bool, bool, bool]:
-        """How much stands between it and a signature; less is nearer."""
-
-    @abstractmethod
-    async def sign(self, data: bytes, flags: int, asker: Asker) -> bytes:
-        """The signature blob. Raises TokenError, RequestRefusedError, ProtocolError."""
-
-
-@dataclass(frozen=True)
-class SoftwareKey(HeldKey):
-    """A private key that a client gave the agent."""
-
-    vault: Vault
-
-    @property
-    def holder(self) -> None:
-        """The agent itself."""
-        return None
-
-    @property
-    def distance(self) -> tuple[bool, bool, bool]:
-        """None."""
-        return False, False, False
-
-    async def sign(self, data: bytes, flags: int, asker: Asker) -> bytes:
-        """Sign at once."""
-        return await self.vault.sign(self.blob, data, flags)
-
-
-@dataclass(frozen=True)
-class KeyOnToken(HeldKey):
-    """A key on a token; `blob` is `key`'s, or that of a certificate for it."""
-
-    key: TokenKey
-    token: ServedToken
-
-    @property
-    def holder(self) -> TokenIdentity:
-        """The token."""
-        return self.token.identity
-
-    @property
-    def distance(self) -> tuple[bool, bool, bool]:
-        """To a token that is out it is farthest."""
-        token = self.token
-        return not token.present, token.state is not TokenState.READY, not token.pin_remembered
-
-    async def sign(self, data: bytes, flags: int, asker: Asker) -> bytes:
-        """Have the token sign, which may take a PIN, a touch, and time."""
-        return await self.token.sign(self.key, data, flags, asker)
-
-
-@dataclass
-class AddedProvider:
-    """A provider and what was said of its keys when it was added."""
-
-    provider: Provider
-    terms: Terms
-    certificates: CertificateFinder
-    certificates_only: bool = False
-    """Whether only certificates are listed, and not the keys they are for."""
-    removed: set[bytes] = field(default_factory=set)
-    """Blobs of single identities that were removed since."""
-
-    def identities(self) -> Iterator[KeyOnToken]:
-        """One for each that was not removed, also for those of tokens that are out."""
-        for token, key in self.provider.token_keys():
-            comment = (key.label or self.provider.name).encode()
-            blobs = self.certificates(key.blob)
-            if not self.certificates_only:
-                blobs = (*blobs, key.blob)
-            for blob in blobs:
-                if blob not in self.removed:
-                    yield KeyOnToken(blob, comment, self.terms, key, token)
 
 
 class Identities:
@@ -176,7 +57,7 @@ class Identities:
 
     def lifetime_left(self, token: ServedToken) -> float | None:
         """Seconds until nothing serves `token` and its PIN is forgotten; None if that is not planned."""
-        times = [added.terms.expires for added in self._providers() if added.provider.serves(token)]
+        times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
         limited = [expires for expires in times if expires is not None]
         return max(limited) - self._clock() if limited and len(limited) == len(times) else None
 
@@ -191,6 +72,17 @@ class Identities:
                 self._entries[place] = entry
                 return
         self._entries.append(entry)
+
+    def has(self, provider: Provider) -> bool:
+        """Whether this provider was added."""
+        return any(_same_provider(added.provider, provider) for added in self._providers())
+
+    def prefer(self, wanted: AddedProvider) -> None:
+        """Leave what a person has just added to that entry: to remove it again must remove it for good."""
+        blobs = {held.blob for held in wanted.identities()}
+        for added in self._providers():
+            if added.configured and added is not wanted:
+                added.removed |= blobs
 
     def remove_provider(self, chosen: Callable[[Provider], bool]) -> bool:
         """Remove the providers that `chosen` says; whether there was one."""
@@ -216,15 +108,22 @@ class Identities:
     def drop_expired(self) -> bool:
         """Remove what has outlived its lifetime; whether there was any."""
         now = self._clock()
-        kept = [entry for entry in self._entries if entry.terms.expires is None or now < entry.terms.expires]
+        kept = [entry for entry in self._entries if _goes_on(entry, now)]
         expired = len(kept) < len(self._entries)
         self._entries = kept
         return expired
 
     def next_expiry(self) -> float | None:
-        """Seconds until the next entry expires; None if none will."""
-        times = [entry.terms.expires for entry in self._entries if entry.terms.expires is not None]
-        return max(0.0, min(times) - self._clock()) if times else None
+        """Seconds until the next identity expires; None if none will."""
+        now = self._clock()
+        times = [
+            max(0.0, end - now)
+            for entry in self._entries
+            for end in _ends(entry)
+            # What is over in a provider that goes on has been dealt with.
+            if end is not None and not (_is_over(end, now) and _goes_on(entry, now))
+        ]
+        return min(times, default=None)
 
     def _providers(self) -> Iterator[AddedProvider]:
         return (entry for entry in self._entries if isinstance(entry, AddedProvider))
@@ -234,12 +133,29 @@ class Identities:
             if isinstance(entry, SoftwareKey):
                 yield entry
             else:
-                yield from entry.identities()
+                for held in entry.identities():
+                    # Of one provider's tokens some may have shorter lifetimes than others.
+                    if held.terms.expires is None or not _is_over(held.terms.expires, self._clock()):
+                        yield held
+
+
+def _ends(entry: SoftwareKey | AddedProvider) -> list[float | None]:
+    return [entry.terms.expires] if isinstance(entry, SoftwareKey) else entry.expiries
+
+
+def _goes_on(entry: SoftwareKey | AddedProvider, now: float) -> bool:
+    return not all(_is_over(end, now) for end in _ends(entry))
+
+
+def _is_over(end: float | None, now: float) -> bool:
+    return end is not None and now >= end
 
 
 def _same(one: SoftwareKey | AddedProvider, other: SoftwareKey | AddedProvider) -> bool:
     if isinstance(one, SoftwareKey):
         return isinstance(other, SoftwareKey) and one.blob == other.blob
-    if isinstance(other, SoftwareKey):
-        return False
-    return one.provider.module is other.provider.module and one.provider.uri.same_choice(other.provider.uri)
+    return isinstance(other, AddedProvider) and _same_provider(one.provider, other.provider)
+
+
+def _same_provider(one: Provider, other: Provider) -> bool:
+    return one.module is other.module and one.uri.same_choice(other.uri)

@@ -5,26 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from replug.agent.added_provider import AddedProvider, SettingsFinder
+from replug.agent.certificate_files import CertificateFiles
 from replug.agent.certificates import Certificates
 from replug.agent.client import Client
-from replug.agent.identities import AddedProvider, HeldKey, Identities, SoftwareKey
+from replug.agent.config import AUTO
+from replug.agent.held_keys import HeldKey, SoftwareKey
+from replug.agent.identities import Identities
 from replug.agent.lock import Lock
 from replug.agent.options import Options
-from replug.agent.provider_names import resolve
+from replug.agent.provider_names import ANY_MODULE, resolve
 from replug.agent.refusal import RequestRefusedError
 from replug.agent.signing import Signing
 from replug.agent.terms import Terms
+from replug.agent.token_settings import TokenSettingsFinder
+from replug.agent.touch_notice import TouchNotices
 from replug.agent.vault import Vault
-from replug.protocol.constraints import AssociatedCerts, Constraint, SkProvider
+from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.patterns import matches_list
+from replug.token.boottime import boottime
+from replug.token.errors import TokenError
 from replug.token.module import Module
 from replug.token.pin import Pin, PinCache
+from replug.token.pin_lifetime import ForgetOn
 from replug.token.prompt import Prompter
 from replug.token.provider import Provider
 from replug.token.seal import Seal
-from replug.token.uri import is_uri
+from replug.token.served import ServedToken
+from replug.token.uri import Uri, is_uri
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +44,16 @@ _LONGEST_SLEEP = 60.0  # seconds; timers stand still while the machine sleeps, l
 class Keyring:
     """The state behind all connections."""
 
-    def __init__(self, options: Options, prompter: Prompter) -> None:
+    def __init__(self, options: Options, prompter: Prompter, notices: TouchNotices) -> None:
         self.options = options
         self.identities = Identities()
         self.pins = PinCache()
         self._seal = Seal()
         self.lock = Lock(self._seal, self._put_away, self._bring_back)
         self._vault = Vault(self._seal)
-        self._signing = Signing(self.identities, options, prompter)
+        self._signing = Signing(self.identities, lambda: self.options, prompter, notices)
+        self._settings = TokenSettingsFinder(lambda: self.options.config)
+        self.certificate_files = CertificateFiles(lambda: self.options.config.certificates)
         self._prompter = prompter
         self._modules: dict[str, Module] = {}
         self._being_added: list[Provider] = []
@@ -98,11 +110,7 @@ class Keyring:
         generation = self._generation
         path, uri = await resolve(name, must_exist=True)
         self._check_allowed(path)
-        module = self._modules.get(path)
-        if module is None:
-            deadlines = self.options.config.deadlines
-            module = self._modules[path] = Module(path, self.pins, self._prompter, deadlines)
-        provider = Provider(name if not is_uri(name) else str(uri), module, uri)
+        provider = self._provider(name, path, uri)
         self._being_added.append(provider)
         self._serve_what_is_added()
         try:
@@ -113,15 +121,37 @@ class Keyring:
             for held in added.identities():
                 self._refuse_if_hidden(client, held.blob)
             self.identities.add(added)
+            self.identities.prefer(added)
         finally:
             self._being_added.remove(provider)
             self._serve_what_is_added()
         self._plan_expiry()
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
+    async def serve_configured(self) -> None:
+        """Serve what the configuration names without being asked to, whether its tokens are in or not.
+
+        What cannot be served is in the log and in nobody's way.
+        """
+        for name in self.options.config.providers():
+            try:
+                path, uri = await resolve(ANY_MODULE if name == AUTO else name, must_exist=True)
+            except (RequestRefusedError, TokenError) as error:
+                log.info("not served", extra={"provider": name, "why": str(error)})
+                continue
+            provider = self._provider(path if name == AUTO else name, path, uri)
+            if not self.identities.has(provider):
+                self.identities.add(self._as_configured(provider))
+                self._serve_what_is_added()
+                log.info("serving what the configuration names", extra={"provider": name, "path": path})
+
     async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
         """The signature blob, and the identity that made it; raises ExplainedError, ProtocolError."""
-        return await self._signing.sign(client, request)
+        try:
+            return await self._signing.sign(client, request)
+        finally:
+            if self.pins.next_expiry() is not None:
+                self._plan_expiry()
 
     async def remove_provider(self, name: str) -> None:
         """Serve a provider no more; a path means all that was added of that module.
@@ -161,22 +191,35 @@ class Keyring:
             log.info("keys expired")
             self._vault.keep_only(held.blob for held in self.identities.software_keys())
             self._serve_what_is_added()
+        expired = self.pins.expired()
+        for token in self.tokens():
+            if token.identity in expired:
+                token.forget_pin()
+                log.info("PIN expired", extra={"token": str(token.identity)})
 
     def forget_pins(self) -> int:
         """Forget every PIN and end the logins, but keep serving the keys; how many PINs there were."""
-        return sum(token.forget_pin() for module in self.modules() for token in module.tokens.values())
+        return sum(token.forget_pin() for token in self.tokens())
+
+    def forget_pins_on(self, event: ForgetOn) -> None:
+        """Forget the PINs of the tokens whose settings want that on `event`."""
+        for token in self.tokens():
+            token.forget_pin_if(event)
 
     def modules(self) -> list[Module]:
         """The modules in use."""
         return list(self._modules.values())
 
+    def tokens(self) -> list[ServedToken]:
+        """The tokens that are served, in or out."""
+        return [token for module in self.modules() for token in module.tokens.values()]
+
     def _put_away(self) -> None:
         """What the lock calls before it seals: leave nothing usable in any process."""
         self.pins.put_away(self._seal)
         self._vault.suspend()
-        for module in self.modules():
-            for token in module.tokens.values():
-                token.suspend()
+        for token in self.tokens():
+            token.suspend()
 
     def _bring_back(self) -> None:
         self.pins.bring_back(self._seal)
@@ -188,12 +231,51 @@ class Keyring:
 
     def _as_added(self, provider: Provider, constraints: tuple[Constraint, ...]) -> AddedProvider:
         associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
-        given = associated.certs if associated is not None else ()
-        only = associated is not None and associated.certs_only
-        added = AddedProvider(provider, self._terms(constraints), Certificates(given).of_key, only)
+        given = Certificates(associated.certs if associated is not None else ())
+
+        def certificates(key_blob: bytes) -> tuple[bytes, ...]:
+            found = given.of_key(key_blob) + self.certificate_files.of_key(key_blob)
+            return tuple(dict.fromkeys(found))
+
+        added = AddedProvider(
+            provider,
+            self._terms(constraints),
+            certificates,
+            self._settings_in(provider.module),
+            certificates_only=associated is not None and associated.certs_only,
+            lifetime_given=any(isinstance(given, Lifetime) for given in constraints),
+            added=self.identities.now(),
+        )
         if not any(True for _ in added.identities()):
             raise RequestRefusedError(f"{provider.name}: none of the certificates is for one of its keys")
         return added
+
+    def _as_configured(self, provider: Provider) -> AddedProvider:
+        return AddedProvider(
+            provider,
+            Terms(),
+            self.certificate_files.of_key,
+            self._settings_in(provider.module),
+            added=self.identities.now(),
+            configured=True,
+        )
+
+    def _settings_in(self, module: Module) -> SettingsFinder:
+        return lambda token: self._settings.of(token.identity, module.path)
+
+    def _provider(self, name: str, path: str, uri: Uri) -> Provider:
+        module = self._modules.get(path)
+        if module is None:
+            config = self.options.config
+            module = self._modules[path] = Module(
+                path,
+                self.pins,
+                self._prompter,
+                config.deadlines,
+                config.workers_for(path),
+                self._settings.policies(path),
+            )
+        return Provider(name if not is_uri(name) else str(uri), module, uri)
 
     def _refuse_if_hidden(self, client: Client, blob: bytes) -> None:
         """A client must not loosen the terms of what it is not shown."""
@@ -220,7 +302,11 @@ class Keyring:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        wait = self.identities.next_expiry()
+        ends = [self.identities.next_expiry()]
+        pin_end = self.pins.next_expiry()
+        if pin_end is not None:
+            ends.append(max(0.0, pin_end - boottime()))
+        wait = min((end for end in ends if end is not None), default=None)
         if wait is not None:
             loop = asyncio.get_running_loop()
             self._expiry = loop.call_later(min(wait, _LONGEST_SLEEP), self._expire)

@@ -10,6 +10,8 @@ from replug.token.locate import locate_module
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
+ANY_MODULE = "pkcs11:"
+"""The URI of whatever the first module has that this machine has of the usual ones."""
 _LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
 _FILE_SYSTEM_PATIENCE = 10.0  # seconds
 

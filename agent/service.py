@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Mapping
 
 from replug.agent import log as logging_setup
 from replug.agent.client import Client
@@ -16,13 +17,18 @@ from replug.agent.connection import Answer
 from replug.agent.control import Control
 from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
+from replug.agent.logind import SessionEvents
 from replug.agent.notify import ServiceManager
 from replug.agent.options import Options
 from replug.agent.peer import Peer
+from replug.agent.peer_process import look_at
 from replug.agent.refusal import RefusalHistory
+from replug.agent.reload import reload_configuration
 from replug.agent.server import Server
 from replug.agent.status_line import keep_status
+from replug.agent.touch_notice import TouchNotices
 from replug.token.hotplug import UsbHotplug
+from replug.token.pin_lifetime import ForgetOn
 from replug.token.prompt_choice import ChoosingPrompter
 from replug.token.watch import Watcher
 
@@ -49,8 +55,16 @@ class _Service:
     async def run(self, listener: socket.socket, parent: int | None) -> int:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
-        prompter = ChoosingPrompter(os.environ, self._options.config.prompt_timeout)
-        keyring = Keyring(self._options, prompter)
+        config = self._options.config
+        prompter = ChoosingPrompter(
+            os.environ,
+            config.prompt_timeout,
+            way=config.prompt,
+            pinentry_program=config.pinentry_program,
+            look=_environment_of,
+        )
+        notices = TouchNotices(os.environ, config.touch_notification)
+        keyring = Keyring(self._options, prompter, notices)
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
         control = Control(keyring, history, listener.getsockname())
@@ -60,18 +74,29 @@ class _Service:
 
         server = Server(listener, answerer)
         await control.start()
-        self._handle_signals(keyring)
+        manager = ServiceManager()
+        self._handle_signals(keyring, manager)
         if parent is not None:
             self._end_with(parent)
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
-        watching = [asyncio.create_task(task) for task in (watcher.run(), hotplug.run())]
-        preparation = asyncio.create_task(asyncio.to_thread(_prepare))
-        manager = ServiceManager()
-        manager.tell("READY=1")
-        watching.append(
-            asyncio.create_task(keep_status(manager, keyring.modules, lambda: keyring.lock.locked))
+        await keyring.certificate_files.look()
+        events = SessionEvents(
+            on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
+            on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
         )
+        tasks = [
+            watcher.run(),
+            hotplug.run(),
+            keyring.certificate_files.keep_fresh(),
+            keyring.serve_configured(),
+            keep_status(manager, keyring.modules, lambda: keyring.lock.locked),
+        ]
+        if keyring.options.config.forgets_on_session_events:
+            tasks.append(events.run())
+        watching = [asyncio.create_task(task) for task in tasks]
+        preparation = asyncio.create_task(asyncio.to_thread(_prepare))
+        manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
         try:
             return await self._ended
@@ -84,16 +109,23 @@ class _Service:
             keyring.remove_all()
             await preparation
 
-    def _handle_signals(self, keyring: Keyring) -> None:
+    def _handle_signals(self, keyring: Keyring, manager: ServiceManager) -> None:
         loop = asyncio.get_running_loop()
         orderly = 0 if self._options.socket_activated else _ENDED_BY_SIGNAL
         loop.add_signal_handler(signal.SIGTERM, self._end, orderly)
-        loop.add_signal_handler(signal.SIGHUP, self._end, _ENDED_BY_SIGNAL)
+        if manager.listens:
+            # A service is told so to read its configuration again; elsewhere a terminal hung up.
+            loop.add_signal_handler(signal.SIGHUP, self._reload, keyring)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self._end, _ENDED_BY_SIGNAL)
         loop.add_signal_handler(signal.SIGUSR1, keyring.remove_all)
         if self._foreground:
             loop.add_signal_handler(signal.SIGINT, self._end, _ENDED_BY_SIGNAL)
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _reload(self, keyring: Keyring) -> None:
+        self._reloading = asyncio.create_task(reload_configuration(keyring))
 
     def _end_with(self, parent: int) -> None:
         try:
@@ -106,6 +138,11 @@ class _Service:
     def _end(self, status: int) -> None:
         if not self._ended.done():
             self._ended.set_result(status)
+
+
+def _environment_of(pid: int) -> Mapping[str, str]:
+    process = look_at(pid)
+    return process.environment if process else {}
 
 
 def _prepare() -> None:

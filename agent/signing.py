@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from replug.agent.client import Client
-from replug.agent.identities import HeldKey, Identities, KeyOnToken
+from replug.agent.held_keys import HeldKey, KeyOnToken
+from replug.agent.identities import Identities
 from replug.agent.options import Options
 from replug.agent.refusal import RequestRefusedError
+from replug.agent.touch_notice import TouchNotices
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.sessions import DestinationError, check_sign
@@ -25,9 +28,16 @@ log = logging.getLogger(__name__)
 class Signing:
     """Signs with what `identities` hold, as `options` say, and asks persons through `prompter`."""
 
-    def __init__(self, identities: Identities, options: Options, prompter: Prompter) -> None:
+    def __init__(
+        self,
+        identities: Identities,
+        options: Callable[[], Options],
+        prompter: Prompter,
+        notices: TouchNotices,
+    ) -> None:
         self._identities = identities
         self._options = options
+        self._notices = notices
         self._prompter = prompter
         self._question = asyncio.Lock()  # a person answers one at a time
 
@@ -47,18 +57,18 @@ class Signing:
 
     async def _with_any(self, candidates: list[HeldKey], attempt: _Attempt) -> tuple[bytes, HeldKey]:
         try:
-            return await _first_signature(candidates, attempt)
+            return await _first_signature(candidates, attempt, self._notices)
         except TokenAbsentError as absent:
-            patience = self._options.config.wait_for_token
+            patience = self._options().config.wait_for_token
             if not patience or not await _any_back(candidates, patience):
                 raise
             log.info(
                 "the token came back in time", extra={"why": str(absent), "program": str(attempt.client.peer)}
             )
-        return await _first_signature(candidates, attempt)
+        return await _first_signature(candidates, attempt, self._notices)
 
     async def _confirm(self, held: HeldKey, attempt: _Attempt) -> None:
-        key = fingerprint(held.blob, self._options.fingerprint_hash)
+        key = fingerprint(held.blob, self._options().fingerprint_hash)
         question = ConfirmRequest(
             held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.destination)
         )
@@ -98,12 +108,14 @@ class _Attempt:
         self.destination = f"{to.user}@{to.host_name}"
 
 
-async def _first_signature(candidates: list[HeldKey], attempt: _Attempt) -> tuple[bytes, HeldKey]:
+async def _first_signature(
+    candidates: list[HeldKey], attempt: _Attempt, notices: TouchNotices
+) -> tuple[bytes, HeldKey]:
     request, asker = attempt.request, attempt.client.asker(attempt.destination)
     last: ExplainedError | None = None
     for held in candidates:
         try:
-            return await held.sign(request.data, request.flags, asker), held
+            return await held.sign(request.data, request.flags, asker, notices), held
         except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
             last = error
     assert last is not None

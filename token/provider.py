@@ -33,12 +33,15 @@ class Provider:
         known = self.module.tokens.get(token.identity)
         return known is token and self.uri.matches_token(token.identity)
 
+    def keys_on(self, token: ServedToken) -> list[TokenKey]:
+        """The keys of one of its tokens."""
+        return [key for key in token.keys.values() if self.uri.matches_key(key)]
+
     def token_keys(self) -> Iterator[tuple[ServedToken, TokenKey]]:
         """The keys of its tokens, also of those that are out."""
         for token in self.tokens():
-            for key in token.keys.values():
-                if self.uri.matches_key(key):
-                    yield token, key
+            for key in self.keys_on(token):
+                yield token, key
 
     async def load(self, pin: Pin | None) -> None:
         """Look for the tokens on a fresh worker, and read their keys; log in with `pin` if there is one.

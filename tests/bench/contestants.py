@@ -72,7 +72,7 @@ def configured(home: Home, text: str) -> dict[str, str]:
     """The environment in which a replug-agent of `home` has this configuration file."""
     folder = home.folder / "xdg" / "replug"
     folder.mkdir(parents=True)
-    (folder / "config.toml").write_text(text)
+    (folder / "config.toml").write_text("modules = []\n" + text)
     return {"XDG_CONFIG_HOME": str(folder.parent)}
 
 

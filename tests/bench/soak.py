@@ -29,7 +29,7 @@ from rigs.piv_keys import Slot
 from rigs.softhsm import MODULE, PIN, Token
 from smartcard.disturbances import KINDS, Disturbances
 
-CONFIGURATION = 'operation_timeout = "4s"\ntouch_timeout = "4s"\n'
+CONFIGURATION = 'modules = []\noperation_timeout = "4s"\ntouch_timeout = "4s"\n'
 """When a module counts as hung; the default would be long to wait for so often."""
 LOCK = [("Enter lock password: ", "sesame"), ("Again: ", "sesame")]
 UNLOCK = LOCK[:1]
@@ -58,7 +58,6 @@ class Soak:
     """An agent with a SoftHSM token that many clients use, and a card to which all sorts of things happen."""
 
     def __init__(self, home: Home, pcscd: Pcscd, programs: Programs, seed: int) -> None:
-        (home.folder / ".config" / "replug").mkdir(parents=True)
         home.write(".config/replug/config.toml", CONFIGURATION)
         self._home, self._programs, self._chance = home, programs, random.Random(seed)
         self._askpass = Askpass(home)

@@ -19,6 +19,7 @@ from replug.agent.keyring import Keyring
 from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
+from replug.agent.touch_notice import TouchNotices
 from replug.protocol.decoding import decode_response, frame
 from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
@@ -48,7 +49,7 @@ class Agent:
         self._loop.set_exception_handler(lambda _, context: self.faults.append(context))
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
-        self.keyring = Keyring(options, Nobody())
+        self.keyring = Keyring(options, Nobody(), TouchNotices({}, None))
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
@@ -97,7 +98,7 @@ async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int],
 async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
     if agent.keyring.lock.locked:
-        fresh = Keyring(agent.keyring.options, Nobody())
+        fresh = Keyring(agent.keyring.options, Nobody(), TouchNotices({}, None))
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._keyring = fresh
 

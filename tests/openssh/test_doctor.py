@@ -215,8 +215,6 @@ def test_settings_of_opensc_that_surprise(home: Home, setting: str, words: str) 
 
 
 def test_a_configuration_that_makes_no_sense(home: Home) -> None:
-    folder = home.folder / ".config" / "replug"
-    folder.mkdir(parents=True)
     assert Diagnosis(home)["config"].outcome == "ok"
     home.write(".config/replug/config.toml", 'wait_for_tokken = "2s"\n')
     found = Diagnosis(home)["config"]

@@ -24,9 +24,7 @@ def agent(start_agent: StartAgent, faulty: Faulty, home: Home) -> Iterator[Agent
     """An agent with a healthy module loaded, which has to sign when the test is over."""
     healthy = Token(home, "healthy")
     public = healthy.add("p384")
-    config = home.folder / ".config" / "replug"
-    config.mkdir(parents=True)
-    home.write(".config/replug/config.toml", 'touch_timeout = "5s"\n')
+    home.write(".config/replug/config.toml", 'modules = []\ntouch_timeout = "5s"\n')
     agent = start_agent("-P", "/usr/lib/*," + str(faulty.home.folder) + "/*", env=faulty.env)
     assert agent.add_provider(MODULE, PIN).status == 0, agent.log
     yield agent

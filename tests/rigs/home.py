@@ -22,6 +22,8 @@ class Home:
             (self.folder / name).mkdir(mode=0o700)
         softhsm = self.folder / "softhsm2.conf"
         softhsm.write_text(f"directories.tokendir = {self.folder / 'tokens'}\nlog.level = ERROR\n")
+        # Nothing is served that a test did not add: the machine's own modules would find its tokens too.
+        self.configure("modules = []")
         self.env = {
             "HOME": str(self.folder),
             "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
@@ -33,6 +35,13 @@ class Home:
             "SOFTHSM2_CONF": str(softhsm),
             "GIT_CONFIG_NOSYSTEM": "1",
         }
+
+    def configure(self, text: str) -> Path:
+        """Writes the agent's configuration file."""
+        folder = self.folder / ".config" / "replug"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (folder / "config.toml").write_text(text + "\n")
+        return folder / "config.toml"
 
     def run(
         self,

@@ -108,8 +108,7 @@ def test_the_keys_leave_and_return_by_themselves_as_often_as_the_card_does(
 def test_a_request_may_wait_for_the_card(
     start_agent: StartAgent, home: Home, pcscd: Pcscd, card: Card, module: Path, public: Path
 ) -> None:
-    (home.folder / ".config" / "replug").mkdir(parents=True)
-    home.write(".config/replug/config.toml", 'wait_for_token = "20s"\n')
+    home.write(".config/replug/config.toml", 'modules = []\nwait_for_token = "20s"\n')
     agent = start_agent()
     assert agent.add_provider(module, PIN).status == 0, agent.log
     pcscd.slot.remove()

@@ -29,7 +29,7 @@ from rigs.piv_keys import Slot
 from rigs.terminal import Done, eventually
 
 PROGRAMS = Path(sys.executable).parent
-CONFIGURATION = 'operation_timeout = "4s"\ntouch_timeout = "4s"\n'
+CONFIGURATION = 'modules = []\noperation_timeout = "4s"\ntouch_timeout = "4s"\n'
 """When a module counts as hung; the default would be long to wait for so often."""
 PATIENCE = 30
 """Seconds that the agent has to sign in after all when it failed, for the run to go on."""
@@ -74,7 +74,6 @@ class Torture:
     """A card whose keys the agent has, all that is done to them, and what came of it."""
 
     def __init__(self, home: Home, pcscd: Pcscd, program: Path, module: Path, seed: int) -> None:
-        (home.folder / ".config" / "replug").mkdir(parents=True)
         home.write(".config/replug/config.toml", CONFIGURATION)
         self._askpass = Askpass(home)
         self._askpass.answers(PIN)

@@ -180,7 +180,6 @@ def test_a_broken_configuration_turns_clients_away_and_can_be_mended(
     session: UserManager, home: Home
 ) -> None:
     """However often it is tried: the socket stays, or the session had no agent after the mending either."""
-    (home.folder / ".config" / "replug").mkdir()
     configuration = home.write(".config/replug/config.toml", "nonsense\n", 0o644)
     for _ in range(8):
         assert turned_away(session.ssh_add("-l"))

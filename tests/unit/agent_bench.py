@@ -20,6 +20,7 @@ from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
 from replug.agent.replug_cli import main
+from replug.agent.touch_notice import TouchNotices
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Request, Response, decode_response
 from replug.protocol.messages import (
@@ -51,7 +52,9 @@ class AgentBench:
         self.module = folder / "module.so"
         self.module.touch()
         self.person = person or Person()
-        self.keyring = Keyring(options or Options(provider_patterns=f"{folder}/*"), self.person)
+        self.keyring = Keyring(
+            options or Options(provider_patterns=f"{folder}/*"), self.person, TouchNotices({}, None)
+        )
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self.client = self.new_client()

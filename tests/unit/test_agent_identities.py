@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from stand_ins import Key, Person
 
-from replug.agent.identities import AddedProvider, HeldKey, Identities, KeyOnToken
+from replug.agent.added_provider import AddedProvider
+from replug.agent.config import Config
+from replug.agent.held_keys import HeldKey, KeyOnToken
+from replug.agent.identities import Identities
 from replug.agent.terms import Terms
 from replug.token.client import Deadlines
 from replug.token.identity import TokenIdentity
@@ -18,6 +21,8 @@ from replug.token.provider import Provider
 from replug.token.served import ServedToken
 from replug.token.supervisor import Supervisor
 from replug.token.uri import Uri
+
+SETTINGS = Config().settings()
 
 
 class Clock:
@@ -62,7 +67,7 @@ class Held(Identities):
 
     def add_provider(self, added: Provider, lifetime: int | None) -> None:
         expires = None if lifetime is None else self._now() + lifetime
-        self.add(AddedProvider(added, Terms(expires), lambda _: ()))
+        self.add(AddedProvider(added, Terms(expires), lambda _: (), lambda _: SETTINGS))
 
     def remove_key(self, blob: bytes) -> bool:
         held = self.holding(blob)

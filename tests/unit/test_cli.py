@@ -70,13 +70,6 @@ def run(home: Home) -> Run:
     return run
 
 
-def write_config(home: Home, text: str) -> Path:
-    file = home.folder / ".config" / "replug" / "config.toml"
-    file.parent.mkdir(parents=True)
-    file.write_text(text)
-    return file
-
-
 @contextmanager
 def running(home: Home, *arguments: str, env: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
@@ -145,7 +138,10 @@ def test_every_agent_is_hardened(
     assert said["blocked"] == []
 
 
-def test_little_is_imported_before_the_socket_listens(run: Run, report: Callable[[], dict[str, Any]]) -> None:
+def test_little_is_imported_before_the_socket_listens(
+    home: Home, run: Run, report: Callable[[], dict[str, Any]]
+) -> None:
+    (home.folder / ".config" / "replug" / "config.toml").unlink()  # who has none pays for none
     assert run("-D").returncode == 0
     heavy = {"argparse", "asyncio", "cryptography", "logging", "paramiko", "pkcs11", "pyudev", "subprocess"}
     assert heavy.intersection(report()["modules"]) == set()
@@ -164,7 +160,7 @@ def test_a_command_has_an_agent_that_knows_it(
 
 
 def test_the_options_reach_the_event_loop(home: Home, run: Run, report: Callable[[], dict[str, Any]]) -> None:
-    write_config(home, 'touch_timeout = "1m"\nwait_for_token = "20s"\n')
+    home.configure('touch_timeout = "1m"\nwait_for_token = "20s"\n')
     assert run("-D", "-t", "2m", "-P/opt/*", "-E", "md5", "-O", "allow-remote-pkcs11").returncode == 0
     options = report()["options"]
     config = options.pop("config")
@@ -185,14 +181,14 @@ def test_the_options_reach_the_event_loop(home: Home, run: Run, report: Callable
 def test_the_configuration_speaks_where_the_command_line_is_silent(
     home: Home, run: Run, report: Callable[[], dict[str, Any]]
 ) -> None:
-    write_config(home, 'default_lifetime = "1h"\nallowed_modules = "/opt/*"\n')
+    home.configure('default_lifetime = "1h"\nallowed_modules = "/opt/*"\n')
     assert run("-D").returncode == 0
     options = report()["options"]
     assert (options["default_lifetime"], options["provider_patterns"]) == (3600, "/opt/*")
 
 
 def test_a_broken_configuration_is_said_before_there_is_an_agent(home: Home, run: Run) -> None:
-    file = write_config(home, "touch = 3\n")
+    file = home.configure("touch = 3\n")
     done = run("-s")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"replug-agent: {file}:1: unknown key 'touch'")

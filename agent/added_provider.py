@@ -1,0 +1,88 @@
+"""A provider that was added: which identities it has, by what its tokens hold and what was said of them.
+
+Its keys are read from the tokens whenever they are needed, so that those of a token that is out are not
+listed, and are again when it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from replug.agent.comment_template import fill_template
+from replug.agent.config import TokenSettings
+from replug.agent.held_keys import KeyOnToken
+from replug.agent.key_choice import chosen_keys
+from replug.agent.terms import Terms
+from replug.token.keys import TokenKey
+from replug.token.provider import Provider
+from replug.token.served import ServedToken
+
+CertificateFinder: TypeAlias = Callable[[bytes], tuple[bytes, ...]]
+"""From a public key blob to the blobs of certificates for it."""
+SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
+"""What the configuration says of a token now."""
+
+_ALL_KEYS = ("*",)
+_BY_LABEL = "{label}"
+
+
+@dataclass
+class AddedProvider:
+    """A provider and what was said of its keys, when it was added and by the configuration."""
+
+    provider: Provider
+    terms: Terms
+    certificates: CertificateFinder
+    settings_of: SettingsFinder
+    certificates_only: bool = False
+    """Whether only certificates are listed, and not the keys they are for."""
+    lifetime_given: bool = False
+    """Whether who added it said for how long; then the configuration does not."""
+    added: float = 0.0
+    """When it was added, on the boot clock."""
+    configured: bool = False
+    """Whether it is served because the configuration says so, and nobody added it."""
+    removed: set[bytes] = field(default_factory=set)
+    """Blobs of single identities that were removed since."""
+
+    def identities(self) -> Iterator[KeyOnToken]:
+        """One for each that was not removed, also for those of tokens that are out."""
+        for token in self.provider.tokens():
+            settings = self.settings_of(token)
+            terms = self._terms_by(settings)
+            for key in self._keys_by(settings, token):
+                comment = self._comment_by(settings, key, token).encode()
+                blobs = self.certificates(key.blob)
+                if not self.certificates_only:
+                    blobs = (*blobs, key.blob)
+                for blob in blobs:
+                    if blob not in self.removed:
+                        yield KeyOnToken(blob, comment, terms, key, token)
+
+    def expires_on(self, token: ServedToken) -> float | None:
+        """When the identities on `token` are dropped, on the boot clock; None is never."""
+        return self._terms_by(self.settings_of(token)).expires
+
+    @property
+    def expiries(self) -> list[float | None]:
+        """All such times; of a provider without tokens yet, that of the terms it was added in."""
+        return [self.expires_on(token) for token in self.provider.tokens()] or [self.terms.expires]
+
+    def _keys_by(self, settings: TokenSettings, token: ServedToken) -> list[TokenKey]:
+        keys = self.provider.keys_on(token)
+        return keys if settings.keys == _ALL_KEYS else chosen_keys(keys, settings.keys)
+
+    def _comment_by(self, settings: TokenSettings, key: TokenKey, token: ServedToken) -> str:
+        if settings.comment == _BY_LABEL:
+            return key.label or self.provider.name
+        return fill_template(settings.comment, key, token.identity) or self.provider.name
+
+    def _terms_by(self, settings: TokenSettings) -> Terms:
+        terms = self.terms
+        if settings.confirm and not terms.confirm:
+            terms = replace(terms, confirm=True)
+        if settings.lifetime is not None and not self.lifetime_given:
+            terms = replace(terms, expires=self.added + settings.lifetime if settings.lifetime else None)
+        return terms
