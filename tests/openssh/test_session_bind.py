@@ -114,9 +114,7 @@ def test_every_order(agents: Agents, key: bytes) -> None:
     }
 
 
-def test_a_bind_that_fails_leaves_nothing_restricted_in_sight(
-    agent: Agent, agents: Agents, key: bytes
-) -> None:
+def test_a_bind_that_fails_leaves_nothing_restricted_in_sight(agents: Agents, key: bytes) -> None:
     """Without any the key is listed, and signs nothing."""
     ours, _ = agents
     with ours.connect() as connection:
