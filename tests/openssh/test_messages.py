@@ -196,15 +196,16 @@ def test_a_key_of_which_a_part_is_anothers_is_refused(name: str, agent: Agent) -
     request = (REQUESTS / f"add-{name}.bin").read_bytes()
     whole = decode_request(request)
     assert isinstance(whole, AddIdentity)
-    # The private part comes last but for the comment; with ed25519 the public one once more, of 32 bytes.
     end = len(request) - len(whole.comment) - 4
-    spoiled = [bytearray(request), bytearray(request)]
-    spoiled[0][end - 1] ^= 1
-    spoiled[1][end - 33] ^= 1
+    spoiled = []
+    # ed25519's public part, which comes twice, or the private one; ed25519's seed; ECDSA's point or RSA's d.
+    for place in (end - 1, end - 33, end // 2):
+        spoiled.append(bytearray(request))
+        spoiled[-1][place] ^= 1
 
     with agent.connect() as connection:
-        assert [connection.ask(frame(bytes(one))) for one in spoiled] == [FAILURE] * 2
+        assert [connection.ask(frame(bytes(one))) for one in spoiled] == [FAILURE] * 3
         assert connection.ask(LIST_REQUEST) == IDENTITIES + bytes(4)
         assert connection.ask(frame(request)) == SUCCESS
-        assert [connection.ask(frame(bytes(one))) for one in spoiled] == [FAILURE] * 2
+        assert [connection.ask(frame(bytes(one))) for one in spoiled] == [FAILURE] * 3
         assert connection.ask(sign_request(whole.key.blob))[:1] == SIGNATURE
