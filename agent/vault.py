@@ -24,6 +24,7 @@ from replug.token.seal import Seal, SealedError
 T = TypeVar("T")
 
 _DEADLINE = 30.0  # seconds for one operation; to check a large RSA key takes some on a slow board
+_MOST_FAILURES = 2  # of one operation, each in a fresh process
 _PROGRAM = "replug.agent.vault_worker"
 
 
@@ -45,6 +46,7 @@ class Vault:
         self._sealed: dict[bytes, bytes] = {}
         """Each key's ADD_IDENTITY message."""
         self._process: WorkerProcess | None = None
+        self._suspensions = 0
         self._turn = asyncio.Lock()
 
     async def add(self, message: bytearray) -> VaultKey:
@@ -88,6 +90,7 @@ class Vault:
 
     def suspend(self) -> None:
         """End the process. What it was doing is tried again as soon as the seal allows it."""
+        self._suspensions += 1
         if self._process is not None:
             self._process.kill()
             self._process = None
@@ -96,7 +99,9 @@ class Vault:
         self, operation: Callable[[WorkerProcess], Awaitable[T]], *, needed: bytes | None = None
     ) -> T:
         async with self._turn:
-            for _ in range(2):
+            failures = 0
+            while failures < _MOST_FAILURES:
+                suspensions = self._suspensions
                 try:
                     process = await self._live_process()
                     # It may have been removed while this waited for its turn.
@@ -116,7 +121,11 @@ class Vault:
                         f"the process for software keys does not start: {error.strerror}",
                         "see the limits of the agent (ulimit -a)",
                     ) from error
-                self.suspend()
+                # A process that ended because keys were removed has not failed. No key is added in this
+                # turn, so that comes to an end.
+                if suspensions == self._suspensions:
+                    failures += 1
+                    self.suspend()
         raise RequestRefusedError(f"the process for software keys failed twice: {lost}") from lost
 
     async def _live_process(self) -> WorkerProcess:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from rigs.agent import OPENSSH, PIN_PROMPT, Agent, StartAgent
+from rigs.agent import OPENSSH, PIN_PROMPT, Agent, StartAgent, sign_request
 from rigs.compared import Agents, compare
 from rigs.home import Home
-from rigs.key_files import make_key, public_of
+from rigs.key_files import blob_of, make_key, public_of
 from rigs.softhsm import Token
-from rigs.terminal import Done
+from rigs.terminal import Done, eventually
 
 # Records what it is asked and what kind of question it is told that is; answers as ANSWER and STATUS say.
 ASKPASS = """#!/bin/sh
@@ -175,3 +175,33 @@ def test_keys_of_a_token(status: int, allowed: bool, person: Person, token: Toke
         line for line in theirs if line.startswith("Key ")
     ]
     assert "PIN" not in "".join(ours)
+
+
+def test_a_question_that_stands_is_in_nobodys_way_and_goes_with_its_client(
+    home: Home, key: Path, start_agent: StartAgent
+) -> None:
+    other = make_key(home, "other")
+    asked = home.folder / "asked"
+    program = home.write("thinker", f"#!/bin/sh\necho $$ >>{asked}\nexec sleep 600\n", 0o700)
+    agent = start_agent(env={"SSH_ASKPASS": str(program), **FORCED})
+    assert agent.ssh_add("-c", key).status == 0
+    assert agent.ssh_add(other).status == 0
+
+    def dialogs() -> list[int]:
+        return [int(line) for line in asked.read_text().splitlines()] if asked.exists() else []
+
+    with agent.connect() as waiting, agent.connect() as next_in_line:
+        waiting.socket.sendall(sign_request(blob_of(public_of(key))))
+        eventually(lambda: len(dialogs()) == 1, "the question")
+        next_in_line.socket.sendall(sign_request(blob_of(public_of(key))))
+        assert agent.alive()
+        assert agent.ssh_add("-T", public_of(other)).status == 0, agent.log
+        assert len(dialogs()) == 1  # a person answers one at a time
+
+        waiting.socket.close()
+
+        eventually(lambda: len(dialogs()) == 2, "the next client's question")
+        first, second = dialogs()
+        running = agent.children()
+        assert (first in running, second in running) == (False, True)
+    eventually(lambda: second not in agent.children(), "its end, too")

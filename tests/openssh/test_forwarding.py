@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -82,11 +83,11 @@ def test_a_far_host_cannot_have_a_module_loaded(
 
     assert said[1] == Done(1, "", f'Could not add card "{token.module}": agent refused operation\n')
     assert len(said[2].out.splitlines()) == 1
-    status = agents[0].run(REPLUG, "status")
-    assert "a forwarded connection may not load PKCS#11 modules" in status.out
-    assert "start the agent with -O allow-remote-pkcs11 to allow it" in status.out
-    assert "AddSmartcardKey" in status.out
-    assert "ssh (pid " in status.out
+    [refusal] = json.loads(agents[0].run(REPLUG, "status", "--json").out)["refusals"]
+    assert refusal["request"] == "AddSmartcardKey"
+    assert refusal["program"].startswith("ssh (pid ")
+    assert refusal["reason"] == "a forwarded connection may not load PKCS#11 modules"
+    assert refusal["next_step"] == "start the agent with -O allow-remote-pkcs11 to allow it"
 
 
 @pytest.mark.parametrize("far_away", ["two hops"], indirect=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from rigs.agent import LIST_REQUEST, OPENSSH, Agent, StartAgent
+from rigs.agent import LIST_REQUEST, OPENSSH, Agent, StartAgent, frame, sign_request, string
 from rigs.compared import Agents, compare_exactly
 from rigs.home import Home
-from rigs.key_files import FILE_KINDS, certify, make_key, public_of
+from rigs.key_files import FILE_KINDS, blob_of, certify, make_key, public_of
 from rigs.softhsm import PIN, Token, patched_module
 from rigs.sshd import USER, Server, only
 from rigs.terminal import Done, eventually
@@ -118,6 +119,25 @@ def test_sigusr1_drops_all_keys(working_agent: Agent, keys: list[Path], token: T
     assert working_agent.ssh_add("-T", token.public("p256")).status == 1
     assert working_agent.ssh_add(keys[0]).status == 0
     assert working_agent.ssh_add("-T", public_of(keys[0])).status == 0, working_agent.log
+
+
+def test_signatures_go_on_while_other_keys_are_removed(agent: Agent, home: Home) -> None:
+    """Each removal ends the process that has the keys, and each signature starts it anew."""
+    kept, *others = [make_key(home, f"key{number}") for number in range(9)]
+    request = sign_request(blob_of(public_of(kept)))
+    removals = [frame(b"\x12" + string(blob_of(public_of(key)))) for key in others]
+    replies = []
+    for _ in range(3):
+        assert agent.ssh_add(kept, *others).status == 0, agent.log
+        with agent.connect() as signing, agent.connect() as removing:
+            for removal in removals:
+                signing.socket.sendall(request)
+                # Not awaited, so that removals meet signatures, and starts, in many states.
+                assert removing.ask(removal) == b"\x06"
+                time.sleep(0.01)
+            replies += [signing.reply()[:1] for _ in removals]
+
+    assert replies == [b"\x0e"] * 24, agent.log
 
 
 @pytest.mark.parametrize("kind", FILE_KINDS)

@@ -24,7 +24,7 @@ from rigs.sshd import USER, Server
 
 BREATH = 2
 """Seconds until the person is back at the keyboard; agents may look after cards once in a second."""
-LOGIN = "ssh -F ssh_config host 'echo Hello, $LOGNAME'"
+LOGIN = "ssh -F host.ssh_config host 'echo Hello, $LOGNAME'"
 WORKS = rf"^Hello, {USER}\n$"
 
 
