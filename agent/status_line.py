@@ -31,7 +31,7 @@ def status_line(tokens: Iterable[TokenLine], *, locked: bool = False) -> str:
         return "Locked; unlock with ssh-add -X"
     tokens = list(tokens)
     if not tokens:
-        return "No token yet; add one with ssh-add -s"
+        return "No token yet; plug one in, or add one with ssh-add -s"
     served = [token for token in tokens if token.state not in _WORDS]
     clauses = [f"{_count(token.keys)} on token {_name(token)}" for token in served]
     serving = [f"Serving {' and '.join(clauses)}"] if clauses else []

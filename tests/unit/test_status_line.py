@@ -19,7 +19,7 @@ HOME_OUT = TokenLine("home", TokenState.ABSENT, 1)
 @pytest.mark.parametrize(
     ("tokens", "line"),
     [
-        ([], "No token yet; add one with ssh-add -s"),
+        ([], "No token yet; plug one in, or add one with ssh-add -s"),
         ([WORK], 'Serving 2 keys on token "work"'),
         ([TokenLine("work", TokenState.PRESENT, 1)], 'Serving 1 key on token "work"'),
         ([HOME_OUT], 'Token "home" is out'),
@@ -71,9 +71,9 @@ def test_it_is_told_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: 
         with pytest.raises(BlockingIOError):
             manager.recv(4096)
     assert told == [
-        "STATUS=No token yet; add one with ssh-add -s",
+        "STATUS=No token yet; plug one in, or add one with ssh-add -s",
         "STATUS=Locked; unlock with ssh-add -X",
-        "STATUS=No token yet; add one with ssh-add -s",
+        "STATUS=No token yet; plug one in, or add one with ssh-add -s",
     ]
 
 
