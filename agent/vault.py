@@ -23,7 +23,7 @@ from replug.token.seal import Seal, SealedError
 
 T = TypeVar("T")
 
-_DEADLINE = 30.0  # seconds for one operation; to check a large RSA key takes some on a slow board
+_DEADLINE = 30.0  # seconds for one operation; to sign with a large RSA key takes some on a slow board
 _PROGRAM = "replug.agent.vault_worker"
 
 
@@ -50,7 +50,7 @@ class Vault:
     async def add(self, message: bytearray) -> VaultKey:
         """Hold the key of an ADD_IDENTITY message; the caller wipes that. RequestRefusedError."""
         try:
-            added = await self._attempt(lambda process: _add(process, message, known=False))
+            added = await self._attempt(lambda process: _add(process, message))
             self._sealed[added.blob] = self._seal.seal(message)
         except SealedError:
             self.suspend()
@@ -125,16 +125,16 @@ class Vault:
             for sealed in list(self._sealed.values()):
                 message = self._seal.open(sealed)
                 try:
-                    await _add(process, message, known=True)
+                    await _add(process, message)
                 finally:
                     wipe(message)
         return self._process
 
 
-async def _add(process: WorkerProcess, message: bytearray, *, known: bool) -> VaultKey:
+async def _add(process: WorkerProcess, message: bytearray) -> VaultKey:
     return await process.call(
         "add",
-        {"known": known},
+        {},
         lambda reply, body: VaultKey(
             bytes.fromhex(reply["blob"]),
             bytes.fromhex(reply["comment"]),

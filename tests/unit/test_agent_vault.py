@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from session_hosts import certificate
 from stand_ins import Key, ended, run
 
+from replug.agent import vault as vault_module
 from replug.agent.refusal import RequestRefusedError
 from replug.agent.vault import Vault, VaultKey
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import Confirm, Constraint, Lifetime, SkProvider
-from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, SkPublicKey
+from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.messages import AddIdentity
 from replug.protocol.private_keys import (
     EcdsaPrivateKey,
@@ -156,6 +158,10 @@ def other_half(key: PrivateKey) -> PrivateKey:
     raise AssertionError
 
 
+def changed_rsa_key(**changes: int) -> RsaPrivateKey:
+    return replace(rsa_key(), **changes)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -163,13 +169,29 @@ def other_half(key: PrivateKey) -> PrivateKey:
         (lambda: message(other_half(ed25519_key())), "the public half of the ssh-ed25519 key"),
         (lambda: message(other_half(ecdsa_key(Curve.NISTP256))), "not a valid ecdsa-sha2-nistp256 key"),
         (lambda: message(other_half(rsa_key())), "not a valid ssh-rsa key"),
+        (lambda: message(changed_rsa_key(d=3)), "not a valid ssh-rsa key"),
+        (lambda: message(changed_rsa_key(iqmp=1)), "not a valid ssh-rsa key"),
+        (lambda: message(changed_rsa_key(p=1)), "not a valid ssh-rsa key"),
         (lambda: message(ed25519_key())[:-1], "truncated"),
         (lambda: bytearray(b"\x11"), "truncated"),
         (lambda: message(ed25519_key()) + b"\x63", "unknown key constraint 99"),
         (lambda: message(ed25519_key()) + b"\2\2", "constraint Confirm given twice"),
         (lambda: bytearray(b"\x11\0\0\0\7ssh-dss"), "'ssh-dss' is not supported"),
     ],
-    ids=["fido", "ed25519", "ecdsa", "rsa", "truncated", "empty", "unknown", "twice", "dsa"],
+    ids=[
+        "fido",
+        "ed25519",
+        "ecdsa",
+        "rsa",
+        "rsa d",
+        "rsa iqmp",
+        "rsa p",
+        "truncated",
+        "empty",
+        "unknown",
+        "twice",
+        "dsa",
+    ],
 )
 def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
     bad: Callable[[], bytearray], reason: str
@@ -184,6 +206,22 @@ def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
         assert reason in await refusal(vault.add(bad()))
         await check(vault, key)
         assert process_of(vault) == process
+        vault.clear()
+
+    run(main())
+
+
+def test_the_largest_rsa_key_is_not_looked_at_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether 14112 bits are a product of two primes takes longer than any request may."""
+    p, q, e = 2**9689 - 1, 2**4423 - 1, 65537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    key = RsaPrivateKey(RsaPublicKey(e, p * q), d, pow(q, -1, p), p, q)
+    monkeypatch.setattr(vault_module, "_DEADLINE", 15.0)
+
+    async def main() -> None:
+        vault = Vault(Seal())
+        await vault.add(message(key))
+        await check(vault, key)
         vault.clear()
 
     run(main())
