@@ -110,6 +110,8 @@ class Vault:
                 except WorkerLostError as error:
                     lost = error
                 except SealedError:
+                    # The process has none of the keys, or not all.
+                    self.suspend()
                     raise RequestRefusedError("the agent is locked", "unlock it with ssh-add -X") from None
                 except OSError as error:
                     raise RequestRefusedError(
@@ -120,7 +122,8 @@ class Vault:
         raise RequestRefusedError(f"the process for software keys failed twice: {lost}") from lost
 
     async def _live_process(self) -> WorkerProcess:
-        if self._process is None or not self._process.alive:
+        process = self._process
+        if process is None or not process.alive:
             process = self._process = WorkerProcess(_PROGRAM)
             for sealed in list(self._sealed.values()):
                 message = self._seal.open(sealed)
@@ -128,7 +131,8 @@ class Vault:
                     await _add(process, message)
                 finally:
                     wipe(message)
-        return self._process
+        # Not `_process`: whoever ended it meanwhile has left nothing there.
+        return process
 
 
 async def _add(process: WorkerProcess, message: bytearray) -> VaultKey:

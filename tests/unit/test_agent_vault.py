@@ -30,6 +30,7 @@ from replug.protocol.private_keys import (
     SkPrivateKey,
 )
 from replug.protocol.signatures import Signature, verify
+from replug.token.process import WorkerProcess
 from replug.token.seal import KEY_SIZE, Seal
 
 DERIVED = bytearray(b"k" * KEY_SIZE)
@@ -278,13 +279,38 @@ def test_a_shut_seal_keeps_the_keys_from_everybody() -> None:
         seal.shut(DERIVED)
         await ended(process)
         assert await refusal(vault.sign(key.blob, DATA, 0)) == "the agent is locked"
+        assert vault._process is None
         assert await refusal(vault.add(message(rsa_key()))) in (
             "the agent is locked",
             "the agent was locked meanwhile",
         )
-        assert vault._process is None or not vault._process.alive
+        assert vault._process is None
         seal.reopen(DERIVED)
         await check(vault, key)
+        vault.clear()
+
+    run(main())
+
+
+def test_ended_just_as_it_has_its_keys_the_process_starts_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locked and unlocked between the last key's arrival and the signature."""
+
+    async def main() -> None:
+        vault, key = Vault(Seal()), ed25519_key()
+        await vault.add(message(key))
+        vault.suspend()
+        add, processes = vault_module._add, []
+
+        async def then_suspended(process: WorkerProcess, body: bytearray) -> VaultKey:
+            added = await add(process, body)
+            processes.append(process)
+            if len(processes) == 1:
+                vault.suspend()
+            return added
+
+        monkeypatch.setattr(vault_module, "_add", then_suspended)
+        await check(vault, key)
+        assert len(processes) == 2
         vault.clear()
 
     run(main())
