@@ -69,7 +69,8 @@ class Connection:
         if self._turn is not None:
             self._turn.cancel()
         if self._waiting is not None:
-            self._waiting.cancel()
+            # Not at once: a task that never began would not wipe what its request holds.
+            self._loop.call_soon(self._waiting.cancel)
         self._socket.close()
         self._inbox.close()
         self._closed(self)

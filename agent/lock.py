@@ -53,9 +53,9 @@ class Lock:
         self._salt = salt
 
     async def unlock(self, passphrase: bytes | bytearray) -> None:
-        """Unlock. Every failure makes the next answer slower, for who tries to unlock and nobody else.
+        """Unlock. Every failure makes the answer to the next slower; who knows the passphrase never waits.
 
-        Attempts are heard one after the other, or many connections would be a way around the delay.
+        That many connections are no way around the delay is for the limit of attempts at once to see to.
         """
         if self._attempts >= _MOST_ATTEMPTS:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
@@ -68,12 +68,16 @@ class Lock:
     async def _try_in_turn(self, passphrase: bytearray) -> None:
         try:
             async with self._attempt:
-                await self._try(passphrase)
+                delay = await self._delay_after(passphrase)
+            if delay:
+                await asyncio.sleep(delay)
+                raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
         finally:
             wipe(passphrase)
             self._attempts -= 1
 
-    async def _try(self, passphrase: bytearray) -> None:
+    async def _delay_after(self, passphrase: bytearray) -> float:
+        """Unlock, and 0; else the seconds to wait before the refusal."""
         if not self.locked:
             raise RequestRefusedError("unlock: not locked")
         derived = await _derive(bytearray(passphrase), self._salt)
@@ -81,10 +85,10 @@ class Lock:
         wipe(derived)
         if not opened:
             self._failures += 1
-            await asyncio.sleep(min(self._failures * _DELAY_PER_FAILURE, _LONGEST_DELAY))
-            raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
+            return min(self._failures * _DELAY_PER_FAILURE, _LONGEST_DELAY)
         self._failures = 0
         self._bring_back()
+        return 0.0
 
 
 async def _derive(passphrase: bytearray, salt: bytes) -> bytearray:

@@ -48,24 +48,33 @@ class Signing:
         configuration says how long to wait for one. Raises ExplainedError, ProtocolError.
         """
         attempt = _Attempt(client, request)
-        candidates = attempt.permitted(self._identities.holding(request.key_blob))
-        if not any(held.terms.confirm for held in candidates):
-            return await self._with_any(candidates, attempt)
-        # As long as one of them asks, none is used before the person agrees: which one is nearest changes.
-        await self._confirm(candidates[0], attempt)
-        return await self._with_any(candidates, attempt)
-
-    async def _with_any(self, candidates: list[HeldKey], attempt: _Attempt) -> tuple[bytes, HeldKey]:
+        candidates = await self._allowed(attempt)
         try:
             return await _first_signature(candidates, attempt, self._notices)
         except TokenAbsentError as absent:
             patience = self._options().config.wait_for_token
             if not patience or not await _any_back(candidates, patience):
                 raise
-            log.info(
-                "the token came back in time", extra={"why": str(absent), "program": str(attempt.client.peer)}
-            )
-        return await _first_signature(candidates, attempt, self._notices)
+            log.info("the token came back in time", extra={"why": str(absent), "program": str(client.peer)})
+        return await _first_signature(await self._allowed(attempt), attempt, self._notices)
+
+    async def _allowed(self, attempt: _Attempt) -> list[HeldKey]:
+        """What may sign, once the person who is to be asked has agreed; raises why nothing may."""
+        candidates = self._permitted(attempt)
+        # As long as one of them asks, none is used before the person agrees: which one is nearest changes.
+        if not attempt.confirmed and any(held.terms.confirm for held in candidates):
+            await self._confirm(candidates[0], attempt)
+            attempt.confirmed = True
+            # Persons take their time, in which keys are removed and expire.
+            candidates = self._permitted(attempt)
+        return candidates
+
+    def _permitted(self, attempt: _Attempt) -> list[HeldKey]:
+        now = self._identities.now()
+        holding = self._identities.holding(attempt.request.key_blob)
+        return attempt.permitted(
+            [held for held in holding if held.terms.expires is None or now < held.terms.expires]
+        )
 
     async def _confirm(self, held: HeldKey, attempt: _Attempt) -> None:
         key = fingerprint(held.blob, self._options().fingerprint_hash)
@@ -84,6 +93,8 @@ class _Attempt:
         self.client = client
         self.request = request
         self.destination = ""
+        self.confirmed = False
+        """Whether a person has agreed."""
 
     def permitted(self, holding: list[HeldKey]) -> list[HeldKey]:
         """Those of the identities that may sign this, one for each place; raises why none may."""

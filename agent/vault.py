@@ -23,7 +23,7 @@ from replug.token.seal import Seal, SealedError
 
 T = TypeVar("T")
 
-_DEADLINE = 30.0  # seconds for one operation; to check a large RSA key takes some on a slow board
+_DEADLINE = 30.0  # seconds for one operation; to sign with a large RSA key takes some on a slow board
 _MOST_FAILURES = 2  # of one operation, each in a fresh process
 _PROGRAM = "replug.agent.vault_worker"
 
@@ -52,7 +52,7 @@ class Vault:
     async def add(self, message: bytearray) -> VaultKey:
         """Hold the key of an ADD_IDENTITY message; the caller wipes that. RequestRefusedError."""
         try:
-            added = await self._attempt(lambda process: _add(process, message, known=False))
+            added = await self._attempt(lambda process: _add(process, message))
             self._sealed[added.blob] = self._seal.seal(message)
         except SealedError:
             self.suspend()
@@ -115,6 +115,8 @@ class Vault:
                 except WorkerLostError as error:
                     lost = error
                 except SealedError:
+                    # The process has none of the keys, or not all.
+                    self.suspend()
                     raise RequestRefusedError("the agent is locked", "unlock it with ssh-add -X") from None
                 except OSError as error:
                     raise RequestRefusedError(
@@ -129,21 +131,23 @@ class Vault:
         raise RequestRefusedError(f"the process for software keys failed twice: {lost}") from lost
 
     async def _live_process(self) -> WorkerProcess:
-        if self._process is None or not self._process.alive:
+        process = self._process
+        if process is None or not process.alive:
             process = self._process = WorkerProcess(_PROGRAM)
             for sealed in list(self._sealed.values()):
                 message = self._seal.open(sealed)
                 try:
-                    await _add(process, message, known=True)
+                    await _add(process, message)
                 finally:
                     wipe(message)
-        return self._process
+        # Not `_process`: whoever ended it meanwhile has left nothing there.
+        return process
 
 
-async def _add(process: WorkerProcess, message: bytearray, *, known: bool) -> VaultKey:
+async def _add(process: WorkerProcess, message: bytearray) -> VaultKey:
     return await process.call(
         "add",
-        {"known": known},
+        {},
         lambda reply, body: VaultKey(
             bytes.fromhex(reply["blob"]),
             bytes.fromhex(reply["comment"]),

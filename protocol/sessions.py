@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.constants import MAX_BINDINGS
 from replug.protocol.constraints import DestinationConstraint, Hop
 from replug.protocol.extensions import SessionBind
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, parse_any_public_key
-from replug.protocol.patterns import matches
+from replug.protocol.patterns import LimitedMatching
 from replug.protocol.signatures import verify_any
 from replug.protocol.userauth import UserauthRequest
 from replug.protocol.wire import ProtocolError, Reader
@@ -42,6 +43,50 @@ class Binding:
 
     def __str__(self) -> str:
         return f"host key {fingerprint(self.host_key)}"
+
+    @cached_property
+    def certificate(self) -> HostCertificate | None:
+        """The certificate that the host key is; None for a plain key."""
+        if not is_certificate(blob_algorithm(self.host_key)):
+            return None
+        return HostCertificate(Certificate.decode(self.host_key))
+
+
+class HostCertificate:
+    """For which host names a certificate is good; what patterns tell of a name is remembered.
+
+    It is asked for each constraint of each key at each listing, and who made the certificate may have made
+    the constraints too.
+    """
+
+    def __init__(self, certificate: Certificate) -> None:
+        self.ca_key = certificate.ca_key
+        self._certificate = certificate
+        # Its name alone: what follows depends on it.
+        self._is_usable = (
+            certificate.type is CertificateType.HOST
+            and not certificate.critical_options
+            and Reader(certificate.signature).text() != _CA_ALGORITHM_TOO_WEAK
+        )
+        names = [name.decode(errors="replace") for name in certificate.principals]
+        self._patterns = [name for name in names if "*" in name or "?" in name]
+        self._names = set(names).difference(self._patterns)
+        self._fitting: dict[str, bool] = {}
+        self._matching = LimitedMatching()
+
+    def certifies(self, host_name: str) -> bool:
+        """Whether it is good for this host, now [sshkey_cert_check_host]; principals are patterns."""
+        certificate = self._certificate
+        if not self._is_usable or not certificate.valid_after <= time.time() < certificate.valid_before:
+            return False
+        if host_name in self._names:
+            return True
+        fits = self._fitting.get(host_name)
+        if fits is None:
+            fits = any(self._matching.matches(host_name, pattern) for pattern in self._patterns)
+            if self._patterns and not self._matching.at_limit:
+                self._fitting[host_name] = fits
+        return fits
 
 
 @dataclass(frozen=True)
@@ -156,23 +201,28 @@ def _permitting(
         return None
     if last.is_forwarding and user is not None:
         return None
-    before: bytes | None = None
+    users = LimitedMatching()
+    before: Binding | None = None
     found: DestinationConstraint | None = None
     for binding in bindings:
-        found = _constraint_for(constraints, before, binding.host_key, user if binding is last else None)
+        found = _constraint_for(constraints, before, binding, user if binding is last else None, users)
         if found is None:
             return None
-        before = binding.host_key
+        before = binding
     # A key that is only for logging in to that host is not shown beyond it.
-    if last.is_forwarding and _constraint_for(constraints, last.host_key, None, None) is None:
+    if last.is_forwarding and _constraint_for(constraints, last, None, None, users) is None:
         return None
     return found
 
 
 def _constraint_for(
-    constraints: Sequence[DestinationConstraint], before: bytes | None, to: bytes | None, user: str | None
+    constraints: Sequence[DestinationConstraint],
+    before: Binding | None,
+    to: Binding | None,
+    user: str | None,
+    users: LimitedMatching,
 ) -> DestinationConstraint | None:
-    """The first that leads from host key `before` (None: from here) to `to` (None: anywhere) as `user`.
+    """The first that leads from host `before` (None: from here) to `to` (None: anywhere) as `user`.
 
     [permitted_by_dest_constraints]
     """
@@ -185,28 +235,16 @@ def _constraint_for(
         if to is not None and not _fits(to, constraint.to_hop):
             continue
         pattern = constraint.to_hop.user
-        if pattern and user is not None and not matches(user, pattern):
+        if pattern and user is not None and not users.matches(user, pattern):
             continue
         return constraint
     return None
 
 
-def _fits(host_key: bytes, hop: Hop) -> bool:
+def _fits(binding: Binding, hop: Hop) -> bool:
     """Whether a host key is one of the hop's, or a host certificate is by one of its CAs [match_key_hop]."""
-    if not is_certificate(blob_algorithm(host_key)):
-        return any(not key.is_ca and key.blob == host_key for key in hop.keys)
-    certificate = Certificate.decode(host_key)
+    certificate = binding.certificate
+    if certificate is None:
+        return any(not key.is_ca and key.blob == binding.host_key for key in hop.keys)
     by_its_ca = any(key.is_ca and key.blob == certificate.ca_key for key in hop.keys)
-    return by_its_ca and _certifies(certificate, hop.hostname)
-
-
-def _certifies(certificate: Certificate, host_name: str) -> bool:
-    """Whether a certificate is good for this host, now [sshkey_cert_check_host]; principals are patterns."""
-    return (
-        certificate.type is CertificateType.HOST
-        and certificate.valid_after <= time.time() < certificate.valid_before
-        and any(matches(host_name, name.decode(errors="replace")) for name in certificate.principals)
-        and not certificate.critical_options
-        # Its name alone: what follows depends on it.
-        and Reader(certificate.signature).text() != _CA_ALGORITHM_TOO_WEAK
-    )
+    return by_its_ca and certificate.certifies(hop.hostname)

@@ -49,7 +49,7 @@ class TokenKey:
     blob: bytes
     """The public key in SSH wire form; equal blobs are the same key."""
     label: str
-    """CKA_LABEL, or the subject where there is only a certificate; may be empty."""
+    """CKA_LABEL, or the subject where there is only a certificate; UTF-8 without NUL, may be empty."""
     key_id: bytes
     """CKA_ID; may be empty."""
     reference: str
@@ -93,12 +93,17 @@ def _read_key(record: Header) -> TokenKey:
     return TokenKey(
         public=public,
         blob=public.encode(),
-        label=label,
+        label=_as_text(label),
         key_id=bytes.fromhex(record["id"]),
         reference=record["reference"],
         signs=bool(record["signs"]),
         always_authenticate=bool(record["always_authenticate"]),
     )
+
+
+def _as_text(label: str) -> str:
+    """What a C program reads of it, and what has an encoding: one label must not spoil the list of keys."""
+    return label.partition("\0")[0].encode(errors="replace").decode()
 
 
 def _read_curve_key(parameters: bytes, point: bytes) -> PublicKey:

@@ -94,8 +94,10 @@ class PinRules:
 
         `flags` were read just now. A remembered PIN that no token has taken yet was typed for a key that
         wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when a person has to be
-        asked, TokenError when that would be in vain.
+        asked, TokenError when that would be in vain, or the agent was locked while the request waited.
         """
+        if self._pins.are_away:
+            raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
         self.refuse_if_locked(flags)
         if pin is not None and not pin.value:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")

@@ -94,6 +94,11 @@ class PinCache:
             self.forget(token)
             self._pins[token] = pin
 
+    @property
+    def are_away(self) -> bool:
+        """Whether they are put away, so that no PIN may be used at all."""
+        return self._away
+
     def put_away(self, seal: Seal) -> None:
         """Keep all of them encrypted, and no new ones."""
         self._away = True

@@ -310,6 +310,31 @@ def test_closing_drops_the_reply_that_is_under_way() -> None:
     run(main())
 
 
+def test_a_request_that_has_not_begun_when_its_client_leaves_is_wiped() -> None:
+    """What it holds, a PIN perhaps, is wiped at its end, so it has to have one."""
+
+    async def main() -> None:
+        request = bytearray(b"secret")
+
+        async def answer_later() -> bytes:
+            try:
+                return await asyncio.get_running_loop().create_future()
+            finally:
+                request.clear()
+
+        def answer(_message: bytes) -> Awaitable[bytes]:
+            asyncio.get_running_loop().call_soon(link.connection.close)
+            return answer_later()
+
+        link = Link(answer)
+        await link.send(frame(b"slow"))
+        await link.finished()
+        await settle()
+        assert not request
+
+    run(main())
+
+
 def test_closing_between_two_turns() -> None:
     async def main() -> None:
         served: list[bytes] = []

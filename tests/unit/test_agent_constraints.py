@@ -167,6 +167,31 @@ def test_one_question_at_a_time_and_none_for_a_client_that_is_gone(agent: AgentB
     run(main())
 
 
+@pytest.mark.parametrize("meanwhile", ["removed", "restricted", "expired"])
+def test_what_happens_to_a_key_while_a_person_is_asked_counts(
+    agent: AgentBench, meanwhile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        await agent.add(Confirm(), Lifetime(1000), provider=agent.uri("token=work"))
+        agent.person.may_answer = (answered := asyncio.Event()).wait()
+        signing = asyncio.create_task(agent.sign(WORK_KEY))
+        await agent.person.asked.wait()
+        match meanwhile:
+            case "removed":
+                assert await agent.ask(RemoveIdentity(WORK_KEY.blob)) == Success()
+            case "restricted":
+                assert await agent.add(TO_SERVER, provider=agent.uri("token=work")) == Success()
+            case "expired":  # while the machine slept, so that the timer is late
+                later = agent.keyring.identities.now() + 1000
+                monkeypatch.setattr(agent.keyring.identities, "_clock", lambda: later)
+        answered.set()
+        assert await signing == Failure()
+        assert "sign" not in agent.slots.operations
+        agent.keyring.remove_all()
+
+    run(main())
+
+
 def test_terms_are_replaced_when_a_key_is_added_again(agent: AgentBench) -> None:
     async def main() -> None:
         await add(agent, KEY, Confirm(), Lifetime(60))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from stand_ins import run, settle
@@ -124,45 +123,39 @@ def test_success_makes_answers_fast_again(delays: Delays) -> None:
     run(main())
 
 
-def test_attempts_are_heard_one_after_the_other(delays: Delays, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else many connections would be a way around the delay."""
-
-    async def at_once(function: Callable[..., bytes], *arguments: bytes) -> bytes:
-        return function(*arguments)
-
+def test_a_wrong_passphrase_delays_nobody_who_knows_the_right_one(delays: Delays) -> None:
     async def main() -> None:
-        monkeypatch.setattr(asyncio, "to_thread", at_once)
         lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
         wrong = asyncio.create_task(refusal(lock.unlock(b"wrong")))
         await delays.begun.wait()
-        right = asyncio.create_task(lock.unlock(b"secret"))
-        await settle()
-        assert not right.done()
+        await lock.unlock(b"secret")
+        assert not lock.locked
+        assert not wrong.done()
         delays.over.set()
         assert await wrong == "unlock: wrong passphrase"
-        await right
-        assert not lock.locked
 
     run(main())
 
 
-def test_who_hangs_up_does_not_shorten_the_delay(delays: Delays) -> None:
+def test_who_hangs_up_does_not_shorten_the_delay(delays: Delays, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else to connect anew would be a way around the limit of attempts at once."""
+
     async def main() -> None:
+        monkeypatch.setattr(lock_module, "_MOST_ATTEMPTS", 1)
         lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
         wrong = asyncio.create_task(lock.unlock(b"wrong"))
         await delays.begun.wait()
         wrong.cancel()
-        right = asyncio.create_task(lock.unlock(b"secret"))
         with pytest.raises(asyncio.CancelledError):
             await wrong
-        assert lock.locked
+        assert await refusal(lock.unlock(b"secret")) == "unlock: too many attempts at once"
         delays.over.set()
-        await right
-        assert not lock.locked
+        await settle()
+        await lock.unlock(b"secret")
 
     run(main())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent_bench import LOGIN_KEY, AgentBench
-from stand_ins import PIN, Key, StandInToken, run
+from stand_ins import PIN, Key, StandInToken, run, settle
 
 from replug.agent.options import Options
 from replug.protocol.decoding import Request
@@ -119,6 +119,33 @@ def test_what_ends_in_a_locked_agent_is_refused(agent: AgentBench) -> None:
         gate.opened.set()
         assert await signing == Failure()
         assert agent.reasons == ["the agent was locked meanwhile"]
+
+    run(main())
+
+
+def test_who_waits_for_a_token_while_the_agent_is_locked_has_nobody_asked(agent: AgentBench) -> None:
+    """The PINs are put away, and a locked agent must not get another."""
+
+    async def main() -> None:
+        await agent.add()
+        gate = agent.slots.hold_next("sign")
+        first = asyncio.create_task(agent.sign(LOGIN_KEY))
+        await gate.entered.wait()
+        waiting = [
+            asyncio.create_task(agent.ask(SignRequest(LOGIN_KEY.blob, b"data", 0), agent.new_client())),
+            asyncio.create_task(agent.add()),
+        ]
+        await settle()
+        assert await agent.ask(Lock(b"secret")) == Success()
+        sent = len(agent.slots.pins_sent)
+        gate.opened.set()
+        assert [await first, *[await one for one in waiting]] == [Failure()] * 3
+        assert agent.person.requests == []
+        assert len(agent.slots.pins_sent) == sent
+        assert not any(worker.ready for worker in agent.slots.processes if worker.alive)
+        await agent.ask(Unlock(b"secret"))
+        assert isinstance(await agent.sign(LOGIN_KEY), SignResponse)
+        assert agent.person.requests == []
 
     run(main())
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from session_hosts import certificate
 from stand_ins import Key, ended, run
 
+from replug.agent import vault as vault_module
 from replug.agent.refusal import RequestRefusedError
 from replug.agent.vault import Vault, VaultKey
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import Confirm, Constraint, Lifetime, SkProvider
-from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, SkPublicKey
+from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.messages import AddIdentity
 from replug.protocol.private_keys import (
     EcdsaPrivateKey,
@@ -28,6 +30,7 @@ from replug.protocol.private_keys import (
     SkPrivateKey,
 )
 from replug.protocol.signatures import Signature, verify
+from replug.token.process import WorkerProcess
 from replug.token.seal import KEY_SIZE, Seal
 
 DERIVED = bytearray(b"k" * KEY_SIZE)
@@ -156,6 +159,10 @@ def other_half(key: PrivateKey) -> PrivateKey:
     raise AssertionError
 
 
+def changed_rsa_key(**changes: int) -> RsaPrivateKey:
+    return replace(rsa_key(), **changes)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
@@ -163,13 +170,29 @@ def other_half(key: PrivateKey) -> PrivateKey:
         (lambda: message(other_half(ed25519_key())), "the public half of the ssh-ed25519 key"),
         (lambda: message(other_half(ecdsa_key(Curve.NISTP256))), "not a valid ecdsa-sha2-nistp256 key"),
         (lambda: message(other_half(rsa_key())), "not a valid ssh-rsa key"),
+        (lambda: message(changed_rsa_key(d=3)), "not a valid ssh-rsa key"),
+        (lambda: message(changed_rsa_key(iqmp=1)), "not a valid ssh-rsa key"),
+        (lambda: message(changed_rsa_key(p=1)), "not a valid ssh-rsa key"),
         (lambda: message(ed25519_key())[:-1], "truncated"),
         (lambda: bytearray(b"\x11"), "truncated"),
         (lambda: message(ed25519_key()) + b"\x63", "unknown key constraint 99"),
         (lambda: message(ed25519_key()) + b"\2\2", "constraint Confirm given twice"),
         (lambda: bytearray(b"\x11\0\0\0\7ssh-dss"), "'ssh-dss' is not supported"),
     ],
-    ids=["fido", "ed25519", "ecdsa", "rsa", "truncated", "empty", "unknown", "twice", "dsa"],
+    ids=[
+        "fido",
+        "ed25519",
+        "ecdsa",
+        "rsa",
+        "rsa d",
+        "rsa iqmp",
+        "rsa p",
+        "truncated",
+        "empty",
+        "unknown",
+        "twice",
+        "dsa",
+    ],
 )
 def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
     bad: Callable[[], bytearray], reason: str
@@ -184,6 +207,22 @@ def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
         assert reason in await refusal(vault.add(bad()))
         await check(vault, key)
         assert process_of(vault) == process
+        vault.clear()
+
+    run(main())
+
+
+def test_the_largest_rsa_key_is_not_looked_at_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether 14112 bits are a product of two primes takes longer than any request may."""
+    p, q, e = 2**9689 - 1, 2**4423 - 1, 65537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    key = RsaPrivateKey(RsaPublicKey(e, p * q), d, pow(q, -1, p), p, q)
+    monkeypatch.setattr(vault_module, "_DEADLINE", 15.0)
+
+    async def main() -> None:
+        vault = Vault(Seal())
+        await vault.add(message(key))
+        await check(vault, key)
         vault.clear()
 
     run(main())
@@ -240,13 +279,38 @@ def test_a_shut_seal_keeps_the_keys_from_everybody() -> None:
         seal.shut(DERIVED)
         await ended(process)
         assert await refusal(vault.sign(key.blob, DATA, 0)) == "the agent is locked"
+        assert vault._process is None
         assert await refusal(vault.add(message(rsa_key()))) in (
             "the agent is locked",
             "the agent was locked meanwhile",
         )
-        assert vault._process is None or not vault._process.alive
+        assert vault._process is None
         seal.reopen(DERIVED)
         await check(vault, key)
+        vault.clear()
+
+    run(main())
+
+
+def test_ended_just_as_it_has_its_keys_the_process_starts_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locked and unlocked between the last key's arrival and the signature."""
+
+    async def main() -> None:
+        vault, key = Vault(Seal()), ed25519_key()
+        await vault.add(message(key))
+        vault.suspend()
+        add, processes = vault_module._add, []
+
+        async def then_suspended(process: WorkerProcess, body: bytearray) -> VaultKey:
+            added = await add(process, body)
+            processes.append(process)
+            if len(processes) == 1:
+                vault.suspend()
+            return added
+
+        monkeypatch.setattr(vault_module, "_add", then_suspended)
+        await check(vault, key)
+        assert len(processes) == 2
         vault.clear()
 
     run(main())

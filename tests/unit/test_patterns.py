@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replug.protocol.patterns import matches, matches_list
+from replug.protocol.patterns import LimitedMatching, matches, matches_list
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,16 @@ def test_many_stars_do_not_explode() -> None:
 )
 def test_pattern_lists(text: str, patterns: str, allowed: bool) -> None:
     assert matches_list(text, patterns) is allowed
+
+
+def test_what_would_take_too_long_to_compare_does_not_fit() -> None:
+    limited = LimitedMatching(1000)
+    assert limited.matches("a" * 100, "*" + "a" * 4)
+    assert not limited.at_limit
+    assert not limited.matches("a" * 100, "*" + "a" * 4)
+    assert limited.at_limit
+    assert not limited.matches("a", "?")
+    # What costs nothing goes on.
+    assert limited.matches("host", "host")
+    assert not limited.matches("host", "hos")
+    assert limited.matches("host", "*")

@@ -238,6 +238,31 @@ def test_host_certificates(case: str) -> None:
     assert permitted([constraint], sessions((blob, False)), "alice") is fits
 
 
+def test_a_host_certificate_is_read_once_however_many_constraints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message holds a thousand constraints, and a certificate that takes half a millisecond to read."""
+    read = []
+    decode = Certificate.decode
+    monkeypatch.setattr(Certificate, "decode", lambda blob: read.append(blob) or decode(blob))
+    bound = sessions((certificate(SERVER, CA, "*.example.org", "server"), False))
+    constraints = [leave(HERE, hop(f"host{number}", ca=CA)) for number in range(1000)]
+    assert not permitted(constraints, bound)
+    assert permitted([*constraints, leave(HERE, hop("a.example.org", ca=CA))], bound)
+    assert permitted([*constraints, leave(HERE, hop("server", ca=CA))], bound)
+    assert len(read) == 1
+
+
+def test_patterns_of_strangers_have_a_limit() -> None:
+    """The product of two lengths that a message can have keeps the loop busy for minutes."""
+    name = "a" * 20_000
+    vast = sessions((certificate(SERVER, CA, "*" + "a" * 1_000, "server"), False))
+    assert not permitted([leave(HERE, hop(name, ca=CA))], vast)
+    assert permitted([leave(HERE, hop("server", ca=CA))], vast)
+    to = leave(HERE, hop("server", SERVER, user="*" + "a" * 200))
+    bound = sessions((SERVER, False))
+    assert permitted([to], bound, "a" * 1000)
+    assert not permitted([to], bound, name)
+
+
 def test_a_ca_that_signs_with_sha1_certifies_nothing() -> None:
     ca = Key(kind="rsa")
     for name, fits in (("rsa-sha2-512", True), ("ssh-rsa", False)):

@@ -161,6 +161,16 @@ def test_a_certificate_stands_for_its_key_and_is_named_by_its_subject(kind: str)
     assert key.label == "/C=DE/O=Müller & Söhne/CN=alice"
 
 
+@pytest.mark.parametrize(
+    ("label", "shown"), [("work\0key", "work"), ("\0", ""), ("a\ud800b", "a?b"), ("Schlüssel", "Schlüssel")]
+)
+def test_a_label_that_no_client_could_read_does_not_spoil_the_list(label: str, shown: str) -> None:
+    """ssh-add refuses a whole list for one comment with a NUL byte in it."""
+    [key] = read_keys([Key(label).record()]).values()
+    assert key.label == shown
+    assert key.label.encode().decode() == shown
+
+
 def test_a_certificate_without_a_subject_has_no_label() -> None:
     [key] = read_keys([record("x509", certificate(Key().private.public_key()))]).values()
     assert key.label == ""
