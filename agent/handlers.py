@@ -50,8 +50,17 @@ _FAILURE = Failure().encode()
 _EXTENSION_FAILURE = ExtensionFailure().encode()
 
 
-def list_identities(keyring: Keyring, client: Client, _request: RequestIdentities) -> Response:
+def list_identities(keyring: Keyring, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. Public data that is at hand: no token is asked. A locked agent shows nothing."""
+    return _list(keyring, client) if keyring.settled else _list_when_settled(keyring, client)
+
+
+async def _list_when_settled(keyring: Keyring, client: Client) -> Response:
+    await keyring.settle()
+    return _list(keyring, client)
+
+
+def _list(keyring: Keyring, client: Client) -> Response:
     if keyring.lock.locked:
         return IdentitiesAnswer(())
     keyring.drop_expired()
@@ -171,7 +180,7 @@ _HANDLERS: dict[type, Callable[[Keyring, Client, Any], Reply]] = {
 }
 _WITH_PRIVATE_KEY = (MessageType.ADD_IDENTITY, MessageType.ADD_ID_CONSTRAINED)
 _WHILE_LOCKED = (RequestIdentities, Unlock)
-_MAY_END_LOCKED = (Lock.__name__, Unlock.__name__, Extension.__name__)
+_MAY_END_LOCKED = (RequestIdentities.__name__, Lock.__name__, Unlock.__name__, Extension.__name__)
 
 
 class Dispatcher:

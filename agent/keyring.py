@@ -38,6 +38,7 @@ from replug.token.uri import Uri, is_uri
 
 log = logging.getLogger(__name__)
 
+_FIRST_LOOK = 5.0  # seconds
 _LONGEST_SLEEP = 60.0  # seconds; timers stand still while the machine sleeps, lifetimes do not
 
 
@@ -59,6 +60,7 @@ class Keyring:
         self._being_added: list[Provider] = []
         self._generation = 0  # counts how often everything was removed
         self._expiry: asyncio.TimerHandle | None = None
+        self._beginning: asyncio.Task[None] | None = None
 
     async def add_key(self, client: Client, message: bytearray) -> HeldKey:
         """Hold the private key of an ADD_IDENTITY message; RequestRefusedError, and then nothing has changed.
@@ -128,11 +130,32 @@ class Keyring:
         self._plan_expiry()
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
+    def begin(self) -> None:
+        """Serve what the configuration names; until it was looked at, `settled` is false."""
+        self._beginning = asyncio.create_task(self.serve_configured())
+
+    def end(self) -> None:
+        """Drop everything, for good."""
+        if self._beginning is not None:
+            self._beginning.cancel()
+        self.remove_all()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the tokens that are served from the beginning have been looked at."""
+        return self._beginning is None or self._beginning.done()
+
+    async def settle(self) -> None:
+        """Wait until that is so, but not for long: the first client may have started the agent, for a key."""
+        if self._beginning is not None:
+            await asyncio.wait({self._beginning}, timeout=_FIRST_LOOK)
+
     async def serve_configured(self) -> None:
         """Serve what the configuration names without being asked to, whether its tokens are in or not.
 
         What cannot be served is in the log and in nobody's way.
         """
+        providers = []
         for name in self.options.config.providers():
             try:
                 path, uri = await resolve(ANY_MODULE if name == AUTO else name, must_exist=True)
@@ -144,6 +167,8 @@ class Keyring:
                 self.identities.add(self._as_configured(provider))
                 self._serve_what_is_added()
                 log.info("serving what the configuration names", extra={"provider": name, "path": path})
+                providers.append(provider)
+        await asyncio.gather(*(provider.look() for provider in providers))
 
     async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
         """The signature blob, and the identity that made it; raises ExplainedError, ProtocolError."""

@@ -81,6 +81,7 @@ class _Service:
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
         await keyring.certificate_files.look()
+        keyring.begin()
         events = SessionEvents(
             on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
             on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
@@ -89,7 +90,6 @@ class _Service:
             watcher.run(),
             hotplug.run(),
             keyring.certificate_files.keep_fresh(),
-            keyring.serve_configured(),
             keep_status(manager, keyring.modules, lambda: keyring.lock.locked),
         ]
         if keyring.options.config.forgets_on_session_events:
@@ -106,7 +106,7 @@ class _Service:
                 task.cancel()
             server.close()
             control.close()
-            keyring.remove_all()
+            keyring.end()
             await preparation
 
     def _handle_signals(self, keyring: Keyring, manager: ServiceManager) -> None:
