@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.vault_worker import Operations
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import parse_constraints
 from replug.protocol.decoding import decode_request, decode_response
@@ -27,6 +28,7 @@ from replug.protocol.wire import ProtocolError, Reader
 from replug.token.frames import FrameError, decode_header
 from replug.token.keys import read_keys
 from replug.token.uri import UriError, parse_uri
+from replug.token.worker_loop import RefusedError
 
 _MESSAGES = Path(__file__).parent.parent / "messages"
 _KNOWN_URIS = (
@@ -118,6 +120,9 @@ TARGETS: dict[str, Target] = {
     "private keys": Target(
         [request.key.encode() for request in _decoded(AddIdentity)],
         lambda data: read_private_key(Reader(data)).encode(),
+    ),
+    "software keys": Target(
+        _requests(AddIdentity), lambda data: Operations().add({}, bytearray(data)), (RefusedError,)
     ),
     "certificates": Target(_certificates(), lambda data: _same_again(Certificate.decode, data)),
     "certificates' signatures": Target(
