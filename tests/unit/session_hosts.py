@@ -26,12 +26,17 @@ def signature(key: Key, data: bytes, *, rsa_name: str = "rsa-sha2-512") -> bytes
     """The signature blob a host would send."""
     match key.public.algorithm:
         case "ssh-rsa":
-            hashed = {"ssh-rsa": hashes.SHA1(), "rsa-sha2-512": hashes.SHA512()}[rsa_name]
+            hashed: hashes.HashAlgorithm = {
+                "ssh-rsa": hashes.SHA1(),
+                "rsa-sha2-256": hashes.SHA256(),
+                "rsa-sha2-512": hashes.SHA512(),
+            }[rsa_name]
             return Signature(rsa_name, key.private.sign(data, padding.PKCS1v15(), hashed)).encode()
         case "ssh-ed25519":
             return Signature("ssh-ed25519", key.private.sign(data)).encode()
         case name:
-            r, s = utils.decode_dss_signature(key.private.sign(data, ec.ECDSA(hashes.SHA256())))
+            hashed = {"256": hashes.SHA256(), "384": hashes.SHA384(), "521": hashes.SHA512()}[name[-3:]]
+            r, s = utils.decode_dss_signature(key.private.sign(data, ec.ECDSA(hashed)))
             return Signature(name, bytes(Writer().mpint(r).mpint(s))).encode()
 
 

@@ -74,7 +74,7 @@ def has_been_reaped(pid: int) -> bool:
 
 
 class Key:
-    """A key pair on a token; `kind` is ed25519, p256 or rsa."""
+    """A key pair on a token; `kind` is ed25519, p256, rsa, and for hosts p384 and p521 too."""
 
     def __init__(
         self, label: str = "", kind: str = "ed25519", *, signs: bool = True, always_authenticate: bool = False
@@ -85,6 +85,8 @@ class Key:
         self.private: Any = {
             "ed25519": ed25519.Ed25519PrivateKey.generate,
             "p256": lambda: ec.generate_private_key(ec.SECP256R1()),
+            "p384": lambda: ec.generate_private_key(ec.SECP384R1()),
+            "p521": lambda: ec.generate_private_key(ec.SECP521R1()),
             "rsa": lambda: rsa.generate_private_key(65537, 2048),
         }[kind]()
 
@@ -95,7 +97,7 @@ class Key:
             return Ed25519PublicKey(public.public_bytes_raw())
         if isinstance(public, ec.EllipticCurvePublicKey):
             point = public.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-            return EcdsaPublicKey(Curve.NISTP256, point)
+            return EcdsaPublicKey(Curve(f"nistp{public.curve.key_size}"), point)
         numbers = public.public_numbers()
         return RsaPublicKey(numbers.e, numbers.n)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,46 @@ SESSION = b"session identifier"
 # Believing a host key.
 
 
-@pytest.mark.parametrize("kind", ["ed25519", "p256", "rsa"])
+KINDS = ("ed25519", "p256", "p384", "p521", "rsa")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_host_key_vouches_for_its_session(kind: str) -> None:
     key = Key(kind=kind)
-    assert verify_bind(bind_of(key, SESSION, forwarding=True)) == Binding(key.blob, SESSION, True)
+    good = bind_of(key, SESSION, forwarding=True)
+    assert verify_bind(good) == Binding(key.blob, SESSION, True)
+    for bad in (
+        replace(good, session_id=b"other"),
+        replace(good, host_key=Key(kind=kind).blob),
+        replace(good, signature=good.signature[:-1]),
+        replace(good, signature=good.signature[:-1] + bytes((good.signature[-1] ^ 1,))),
+    ):
+        with pytest.raises(BindError):
+            verify_bind(bad)
 
 
-def test_an_old_host_may_sign_with_sha1() -> None:
-    verify_bind(bind_of(Key(kind="rsa"), SESSION, rsa_name="ssh-rsa"))
+@pytest.mark.parametrize("ca_kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_certificate_of_any_kind_vouches_by_a_ca_of_any_kind(kind: str, ca_kind: str) -> None:
+    key, ca = Key(kind=kind), Key(kind=ca_kind)
+    good = bind_of(key, SESSION, blob=certificate(key, ca, "server"))
+    assert permitted([leave(HERE, hop("server", ca=ca))], Sessions((verify_bind(good),), True))
+    forged = replace(Certificate.decode(good.host_key), ca_key=Key(kind=ca_kind).blob).encode()
+    with pytest.raises(BindError):
+        verify_bind(replace(good, host_key=forged))
+
+
+@pytest.mark.parametrize("name", ["ssh-rsa", "rsa-sha2-256", "rsa-sha2-512"])
+def test_a_host_may_sign_with_any_of_rsas_hashes(name: str) -> None:
+    """With SHA-1 too: old hosts have nothing else."""
+    verify_bind(bind_of(Key(kind="rsa"), SESSION, rsa_name=name))
+
+
+def test_a_signature_by_another_curve_is_none() -> None:
+    good = bind_of(Key(kind="p384"), SESSION)
+    renamed = good.signature.replace(b"nistp384", b"nistp256")
+    with pytest.raises(BindError):
+        verify_bind(replace(good, signature=renamed))
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "p256"])
