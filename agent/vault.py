@@ -67,9 +67,16 @@ class Vault:
         header = {"key": blob.hex(), "flags": flags}
 
         async def sign(process: WorkerProcess) -> bytes:
-            return await process.call(
-                "sign", header, lambda _, signature: bytes(signature), _DEADLINE, bytearray(data)
+            signing = asyncio.create_task(
+                process.call("sign", header, lambda _, blob: bytes(blob), _DEADLINE, bytearray(data))
             )
+            try:
+                return await asyncio.shield(signing)
+            except asyncio.CancelledError:
+                # The client is gone; to break off would end the process, which has everybody's keys.
+                await asyncio.wait([signing])
+                signing.cancelled() or signing.exception()
+                raise
 
         return await self._attempt(sign, needed=blob)
 

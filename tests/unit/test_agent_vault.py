@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from session_hosts import certificate
-from stand_ins import Key, ended, run
+from stand_ins import Key, ended, run, settle
 
 from replug.agent import vault as vault_module
 from replug.agent.refusal import RequestRefusedError
@@ -245,6 +245,26 @@ def test_keys_outlive_the_process() -> None:
         os.kill(before, signal.SIGKILL)
         await signing
         assert process_of(vault) != before
+        vault.clear()
+
+    run(main())
+
+
+def test_a_client_that_leaves_while_its_signature_is_made_costs_nobody_the_process() -> None:
+    async def main() -> None:
+        vault, key = Vault(Seal()), ed25519_key()
+        await vault.add(message(key))
+        process = process_of(vault)
+        os.kill(process, signal.SIGSTOP)
+        leaving = asyncio.create_task(check(vault, key))
+        await settle()
+        leaving.cancel()
+        staying = asyncio.create_task(check(vault, key))
+        await settle()
+        os.kill(process, signal.SIGCONT)
+        await staying
+        assert leaving.cancelled()
+        assert process_of(vault) == process
         vault.clear()
 
     run(main())
