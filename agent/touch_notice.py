@@ -42,6 +42,8 @@ class TouchNotices:
         self._room = asyncio.Semaphore(_MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
+        self.standing = 0
+        """How many notices the desktop has said that it shows."""
 
     def waiting(self, token: str, key: str, program: str) -> contextlib.AbstractContextManager[object]:
         """To be entered while `token`, such as `token "work"`, is waited for.
@@ -84,9 +86,11 @@ class TouchNotices:
         shown: tuple[Any, ...] = ("replug", 0, _ICON, wait.summary, body, [], _HINTS, _EXPIRY)
         (number,) = await bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *shown, patience=_PATIENCE)
         self._complained = False
+        self.standing += 1
         try:
             await over.wait()
         finally:
+            self.standing -= 1
             # Without waiting: this may be the end of the agent.
             bus.send(_NOTIFICATIONS, "CloseNotification", "u", number)
 

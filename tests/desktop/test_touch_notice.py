@@ -125,6 +125,7 @@ def test_it_is_withdrawn_when_the_agent_ends(notices: WatchedNotices, desktop: N
     async def main() -> None:
         with notices.waiting('token "work"', "login", "ssh"):
             await await_one(desktop)
+            await until(lambda: notices.standing == 1)  # only what has a number can be withdrawn
 
     run(main())
     desktop.await_notices(0)

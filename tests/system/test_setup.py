@@ -107,7 +107,7 @@ def test_a_file_that_was_changed_is_not_touched(session: UserManager, home: Home
     assert f"leave {session.folder}/{UNITS}/{SERVICE}" in set_up(session, "--remove").out
     assert changed.read_text() == text
     left = {line.split()[1] for line in session.listing()} - {line.split()[1] for line in before}
-    assert left == {"./.config", "./.config/systemd", f"./{UNITS}", f"./{UNITS}/{SERVICE}"}
+    assert left == {"./.config/systemd", f"./{UNITS}", f"./{UNITS}/{SERVICE}"}
 
 
 def test_a_file_of_somebody_elses_is_not_touched(logged_in: LogIn, home: Home) -> None:

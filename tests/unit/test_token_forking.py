@@ -89,7 +89,8 @@ def test_many_workers_leave_no_descriptor_behind() -> None:
             before = os.listdir("/proc/self/fd")
             for _ in range(10):
                 await reaped_worker(server)
-            assert len(os.listdir("/proc/self/fd")) == len(before)
+            # Fewer, when something of another test is collected meanwhile.
+            assert len(os.listdir("/proc/self/fd")) <= len(before)
 
     async def reaped_worker(server: ForkServer) -> None:
         worker = await forked_worker(server)
