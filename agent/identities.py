@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 
 from replug.agent.added_provider import AddedProvider
 from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
 from replug.agent.terms import Terms
 from replug.token.boottime import boottime
-from replug.token.identity import TokenIdentity
 from replug.token.provider import Provider
 from replug.token.served import ServedToken, TokenState
 
@@ -35,16 +33,8 @@ class Identities:
                 yield held
 
     def holding(self, blob: bytes) -> list[HeldKey]:
-        """The identities with this blob, those nearest to signing first.
-
-        One key may be on several tokens; and one token's may have been added more than once, in other terms,
-        of which the newest come first.
-        """
-        held_by: dict[TokenIdentity | None, list[HeldKey]] = {}
-        for held in self._held():
-            if held.blob == blob:
-                held_by.setdefault(held.holder, []).insert(0, held)
-        return sorted(itertools.chain(*held_by.values()), key=lambda held: held.distance)
+        """The identities with this blob, one for each token that has it: the one nearest to signing first."""
+        return sorted((held for held in self._held() if held.blob == blob), key=lambda held: held.distance)
 
     def on(self, token: ServedToken) -> list[KeyOnToken]:
         """The identities that `token` holds, whether it is in or out."""
@@ -76,6 +66,13 @@ class Identities:
     def has(self, provider: Provider) -> bool:
         """Whether this provider was added."""
         return any(_same_provider(added.provider, provider) for added in self._providers())
+
+    def add_configured(self, entry: AddedProvider) -> None:
+        """Add what nobody asked for: what persons have added stays as they wanted it."""
+        self.add(entry)
+        for added in self._providers():
+            if not added.configured:
+                self.prefer(added)
 
     def prefer(self, wanted: AddedProvider) -> None:
         """Leave what a person has just added to that entry: to remove it again must remove it for good."""
@@ -129,6 +126,10 @@ class Identities:
         return (entry for entry in self._entries if isinstance(entry, AddedProvider))
 
     def _held(self) -> Iterator[HeldKey]:
+        """Each identity once for each holder: in the place where it was added first, in the newest terms."""
+        yield from {(held.blob, held.holder): held for held in self._as_added()}.values()
+
+    def _as_added(self) -> Iterator[HeldKey]:
         for entry in self._entries:
             if isinstance(entry, SoftwareKey):
                 yield entry

@@ -164,7 +164,7 @@ class Keyring:
                 continue
             provider = self._provider(path if name == AUTO else name, path, uri)
             if not self.identities.has(provider):
-                self.identities.add(self._as_configured(provider))
+                self.identities.add_configured(self._as_configured(provider))
                 self._serve_what_is_added()
                 log.info("serving what the configuration names", extra={"provider": name, "path": path})
                 providers.append(provider)

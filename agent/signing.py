@@ -103,7 +103,7 @@ class _Attempt:
         for held in holding:
             try:
                 self._check_destination(held)
-                permitted.setdefault(held.holder, held)
+                permitted[held.holder] = held
             except DestinationError as error:
                 refusal = error
         if not permitted:

@@ -266,6 +266,23 @@ def test_what_is_hidden_cannot_be_loosened(agent: AgentBench) -> None:
     run(main())
 
 
+def test_the_newest_terms_hold_however_a_token_was_named(agent: AgentBench) -> None:
+    """Who may not use it by them does not get it by the older ones."""
+
+    async def main() -> None:
+        await agent.add(provider=agent.uri("token=work"))
+        await agent.add(TO_SERVER, Confirm(), provider=agent.uri("token=work;object=work%20key"))
+        assert await agent.listed() == ["work key"]
+        elsewhere = await bound(agent, bind_of(BASTION, b"s"))
+        assert await listed(agent, elsewhere) == []
+        assert await agent.ask(login(WORK_KEY.blob, "ssh-ed25519"), elsewhere) == Failure()
+        here = await bound(agent, bind_of(SERVER, b"s"))
+        assert isinstance(await agent.ask(login(WORK_KEY.blob, "ssh-ed25519"), here), SignResponse)
+        assert len(agent.person.confirmations) == 1
+
+    run(main())
+
+
 def test_a_person_is_told_the_destination(agent: AgentBench) -> None:
     async def main() -> None:
         await add(agent, KEY, TO_SERVER, Confirm())
