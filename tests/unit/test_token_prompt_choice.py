@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from rigs.terminal import eventually
 from screen import Screen
-from stand_ins import run
+from stand_ins import run, settle
 
 from replug.token import prompt_choice
 from replug.token.errors import PromptError
@@ -264,8 +264,10 @@ def test_two_questions_on_one_terminal_come_one_after_the_other(desk: Desk, scre
 
     async def main() -> list[bytes]:
         prompter = ChoosingPrompter(desk.own, 15)
-        asking = [asyncio.create_task(prompter.ask(request)) for request in (REQUEST, other)]
+        asking = [asyncio.create_task(prompter.ask(REQUEST))]
         await screen.shows(REQUEST.text())
+        asking.append(asyncio.create_task(prompter.ask(other)))
+        await settle()
         assert "other" not in screen.shown
         screen.type("123456\n")
         await screen.shows(other.text())
