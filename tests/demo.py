@@ -33,8 +33,8 @@ PR_SET_CHILD_SUBREAPER = 36
 PERMANENT = """\
 To keep it:
   pipx install .
-  install -D -m 644 -t ~/.config/systemd/user systemd/* && systemctl --user enable --now replug-agent.socket
-  echo 'export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/replug/agent.sock"' >> ~/.profile
+  replug setup                                                     # from the next login on
+  export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/replug/agent.sock"        # in this shell already
 """
 
 
