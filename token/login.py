@@ -34,10 +34,12 @@ class PinRules:
         self._identity = identity
         self._pins = pins
         self._policy_of = policy_of
-        self._configured: Pin | None = None
-        """The PIN that was last read from the source in the policy."""
         self._wanted = False
         """Whether the PIN of the login under way is still to be remembered if the token takes it."""
+
+    @property
+    def _field(self) -> dict[str, str]:
+        return {"token": str(self._identity)}
 
     @property
     def _policy(self) -> PinPolicy:
@@ -53,6 +55,12 @@ class PinRules:
         if pin.lifetime is None:
             pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
         self._pins.remember(self._identity, pin)
+
+    def apply_policy(self) -> None:
+        """Keep the PIN as long as the policy says, which may have changed."""
+        pin, policy = self._pins.get(self._identity), self._policy
+        if pin is not None and pin.lifetime is not None:
+            pin.lifetime.change(policy.time_to_live, policy.idle_time)
 
     def used(self) -> None:
         """A key of the token was used."""
@@ -70,19 +78,24 @@ class PinRules:
     async def configured(self) -> Pin | None:
         """The PIN of the source in the policy, if none is remembered; None if a person has to be asked.
 
-        Raises TokenError when it cannot be read, or was refused before.
+        The caller wipes it unless it is kept, and reads the token's flags afterwards: this takes its time.
+        Raises TokenError when it cannot be read, was refused before, or the agent is locked.
         """
         source = self._policy.source
         if source is None or self.remembers:
             return None
+        self._refuse_if_put_away()
         try:
             async with asyncio.timeout(_READING):
-                self._configured = await in_daemon_thread(source.read)
+                pin = await in_daemon_thread(lambda: source.read(self._identity))
         except (TimeoutError, TooManyThreadsError):
             raise TokenError(f"{self._identity}: no answer from the file system about its PIN") from None
         except TokenError as error:
             raise TokenError(f"{self._identity}: {error.reason}", error.next_step) from error
-        return self._configured
+        if self._pins.are_away:
+            pin.wipe()
+        self._refuse_if_put_away()
+        return pin
 
     def forget(self) -> bool:
         """Wipe the PIN, and do not remember that of a login under way; whether there was one."""
@@ -96,18 +109,20 @@ class PinRules:
         wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when a person has to be
         asked, TokenError when that would be in vain, or the agent was locked while the request waited.
         """
-        if self._pins.are_away:
-            raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
+        self._refuse_if_put_away()
         self.refuse_if_locked(flags)
         if pin is not None and not pin.value:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
         if pin is not None and pin.sent and not pin.verified:
             raise TokenError(
-                f"{self._identity}: no answer came to the login, which may have cost a PIN try", "try again"
+                f"{self._identity}: no answer came to the login, which may have cost a PIN try",
+                "put the PIN anew where pin_source says, if it is right" if pin.configured else "try again",
             )
         chosen = pin or self._pins.get(self._identity)
         if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
             chosen = None
+        if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
+            log.warning("PIN tries are missing, so that of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
             chosen.sent = True
             self._wanted = True
@@ -115,6 +130,10 @@ class PinRules:
         if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
             return None
         raise PinNeededError(self._identity)
+
+    def _refuse_if_put_away(self) -> None:
+        if self._pins.are_away:
+            raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
 
     def refuse_if_locked(self, flags: TokenFlag) -> None:
         """Raise PinLockedError if no PIN can be right any more."""
@@ -133,26 +152,28 @@ class PinRules:
         After a failed login, above all a context-specific one, modules are in no state to go on with: the
         worker must be killed before this.
         """
-        error = self._meaning(refusal)
+        error = self._meaning(refusal, configured=pin is not None and pin.configured)
         if error is None:
             return
-        was_remembered = pin is not None and pin.verified
-        source = self._policy.source
-        if source is not None and pin is not None and pin is self._configured:
-            source.rejected()
+        was_remembered = pin is not None and pin.verified and not pin.configured
+        if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
+            pin.past.rejected = True
         if pin is not None and self._pins.get(self._identity) is pin:
             self.forget()
-        log.warning("login refused", extra={"token": str(self._identity), "why": str(error)})
+        log.warning("login refused", extra=self._field | {"why": str(error)})
         if was_remembered and isinstance(error, PinRejectedError):
             raise PinNeededError(self._identity, rejected=True) from error
         raise error from refusal
 
-    def _meaning(self, refusal: WorkerRefusedError) -> TokenError | None:
+    def _meaning(self, refusal: WorkerRefusedError, *, configured: bool) -> TokenError | None:
         token = self._identity
         match refusal.verdict:
             case Verdict.PIN_INCORRECT:
                 return PinRejectedError(
-                    f"{token}: the PIN is wrong", "one try is spent; the next use asks again"
+                    f"{token}: the PIN is wrong",
+                    "one try is spent; put the right PIN where pin_source says"
+                    if configured
+                    else "one try is spent; the next use asks again",
                 )
             case Verdict.PIN_UNUSABLE:
                 return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.detail})")

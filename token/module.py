@@ -96,11 +96,12 @@ class Module:
 
     def _take(self, infos: list[TokenInfo]) -> list[ServedToken]:
         there = {info.identity for info in infos}
-        gone = [token for identity, token in self.tokens.items() if identity not in there and token.present]
+        gone = [token for identity, token in self.tokens.items() if identity not in there]
+        has_session = any(token.present for token in gone)
         for token in gone:
             token.left()
-        if gone:
-            # Its session there is dead, and stays so when the token is back.
+        if has_session:
+            # A session there is dead, and stays so when the token is back.
             self._supervisor.restart()
         arrived = []
         for info in infos:

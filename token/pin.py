@@ -2,27 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.pin_lifetime import PinLifetime
 from replug.token.seal import Seal
 
 
+@dataclass
+class PinPast:
+    """What became of a PIN until now; shared with what is read again from the same file."""
+
+    sent: bool = False
+    """Whether it went to the token at all."""
+    verified: bool = False
+    """Whether the token accepted it."""
+    rejected: bool = False
+    """Whether the token refused it."""
+
+
 class Pin:
     """A PIN in a buffer of our own.
 
-    `verified` once the token accepted it; `sent` once it went to the token at all;
-    `last_try_known` if the person who typed it was told that it was the last try.
+    `last_try_known` if the person who typed it was told that it was the last try; `past` is what became of
+    the same PIN before; `configured` if it is from a file or credential, and nobody typed it; `chosen_now`
+    if a person gave it in the knowledge of what the token says of its tries.
     """
 
-    def __init__(self, value: bytearray | bytes, *, last_try_known: bool = False) -> None:
+    def __init__(
+        self,
+        value: bytearray | bytes,
+        *,
+        last_try_known: bool = False,
+        past: PinPast | None = None,
+        configured: bool = False,
+        chosen_now: bool = True,
+    ) -> None:
         self.value = value if isinstance(value, bytearray) else bytearray(value)
         self.last_try_known = last_try_known
-        self.verified = False
-        self.sent = False
+        self.past = past or PinPast()
+        self.configured = configured
+        self._chosen_now = chosen_now
         self.lifetime: PinLifetime | None = None
         """How long it is remembered; None is without end."""
         self._sealed = b""
+
+    @property
+    def sent(self) -> bool:
+        """Whether it went to the token at all."""
+        return self.past.sent
+
+    @sent.setter
+    def sent(self, sent: bool) -> None:
+        self.past.sent = sent
+
+    @property
+    def verified(self) -> bool:
+        """Whether the token accepted it."""
+        return self.past.verified
+
+    @verified.setter
+    def verified(self, verified: bool) -> None:
+        self.past.verified = verified
 
     @property
     def expired(self) -> bool:
@@ -36,12 +78,12 @@ class Pin:
         not sent again. When tries are already missing, only a PIN that a person typed just now is; for
         the last one that person must have known.
         """
-        if TokenFlag.USER_PIN_LOCKED in flags or not self.value:
+        if TokenFlag.USER_PIN_LOCKED in flags or not self.value or self.past.rejected:
             return False
         if TokenFlag.USER_PIN_FINAL_TRY in flags:
             return self.last_try_known and not self.sent
         if TokenFlag.USER_PIN_COUNT_LOW in flags:
-            return not self.sent
+            return not self.sent and self._chosen_now
         return self.verified or not self.sent
 
     def __repr__(self) -> str:
@@ -81,6 +123,11 @@ class PinCache:
     def expired(self) -> list[TokenIdentity]:
         """The tokens whose PINs have expired and are to be forgotten."""
         return [token for token, pin in self._pins.items() if pin.expired]
+
+    def expires_at(self, token: TokenIdentity) -> float | None:
+        """When the PIN of `token` expires, on the boot clock; None is never, or that there is none."""
+        pin = self._pins.get(token)
+        return None if pin is None or pin.lifetime is None else pin.lifetime.expires_at
 
     def next_expiry(self) -> float | None:
         """When the next PIN expires, on the boot clock; None is never."""

@@ -30,6 +30,11 @@ class PinLifetime:
         self._clock = clock
         self._entered = self._used = clock()
 
+    def change(self, time_to_live: float | None, idle_time: float | None) -> None:
+        """Other times hold, also for the time that is gone."""
+        self._time_to_live = time_to_live
+        self._idle_time = idle_time
+
     def entered(self) -> None:
         """A person has typed the PIN again: both times begin anew."""
         self._entered = self._used = self._clock()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from replug.token.errors import TokenError
-from replug.token.pin import Pin
+from replug.token.identity import TokenIdentity
+from replug.token.pin import Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
 _LONGEST_PIN = 255  # bytes
@@ -108,35 +110,52 @@ def source_path(source: PinSource, environment: Mapping[str, str] = os.environ) 
 
 
 class ConfiguredPin:
-    """The PIN of a source, which is not read again once the token refused it, until the source changes.
+    """The PIN of a source, which is for one token.
 
-    Otherwise each signature would spend a try on the same wrong PIN.
+    As long as the source does not change, what is read from it is one PIN, however often it is read: once the
+    token refused it, or gave no answer, it is not read again. Otherwise each signature would spend a try on
+    the same wrong PIN.
     """
 
     def __init__(self, source: PinSource, environment: Mapping[str, str] = os.environ) -> None:
         self._source = source
         self._environment = environment
+        self._token: TokenIdentity | None = None
         self._read: tuple[int, ...] | None = None
-        self._rejected: tuple[int, ...] | None = None
+        self._past: PinPast | None = None
+        """What became of the PIN that was read when the source was as in `_read`."""
+        self._replaced = False
+        """Whether that PIN is there in place of one that the token refused."""
+        self._one_reader = threading.Lock()
 
-    def read(self) -> Pin:
-        """As `read_pin`; TokenError also if what is in the source was refused before."""
-        state = self._state()
-        if self._rejected is not None and state == self._rejected:
-            raise TokenError(
-                f"pin_source: the token refused the PIN in {self._source}, so it is not tried again",
-                "put the right PIN there",
-            )
-        pin = read_pin(self._source, self._environment)
-        if self._state() != state:
-            pin.wipe()
-            raise TokenError(f"pin_source: {self._source} is being changed", "try again")
-        self._read = state
-        return pin
+    def read(self, token: TokenIdentity) -> Pin:
+        """As `read_pin`, for `token`; from any thread.
 
-    def rejected(self) -> None:
-        """The token refused the PIN that was read last."""
-        self._rejected = self._read
+        TokenError also if the token refused what is in the source, or another token was there before.
+        """
+        with self._one_reader:
+            if self._token not in (None, token):
+                raise TokenError(
+                    f"pin_source: the PIN in {self._source} is that of {self._token}",
+                    "give each token a [[token]] of its own, with its serial in the uri",
+                )
+            state = self._state()
+            same = state is not None and state == self._read
+            if same and self._past is not None and self._past.rejected:
+                raise TokenError(
+                    f"pin_source: the token refused the PIN in {self._source}, so it is not tried again",
+                    "put the right PIN there",
+                )
+            if same and self._past is not None:
+                past, replaced = self._past, self._replaced
+            else:
+                past, replaced = PinPast(), self._past is not None and self._past.rejected
+            pin = read_pin(self._source, self._environment)
+            if self._state() != state:
+                pin.wipe()
+                raise TokenError(f"pin_source: {self._source} is being changed", "try again")
+            self._token, self._read, self._past, self._replaced = token, state, past, replaced
+            return Pin(pin.value, past=past, configured=True, chosen_now=replaced)
 
     def _state(self) -> tuple[int, ...] | None:
         path = source_path(self._source, self._environment)

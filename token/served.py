@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
@@ -189,6 +189,10 @@ class ServedToken:
         if self._rules.forget_if(event):
             self.forget_pin()
 
+    def apply_policy(self) -> None:
+        """Go by the policy as it is now."""
+        self._rules.apply_policy()
+
     def suspend(self) -> None:
         """End the login, and take away the PIN prompt; the agent is locked."""
         self._login.stop()
@@ -282,17 +286,31 @@ class ServedToken:
                 flags = await self._open_on(worker)
             self._refuse_if_closed()
             self._rules.refuse_if_locked(flags)
-            chosen = self._rules.choose(pin or await self._rules.configured(), flags)
-            try:
-                records = await worker.login(self.identity, chosen)
-            except WorkerRefusedError as refused:
-                worker.kill()
-                # Other workers may be logged in with a PIN that is no longer right.
-                self._supervisor.restart()
-                self._rules.refused(refused, chosen)
-                raise
-            self._accepted(chosen)
+            async with self._configured_pin(pin) as configured:
+                if configured is not None:
+                    flags = await self._open_on(worker)
+                    self._refuse_if_closed()
+                chosen = self._rules.choose(pin or configured, flags)
+                try:
+                    records = await worker.login(self.identity, chosen)
+                except WorkerRefusedError as refused:
+                    worker.kill()
+                    # Other workers may be logged in with a PIN that is no longer right.
+                    self._supervisor.restart()
+                    self._rules.refused(refused, chosen)
+                    raise
+                self._accepted(chosen)
         self._saw_keys(read_keys(records), logged_in=True)
+
+    @asynccontextmanager
+    async def _configured_pin(self, instead: Pin | None = None) -> AsyncIterator[Pin | None]:
+        """The configured PIN if there is one and none `instead`; wiped at the end unless it is kept."""
+        pin = await self._rules.configured() if instead is None else None
+        try:
+            yield pin
+        finally:
+            if pin is not None:
+                self._pins.wipe_unless_kept(pin)
 
     async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: Worker) -> bytes:
         if self.identity not in worker.ready:
@@ -310,8 +328,7 @@ class ServedToken:
         key = self._require(blob)
         if not key.always_authenticate:
             return await self._sign_with(key, algorithm, data, None, worker)
-        async with self._one_login:
-            configured = await self._rules.configured()
+        async with self._one_login, self._configured_pin() as configured:
             pin = self._rules.choose(configured, await self._open_on(worker), for_one_use=True)
             return await self._sign_with(key, algorithm, data, pin, worker)
 

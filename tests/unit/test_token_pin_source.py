@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from replug.token.errors import TokenError
+from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.pin_source import ConfiguredPin, PinSource, SourceKind, parse_pin_source, read_pin
 
 ANOTHER = 54321  # a user id
@@ -256,23 +257,27 @@ def test_a_missing_credential(credentials: dict[str, str]) -> None:
 
 # A PIN that the token refused.
 
+TOKEN = TokenIdentity("Maker", "Model", "1", "work")
+
 
 def test_a_rejected_pin_is_read_again_only_when_it_was_changed(file: Path) -> None:
     configured = ConfiguredPin(source(file))
-    assert configured.read().value == b"123456"
-    assert configured.read().value == b"123456"
-    configured.rejected()
+    assert configured.read(TOKEN).value == b"123456"
+    pin = configured.read(TOKEN)
+    assert pin.value == b"123456"
+    pin.past.rejected = True
     for _ in range(2):
         with pytest.raises(TokenError, match="the token refused the PIN in file:"):
-            configured.read()
+            configured.read(TOKEN)
     replacement = write(file.with_name("new"), b"654321\n")
     replacement.replace(file)
-    assert configured.read().value == b"654321"
-    configured.rejected()
+    pin = configured.read(TOKEN)
+    assert pin.value == b"654321"
+    pin.past.rejected = True
     with pytest.raises(TokenError, match="not tried again"):
-        configured.read()
+        configured.read(TOKEN)
     file.write_bytes(b"7654321\n")
-    assert configured.read().value == b"7654321"
+    assert configured.read(TOKEN).value == b"7654321"
 
 
 def test_a_pin_that_is_being_changed_is_not_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +291,36 @@ def test_a_pin_that_is_being_changed_is_not_used(file: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "readv", changed_meanwhile)
     with pytest.raises(TokenError, match="is being changed; try again"):
-        configured.read()
+        configured.read(TOKEN)
     monkeypatch.undo()
-    assert configured.read().value == b"654321"
+    assert configured.read(TOKEN).value == b"654321"
+
+
+def test_what_is_read_again_is_the_same_pin(file: Path) -> None:
+    """One that was sent, and maybe cost a try, is not a new one because the agent has read it once more."""
+    configured = ConfiguredPin(source(file))
+    configured.read(TOKEN).sent = True
+    assert configured.read(TOKEN).sent
+    file.write_bytes(b"7654321\n")
+    assert not configured.read(TOKEN).sent
+
+
+def test_when_tries_are_missing_it_is_sent_only_in_place_of_a_refused_one(file: Path) -> None:
+    configured = ConfiguredPin(source(file))
+    first = configured.read(TOKEN)
+    assert not first.may_be_sent(TokenFlag.USER_PIN_COUNT_LOW)
+    assert first.may_be_sent(TokenFlag(0))
+    first.past.rejected = True
+    file.write_bytes(b"7654321\n")
+    for _ in range(2):
+        second = configured.read(TOKEN)
+        assert second.may_be_sent(TokenFlag.USER_PIN_COUNT_LOW)
+        assert not second.may_be_sent(TokenFlag.USER_PIN_FINAL_TRY)
+
+
+def test_it_is_for_one_token(file: Path) -> None:
+    configured = ConfiguredPin(source(file))
+    configured.read(TOKEN)
+    with pytest.raises(TokenError, match=r'is that of token "work".*give each token a'):
+        configured.read(TokenIdentity("Maker", "Model", "2", "work"))
+    assert configured.read(TOKEN).value == b"123456"

@@ -11,6 +11,7 @@ from replug.protocol.signatures import verify
 from replug.token.deadlines import Deadlines
 from replug.token.identity import TokenFlag
 from replug.token.pin import Pin, PinCache
+from replug.token.pin_policy import PinPolicy
 from replug.token.prompt import Asker
 from replug.token.served import ServedToken
 from replug.token.supervisor import Supervisor
@@ -63,10 +64,13 @@ def bench(
     token: StandInToken | None = None,
     person: Person | None = None,
     workers: int = 1,
+    policy: PinPolicy | None = None,
 ) -> Bench:
     """A bench for `token`, by default one with an Ed25519 key, and for a person who is not to be asked."""
     token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache()
     slots = Slots(token)
     use_slots(monkeypatch, slots)
     supervisor = Supervisor("/usr/lib/module.so", Deadlines(), workers)
-    return Bench(slots, token, person, pins, ServedToken(token.identity, supervisor, pins, person))
+    policy = policy or PinPolicy()
+    served = ServedToken(token.identity, supervisor, pins, person, lambda _: policy)
+    return Bench(slots, token, person, pins, served)
