@@ -134,10 +134,11 @@ class Config:
 
         The first `[[token]]` that matches decides; what it leaves out is taken from the rest of the file.
         """
-        for entry in self.tokens:
-            if entry.matches(identity, module):
-                return self.settings(entry)
-        return self.settings()
+        return self.settings(self.entry_for(identity, module))
+
+    def entry_for(self, identity: TokenIdentity, module: str | None = None) -> TokenEntry | None:
+        """The `[[token]]` that holds for this token, seen through the module with this real path."""
+        return next((entry for entry in self.tokens if entry.matches(identity, module)), None)
 
     def settings(self, entry: TokenEntry | None = None) -> TokenSettings:
         """What holds for the tokens of `entry`; without one, for those that no entry is about."""

@@ -94,7 +94,6 @@ GLOBAL_KEYS = (
         ListOf(Text(_provider, what="a path, a URI or auto"), alone=True),
         'What is served without ssh-add: paths of PKCS#11 modules, pkcs11: URIs, and "auto" for the modules '
         "that the machine has.",
-        needs_restart=True,
     ),
     Key(
         "allowed_modules",
@@ -193,7 +192,6 @@ TOKEN_KEYS = (
         Text(absolute_path, what="a path"),
         "The PKCS#11 module to serve the token through, without ssh-add; the entry holds for no other.",
         sample='"/usr/lib/softhsm/libsofthsm2.so"',
-        needs_restart=True,
     ),
     Key(
         "pin_source",

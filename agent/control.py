@@ -121,6 +121,7 @@ class Control:
         # A locked agent shows its keys to nobody, here no more than there.
         held = [] if self._keyring.lock.locked else identities.on(token)
         lifetime = identities.lifetime_left(token)
+        pin_left = self._keyring.pin_expires_in(token) if token.pin_remembered else None
         return {
             "label": token.identity.label,
             "manufacturer": token.identity.manufacturer,
@@ -129,6 +130,7 @@ class Control:
             "state": token.state,
             "why": token.why,
             "pin_remembered": token.pin_remembered,
+            "pin_expires_in": None if pin_left is None else round(pin_left),
             "pin_tries": _pin_tries(token),
             "expires_in": None if lifetime is None else round(lifetime),
             "last_inserted": token.last_inserted,

@@ -52,7 +52,11 @@ _EXTENSION_FAILURE = ExtensionFailure().encode()
 
 def list_identities(keyring: Keyring, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. Public data that is at hand: no token is asked. A locked agent shows nothing."""
-    return _list(keyring, client) if keyring.settled else _list_when_settled(keyring, client)
+    return (
+        _list(keyring, client)
+        if keyring.settled or keyring.lock.locked
+        else _list_when_settled(keyring, client)
+    )
 
 
 async def _list_when_settled(keyring: Keyring, client: Client) -> Response:
@@ -70,6 +74,7 @@ def _list(keyring: Keyring, client: Client) -> Response:
 
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
+    await keyring.settle()
     keyring.drop_expired()
     started = time.monotonic()
     signature, held = await keyring.sign(client, request)

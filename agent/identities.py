@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from replug.agent.added_provider import AddedProvider
 from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
@@ -51,6 +51,15 @@ class Identities:
         limited = [expires for expires in times if expires is not None]
         return max(limited) - self._clock() if limited and len(limited) == len(times) else None
 
+    def over(self, token: ServedToken) -> bool:
+        """Whether the lifetimes of all that `token` is served for have ended."""
+        times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
+        return bool(times) and all(_is_over(end, self._clock()) for end in times)
+
+    def configured(self) -> list[Provider]:
+        """The providers that are served because the configuration says so."""
+        return [added.provider for added in self._providers() if added.configured]
+
     def providers(self) -> list[Provider]:
         """The providers, in the order they were added."""
         return [added.provider for added in self._providers()]
@@ -67,22 +76,17 @@ class Identities:
         """Whether this provider was added."""
         return any(_same_provider(added.provider, provider) for added in self._providers())
 
-    def add_configured(self, entry: AddedProvider) -> None:
-        """Add what nobody asked for: what persons have added stays as they wanted it."""
-        self.add(entry)
-        for added in self._providers():
-            if not added.configured:
-                self.prefer(added)
-
-    def prefer(self, wanted: AddedProvider) -> None:
-        """Leave what a person has just added to that entry: to remove it again must remove it for good."""
-        blobs = {held.blob for held in wanted.identities()}
-        for added in self._providers():
-            if added.configured and added is not wanted:
-                added.removed |= blobs
+    def restore_configured(self, named: Sequence[Provider]) -> None:
+        """Of what the configuration serves keep what it has `named`, and that with all its identities."""
+        for added in list(self._providers()):
+            if added.configured:
+                added.removed.clear()
+                if not any(_same_provider(added.provider, provider) for provider in named):
+                    self._entries.remove(added)
 
     def remove_provider(self, chosen: Callable[[Provider], bool]) -> bool:
         """Remove the providers that `chosen` says; whether there was one."""
+        self._leave_to_persons()
         kept = [
             entry for entry in self._entries if isinstance(entry, SoftwareKey) or not chosen(entry.provider)
         ]
@@ -104,6 +108,7 @@ class Identities:
 
     def drop_expired(self) -> bool:
         """Remove what has outlived its lifetime; whether there was any."""
+        self._leave_to_persons()
         now = self._clock()
         kept = [entry for entry in self._entries if _goes_on(entry, now)]
         expired = len(kept) < len(self._entries)
@@ -125,8 +130,22 @@ class Identities:
     def _providers(self) -> Iterator[AddedProvider]:
         return (entry for entry in self._entries if isinstance(entry, AddedProvider))
 
+    def _leave_to_persons(self) -> None:
+        """What a person has added is served on that person's terms alone.
+
+        It has their constraints, and when they remove it, or its lifetime ends, it is gone for good. Called
+        before anybody sees the identities, as their tokens may have come since.
+        """
+        providers = list(self._providers())
+        configured = [added for added in providers if added.configured]
+        if configured and len(configured) < len(providers):
+            theirs = {held.blob for added in providers if not added.configured for held in added.identities()}
+            for added in configured:
+                added.removed |= theirs
+
     def _held(self) -> Iterator[HeldKey]:
         """Each identity once for each holder: in the place where it was added first, in the newest terms."""
+        self._leave_to_persons()
         yield from {(held.blob, held.holder): held for held in self._as_added()}.values()
 
     def _as_added(self) -> Iterator[HeldKey]:
@@ -145,6 +164,9 @@ def _ends(entry: SoftwareKey | AddedProvider) -> list[float | None]:
 
 
 def _goes_on(entry: SoftwareKey | AddedProvider, now: float) -> bool:
+    # What the configuration serves stays for tokens that are still to come.
+    if isinstance(entry, AddedProvider) and entry.configured:
+        return True
     return not all(_is_over(end, now) for end in _ends(entry))
 
 

@@ -56,6 +56,7 @@ class Keyring:
         self._settings = TokenSettingsFinder(lambda: self.options.config)
         self.certificate_files = CertificateFiles(lambda: self.options.config.certificates)
         self._prompter = prompter
+        self.notices = notices
         self._modules: dict[str, Module] = {}
         self._being_added: list[Provider] = []
         self._generation = 0  # counts how often everything was removed
@@ -123,7 +124,6 @@ class Keyring:
             for held in added.identities():
                 self._refuse_if_hidden(client, held.blob)
             self.identities.add(added)
-            self.identities.prefer(added)
         finally:
             self._being_added.remove(provider)
             self._serve_what_is_added()
@@ -132,7 +132,11 @@ class Keyring:
 
     def begin(self) -> None:
         """Serve what the configuration names; until it was looked at, `settled` is false."""
-        self._beginning = asyncio.create_task(self.serve_configured())
+        self._beginning = asyncio.create_task(self._begin())
+
+    async def _begin(self) -> None:
+        await self.certificate_files.look()
+        await self.serve_configured()
 
     def end(self) -> None:
         """Drop everything, for good."""
@@ -153,30 +157,42 @@ class Keyring:
     async def serve_configured(self) -> None:
         """Serve what the configuration names without being asked to, whether its tokens are in or not.
 
-        What cannot be served is in the log and in nobody's way.
+        Also what was removed of it since; what it names no more is served no more. What cannot be served is
+        in the log and in nobody's way.
         """
-        providers = []
-        for name in self.options.config.providers():
+        generation = self._generation
+        config = self.options.config
+        named: list[Provider] = []
+        added: list[Provider] = []
+        for name in config.providers():
+            refusal: Exception | None = None
             try:
                 path, uri = await resolve(ANY_MODULE if name == AUTO else name, must_exist=True)
+                self._check_allowed(path)
             except (RequestRefusedError, TokenError) as error:
-                log.info("not served", extra={"provider": name, "why": str(error)})
+                refusal = error
+            if generation != self._generation or config is not self.options.config:
+                return  # everything was removed meanwhile, or the file read again
+            if refusal is not None:
+                log.info("not served", extra={"provider": name, "why": str(refusal)})
                 continue
             provider = self._provider(path if name == AUTO else name, path, uri)
+            named.append(provider)
             if not self.identities.has(provider):
-                self.identities.add_configured(self._as_configured(provider))
+                self.identities.add(self._as_configured(provider))
                 self._serve_what_is_added()
                 log.info("serving what the configuration names", extra={"provider": name, "path": path})
-                providers.append(provider)
-        await asyncio.gather(*(provider.look() for provider in providers))
+                added.append(provider)
+        self.identities.restore_configured(named)
+        self._serve_what_is_added()
+        await asyncio.gather(*(provider.look() for provider in added))
 
     async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
         """The signature blob, and the identity that made it; raises ExplainedError, ProtocolError."""
         try:
             return await self._signing.sign(client, request)
         finally:
-            if self.pins.next_expiry() is not None:
-                self._plan_expiry()
+            self._plan_expiry()
 
     async def remove_provider(self, name: str) -> None:
         """Serve a provider no more; a path means all that was added of that module.
@@ -218,9 +234,29 @@ class Keyring:
             self._serve_what_is_added()
         expired = self.pins.expired()
         for token in self.tokens():
-            if token.identity in expired:
+            over = token.pin_remembered and not self._being_added and self.identities.over(token)
+            if over or token.identity in expired:
                 token.forget_pin()
                 log.info("PIN expired", extra={"token": str(token.identity)})
+
+    def pin_expires_in(self, token: ServedToken) -> float | None:
+        """Seconds until the PIN of `token` expires if it is not used before; None if it does not.
+
+        A PIN goes with the token's keys, if their lifetime ends before.
+        """
+        end = self.pins.expires_at(token.identity)
+        left = [] if end is None else [max(0.0, end - boottime())]
+        lifetime = self.identities.lifetime_left(token)
+        return min(left if lifetime is None else [*left, lifetime], default=None)
+
+    def change_options(self, options: Options) -> None:
+        """Go by other options; PINs that are remembered are kept only as long as these say."""
+        self.options = options
+        self.notices.moment = options.config.touch_notification
+        for token in self.tokens():
+            token.apply_policy()
+        self.drop_expired()
+        self._plan_expiry()
 
     def forget_pins(self) -> int:
         """Forget every PIN and end the logins, but keep serving the keys; how many PINs there were."""

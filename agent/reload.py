@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 
 from replug.agent.config import ConfigError, changes_needing_restart
 from replug.agent.config_file import config_path, load_config
@@ -11,17 +13,54 @@ from replug.token.offload import TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 10.0  # seconds for the file
 
-async def reload_configuration(keyring: Keyring) -> None:
-    """Have `keyring` go by what the file says now; by what it said before if that makes no sense."""
-    try:
-        config = await in_daemon_thread(lambda: load_config(config_path()))
-    except (ConfigError, TooManyThreadsError) as error:
-        log.error("the configuration was not read again: %s", error)
-        return
-    old, keyring.options = keyring.options.config, keyring.options.with_config(config)
-    for name in changes_needing_restart(old, config):
-        log.warning("takes effect when the agent is started again", extra={"setting": name})
-    await keyring.certificate_files.look()
-    await keyring.serve_configured()
-    log.info("configuration read again")
+
+class Reloader:
+    """Has `keyring` go by what the file says; `changed` is called whenever it does anew."""
+
+    def __init__(self, keyring: Keyring, changed: Callable[[], object] = lambda: None) -> None:
+        self._keyring = keyring
+        self._changed = changed
+        self._wanted = False
+        self._task: asyncio.Task[None] | None = None
+
+    def reload(self) -> None:
+        """Read the file again, after the reading under way if there is one: the last one counts."""
+        self._wanted = True
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._while_wanted())
+
+    async def finished(self) -> None:
+        """Return when all that was asked for has been done."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _while_wanted(self) -> None:
+        while self._wanted:
+            self._wanted = False
+            try:
+                await self._reload()
+            except Exception:
+                log.exception("the configuration was not read again")
+
+    async def _reload(self) -> None:
+        """What makes no sense changes nothing."""
+        keyring = self._keyring
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                config = await in_daemon_thread(lambda: load_config(config_path()))
+        except (TimeoutError, TooManyThreadsError):
+            log.error("the configuration was not read again: no answer from the file system")
+            return
+        except ConfigError as error:
+            log.error("the configuration was not read again: %s", error)
+            return
+        old = keyring.options.config
+        keyring.change_options(keyring.options.with_config(config))
+        for name in changes_needing_restart(old, config):
+            log.warning("takes effect when the agent is started again", extra={"setting": name})
+        self._changed()
+        await keyring.certificate_files.look()
+        await keyring.serve_configured()
+        log.info("configuration read again")

@@ -23,7 +23,7 @@ from replug.agent.options import Options
 from replug.agent.peer import Peer
 from replug.agent.peer_process import look_at
 from replug.agent.refusal import RefusalHistory
-from replug.agent.reload import reload_configuration
+from replug.agent.reload import Reloader
 from replug.agent.server import Server
 from replug.agent.status_line import keep_status
 from replug.agent.touch_notice import TouchNotices
@@ -65,6 +65,7 @@ class _Service:
         )
         notices = TouchNotices(os.environ, config.touch_notification)
         keyring = Keyring(self._options, prompter, notices)
+        keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
         control = Control(keyring, history, listener.getsockname())
@@ -75,13 +76,10 @@ class _Service:
         server = Server(listener, answerer)
         await control.start()
         manager = ServiceManager()
-        self._handle_signals(keyring, manager)
         if parent is not None:
             self._end_with(parent)
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
-        await keyring.certificate_files.look()
-        keyring.begin()
         events = SessionEvents(
             on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
             on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
@@ -92,9 +90,15 @@ class _Service:
             keyring.certificate_files.keep_fresh(),
             keep_status(manager, keyring.modules, lambda: keyring.lock.locked),
         ]
-        if keyring.options.config.forgets_on_session_events:
-            tasks.append(events.run())
         watching = [asyncio.create_task(task) for task in tasks]
+        listening: list[asyncio.Task[None]] = []
+
+        def listen_for_events() -> None:
+            if keyring.options.config.forgets_on_session_events and not listening:
+                listening.append(asyncio.create_task(events.run()))
+
+        listen_for_events()
+        self._handle_signals(keyring, manager, Reloader(keyring, listen_for_events))
         preparation = asyncio.create_task(asyncio.to_thread(_prepare))
         manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
@@ -102,20 +106,20 @@ class _Service:
             return await self._ended
         finally:
             log.info("ended")
-            for task in watching:
+            for task in watching + listening:
                 task.cancel()
             server.close()
             control.close()
             keyring.end()
             await preparation
 
-    def _handle_signals(self, keyring: Keyring, manager: ServiceManager) -> None:
+    def _handle_signals(self, keyring: Keyring, manager: ServiceManager, reloader: Reloader) -> None:
         loop = asyncio.get_running_loop()
         orderly = 0 if self._options.socket_activated else _ENDED_BY_SIGNAL
         loop.add_signal_handler(signal.SIGTERM, self._end, orderly)
         if manager.listens:
             # A service is told so to read its configuration again; elsewhere a terminal hung up.
-            loop.add_signal_handler(signal.SIGHUP, self._reload, keyring)
+            loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         else:
             loop.add_signal_handler(signal.SIGHUP, self._end, _ENDED_BY_SIGNAL)
         loop.add_signal_handler(signal.SIGUSR1, keyring.remove_all)
@@ -123,9 +127,6 @@ class _Service:
             loop.add_signal_handler(signal.SIGINT, self._end, _ENDED_BY_SIGNAL)
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def _reload(self, keyring: Keyring) -> None:
-        self._reloading = asyncio.create_task(reload_configuration(keyring))
 
     def _end_with(self, parent: int) -> None:
         try:

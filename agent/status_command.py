@@ -100,6 +100,7 @@ def _facts(token: dict[str, Any], now: float) -> Iterator[str]:
         yield f"inserted {how_long_ago(inserted, now)}"
     left = token["expires_in"]
     if token["pin_remembered"]:
+        left = token.get("pin_expires_in", left)
         until = "the agent ends" if left is None else f"{clock(now + left, now)} ({how_long(left)} left)"
         yield f"PIN remembered until {until}"
     elif left is not None:

@@ -17,7 +17,8 @@ class TokenSettingsFinder:
         self._config = config
         self._known_for: Config | None = None
         self._known: dict[tuple[TokenIdentity, str], TokenSettings] = {}
-        self._sources: dict[tuple[TokenIdentity, PinSource], ConfiguredPin] = {}
+        self._sources: dict[tuple[str, PinSource], ConfiguredPin] = {}
+        """By the URI of the entry that names the source: it is for one token, whichever comes first."""
 
     def of(self, token: TokenIdentity, module_path: str) -> TokenSettings:
         """The settings of `token`, seen through the module with this real path."""
@@ -35,7 +36,7 @@ class TokenSettingsFinder:
         def policy_of(token: TokenIdentity) -> PinPolicy:
             settings = self.of(token, module_path)
             return PinPolicy(
-                source=self._source(token, settings.pin_source),
+                source=self._source(token, module_path, settings.pin_source),
                 time_to_live=settings.pin_time_to_live,
                 idle_time=settings.pin_idle_time,
                 forget_on=settings.forget_pin_on,
@@ -43,8 +44,11 @@ class TokenSettingsFinder:
 
         return policy_of
 
-    def _source(self, token: TokenIdentity, source: PinSource | None) -> ConfiguredPin | None:
-        """Always the same one, as it knows which PIN the token has refused."""
-        if source is None:
+    def _source(
+        self, token: TokenIdentity, module_path: str, source: PinSource | None
+    ) -> ConfiguredPin | None:
+        """Always the same one, as it knows whose PIN it has, and which one the token has refused."""
+        entry = self._config().entry_for(token, module_path)
+        if source is None or entry is None:
             return None
-        return self._sources.setdefault((token, source), ConfiguredPin(source))
+        return self._sources.setdefault((str(entry.uri), source), ConfiguredPin(source))

@@ -38,7 +38,8 @@ class TouchNotices:
     def __init__(self, environment: Mapping[str, str], moment: float | None = 1.0) -> None:
         """`environment` says where the session's bus is; `moment` is in seconds, 0 or None for never."""
         self._environment = environment
-        self._moment = moment
+        self.moment = moment
+        """How long a signature takes before there is a notice, in seconds; it may be changed."""
         self._room = asyncio.Semaphore(_MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
@@ -51,7 +52,7 @@ class TouchNotices:
         `key` and `program` are for the person to recognise, and may be empty. It waits for nothing and
         raises nothing, and until a moment has passed it costs a timer.
         """
-        return _Wait(self, self._moment, token, key, program) if self._moment else contextlib.nullcontext()
+        return _Wait(self, self.moment, token, key, program) if self.moment else contextlib.nullcontext()
 
     def notify(self, wait: _Wait) -> asyncio.Event:
         """Put up a notice for `wait`, in its own time; it is withdrawn when the event is set."""

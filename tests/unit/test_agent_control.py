@@ -50,6 +50,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "state": "ready",
             "why": "",
             "pin_remembered": True,
+            "pin_expires_in": None,
             "pin_tries": "full",
             "expires_in": None,
             "last_removed": None,
