@@ -68,6 +68,10 @@ class Faulty:
         names = [name for _, name, rv in self._calls() if rv == "-"]
         return list(pairwise(names)).count(("C_GetSlotList", "C_GetTokenInfo"))
 
+    def processes_in(self, function: str, count: int) -> set[int]:
+        """The ids of the processes that the last `count` calls of `function` were in."""
+        return {int(pid) for pid in self._entries(function)[-count:]}
+
     def process_in(self, function: str) -> int:
         """The id of the process that entered `function` last."""
         return int(self._entries(function)[-1])
