@@ -55,6 +55,7 @@ class Pin:
 
     @sent.setter
     def sent(self, sent: bool) -> None:
+        """Say so."""
         self.past.sent = sent
 
     @property
@@ -64,6 +65,7 @@ class Pin:
 
     @verified.setter
     def verified(self, verified: bool) -> None:
+        """Say so."""
         self.past.verified = verified
 
     @property
