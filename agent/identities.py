@@ -145,7 +145,6 @@ class Identities:
 
     def _held(self) -> Iterator[HeldKey]:
         """Each identity once for each holder: in the place where it was added first, in the newest terms."""
-        self._leave_to_persons()
         yield from {(held.blob, held.holder): held for held in self._as_added()}.values()
 
     def _as_added(self) -> Iterator[HeldKey]:
