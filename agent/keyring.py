@@ -13,6 +13,7 @@ from replug.agent.config import AUTO
 from replug.agent.held_keys import HeldKey, SoftwareKey
 from replug.agent.identities import Identities
 from replug.agent.lock import Lock
+from replug.agent.modules import Modules
 from replug.agent.options import Options
 from replug.agent.provider_names import ANY_MODULE, resolve
 from replug.agent.refusal import RequestRefusedError
@@ -34,7 +35,7 @@ from replug.token.prompt import Prompter
 from replug.token.provider import Provider
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
-from replug.token.uri import Uri, is_uri
+from replug.token.uri import is_uri
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +56,10 @@ class Keyring:
         self._signing = Signing(self.identities, lambda: self.options, prompter, notices)
         self._settings = TokenSettingsFinder(lambda: self.options.config)
         self.certificate_files = CertificateFiles(lambda: self.options.config.certificates)
-        self._prompter = prompter
+        self._modules = Modules(
+            lambda: self.options.config, self._settings, self.pins, prompter, self.identities.providers
+        )
         self.notices = notices
-        self._modules: dict[str, Module] = {}
-        self._being_added: list[Provider] = []
         self._generation = 0  # counts how often everything was removed
         self._expiry: asyncio.TimerHandle | None = None
         self._beginning: asyncio.Task[None] | None = None
@@ -113,10 +114,8 @@ class Keyring:
         generation = self._generation
         path, uri = await resolve(name, must_exist=True)
         self._check_allowed(path)
-        provider = self._provider(name, path, uri)
-        self._being_added.append(provider)
-        self._serve_what_is_added()
-        try:
+        provider = self._modules.provider(name, path, uri)
+        with self._modules.being_added(provider):
             await provider.load(pin)
             if self.lock.locked or generation != self._generation:
                 raise RequestRefusedError("the agent was locked or emptied meanwhile")
@@ -124,9 +123,6 @@ class Keyring:
             for held in added.identities():
                 self._refuse_if_hidden(client, held.blob)
             self.identities.add(added)
-        finally:
-            self._being_added.remove(provider)
-            self._serve_what_is_added()
         self._plan_expiry()
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
@@ -176,15 +172,15 @@ class Keyring:
             if refusal is not None:
                 log.info("not served", extra={"provider": name, "why": str(refusal)})
                 continue
-            provider = self._provider(path if name == AUTO else name, path, uri)
+            provider = self._modules.provider(path if name == AUTO else name, path, uri)
             named.append(provider)
             if not self.identities.has(provider):
                 self.identities.add(self._as_configured(provider))
-                self._serve_what_is_added()
+                self._modules.serve_what_is_added()
                 log.info("serving what the configuration names", extra={"provider": name, "path": path})
                 added.append(provider)
         self.identities.restore_configured(named)
-        self._serve_what_is_added()
+        self._modules.serve_what_is_added()
         await asyncio.gather(*(provider.look() for provider in added))
 
     async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
@@ -206,7 +202,7 @@ class Keyring:
         )
         if not found:
             raise RequestRefusedError(f"{path if whole_module else uri} was not added")
-        self._serve_what_is_added()
+        self._modules.serve_what_is_added()
         log.info("provider removed", extra={"provider": path if whole_module else str(uri)})
 
     def remove_key(self, client: Client, blob: bytes) -> None:
@@ -224,17 +220,17 @@ class Keyring:
         self.identities.clear()
         self._vault.clear()
         self.forget_pins()
-        self._serve_what_is_added()
+        self._modules.serve_what_is_added()
 
     def drop_expired(self) -> None:
         """Drop the identities that have outlived their lifetime."""
         if self.identities.drop_expired():
             log.info("keys expired")
             self._vault.keep_only(held.blob for held in self.identities.software_keys())
-            self._serve_what_is_added()
+            self._modules.serve_what_is_added()
         expired = self.pins.expired()
         for token in self.tokens():
-            over = token.pin_remembered and not self._being_added and self.identities.over(token)
+            over = token.pin_remembered and not self._modules.adding and self.identities.over(token)
             if over or token.identity in expired:
                 token.forget_pin()
                 log.info("PIN expired", extra={"token": str(token.identity)})
@@ -269,11 +265,11 @@ class Keyring:
 
     def modules(self) -> list[Module]:
         """The modules in use."""
-        return list(self._modules.values())
+        return list(self._modules)
 
     def tokens(self) -> list[ServedToken]:
         """The tokens that are served, in or out."""
-        return [token for module in self.modules() for token in module.tokens.values()]
+        return self._modules.tokens()
 
     def _put_away(self) -> None:
         """What the lock calls before it seals: leave nothing usable in any process."""
@@ -324,20 +320,6 @@ class Keyring:
     def _settings_in(self, module: Module) -> SettingsFinder:
         return lambda token: self._settings.of(token.identity, module.path)
 
-    def _provider(self, name: str, path: str, uri: Uri) -> Provider:
-        module = self._modules.get(path)
-        if module is None:
-            config = self.options.config
-            module = self._modules[path] = Module(
-                path,
-                self.pins,
-                self._prompter,
-                config.deadlines,
-                config.workers_for(path),
-                self._settings.policies(path),
-            )
-        return Provider(name if not is_uri(name) else str(uri), module, uri)
-
     def _refuse_if_hidden(self, client: Client, blob: bytes) -> None:
         """A client must not loosen the terms of what it is not shown."""
         if any(not client.sees(held.terms) for held in self.identities.holding(blob)):
@@ -349,15 +331,6 @@ class Keyring:
                 f"{path} is not in the list of allowed modules ({self.options.provider_patterns})",
                 "start the agent with -P to allow it",
             )
-
-    def _serve_what_is_added(self) -> None:
-        """Have each module serve what its providers choose; drop the modules that nobody wants any more."""
-        providers = self.identities.providers() + self._being_added
-        for path, module in list(self._modules.items()):
-            choices = [provider.uri for provider in providers if provider.module is module]
-            module.serve(choices)
-            if not choices:
-                del self._modules[path]
 
     def _plan_expiry(self) -> None:
         if self._expiry is not None:

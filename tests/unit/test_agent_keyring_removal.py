@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent_bench import WORK_KEY, AgentBench, processes_left
-from stand_ins import PIN, Person, StandInToken, run, settle
+from stand_ins import PIN, StandInToken, run, settle
 
 from replug.agent import keyring as keyring_module
 from replug.agent.options import Options
@@ -108,7 +108,7 @@ def test_removing_all_forgets_pins_though_something_is_just_being_added(
 
 def test_forgetting_pins_keeps_the_keys(one: AgentBench) -> None:
     async def main() -> None:
-        one.person = one.keyring._prompter = Person(PIN)
+        one.person.answers.append(PIN)
         await one.add()
         assert one.keyring.forget_pins() == 1
         assert await one.listed() == ["work key"]

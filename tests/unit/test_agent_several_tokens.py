@@ -80,7 +80,7 @@ def test_removing_all_forgets_the_pin_of_a_login_under_way(
         assert await agent.ask(RemoveAllIdentities()) == Success()
         # It keeps the token served, though everything was removed.
         again = asyncio.create_task(agent.add(pin=b"", provider=agent.uri("token=work")))
-        while len(agent.keyring._being_added) < 2:  # noqa: ASYNC110 - nothing announces it
+        while len(agent.keyring._modules._being_added) < 2:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.001)
         gate.opened.set()
         assert await adding == Failure()
