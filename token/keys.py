@@ -66,8 +66,9 @@ def read_keys(records: list[Header]) -> dict[bytes, TokenKey]:
     for record in records:
         try:
             key = _read_key(record)
-        except ValueError as error:
-            log.info("left out a key: %s", error, extra={"label": record["label"]})
+        except (LookupError, TypeError, ValueError) as error:
+            # A worker that was taken over may say anything.
+            log.info("left out a key: %s", error, extra={"label": str(record.get("label", ""))})
             continue
         # A certificate and a public key object of one key give the same blob; the first one names it.
         known = keys.get(key.blob)

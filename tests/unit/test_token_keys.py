@@ -208,3 +208,19 @@ def test_of_a_key_and_its_certificate_the_one_that_can_sign_is_used() -> None:
     )
     [key] = read_keys([held.record(private_visible=False), of_certificate]).values()
     assert (key.signs, key.reference) == (True, "certificate")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"kind": "x509", "material": [], "label": ""},
+        {"kind": "rsa", "material": ["01"], "label": ""},
+        {"kind": "rsa", "material": None, "label": 5},
+        {"kind": "edwards", "material": [7, 7], "label": ""},
+    ],
+    ids=["nothing", "no certificate", "half a key", "no list", "no text"],
+)
+def test_what_makes_no_sense_is_left_out(record: Header) -> None:
+    """A worker that a module has taken over may say anything."""
+    assert read_keys([record]) == {}
