@@ -12,8 +12,9 @@ from replug.agent.vault import Vault
 from replug.protocol.keys import blob_algorithm, is_certificate, plain_algorithm
 from replug.token.identity import TokenIdentity
 from replug.token.keys import TokenKey
+from replug.token.presence import TokenState
 from replug.token.prompt import Asker
-from replug.token.served import ServedToken, TokenState
+from replug.token.served import ServedToken
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from replug.agent.added_provider import AddedProvider
 from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
 from replug.agent.terms import Terms
 from replug.token.boottime import boottime
+from replug.token.presence import TokenState
 from replug.token.provider import Provider
-from replug.token.served import ServedToken, TokenState
+from replug.token.served import ServedToken
 
 
 class Identities:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from replug.agent.notify import ServiceManager
 from replug.token.identity import printable
 from replug.token.module import Module
-from replug.token.served import TokenState
+from replug.token.presence import TokenState
 
 _BETWEEN = 2.0  # seconds between changes: a card with a bad contact is not worth more
 _WORDS = {TokenState.ABSENT: "out", TokenState.LOCKED: "locked", TokenState.UNREACHABLE: "unreachable"}

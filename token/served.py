@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from enum import StrEnum
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +29,7 @@ from replug.token.login import PinRules
 from replug.token.pin import Pin, PinCache
 from replug.token.pin_lifetime import ForgetOn
 from replug.token.pin_policy import PolicyOf, for_the_session
+from replug.token.presence import Presence, TokenState
 from replug.token.prompt import Asker, PinRequest, Prompter
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.shown_keys import OtherKeysError, ShownKeys
@@ -46,17 +45,7 @@ _GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until no
 _TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 
 
-class TokenState(StrEnum):
-    """Where a token stands."""
-
-    ABSENT = "absent"
-    PRESENT = "present"
-    READY = "ready"  # logged in, or no login is required
-    LOCKED = "locked"
-    UNREACHABLE = "unreachable"
-
-
-class ServedToken:
+class ServedToken(Presence):
     """One token, wherever it is plugged in."""
 
     def __init__(
@@ -67,19 +56,12 @@ class ServedToken:
         prompter: Prompter,
         policy_of: PolicyOf = for_the_session,
     ) -> None:
-        self.identity = identity
-        self.state = TokenState.ABSENT
-        self.why = ""
-        """The reason for the state, when it is a bad one."""
+        super().__init__(identity)
         self.flags = TokenFlag(0)
         """As last read; they age at once, so no login relies on them."""
         self.wants_login = True
         """Whether it has CKF_LOGIN_REQUIRED."""
-        self.last_inserted: float | None = None
-        """When it was last inserted, in seconds since the epoch."""
-        self.last_removed: float | None = None
         self._supervisor = supervisor
-        self._back = asyncio.Event()
         self._pins = pins
         self._rules = PinRules(identity, pins, policy_of)
         self._prompter = prompter
@@ -93,11 +75,6 @@ class ServedToken:
     def keys(self) -> dict[bytes, TokenKey]:
         """By public key blob; public data, so listing it asks no worker."""
         return self._shown.offered
-
-    @property
-    def present(self) -> bool:
-        """Whether it was in a slot when we last looked, and the slot could be looked at."""
-        return self.state not in (TokenState.ABSENT, TokenState.UNREACHABLE)
 
     @property
     def pin_remembered(self) -> bool:
@@ -151,11 +128,9 @@ class ServedToken:
     def left(self) -> None:
         """The token is in no slot any more."""
         if self.state is not TokenState.ABSENT:
-            self.last_removed = time.time()
-            self._back.clear()
             self._rules.forget_if(ForgetOn.REMOVAL)
             self._shown.forget_useless()
-        self._set_state(TokenState.ABSENT, "it is in no slot")
+        super().left()
 
     def seen(self, flags: TokenFlag) -> bool:
         """The token is in a slot, with these flags; whether it was not there before."""
@@ -164,24 +139,11 @@ class ServedToken:
         self.returned()
         return arrived
 
-    def returned(self) -> None:
-        """The token is in a slot (again)."""
-        if self.state is TokenState.ABSENT:
-            self.last_inserted = time.time()
-        if not self.present:
-            self._set_state(TokenState.PRESENT)
-        self._back.set()
-
-    async def wait_until_back(self) -> None:
-        """Return when the token is in a slot, or is served no more."""
-        await self._back.wait()
-
     def forget_pin(self) -> bool:
         """Forget the PIN and end the login; whether there was a PIN. Its keys stay."""
         forgotten = self._rules.forget()
         self._supervisor.restart()
-        if self.state is TokenState.READY:
-            self._set_state(TokenState.PRESENT)
+        self._logged_out()
         return forgotten
 
     def forget_pin_if(self, event: ForgetOn) -> None:
@@ -197,13 +159,7 @@ class ServedToken:
         """End the login, and take away the PIN prompt; the agent is locked."""
         self._login.stop()
         self._supervisor.restart()
-        if self.state is TokenState.READY:
-            self._set_state(TokenState.PRESENT)
-
-    def cut_off(self, why: str) -> None:
-        """The module cannot be asked. A token that is out stays out."""
-        if self.state is not TokenState.ABSENT:
-            self._set_state(TokenState.UNREACHABLE, why)
+        self._logged_out()
 
     def close(self) -> None:
         """Forget the PIN and end the worker, and with it the session. What still waits is refused."""
@@ -393,8 +349,3 @@ class ServedToken:
                 ) from None
         self.returned()
         self._set_state(TokenState.READY if logged_in else TokenState.PRESENT)
-
-    def _set_state(self, state: TokenState, why: str = "") -> None:
-        if state is not self.state:
-            log.info("token %s", state, extra={"token": str(self.identity), "why": why})
-        self.state, self.why = state, why

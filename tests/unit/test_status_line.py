@@ -10,7 +10,7 @@ import pytest
 
 from replug.agent.notify import ServiceManager
 from replug.agent.status_line import TokenLine, keep_status, status_line
-from replug.token.served import TokenState
+from replug.token.presence import TokenState
 
 WORK = TokenLine("work", TokenState.READY, 2)
 HOME_OUT = TokenLine("home", TokenState.ABSENT, 1)

@@ -25,7 +25,7 @@ from replug.token.errors import (
 )
 from replug.token.frames import Verdict
 from replug.token.pin import Pin
-from replug.token.served import TokenState
+from replug.token.presence import TokenState
 
 # A PIN goes only to the token it was entered for.
 

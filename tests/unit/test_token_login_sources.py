@@ -21,7 +21,7 @@ from replug.token.errors import (
     TokenError,
 )
 from replug.token.frames import Verdict
-from replug.token.served import TokenState
+from replug.token.presence import TokenState
 
 # Where a PIN comes from: the request, memory, the keypad, a prompt.
 

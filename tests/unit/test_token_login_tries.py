@@ -16,7 +16,7 @@ from replug.token.errors import (
     PinNeededError,
     TokenError,
 )
-from replug.token.served import TokenState
+from replug.token.presence import TokenState
 
 # The flags: what the token says about the tries that are left.
 

@@ -12,8 +12,9 @@ from replug.token.errors import ModuleUnreachableError, TokenAbsentError
 from replug.token.frames import Verdict
 from replug.token.module import Module
 from replug.token.pin import Pin, PinCache
+from replug.token.presence import TokenState
 from replug.token.prompt import Asker
-from replug.token.served import ServedToken, TokenState
+from replug.token.served import ServedToken
 from replug.token.uri import Uri
 
 

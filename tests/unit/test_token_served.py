@@ -21,8 +21,9 @@ from token_bench import Bench, bench
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError
 from replug.token.frames import Verdict
+from replug.token.presence import TokenState
 from replug.token.prompt import Asker
-from replug.token.served import ServedToken, TokenState
+from replug.token.served import ServedToken
 
 
 @pytest.fixture
