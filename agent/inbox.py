@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from replug.protocol.constants import MAX_MESSAGE
+from replug.token.hardening import wipe
 
 _LENGTH = 4
 _SMALL = 4096  # bytes; nearly every request fits
@@ -63,7 +64,7 @@ class Inbox:
 
     def close(self) -> None:
         """Wipe what nobody has taken."""
-        self._buffer[:] = bytes(len(self._buffer))
+        wipe(self._buffer)
         self._start = self._end = 0
 
     def _make_room(self) -> None:
@@ -71,5 +72,5 @@ class Inbox:
         full = waiting == len(self._buffer)
         before, self._buffer = self._buffer, bytearray(min(4 * waiting, _FULL) if full else len(self._buffer))
         self._buffer[:waiting] = before[self._start : self._end]
-        before[:] = bytes(len(before))
+        wipe(before)
         self._start, self._end = 0, waiting

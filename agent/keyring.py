@@ -16,7 +16,7 @@ from replug.agent.lock import Lock
 from replug.agent.modules import Modules
 from replug.agent.options import Options
 from replug.agent.provider_names import ANY_MODULE, resolve
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.refusal import RequestRefusedError, unknown_key
 from replug.agent.signing import Signing
 from replug.agent.terms import Terms
 from replug.agent.token_settings import TokenSettingsFinder
@@ -209,7 +209,7 @@ class Keyring:
         """Remove one identity wherever it is; RequestRefusedError if the client sees none such."""
         visible = [held for held in self.identities.holding(blob) if client.sees(held.terms)]
         if not visible:
-            raise _unknown(blob)
+            raise unknown_key(blob)
         for held in visible:
             self.identities.remove(held)
         self._vault.keep_only(held.blob for held in self.identities.software_keys())
@@ -348,7 +348,3 @@ class Keyring:
     def _expire(self) -> None:
         self.drop_expired()
         self._plan_expiry()
-
-
-def _unknown(blob: bytes) -> RequestRefusedError:
-    return RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")

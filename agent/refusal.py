@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from replug.protocol.keys import fingerprint
 from replug.token.errors import ExplainedError
 
 _LONGEST_REASON = 500  # characters
@@ -14,6 +15,11 @@ _LONGEST_REASON = 500  # characters
 
 class RequestRefusedError(ExplainedError):
     """The agent will not do what was asked."""
+
+
+def unknown_key(blob: bytes) -> RequestRefusedError:
+    """The refusal of what is to be done with a key that is not there, or not for this client to see."""
+    return RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")
 
 
 class ExtensionRefusedError(RequestRefusedError):

@@ -13,7 +13,7 @@ from replug.agent.client import Client
 from replug.agent.held_keys import HeldKey, KeyOnToken
 from replug.agent.identities import Identities
 from replug.agent.options import Options
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.refusal import RequestRefusedError, unknown_key
 from replug.agent.touch_notice import TouchNotices
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
@@ -107,9 +107,7 @@ class _Attempt:
             except DestinationError as error:
                 refusal = error
         if not permitted:
-            raise refusal or RequestRefusedError(
-                f"key {fingerprint(self.request.key_blob)} is not in the agent"
-            )
+            raise refusal or unknown_key(self.request.key_blob)
         return list(permitted.values())
 
     def _check_destination(self, held: HeldKey) -> None:

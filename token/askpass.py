@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from replug.token.dialog import dialog, exit_status, readable
+from replug.token.hardening import wipe
 from replug.token.pin import Pin
 from replug.token.prompt import LONGEST_PIN, AnyRequest, ConfirmRequest, PinRequest
 
@@ -33,7 +34,7 @@ class AskpassPrompter:
                 if await exit_status(process) != 0:
                     raise request.cancelled()
             except BaseException:
-                answer[:] = bytes(len(answer))
+                wipe(answer)
                 raise
         return request.pin(answer)
 
@@ -82,7 +83,7 @@ async def _read_line(process: subprocess.Popen[bytes]) -> bytearray:
                 break
             used += count
     except BaseException:
-        buffer[:] = bytes(len(buffer))
+        wipe(buffer)
         raise
     process.stdout.close()  # whoever writes on into it is told so, and ends
     end = next((index for index, byte in enumerate(buffer[:used]) if byte in b"\r\n"), used)

@@ -12,6 +12,7 @@ import subprocess
 from contextlib import suppress
 
 from replug.token.dialog import readable
+from replug.token.hardening import wipe
 from replug.token.identity import printable
 from replug.token.prompt import LONGEST_PIN
 
@@ -86,7 +87,7 @@ class Conversation:
                     raise FailedError("it does not speak the pinentry protocol")
                 start = end + 1
         except BaseException:
-            data[:] = bytes(len(data))
+            wipe(data)
             raise
         finally:
             self._buffer[: self._used] = bytes(self._used)

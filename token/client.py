@@ -9,6 +9,7 @@ from typing import TypeVar
 from replug.token.deadlines import Deadlines
 from replug.token.forking import Forked
 from replug.token.frames import Header
+from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.pin import Pin
 from replug.token.process import WorkerProcess
@@ -83,7 +84,7 @@ class Worker(WorkerProcess):
         try:
             return await self._call("sign", header, lambda _, signature: bytes(signature), body, deadline)
         finally:
-            body[:] = bytes(len(body))
+            wipe(body)
 
     async def _call(
         self,

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from replug.token.dialog import readable
+from replug.token.hardening import wipe
 from replug.token.pin import Pin
 from replug.token.prompt import LONGEST_PIN, ConfirmRequest, PinRequest
 
@@ -116,7 +117,7 @@ async def _answer(reply: socket.socket) -> bytearray | None:
                 del typed[length:]
                 return typed
         finally:
-            buffer[:] = bytes(len(buffer))
+            wipe(buffer)
 
 
 def _from_our_user(ancillary: list[tuple[int, int, bytes]]) -> bool:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from replug.token.errors import TokenError
+from replug.token.hardening import wipe
 from replug.token.identity import TokenIdentity
 from replug.token.pin import Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
@@ -91,7 +92,7 @@ def read_pin(source: PinSource, environment: Mapping[str, str] = os.environ) -> 
             value[-1:] = b""
     what = _why_no_pin(value)
     if what:
-        value[:] = bytes(len(value))
+        wipe(value)
         raise TokenError(f"pin_source: {path} {what}", "put the PIN there, alone on one line")
     return Pin(value)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from replug.token.errors import NobodyAskedError, PromptError
+from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity, printable
 from replug.token.pin import Pin
 
@@ -83,7 +84,7 @@ class PinRequest:
         if 0 < len(typed) <= LONGEST_PIN:
             return Pin(typed, last_try_known=TokenFlag.USER_PIN_FINAL_TRY in self.flags)
         too_long = bool(typed)
-        typed[:] = bytes(len(typed))
+        wipe(typed)
         if too_long:
             raise self.failure(f"the {self.kind} gave an answer that is too long")
         raise self.cancelled()

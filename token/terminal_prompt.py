@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from replug.token.dialog import readable, writable
+from replug.token.hardening import wipe
 from replug.token.pin import Pin
 from replug.token.prompt import LONGEST_PIN, AnyRequest, ConfirmRequest, PinRequest
 from replug.token.requester import Terminal
@@ -189,7 +190,7 @@ class _Line:
         return self._buffer
 
     def wipe(self) -> None:
-        self._buffer[:] = bytes(len(self._buffer))
+        wipe(self._buffer)
 
     async def take(self, terminal: OpenTerminal) -> str:
         """Read on; what an echo would show."""
@@ -203,7 +204,7 @@ class _Line:
             else:
                 shown += self._take_key(keys[index])
                 index += 1
-        keys[:] = bytes(len(keys))
+        wipe(keys)
         return shown
 
     def _take_key(self, key: int) -> str:

@@ -12,6 +12,8 @@ import os
 import stat
 from pathlib import Path
 
+from replug.token.hardening import wipe
+
 _EVERYBODY_ELSE_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -92,7 +94,7 @@ def _read(opened: int, path: Path, largest: int) -> bytearray:
             break
         used += count
     if used > largest:
-        buffer[:] = bytes(len(buffer))
+        wipe(buffer)
         raise UntrustedFileError(f"is longer than {largest} bytes")
     del buffer[used:]
     return buffer
