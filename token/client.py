@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 from replug.token.deadlines import Deadlines
@@ -57,7 +57,7 @@ class Worker(WorkerProcess):
 
     async def open(self, token: TokenIdentity) -> Opened:
         """Open a session on `token` unless it is open; its flags and keys are read afresh."""
-        header = {"token": asdict(token)}
+        header = {"token": vars(token)}
         opened = await self._call(
             "open", header, lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"]))
         )
@@ -66,7 +66,7 @@ class Worker(WorkerProcess):
 
     async def login(self, token: TokenIdentity, pin: Pin | None) -> list[Header]:
         """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
-        header = {"token": asdict(token), "keypad": pin is None}
+        header = {"token": vars(token), "keypad": pin is None}
         deadline = self._deadlines.keypad if pin is None else self._deadlines.operation
         body = bytearray() if pin is None else pin.value
         records = await self._call("login", header, lambda reply, _: list(reply["keys"]), body, deadline)
@@ -78,7 +78,7 @@ class Worker(WorkerProcess):
     ) -> bytes:
         """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
         secret = bytearray() if pin is None else pin.value
-        header = {"token": asdict(token), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
+        header = {"token": vars(token), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
         deadline = self._deadlines.touch + (self._deadlines.keypad if keypad else 0)
         body = secret + data
         try:

@@ -9,11 +9,16 @@ from __future__ import annotations
 import json
 import struct
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import socket
 
 PREFIX = struct.Struct(">II")
 MAX_HEADER = 4 * 1024 * 1024
 MAX_BODY = 1024 * 1024
+_USUAL = 4096  # bytes; nearly every frame fits
+_encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Header = dict[str, Any]
 
@@ -38,15 +43,69 @@ class FrameError(Exception):
     """The other side does not speak our frames."""
 
 
-def encode_prefix_and_header(header: Header, body_length: int) -> bytes:
-    """The bytes that go before a body of `body_length` bytes."""
-    text = json.dumps(header, separators=(",", ":")).encode()
-    return PREFIX.pack(len(text), body_length) + text
+def encode(header: Header, body: bytes | bytearray = b"") -> bytearray:
+    """The frame, for whoever sends it to wipe."""
+    text = _encode_json(header).encode()
+    frame = bytearray(PREFIX.size + len(text) + len(body))
+    PREFIX.pack_into(frame, 0, len(text), len(body))
+    frame[PREFIX.size : PREFIX.size + len(text)] = text
+    frame[PREFIX.size + len(text) :] = body
+    return frame
 
 
-def decode_prefix(prefix: bytes | bytearray) -> tuple[int, int]:
+class FrameReader:
+    """Frames as they arrive on a socket, each an answer to the one before: there is never a second one.
+
+    It reads into one buffer and leaves nothing of a frame in it.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray(_USUAL)
+        self._end = 0
+
+    def receive(self, connection: socket.socket) -> tuple[Header, bytearray] | None:
+        """Take what is there: the header and the body when the frame is whole.
+
+        Raises EOFError when the other side is gone, FrameError for what is no frame, and what recv(2) does.
+        """
+        with memoryview(self._buffer) as view:
+            count = connection.recv_into(view[self._end :])
+        if count == 0:
+            raise EOFError
+        self._end += count
+        if self._end < PREFIX.size:
+            return None
+        header_length, body_length = decode_prefix(self._buffer)
+        body_begin = PREFIX.size + header_length
+        end = body_begin + body_length
+        if self._end > end:
+            raise FrameError(f"{self._end - end} bytes after a frame")
+        if self._end < end:
+            self._make_room(end)
+            return None
+        header = decode_header(self._buffer[PREFIX.size : body_begin])
+        body = self._buffer[body_begin:end]
+        self.wipe()
+        return header, body
+
+    def wipe(self) -> None:
+        """Leave nothing of what has arrived."""
+        self._buffer[: self._end] = bytes(self._end)
+        self._end = 0
+        if len(self._buffer) > _USUAL:
+            self._buffer = bytearray(_USUAL)
+
+    def _make_room(self, size: int) -> None:
+        if len(self._buffer) < size:
+            # A bytearray that grows may be moved, and its old place is not wiped.
+            before, self._buffer = self._buffer, bytearray(size)
+            self._buffer[: self._end] = before[: self._end]
+            before[: self._end] = bytes(self._end)
+
+
+def decode_prefix(frame: bytes | bytearray) -> tuple[int, int]:
     """The lengths of header and body; FrameError when they cannot be right."""
-    header_length, body_length = PREFIX.unpack(prefix)
+    header_length, body_length = PREFIX.unpack_from(frame)
     if header_length > MAX_HEADER or body_length > MAX_BODY:
         raise FrameError(f"frame of {header_length}+{body_length} bytes")
     return header_length, body_length
@@ -55,7 +114,7 @@ def decode_prefix(prefix: bytes | bytearray) -> tuple[int, int]:
 def decode_header(text: bytes | bytearray) -> Header:
     """The header; FrameError when it is not a JSON object."""
     try:
-        header = json.loads(text)
+        header = json.loads(text.decode())
     except ValueError as error:
         raise FrameError("header is not JSON") from error
     if not isinstance(header, dict):

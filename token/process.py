@@ -13,19 +13,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from replug.token.errors import WorkerLostError, WorkerRefusedError
 from replug.token.forking import Forked
-from replug.token.frames import (
-    PREFIX,
-    FrameError,
-    Header,
-    Verdict,
-    decode_header,
-    decode_prefix,
-    encode_prefix_and_header,
-)
+from replug.token.frames import FrameError, FrameReader, Header, Verdict, encode
+from replug.token.hardening import wipe
 
 T = TypeVar("T")
 
@@ -35,8 +28,12 @@ class WorkerProcess:
 
     def __init__(self, program: str | Forked) -> None:
         """Start the module `program` (`python -m`) (OSError when it cannot be), or use a `Forked`."""
-        self._asking = False
         self.alive = True
+        self._loop = asyncio.get_running_loop()
+        self._frames = FrameReader()
+        self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
+        """What the caller waits for."""
+        self._sending = False
         self._socket: socket.socket
         self._process: Forked | subprocess.Popen[bytes]
         if isinstance(program, str):
@@ -44,7 +41,8 @@ class WorkerProcess:
         else:
             self._socket, self._process = program.connection, program
             self._exit_notice = program.exit_notice
-        asyncio.get_running_loop().add_reader(self._exit_notice, self._exited)
+        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._exit_notice, self._exited)
 
     def _start(self, program: str) -> None:
         self._socket, theirs = socket.socketpair()
@@ -72,18 +70,19 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
-        if self.alive:
-            self.alive = False
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            # Whoever waits for an answer wakes up. A descriptor the loop still watches must not be closed.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-            if not self._asking:
-                self._socket.close()
+        if not self.alive:
+            return
+        self.alive = False
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._frames.wipe()
+        self._fail(EOFError())
 
     def _exited(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._exit_notice)
+        self._loop.remove_reader(self._exit_notice)
         os.close(self._exit_notice)
         self._process.wait()
         self.kill()
@@ -103,12 +102,10 @@ class WorkerProcess:
         if not self.alive:
             raise WorkerLostError("the worker process had ended")
         answered = False
-        self._asking = True
         try:
-            async with asyncio.timeout(deadline):
-                reply, content = await self._exchange(
-                    {"operation": operation, **header}, bytearray() if body is None else body
-                )
+            reply, content = await self._exchange(
+                encode({"operation": operation, **header}, b"" if body is None else body), deadline
+            )
             if "verdict" in reply:
                 refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["detail"]))
                 answered = True
@@ -123,29 +120,53 @@ class WorkerProcess:
         except (FrameError, KeyError, TypeError, ValueError) as error:
             raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
         finally:
-            self._asking = False
             # Cancellation too leaves an answer under way that nobody will take.
             if not answered:
                 self.kill()
-            if not self.alive:
-                self._socket.close()
 
-    async def _exchange(self, header: Header, body: bytearray) -> tuple[Header, bytearray]:
-        loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._socket, encode_prefix_and_header(header, len(body)))
-        if body:
-            await loop.sock_sendall(self._socket, body)
-        header_length, body_length = decode_prefix(await self._receive(PREFIX.size))
-        reply = decode_header(await self._receive(header_length))
-        return reply, await self._receive(body_length)
+    async def _exchange(self, request: bytearray, deadline: float) -> tuple[Header, bytearray]:
+        """Send all of `request`, and wipe it; the answer to it."""
+        answer: asyncio.Future[tuple[Header, bytearray]] = self._loop.create_future()
+        self._answer = answer
+        timer = self._loop.call_later(deadline, self._fail, TimeoutError())
+        try:
+            self._send(memoryview(request))
+            return await answer
+        finally:
+            timer.cancel()
+            self._answer = None
+            wipe(request)
 
-    async def _receive(self, length: int) -> bytearray:
-        loop = asyncio.get_running_loop()
-        buffer = bytearray(length)
-        view: Any = memoryview(buffer)
-        while view:
-            count = await loop.sock_recv_into(self._socket, view)
-            if count == 0:
-                raise EOFError
-            view = view[count:]
-        return buffer
+    def _send(self, rest: memoryview) -> None:
+        """Send as much as the worker takes now, and the rest when it takes more."""
+        try:
+            sent = self._socket.send(rest)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self._fail(error)
+            return
+        if sent < len(rest):
+            self._sending = True
+            self._loop.add_writer(self._socket, self._send, rest[sent:])
+        elif self._sending:
+            self._sending = False
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            frame = self._frames.receive(self._socket)
+            if frame is not None:
+                if self._answer is None or self._answer.done() or self._sending:
+                    raise FrameError("an answer to nothing")
+                self._answer.set_result(frame)
+        except BlockingIOError:
+            return
+        except (EOFError, OSError, FrameError) as error:
+            self._fail(error)
+            self.kill()
+
+    def _fail(self, error: Exception) -> None:
+        """Tell whoever waits for an answer that there will be none."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)

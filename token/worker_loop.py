@@ -10,15 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from replug.token.frames import (
-    PREFIX,
-    FrameError,
-    Header,
-    Verdict,
-    decode_header,
-    decode_prefix,
-    encode_prefix_and_header,
-)
+from replug.token.frames import FrameError, FrameReader, Header, Verdict, encode
 from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing, wipe
 
 
@@ -48,26 +40,14 @@ def answer_requests(
     Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
     says what an error means that is no RefusedError.
     """
+    frames = FrameReader()
     with contextlib.suppress(EOFError, ConnectionError, FrameError):
         while True:
-            header_length, body_length = decode_prefix(_receive_exactly(connection, PREFIX.size))
-            header = decode_header(_receive_exactly(connection, header_length))
-            body = _receive_exactly(connection, body_length)
-            reply, result = _answer(operations, verdict, header, body)
-            connection.sendall(encode_prefix_and_header(reply, len(result)) + result)
+            request = frames.receive(connection)
+            if request is not None:
+                connection.sendall(encode(*_answer(operations, verdict, *request)))
     # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
     os._exit(0)
-
-
-def _receive_exactly(connection: socket.socket, length: int) -> bytearray:
-    buffer = bytearray(length)
-    view = memoryview(buffer)
-    while view:
-        count = connection.recv_into(view)
-        if count == 0:
-            raise EOFError
-        view = view[count:]
-    return buffer
 
 
 def _answer(
