@@ -6,10 +6,12 @@ listed, and are again when it is back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from replug.agent.certificate_files import CertificateFiles
+from replug.agent.certificates import Certificates
 from replug.agent.comment_template import fill_template
 from replug.agent.config import TokenSettings
 from replug.agent.held_keys import KeyOnToken
@@ -19,8 +21,6 @@ from replug.token.keys import TokenKey
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
 
-CertificateFinder: TypeAlias = Callable[[bytes], tuple[bytes, ...]]
-"""From a public key blob to the blobs of certificates for it."""
 SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
 """What the configuration says of a token now."""
 
@@ -34,7 +34,9 @@ class AddedProvider:
 
     provider: Provider
     terms: Terms
-    certificates: CertificateFinder
+    certificates: Certificates
+    """Those that came with the request to add it."""
+    certificate_files: CertificateFiles
     settings_of: SettingsFinder
     certificates_only: bool = False
     """Whether only certificates are listed, and not the keys they are for."""
@@ -44,17 +46,37 @@ class AddedProvider:
     """When it was added, on the boot clock."""
     configured: bool = False
     """Whether it is served because the configuration says so, and nobody added it."""
-    removed: set[bytes] = field(default_factory=set)
+    removed: frozenset[bytes] = frozenset()
     """Blobs of single identities that were removed since."""
+    _made_of: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
+    _made: Sequence[KeyOnToken] = field(default=(), init=False, repr=False, compare=False)
 
-    def identities(self) -> Iterator[KeyOnToken]:
-        """One for each that was not removed, also for those of tokens that are out."""
+    def identities(self) -> Sequence[KeyOnToken]:
+        """One for each that was not removed, also for those of tokens that are out.
+
+        It is the same object until something changes that they are made of.
+        """
+        tokens = [(token, token.keys, self.settings_of(token)) for token in self.provider.tokens()]
+        made_of = [self.removed, self.certificate_files.known, *tokens]
+        if made_of != self._made_of:
+            self._made = tuple(self._make())
+            self._made_of = made_of
+        return self._made
+
+    @property
+    def limited(self) -> bool:
+        """Whether any of them has, or will have, a lifetime."""
+        return self.terms.expires is not None or any(
+            self.settings_of(token).lifetime is not None for token in self.provider.tokens()
+        )
+
+    def _make(self) -> Iterator[KeyOnToken]:
         for token in self.provider.tokens():
             settings = self.settings_of(token)
             terms = self._terms_by(settings)
             for key in self._keys_by(settings, token):
                 comment = self._comment_by(settings, key, token).encode()
-                blobs = self.certificates(key.blob)
+                blobs = self._certificates_for(key)
                 if not self.certificates_only:
                     blobs = (*blobs, key.blob)
                 for blob in blobs:
@@ -69,6 +91,10 @@ class AddedProvider:
     def expiries(self) -> list[float | None]:
         """All such times; of a provider without tokens yet, that of the terms it was added in."""
         return [self.expires_on(token) for token in self.provider.tokens()] or [self.terms.expires]
+
+    def _certificates_for(self, key: TokenKey) -> tuple[bytes, ...]:
+        found = self.certificates.of_key(key.blob) + self.certificate_files.known.of_key(key.blob)
+        return tuple(dict.fromkeys(found))
 
     def _keys_by(self, settings: TokenSettings, token: ServedToken) -> list[TokenKey]:
         keys = self.provider.keys_on(token)

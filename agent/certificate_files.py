@@ -35,12 +35,9 @@ class CertificateFiles:
     def __init__(self, patterns: Callable[[], Sequence[str]]) -> None:
         self._patterns = patterns
         self._read: dict[str, tuple[_State, bytes | None]] = {}
-        self._certificates = Certificates(())
+        self.known = Certificates(())
+        """What was in them at the last look; another object when that has changed."""
         self._looking: asyncio.Task[None] | None = None
-
-    def of_key(self, key_blob: bytes) -> tuple[bytes, ...]:
-        """The blobs of the certificates for a public key."""
-        return self._certificates.of_key(key_blob)
 
     async def keep_fresh(self) -> None:
         """Look every two seconds, until cancelled."""
@@ -71,7 +68,7 @@ class CertificateFiles:
             return
         if read != before:
             self._read = read
-            self._certificates = Certificates(blob for _, blob in read.values() if blob is not None)
+            self.known = Certificates(blob for _, blob in read.values() if blob is not None)
 
 
 def _read_all(

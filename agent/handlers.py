@@ -25,7 +25,6 @@ from replug.protocol.messages import (
     ExtensionResponse,
     Failure,
     IdentitiesAnswer,
-    Identity,
     Lock,
     RemoveAllIdentities,
     RemoveAllRsa1Identities,
@@ -68,13 +67,13 @@ def _list(keyring: Keyring, client: Client) -> Response:
     if keyring.lock.locked:
         return IdentitiesAnswer(())
     keyring.drop_expired()
-    shown = keyring.identities.listed(client.sees)
-    return IdentitiesAnswer(tuple(Identity(held.blob, held.comment) for held in shown))
+    return keyring.identities.answer(client.sees)
 
 
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
-    await keyring.settle()
+    if not keyring.settled:
+        await keyring.settle()
     keyring.drop_expired()
     started = time.monotonic()
     signature, held = await keyring.sign(client, request)

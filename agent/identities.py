@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from replug.agent.added_provider import AddedProvider
 from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
 from replug.agent.terms import Terms
+from replug.protocol.messages import IdentitiesAnswer, Identity
 from replug.token.boottime import boottime
 from replug.token.presence import TokenState
 from replug.token.provider import Provider
@@ -19,19 +20,33 @@ class Identities:
     def __init__(self, clock: Callable[[], float] = boottime) -> None:
         self._clock = clock
         self._entries: list[SoftwareKey | AddedProvider] = []
+        self._made_of: list[object] = []
+        self._held_now: list[HeldKey] = []
+        self._next_end: float | None = None
+        """When the next of these expires."""
+        self._answer = IdentitiesAnswer(())
+        self._answer_of: list[HeldKey] = []
 
     def now(self) -> float:
         """The time, as `Terms.expires` counts it."""
         return self._clock()
 
-    def listed(self, visible: Callable[[Terms], bool] = lambda _: True) -> Iterator[HeldKey]:
+    def listed(self, visible: Callable[[Terms], bool] = lambda _: True) -> list[HeldKey]:
         """What is listed of what is visible: each key once, unless all tokens that hold it are out."""
-        seen: set[bytes] = set()
+        listed: dict[bytes, HeldKey] = {}
         for held in self._held():
             out = isinstance(held, KeyOnToken) and held.token.state is TokenState.ABSENT
-            if not out and held.blob not in seen and visible(held.terms):
-                seen.add(held.blob)
-                yield held
+            if not out and held.blob not in listed and visible(held.terms):
+                listed[held.blob] = held
+        return list(listed.values())
+
+    def answer(self, visible: Callable[[Terms], bool]) -> IdentitiesAnswer:
+        """What is listed, as the answer that says so: the same object as long as that is the same."""
+        listed = self.listed(visible)
+        if listed != self._answer_of:
+            self._answer = IdentitiesAnswer(tuple(Identity(held.blob, held.comment) for held in listed))
+            self._answer_of = listed
+        return self._answer
 
     def holding(self, blob: bytes) -> list[HeldKey]:
         """The identities with this blob, one for each token that has it: the one nearest to signing first."""
@@ -81,7 +96,7 @@ class Identities:
         """Of what the configuration serves keep what it has `named`, and that with all its identities."""
         for added in list(self._providers()):
             if added.configured:
-                added.removed.clear()
+                added.removed = frozenset()
                 if not any(_same_provider(added.provider, provider) for provider in named):
                     self._entries.remove(added)
 
@@ -101,14 +116,24 @@ class Identities:
             if entry is held:
                 self._entries.remove(entry)
             elif isinstance(entry, AddedProvider) and any(held == one for one in entry.identities()):
-                entry.removed.add(held.blob)
+                entry.removed |= {held.blob}
 
     def clear(self) -> None:
         """Remove everything."""
         self._entries.clear()
 
+    @property
+    def limited(self) -> bool:
+        """Whether anything has, or will have, a lifetime."""
+        return any(
+            entry.terms.expires is not None if isinstance(entry, SoftwareKey) else entry.limited
+            for entry in self._entries
+        )
+
     def drop_expired(self) -> bool:
         """Remove what has outlived its lifetime; whether there was any."""
+        if not self.limited:
+            return False
         self._leave_to_persons()
         now = self._clock()
         kept = [entry for entry in self._entries if _goes_on(entry, now)]
@@ -135,7 +160,7 @@ class Identities:
         """What a person has added is served on that person's terms alone.
 
         It has their constraints, and when they remove it, or its lifetime ends, it is gone for good. Called
-        before anybody sees the identities, as their tokens may have come since.
+        whenever something is there that was not before: their tokens may have come since.
         """
         providers = list(self._providers())
         configured = [added for added in providers if added.configured]
@@ -144,19 +169,28 @@ class Identities:
             for added in configured:
                 added.removed |= theirs
 
-    def _held(self) -> Iterator[HeldKey]:
+    def _held(self) -> Sequence[HeldKey]:
         """Each identity once for each holder: in the place where it was added first, in the newest terms."""
-        yield from {(held.blob, held.holder): held for held in self._as_added()}.values()
+        made_of, now = self._parts(), self._clock()
+        if made_of != self._made_of or _is_over(self._next_end, now):
+            self._leave_to_persons()
+            self._made_of = self._parts()
+            # Of one provider's tokens some may have shorter lifetimes than others.
+            held = [one for one in self._as_added() if not _is_over(one.terms.expires, now)]
+            self._held_now = list({(one.blob, one.holder): one for one in held}.values())
+            ends = (one.terms.expires for one in held)
+            self._next_end = min((end for end in ends if end is not None), default=None)
+        return self._held_now
+
+    def _parts(self) -> list[object]:
+        return [entry if isinstance(entry, SoftwareKey) else entry.identities() for entry in self._entries]
 
     def _as_added(self) -> Iterator[HeldKey]:
         for entry in self._entries:
             if isinstance(entry, SoftwareKey):
                 yield entry
             else:
-                for held in entry.identities():
-                    # Of one provider's tokens some may have shorter lifetimes than others.
-                    if held.terms.expires is None or not _is_over(held.terms.expires, self._clock()):
-                        yield held
+                yield from entry.identities()
 
 
 def _ends(entry: SoftwareKey | AddedProvider) -> list[float | None]:

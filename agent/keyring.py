@@ -228,6 +228,8 @@ class Keyring:
             log.info("keys expired")
             self._vault.keep_only(held.blob for held in self.identities.software_keys())
             self._modules.serve_what_is_added()
+        if not self.identities.limited and self.pins.next_expiry() is None:
+            return
         expired = self.pins.expired()
         for token in self.tokens():
             over = token.pin_remembered and not self._modules.adding and self.identities.over(token)
@@ -288,22 +290,17 @@ class Keyring:
 
     def _as_added(self, provider: Provider, constraints: tuple[Constraint, ...]) -> AddedProvider:
         associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
-        given = Certificates(associated.certs if associated is not None else ())
-
-        def certificates(key_blob: bytes) -> tuple[bytes, ...]:
-            found = given.of_key(key_blob) + self.certificate_files.of_key(key_blob)
-            return tuple(dict.fromkeys(found))
-
         added = AddedProvider(
             provider,
             self._terms(constraints),
-            certificates,
+            Certificates(associated.certs if associated is not None else ()),
+            self.certificate_files,
             self._settings_in(provider.module),
             certificates_only=associated is not None and associated.certs_only,
             lifetime_given=any(isinstance(given, Lifetime) for given in constraints),
             added=self.identities.now(),
         )
-        if not any(True for _ in added.identities()):
+        if not added.identities():
             raise RequestRefusedError(f"{provider.name}: none of the certificates is for one of its keys")
         return added
 
@@ -311,7 +308,8 @@ class Keyring:
         return AddedProvider(
             provider,
             Terms(),
-            self.certificate_files.of_key,
+            Certificates(()),
+            self.certificate_files,
             self._settings_in(provider.module),
             added=self.identities.now(),
             configured=True,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Self
 
 from replug.protocol.constants import MessageType
@@ -111,6 +112,14 @@ class IdentitiesAnswer(_Message):
 
     type = MessageType.IDENTITIES_ANSWER
     identities: tuple[Identity, ...]
+
+    def encode(self) -> bytes:
+        """Return the payload; it is put together once."""
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        return super().encode()
 
     def _write(self, writer: Writer) -> Writer:
         writer.uint32(len(self.identities))

@@ -26,7 +26,7 @@ class Provider:
 
     def tokens(self) -> list[ServedToken]:
         """The tokens seen so far, present or not."""
-        return [token for token in self.module.tokens.values() if self.serves(token)]
+        return [token for token in self.module.tokens.values() if self.uri.matches_token(token.identity)]
 
     def serves(self, token: ServedToken) -> bool:
         """Whether `token` is one of its tokens."""

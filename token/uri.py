@@ -79,14 +79,11 @@ class Uri:
 
     def matches_token(self, identity: TokenIdentity) -> bool:
         """Whether the token attributes that are given are those of `identity`."""
-        return all(
-            wanted is None or wanted == actual
-            for wanted, actual in (
-                (self.token, identity.label),
-                (self.manufacturer, identity.manufacturer),
-                (self.serial, identity.serial),
-                (self.model, identity.model),
-            )
+        return (
+            self.token in (None, identity.label)
+            and self.manufacturer in (None, identity.manufacturer)
+            and self.serial in (None, identity.serial)
+            and self.model in (None, identity.model)
         )
 
     def matches_key(self, key: TokenKey) -> bool:

@@ -52,14 +52,14 @@ def test_found_renewed_and_gone(authority: Authority) -> None:
         key = blob(authority.public)
         files = CertificateFiles(lambda: [f"{authority.folder}/*-cert.pub"])
         await files.look()
-        assert files.of_key(key) == ()
+        assert files.known.of_key(key) == ()
         for identity in ("first", "second"):
             path = authority.certify(identity)
             await files.look()
-            assert files.of_key(key) == (blob(path),)
+            assert files.known.of_key(key) == (blob(path),)
         path.unlink()
         await files.look()
-        assert files.of_key(key) == ()
+        assert files.known.of_key(key) == ()
 
     run(main())
 
@@ -69,8 +69,8 @@ def test_it_belongs_to_the_key_it_is_for(authority: Authority) -> None:
         path = authority.certify()
         files = CertificateFiles(lambda: [str(path)])
         await files.look()
-        assert files.of_key(b"another") == ()
-        assert files.of_key(Certificate.decode(blob(path)).key.encode()) == (blob(path),)
+        assert files.known.of_key(b"another") == ()
+        assert files.known.of_key(Certificate.decode(blob(path)).key.encode()) == (blob(path),)
 
     run(main())
 
@@ -82,10 +82,10 @@ def test_patterns_may_change(authority: Authority) -> None:
         await files.look()
         patterns.append(str(path))
         await files.look()
-        assert files.of_key(blob(authority.public)) == (blob(path),)
+        assert files.known.of_key(blob(authority.public)) == (blob(path),)
         patterns.clear()
         await files.look()
-        assert files.of_key(blob(authority.public)) == ()
+        assert files.known.of_key(blob(authority.public)) == ()
 
     run(main())
 
@@ -119,7 +119,7 @@ def test_what_is_none_is_said_once_and_in_nobodys_way(
             await files.look()
             await files.look()
         os.close(writer)
-        assert files.of_key(blob(authority.public)) == (blob(good),)
+        assert files.known.of_key(blob(authority.public)) == (blob(good),)
         said = [Path(record.__dict__["path"]).name for record in caplog.records]
         assert sorted(said) == sorted([*contents, "fifo", "folder", "null"])
 
@@ -141,12 +141,12 @@ def test_a_file_that_may_not_be_read_is_read_when_it_may(
         files = CertificateFiles(lambda: [str(path)])
         monkeypatch.setattr(certificate_files.os, "open", refuse)
         await files.look()
-        assert files.of_key(blob(authority.public)) == ()
+        assert files.known.of_key(blob(authority.public)) == ()
         monkeypatch.undo()
         path.chmod(0o644)
         os.utime(path)
         await files.look()
-        assert files.of_key(blob(authority.public)) == (blob(path),)
+        assert files.known.of_key(blob(authority.public)) == (blob(path),)
 
     run(main())
 
@@ -171,10 +171,10 @@ def test_a_file_system_that_does_not_answer_keeps_nobody_waiting(
         for _ in range(5):
             await files.look()
         assert globs == [str(path)]
-        assert files.of_key(blob(authority.public)) == ()
+        assert files.known.of_key(blob(authority.public)) == ()
         answered.set()
         async with asyncio.timeout(10):
-            while not files.of_key(blob(authority.public)):
+            while not files.known.of_key(blob(authority.public)):
                 await files.look()
 
     run(main())

@@ -10,6 +10,8 @@ import pytest
 from stand_ins import Key, Person
 
 from replug.agent.added_provider import AddedProvider
+from replug.agent.certificate_files import CertificateFiles
+from replug.agent.certificates import Certificates
 from replug.agent.config import Config
 from replug.agent.held_keys import HeldKey, KeyOnToken
 from replug.agent.identities import Identities
@@ -23,6 +25,7 @@ from replug.token.supervisor import Supervisor
 from replug.token.uri import Uri
 
 SETTINGS = Config().settings()
+FILES = CertificateFiles(lambda: ())
 
 
 class Clock:
@@ -67,7 +70,7 @@ class Held(Identities):
 
     def add_provider(self, added: Provider, lifetime: int | None) -> None:
         expires = None if lifetime is None else self._now() + lifetime
-        self.add(AddedProvider(added, Terms(expires), lambda _: (), lambda _: SETTINGS))
+        self.add(AddedProvider(added, Terms(expires), Certificates(()), FILES, lambda _: SETTINGS))
 
     def remove_key(self, blob: bytes) -> bool:
         held = self.holding(blob)
