@@ -11,6 +11,7 @@ from contextlib import suppress
 
 _LONGEST_LINE = select.PIPE_BUF // 4 - 1  # characters, of at most four bytes
 _LONGEST_VALUE = 500  # characters; what a client sends must not fill a disk
+_QUOTED = frozenset(' "=\\')
 _JOURNAL = "/run/systemd/journal/socket"
 _SYSLOG = "/dev/log"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -111,7 +112,7 @@ def _quote(value: object) -> str:
     text = str(value)
     if len(text) > _LONGEST_VALUE:
         text = text[:_LONGEST_VALUE] + "..."
-    if text.isprintable() and text and not any(character in ' "=\\' for character in text):
+    if text and text.isprintable() and _QUOTED.isdisjoint(text):
         return text
     return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 

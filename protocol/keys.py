@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CERTIFICATE_MARK = "-cert-v01@openssh.com"
 _SK_MARK = "@openssh.com"
+_COORDINATE_SIZES = {"nistp256": 32, "nistp384": 48, "nistp521": 66}
+_CURVE_HASHES = {"nistp256": "sha256", "nistp384": "sha384", "nistp521": "sha512"}
 ED25519_SIZE = 32
 """Bytes of an Ed25519 public key, and of the seed of a private one."""
 
@@ -40,12 +42,12 @@ class Curve(Enum):
     @property
     def coordinate_size(self) -> int:
         """Bytes of one coordinate, and of r and of s in a raw signature."""
-        return {Curve.NISTP256: 32, Curve.NISTP384: 48, Curve.NISTP521: 66}[self]
+        return _COORDINATE_SIZES[self._value_]
 
     @property
     def hash_name(self) -> str:
         """The hash an ECDSA signature on this curve uses, as hashlib names it (RFC 5656 section 6.2.1)."""
-        return {Curve.NISTP256: "sha256", Curve.NISTP384: "sha384", Curve.NISTP521: "sha512"}[self]
+        return _CURVE_HASHES[self._value_]
 
 
 class _Key(ABC):

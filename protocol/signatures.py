@@ -6,12 +6,19 @@ RFC 4253 section 6.6 and RFC 8332 (RSA), RFC 5656 section 3.1.2 (ECDSA), RFC 870
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from replug.protocol.constants import SignFlag
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.hashes import HashAlgorithm
+
+_KEYS_LOADED = 32  # more than a token has; to load one is a tenth of a verification
 # The hash of each RSA signature algorithm, and the DER in front of the digest (RFC 8017 section 9.2, note 1).
 _RSA_DIGEST_INFO = {
     "ssh-rsa": ("sha1", bytes.fromhex("3021300906052b0e03021a05000414")),
@@ -126,35 +133,46 @@ def verify_any(key: PublicKey | SkPublicKey, signature_blob: bytes, data: bytes)
 
 
 def _verify_rsa(key: RsaPublicKey, signature: Signature, data: bytes) -> None:
-    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
-    hash_algorithms = {
-        "ssh-rsa": hashes.SHA1(),  # noqa: S303  # not ours to choose: the signer has
-        "rsa-sha2-256": hashes.SHA256(),
-        "rsa-sha2-512": hashes.SHA512(),
-    }
-    if signature.algorithm not in hash_algorithms:
+    if signature.algorithm not in _RSA_DIGEST_INFO:
         raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an RSA key")
+    hash_name, _ = _RSA_DIGEST_INFO[signature.algorithm]
     value = signature.value.rjust((key.n.bit_length() + 7) // 8, b"\0")
-    key.to_cryptography().verify(value, data, PKCS1v15(), hash_algorithms[signature.algorithm])
+    _loaded(key).verify(value, data, PKCS1v15(), _hash_algorithm(hash_name))
 
 
 def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> None:
-    from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-    hash_algorithms = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
     if signature.algorithm != key.algorithm:
         raise InvalidSignatureError(f"a {signature.algorithm!r} signature for a key on {key.curve.value}")
     reader = Reader(signature.value)
     value = encode_dss_signature(reader.mpint(), reader.mpint())
     reader.check_end()
-    key.to_cryptography().verify(value, data, ECDSA(hash_algorithms[key.curve.hash_name]))
+    _loaded(key).verify(value, data, ECDSA(_hash_algorithm(key.curve.hash_name)))
 
 
 def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:
     if signature.algorithm != key.algorithm:
         raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an Ed25519 key")
-    key.to_cryptography().verify(signature.value, data)
+    _loaded(key).verify(signature.value, data)
+
+
+@lru_cache(maxsize=_KEYS_LOADED)
+def _loaded(key: PublicKey) -> Any:
+    return key.to_cryptography()
+
+
+@cache
+def _hash_algorithm(name: str) -> HashAlgorithm:
+    from cryptography.hazmat.primitives import hashes
+
+    algorithms: dict[str, Callable[[], HashAlgorithm]] = {
+        "sha1": hashes.SHA1,  # not ours to choose: the signer has
+        "sha256": hashes.SHA256,
+        "sha384": hashes.SHA384,
+        "sha512": hashes.SHA512,
+    }
+    return algorithms[name]()

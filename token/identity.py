@@ -25,6 +25,8 @@ class TokenIdentity:
 
 def printable(text: str) -> str:
     """`text` on one line: what a token or a program calls itself must not look like words of ours."""
+    if text.isprintable():
+        return text
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )

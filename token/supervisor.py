@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
 from replug.token.client import Worker
@@ -29,6 +28,7 @@ class Supervisor:
             raise ValueError(f"a module needs a worker, not {workers}")
         self._starter = Starter(path, deadlines)
         self._lanes = [Lane(self._starter) for _ in range(workers)]
+        self._running: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[asyncio.Future[Lane], Sequence[Lane]]] = deque()
 
     @property
@@ -47,9 +47,11 @@ class Supervisor:
         the queue; what has begun goes on to its end.
         """
         lane = await self._take(self._lanes if anywhere else self._lanes[:1])
-        running = asyncio.create_task(lane.attempt(operation, fresh=fresh))
-        running.add_done_callback(partial(self._ended, lane))
-        return await asyncio.shield(running)
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        running = asyncio.create_task(self._run(lane, operation, fresh, outcome))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return await outcome
 
     def restart(self) -> None:
         """End the workers, whose sessions are of no more use, when what is under way there has ended."""
@@ -88,8 +90,21 @@ class Supervisor:
                 return
         lane.busy = False
 
-    def _ended(self, lane: Lane, attempt: asyncio.Task[T]) -> None:
-        lane.rest()
-        self._give(lane)
-        # Taken here too, in case that who asked is gone.
-        attempt.cancelled() or attempt.exception()
+    async def _run(
+        self, lane: Lane, operation: Callable[[Worker], Awaitable[T]], fresh: bool, outcome: asyncio.Future[T]
+    ) -> None:
+        """Go on to the end, whether who waits for the `outcome` is still there or not."""
+        try:
+            result = await lane.attempt(operation, fresh=fresh)
+        except asyncio.CancelledError:
+            outcome.cancel()
+            raise
+        except Exception as error:
+            if not outcome.done():
+                outcome.set_exception(error)
+        else:
+            if not outcome.done():
+                outcome.set_result(result)
+        finally:
+            lane.rest()
+            self._give(lane)
