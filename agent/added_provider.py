@@ -6,7 +6,7 @@ listed, and are again when it is back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -26,6 +26,16 @@ SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
 
 _ALL_KEYS = ("*",)
 _BY_LABEL = "{label}"
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What a provider has at a time; another one as soon as anything has changed that it was made of."""
+
+    identities: tuple[KeyOnToken, ...] = ()
+    """One for each that was not removed, also for those of tokens that are out."""
+    limited: bool = False
+    """Whether any of them has, or will have, a lifetime."""
 
 
 @dataclass
@@ -49,28 +59,21 @@ class AddedProvider:
     removed: frozenset[bytes] = frozenset()
     """Blobs of single identities that were removed since."""
     _made_of: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
-    _made: Sequence[KeyOnToken] = field(default=(), init=False, repr=False, compare=False)
+    _offer: Offer = field(default=Offer(), init=False, repr=False, compare=False)
 
-    def identities(self) -> Sequence[KeyOnToken]:
-        """One for each that was not removed, also for those of tokens that are out.
-
-        It is the same object until something changes that they are made of.
-        """
+    @property
+    def offer(self) -> Offer:
+        """What it has now."""
         tokens = [(token, token.keys, self.settings_of(token)) for token in self.provider.tokens()]
         made_of = [self.removed, self.certificate_files.known, *tokens]
         if made_of != self._made_of:
-            self._made = tuple(self._make())
+            lifetimes = (settings.lifetime for _, _, settings in tokens)
+            limited = self.terms.expires is not None or any(lifetime is not None for lifetime in lifetimes)
+            self._offer = Offer(tuple(self._identities()), limited)
             self._made_of = made_of
-        return self._made
+        return self._offer
 
-    @property
-    def limited(self) -> bool:
-        """Whether any of them has, or will have, a lifetime."""
-        return self.terms.expires is not None or any(
-            self.settings_of(token).lifetime is not None for token in self.provider.tokens()
-        )
-
-    def _make(self) -> Iterator[KeyOnToken]:
+    def _identities(self) -> Iterator[KeyOnToken]:
         for token in self.provider.tokens():
             settings = self.settings_of(token)
             terms = self._terms_by(settings)

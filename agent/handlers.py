@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -44,7 +44,7 @@ from replug.token.pin import Pin
 
 log = logging.getLogger(__name__)
 
-Reply = Response | Awaitable[Response]
+Reply = Response | Coroutine[Any, Any, Response]
 _FAILURE = Failure().encode()
 _EXTENSION_FAILURE = ExtensionFailure().encode()
 
@@ -66,7 +66,8 @@ async def _list_when_settled(keyring: Keyring, client: Client) -> Response:
 def _list(keyring: Keyring, client: Client) -> Response:
     if keyring.lock.locked:
         return IdentitiesAnswer(())
-    keyring.drop_expired()
+    if keyring.identities.limited:
+        keyring.drop_expired()
     return keyring.identities.answer(client.sees)
 
 
@@ -205,7 +206,7 @@ class Dispatcher:
             wipe(message)
             name = type(request).__name__
             reply = self._handle(client, request)
-            if not isinstance(reply, Response):
+            if isinstance(reply, Coroutine):
                 return self._answer_later(client, name, reply, request)
             request.wipe()
             return reply.encode()
@@ -219,9 +220,10 @@ class Dispatcher:
         return await add_key(self._keyring, client, message)
 
     def _handle(self, client: Client, request: Request) -> Reply:
-        is_bind = isinstance(request, Extension) and request.name == extensions.SESSION_BIND
-        if not is_bind and not isinstance(request, _WHILE_LOCKED):
-            self._refuse_if_locked()
+        if self._keyring.lock.locked:
+            is_bind = isinstance(request, Extension) and request.name == extensions.SESSION_BIND
+            if not is_bind and not isinstance(request, _WHILE_LOCKED):
+                self._refuse_if_locked()
         return _HANDLERS[type(request)](self._keyring, client, request)
 
     def _refuse_if_locked(self) -> None:

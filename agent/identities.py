@@ -24,6 +24,7 @@ class Identities:
         self._held_now: list[HeldKey] = []
         self._next_end: float | None = None
         """When the next of these expires."""
+        self._limited = False
         self._answer = IdentitiesAnswer(())
         self._answer_of: list[HeldKey] = []
 
@@ -115,7 +116,7 @@ class Identities:
         for entry in list(self._entries):
             if entry is held:
                 self._entries.remove(entry)
-            elif isinstance(entry, AddedProvider) and any(held == one for one in entry.identities()):
+            elif isinstance(entry, AddedProvider) and held in entry.offer.identities:
                 entry.removed |= {held.blob}
 
     def clear(self) -> None:
@@ -125,10 +126,8 @@ class Identities:
     @property
     def limited(self) -> bool:
         """Whether anything has, or will have, a lifetime."""
-        return any(
-            entry.terms.expires is not None if isinstance(entry, SoftwareKey) else entry.limited
-            for entry in self._entries
-        )
+        self._held()
+        return self._limited
 
     def drop_expired(self) -> bool:
         """Remove what has outlived its lifetime; whether there was any."""
@@ -165,7 +164,8 @@ class Identities:
         providers = list(self._providers())
         configured = [added for added in providers if added.configured]
         if configured and len(configured) < len(providers):
-            theirs = {held.blob for added in providers if not added.configured for held in added.identities()}
+            added_by_persons = (added for added in providers if not added.configured)
+            theirs = {held.blob for added in added_by_persons for held in added.offer.identities}
             for added in configured:
                 added.removed |= theirs
 
@@ -175,6 +175,10 @@ class Identities:
         if made_of != self._made_of or _is_over(self._next_end, now):
             self._leave_to_persons()
             self._made_of = self._parts()
+            self._limited = any(
+                entry.terms.expires is not None if isinstance(entry, SoftwareKey) else entry.offer.limited
+                for entry in self._entries
+            )
             # Of one provider's tokens some may have shorter lifetimes than others.
             held = [one for one in self._as_added() if not _is_over(one.terms.expires, now)]
             self._held_now = list({(one.blob, one.holder): one for one in held}.values())
@@ -183,14 +187,14 @@ class Identities:
         return self._held_now
 
     def _parts(self) -> list[object]:
-        return [entry if isinstance(entry, SoftwareKey) else entry.identities() for entry in self._entries]
+        return [entry if isinstance(entry, SoftwareKey) else entry.offer for entry in self._entries]
 
     def _as_added(self) -> Iterator[HeldKey]:
         for entry in self._entries:
             if isinstance(entry, SoftwareKey):
                 yield entry
             else:
-                yield from entry.identities()
+                yield from entry.offer.identities
 
 
 def _ends(entry: SoftwareKey | AddedProvider) -> list[float | None]:

@@ -120,7 +120,7 @@ class Keyring:
             if self.lock.locked or generation != self._generation:
                 raise RequestRefusedError("the agent was locked or emptied meanwhile")
             added = self._as_added(provider, constraints)
-            for held in added.identities():
+            for held in added.offer.identities:
                 self._refuse_if_hidden(client, held.blob)
             self.identities.add(added)
         self._plan_expiry()
@@ -300,7 +300,7 @@ class Keyring:
             lifetime_given=any(isinstance(given, Lifetime) for given in constraints),
             added=self.identities.now(),
         )
-        if not added.identities():
+        if not added.offer.identities:
             raise RequestRefusedError(f"{provider.name}: none of the certificates is for one of its keys")
         return added
 

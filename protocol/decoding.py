@@ -25,7 +25,7 @@ from replug.protocol.messages import (
     Success,
     Unlock,
 )
-from replug.protocol.wire import ProtocolError, Reader, Writer
+from replug.protocol.wire import ProtocolError, Reader
 
 
 class UnknownMessageError(ProtocolError):
@@ -76,7 +76,7 @@ _RESPONSES: dict[int, Callable[[Reader], Response]] = {
 
 def frame(payload: bytes) -> bytes:
     """Return the payload with its length in front, as it goes over the socket (section 5)."""
-    return bytes(Writer().string(payload))
+    return len(payload).to_bytes(4, "big") + payload
 
 
 def decode_request(payload: bytes | bytearray) -> Request:
