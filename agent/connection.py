@@ -95,14 +95,14 @@ class Connection:
         except OSError:
             self.close()
             return
-        if received:
-            self._read_if_wanted()
-        elif _is_gone(self._socket):
-            self.close()
-            return
-        else:
-            # The client closed its sending side only: what it has asked is still answered.
+        if not received:
+            if (self._waiting or self._output) and _is_gone(self._socket):
+                self.close()
+                return
+            # It may have closed its sending side only: what it has asked is still answered.
             self._stop_reading()
+        elif self._inbox.full:
+            self._read_if_wanted()
         self._serve()
 
     def _serve(self) -> None:

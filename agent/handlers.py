@@ -66,9 +66,10 @@ async def _list_when_settled(keyring: Keyring, client: Client) -> Response:
 def _list(keyring: Keyring, client: Client) -> Response:
     if keyring.lock.locked:
         return IdentitiesAnswer(())
+    answer = keyring.identities.answer(client.sees)
     if keyring.identities.limited:
-        keyring.drop_expired()
-    return keyring.identities.answer(client.sees)
+        keyring.drop_expired()  # of what is not in the answer any more
+    return answer
 
 
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:

@@ -24,7 +24,8 @@ class Identities:
         self._held_now: list[HeldKey] = []
         self._next_end: float | None = None
         """When the next of these expires."""
-        self._limited = False
+        self.limited = False
+        """Whether anything had, or was to have, a lifetime when they were last looked at."""
         self._answer = IdentitiesAnswer(())
         self._answer_of: list[HeldKey] = []
 
@@ -123,14 +124,9 @@ class Identities:
         """Remove everything."""
         self._entries.clear()
 
-    @property
-    def limited(self) -> bool:
-        """Whether anything has, or will have, a lifetime."""
-        self._held()
-        return self._limited
-
     def drop_expired(self) -> bool:
         """Remove what has outlived its lifetime; whether there was any."""
+        self._held()
         if not self.limited:
             return False
         self._leave_to_persons()
@@ -175,7 +171,7 @@ class Identities:
         if made_of != self._made_of or _is_over(self._next_end, now):
             self._leave_to_persons()
             self._made_of = self._parts()
-            self._limited = any(
+            self.limited = any(
                 entry.terms.expires is not None if isinstance(entry, SoftwareKey) else entry.offer.limited
                 for entry in self._entries
             )
