@@ -82,7 +82,7 @@ async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Respon
     log.info(
         "signed",
         extra={
-            "key": fingerprint(request.key_blob),
+            "key": held.fingerprint,
             "token": held.place,
             "program": str(client.peer),
             "destination": describe_destination(client.sessions),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 from replug.agent.terms import Terms
 from replug.agent.touch_notice import TouchNotices
 from replug.agent.vault import Vault
-from replug.protocol.keys import blob_algorithm, is_certificate, plain_algorithm
+from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, plain_algorithm
 from replug.token.identity import TokenIdentity
 from replug.token.keys import TokenKey
 from replug.token.presence import TokenState
@@ -25,6 +26,11 @@ class HeldKey:
     """The public key or certificate it is listed as."""
     comment: bytes
     terms: Terms
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the key, as `ssh-add -l` shows it."""
+        return fingerprint(self.blob)
 
     @property
     def algorithm(self) -> str:

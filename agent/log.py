@@ -6,11 +6,11 @@ import logging
 import os
 import select
 import socket
-import sys
 from contextlib import suppress
 
 _LONGEST_LINE = select.PIPE_BUF // 4 - 1  # characters, of at most four bytes
 _LONGEST_VALUE = 500  # characters; what a client sends must not fill a disk
+_STDERR = 2
 _QUOTED = frozenset(' "=\\')
 _JOURNAL = "/run/systemd/journal/socket"
 _SYSLOG = "/dev/log"
@@ -24,6 +24,7 @@ def configure(*, foreground: bool, debug: bool) -> None:
     In the foreground it is stderr, unless stderr is the journal anyway, which then gets the fields as
     fields. A daemon has no stderr and writes to the journal or to syslog.
     """
+    _record_only_what_is_written()
     handler: logging.Handler
     if os.path.exists(_JOURNAL) and (not foreground or _stderr_is_journal()):
         handler = JournalHandler(_JOURNAL)
@@ -43,6 +44,12 @@ def configure(*, foreground: bool, debug: bool) -> None:
         logger.addHandler(handler)
         logger.propagate = False
         logger.setLevel(level)
+
+
+def _record_only_what_is_written() -> None:
+    """As the logging module's documentation has it (Optimization): no record says where it was made."""
+    logging._srcfile = None
+    logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
@@ -69,15 +76,18 @@ class FieldFormatter(logging.Formatter):
 class StderrHandler(logging.Handler):
     """Writes what stderr takes at once: a terminal that was stopped must not stop the agent."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._room = select.poll()
+        self._room.register(_STDERR, select.POLLOUT)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or lose it."""
-        poll = select.poll()
-        poll.register(2, select.POLLOUT)
-        if any(event & select.POLLOUT for _, event in poll.poll(0)):
-            with suppress(OSError, ValueError):
+        if any(event & select.POLLOUT for _, event in self._room.poll(0)):
+            line = self.format(record)[:_LONGEST_LINE] + "\n"
+            with suppress(OSError):
                 # Of this length a pipe takes all or, as was asked, nothing.
-                sys.stderr.write(self.format(record)[:_LONGEST_LINE] + "\n")
-                sys.stderr.flush()
+                os.write(_STDERR, line.encode(errors="replace"))
 
 
 class JournalHandler(logging.Handler):

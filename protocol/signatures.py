@@ -73,8 +73,8 @@ def rsa_digest_info(algorithm: str, data: bytes) -> bytes:
     return prefix + hashlib.new(hash_name, data).digest()
 
 
-def ecdsa_from_raw(curve: Curve, raw: bytes) -> bytes:
-    """Return the signature blob of what CKM_ECDSA computed: r || s, each of them half of it.
+def ecdsa_from_raw(curve: Curve, raw: bytes) -> Signature:
+    """Return the signature of what CKM_ECDSA computed: r || s, each of them half of it.
 
     Raises `InvalidSignatureError` if `raw` cannot be that.
     """
@@ -82,7 +82,7 @@ def ecdsa_from_raw(curve: Curve, raw: bytes) -> bytes:
     r, s = int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
     if odd or half > curve.coordinate_size or not r or not s:
         raise InvalidSignatureError(f"{len(raw)} bytes are no ECDSA signature on {curve.value}")
-    return Signature(f"ecdsa-sha2-{curve.value}", bytes(Writer().mpint(r).mpint(s))).encode()
+    return Signature(f"ecdsa-sha2-{curve.value}", bytes(Writer().mpint(r).mpint(s)))
 
 
 def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
@@ -90,10 +90,18 @@ def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
 
     An RSA key's may use any of its three algorithms, and may lack leading zeros.
     """
+    try:
+        signature = Signature.decode(signature_blob)
+    except ProtocolError as error:
+        raise InvalidSignatureError(f"malformed signature: {error}") from error
+    verify_signature(key, signature, data)
+
+
+def verify_signature(key: PublicKey, signature: Signature, data: bytes) -> None:
+    """Do as `verify` does, with what is in the blob."""
     import cryptography.exceptions
 
     try:
-        signature = Signature.decode(signature_blob)
         match key:
             case RsaPublicKey():
                 _verify_rsa(key, signature, data)

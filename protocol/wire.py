@@ -95,7 +95,10 @@ class Reader:
 
     def string(self) -> bytes:
         """Take a string: a uint32 length and that many bytes."""
-        return self._take(int.from_bytes(self._take(4, "a uint32"), "big"), "a string")
+        self._claim(4, "a uint32")
+        size = int.from_bytes(self._get(4), "big")
+        self._claim(size, "a string")
+        return self._get(size)
 
     def secret(self) -> bytearray:
         """Take a string without NUL bytes into a buffer that can be wiped, without another copy of it."""

@@ -47,6 +47,8 @@ class PinLifetime:
     @property
     def expires_at(self) -> float | None:
         """When it expires if it is not used before, on the clock; None is never."""
+        if self._time_to_live is None and self._idle_time is None:
+            return None
         ends = [
             since + seconds
             for since, seconds in ((self._entered, self._time_to_live), (self._used, self._idle_time))

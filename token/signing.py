@@ -15,7 +15,7 @@ from replug.protocol.signatures import (
     ecdsa_from_raw,
     rsa_algorithm,
     rsa_digest_info,
-    verify,
+    verify_signature,
 )
 from replug.token.errors import TokenError, WorkerRefusedError
 from replug.token.frames import Verdict
@@ -73,13 +73,13 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
     a module that was confused.
     """
     if isinstance(public, RsaPublicKey):
-        blob = Signature(algorithm, raw.rjust((public.n.bit_length() + 7) // 8, b"\0")).encode()
+        signature = Signature(algorithm, raw.rjust((public.n.bit_length() + 7) // 8, b"\0"))
     elif isinstance(public, EcdsaPublicKey):
-        blob = ecdsa_from_raw(public.curve, raw)
+        signature = ecdsa_from_raw(public.curve, raw)
     else:
-        blob = Signature(algorithm, raw).encode()
-    verify(public, blob, data)
-    return blob
+        signature = Signature(algorithm, raw)
+    verify_signature(public, signature, data)
+    return signature.encode()
 
 
 async def signature_on(

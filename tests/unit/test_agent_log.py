@@ -186,23 +186,23 @@ def replug_logger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[l
 
 
 def test_in_the_foreground_it_is_stderr(
-    replug_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    replug_logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure(foreground=True, debug=False)
     logging.getLogger("replug.agent.handlers").info("signed", extra={"key": "k"})
     logging.getLogger("replug.agent.handlers").debug("not this")
-    err = capsys.readouterr().err
+    err = capfd.readouterr().err
     assert err.endswith("INFO signed key=k\n")
     assert len(err.splitlines()) == 1
 
 
 def test_errors_of_the_event_loop_go_there_too(
-    replug_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    replug_logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure(foreground=True, debug=False)
     logging.getLogger("asyncio").error("a callback failed")
     logging.getLogger("asyncio").warning("slow")
-    assert capsys.readouterr().err.endswith("ERROR a callback failed\n")
+    assert capfd.readouterr().err.endswith("ERROR a callback failed\n")
 
 
 def test_a_stderr_that_nobody_reads_stops_nobody(replug_logger: logging.Logger) -> None:
@@ -231,19 +231,19 @@ def test_no_value_fills_the_disk() -> None:
     assert len(line(value="x" * 1_000_000)) < 600
 
 
-def test_debug_tells_more(replug_logger: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_tells_more(replug_logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
     configure(foreground=True, debug=True)
     logging.getLogger("replug.token.served").debug("more")
-    assert capsys.readouterr().err.endswith("DEBUG more\n")
+    assert capfd.readouterr().err.endswith("DEBUG more\n")
 
 
 def test_a_daemon_writes_to_the_journal(
-    replug_logger: logging.Logger, journal: socket.socket, capsys: pytest.CaptureFixture[str]
+    replug_logger: logging.Logger, journal: socket.socket, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure(foreground=False, debug=False)
     logging.getLogger("replug.agent").warning("refused")
     assert entry(journal.recv(65536))["MESSAGE"] == "refused"
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 def test_a_daemon_without_a_journal_writes_to_syslog(replug_logger: logging.Logger, tmp_path: Path) -> None:
@@ -260,11 +260,11 @@ def test_a_daemon_without_a_journal_writes_to_syslog(replug_logger: logging.Logg
 
 
 def test_a_daemon_without_either_is_silent(
-    replug_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+    replug_logger: logging.Logger, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure(foreground=False, debug=False)
     logging.getLogger("replug.agent").warning("refused")
-    assert capsys.readouterr().err == ""
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("is_journal", [True, False])
