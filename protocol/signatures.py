@@ -18,6 +18,8 @@ from replug.protocol.wire import ProtocolError, Reader, Writer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
+# As plain numbers: the complement of an IntFlag has none of the bits that have no name.
+_SHA2_256, _SHA2_512 = int(SignFlag.RSA_SHA2_256), int(SignFlag.RSA_SHA2_512)
 _KEYS_LOADED = 32  # more than a token has; to load one is a tenth of a verification
 # The hash of each RSA signature algorithm, and the DER in front of the digest (RFC 8017 section 9.2, note 1).
 _RSA_DIGEST_INFO = {
@@ -57,12 +59,11 @@ def rsa_algorithm(flags: int) -> str:
     SHA-256 wins over SHA-512 [agent_decode_alg]; no flag means SHA-1, which old clients still ask for. Any
     other bit is a `ProtocolError` (RFC 9987 section 5.6.1).
     """
-    # As a plain number: the complement of an IntFlag has none of the bits that have no name.
-    if flags & ~int(SignFlag.RSA_SHA2_256 | SignFlag.RSA_SHA2_512):
+    if flags & ~(_SHA2_256 | _SHA2_512):
         raise ProtocolError(f"unknown signature flags {flags:#x}")
-    if flags & SignFlag.RSA_SHA2_256:
+    if flags & _SHA2_256:
         return "rsa-sha2-256"
-    if flags & SignFlag.RSA_SHA2_512:
+    if flags & _SHA2_512:
         return "rsa-sha2-512"
     return "ssh-rsa"
 

@@ -16,6 +16,8 @@ from rigs.softhsm import MODULE, PIN, Token
 REPLUG = Path(sys.executable).with_name("replug-agent")
 KINDS = ("rsa2048", "p256", "ed25519")
 LISTING = "listing"
+FULL_TOKEN = 24
+"""How many keys a YubiKey has room for."""
 _SIGNED = bytes(300)
 """About what ssh has signed at a login."""
 _RSA_SHA2_512 = 4
@@ -32,13 +34,15 @@ class Contestant:
 
 
 @contextmanager
-def softhsm() -> Iterator[Token]:
-    """A SoftHSM token with a key of each kind."""
+def softhsm(keys: int = len(KINDS)) -> Iterator[Token]:
+    """A SoftHSM token with a key of each kind, and RSA-2048 and P-256 keys in turn until it has so many."""
     home = Home()
     try:
         token = Token(home)
         for kind in KINDS:
             token.add(kind)
+        for number in range(len(KINDS), keys):
+            token.add(KINDS[number % 2], label=f"other{number}")
         yield token
     finally:
         home.remove()

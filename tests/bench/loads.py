@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
-from bench.contestants import KINDS, LISTING, Contestant, request
+from bench.contestants import FULL_TOKEN, KINDS, LISTING, Contestant, request
 from bench.figures import Figure, Reach, interleaved
 from bench.processes import all_of, cpu_seconds
 from bench.programs import Programs
@@ -16,14 +17,29 @@ CLIENTS = (1, 8, 64)
 UNITS = {"throughput": "/s", "p50": "µs", "p99": "µs", "CPU per request": "µs"}
 _WARM_UP = 0.05
 """Seconds before each run, for a contestant that has stood idle meanwhile."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is asked, by how many clients at a time, and whether each connects anew for each request."""
+
+    what: str
+    clients: int
+    reconnect: bool = False
+
+    def __str__(self) -> str:
+        clients = "1 client" if self.clients == 1 else f"{self.clients} clients"
+        return f"{self.what}, {clients}, {'reconnecting' if self.reconnect else 'persistent'}"
+
+
 REACHES = {
-    ("listing, 1 client, persistent", "throughput"): Reach(2.0, least=True),
-    ("listing, 1 client, persistent", "p50"): Reach(0.4),
-    ("listing, 64 clients, persistent", "throughput"): Reach(2.0, least=True),
-    ("listing, 8 clients, reconnecting", "throughput"): Reach(1.2, least=True),
-    ("p256, 1 client, persistent", "p50"): Reach(0.5),
-    ("p256, 64 clients, persistent", "throughput"): Reach(4.0, least=True, contestant="workers"),
-    ("rsa2048, 8 clients, persistent", "throughput"): Reach(1.9, least=True, contestant="workers"),
+    (Load(LISTING, 1), "throughput"): Reach(2.0, least=True),
+    (Load(LISTING, 1), "p50"): Reach(0.4),
+    (Load(LISTING, 64), "throughput"): Reach(2.0, least=True),
+    (Load(LISTING, 8, reconnect=True), "throughput"): Reach(1.2, least=True),
+    (Load("p256", 1), "p50"): Reach(0.5),
+    (Load("p256", 64), "throughput"): Reach(4.0, least=True, contestant="workers"),
+    (Load("rsa2048", 8), "throughput"): Reach(1.9, least=True, contestant="workers"),
 }
 
 
@@ -32,20 +48,39 @@ def under_load(
 ) -> Iterator[Figure]:
     """Every combination of operation, number of clients and kind of connection, as it is measured."""
     for what in (LISTING, *KINDS):
-        able = [one for one in contestants.values() if what == LISTING or what in one.kinds]
-        # Listing asks no worker.
-        able = [one for one in able if what != LISTING or one.name != "workers"]
         for clients in CLIENTS:
             for reconnect in (False, True):
-                plural = "client" if clients == 1 else "clients"
-                scenario = f"{what}, {clients} {plural}, {'reconnecting' if reconnect else 'persistent'}"
-                measures = {
-                    one.name: partial(_measure, programs, token, one, what, clients, reconnect, seconds)
-                    for one in able
-                }
-                for name, samples in interleaved(runs, measures).items():
-                    reach = REACHES.get((scenario, name))
-                    yield Figure(f"{scenario}: {name}", UNITS[name], samples, reach)
+                load = Load(what, clients, reconnect)
+                yield from _compared(programs, token, contestants, load, runs, seconds)
+
+
+def with_many_keys(
+    programs: Programs, token: Token, contestants: dict[str, Contestant], runs: int, seconds: float
+) -> Iterator[Figure]:
+    """The loads that something is to be reached for, on a token that is full of keys."""
+    for load in dict.fromkeys(load for load, _ in REACHES):
+        for figure in _compared(programs, token, contestants, load, runs, seconds):
+            figure.what = f"{FULL_TOKEN} keys, {figure.what}"
+            yield figure
+
+
+def _compared(
+    programs: Programs,
+    token: Token,
+    contestants: dict[str, Contestant],
+    load: Load,
+    runs: int,
+    seconds: float,
+) -> Iterator[Figure]:
+    # Listing asks no worker, so two of them are no contestant of their own.
+    able = [
+        one
+        for one in contestants.values()
+        if (one.name != "workers" if load.what == LISTING else load.what in one.kinds)
+    ]
+    measures = {one.name: partial(_measure, programs, token, one, load, seconds) for one in able}
+    for name, samples in interleaved(runs, measures).items():
+        yield Figure(f"{load}: {name}", UNITS[name], samples, REACHES.get((load, name)))
 
 
 def ceiling(
@@ -71,23 +106,21 @@ def ceiling(
 
 
 def _measure(
-    programs: Programs,
-    token: Token,
-    contestant: Contestant,
-    what: str,
-    clients: int,
-    reconnect: bool,
-    seconds: float,
+    programs: Programs, token: Token, contestant: Contestant, load: Load, seconds: float
 ) -> dict[str, float]:
-    load = partial(
-        programs.load, contestant.agent.socket, request(token, what), clients=clients, reconnect=reconnect
+    run = partial(
+        programs.load,
+        contestant.agent.socket,
+        request(token, load.what),
+        clients=load.clients,
+        reconnect=load.reconnect,
     )
-    load(seconds=_WARM_UP)
+    run(seconds=_WARM_UP)
     pids = all_of(contestant.agent)
     before = cpu_seconds(pids)
-    figures = load(seconds=seconds)
+    figures = run(seconds=seconds)
     used = cpu_seconds(pids) - before
-    assert figures.failures == 0, f"{contestant.name}, {what}: {figures}\n{contestant.agent.log[-4000:]}"
+    assert figures.failures == 0, f"{contestant.name}, {load}: {figures}\n{contestant.agent.log[-4000:]}"
     return {
         "throughput": figures.throughput,
         "p50": figures.p50,

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench import lifecycle, loads, programs, report
-from bench.contestants import on, softhsm
+from bench.contestants import FULL_TOKEN, on, softhsm
 from bench.figures import Figure
 from rigs.pcscd import home_with_pcscd
 
@@ -65,6 +65,8 @@ def run(effort: Effort, two_workers: str | None, say: Callable[[Figure], None]) 
                 found += take(loads.under_load(compiled, token, contestants, effort.runs, effort.seconds))
             found += take(lifecycle.starting(token.home, effort.runs))
             found += take(lifecycle.memories(compiled, token, effort.runs, effort.signatures, effort.calm))
+        with softhsm(FULL_TOKEN) as token, on(token, two_workers) as contestants:
+            found += take(loads.with_many_keys(compiled, token, contestants, effort.runs, effort.seconds))
         with home_with_pcscd() as (home, pcscd):
             found += take(lifecycle.waiting_for_touch(compiled, home, pcscd, effort.runs, effort.touch))
         with home_with_pcscd() as (home, pcscd):
