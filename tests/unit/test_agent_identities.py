@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from replug.agent.config import Config
 from replug.agent.held_keys import HeldKey, KeyOnToken
 from replug.agent.identities import Identities
 from replug.agent.terms import Terms
+from replug.protocol.messages import IdentitiesAnswer
 from replug.token.client import Deadlines
 from replug.token.identity import TokenIdentity
 from replug.token.pin import PinCache
@@ -273,3 +275,66 @@ def test_what_a_token_holds_whether_it_is_in_or_out(identities: Held) -> None:
     second.left()
     assert called(identities.on(first)) == ["shared"]
     assert called(identities.on(second)) == ["shared", "other"]
+
+
+def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key("a")), token("2", Key("b")))), None)
+    first = identities.answer(lambda _: True)
+    assert [identity.comment for identity in first.identities] == [b"a", b"b"]
+    assert identities.answer(lambda _: True) is first
+    assert first.encode() is first.encode()
+    assert identities.answer(lambda _: False) == IdentitiesAnswer(())
+    assert identities.answer(lambda _: True) == first
+
+
+def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
+    first, other = token("1", Key("a")), token("2", Key("b"))
+    tokens = module(first)
+    files = CertificateFiles(lambda: ())
+    settings = SETTINGS
+    identities = Identities(clock)
+    added = AddedProvider(
+        provider(tokens), Terms(clock.now + 60), Certificates(()), files, lambda _: settings, added=clock.now
+    )
+
+    def shown() -> list[str]:
+        return [identity.comment.decode() for identity in identities.answer(lambda _: True).identities]
+
+    assert shown() == []
+    identities.add(added)
+    assert shown() == ["a"]
+    tokens.tokens[other.identity] = other
+    assert shown() == ["a", "b"]
+    first._shown.offered = {key.blob: key.token_key() for key in (Key("a"), Key("c"))}
+    assert shown() == ["a", "c", "b"]
+    first.left()
+    assert shown() == ["b"]
+    first.returned()
+    assert shown() == ["a", "c", "b"]
+    settings = replace(SETTINGS, comment="{label}!")
+    assert shown() == ["a!", "c!", "b!"]
+    identities.remove(identities.listed()[0])
+    assert shown() == ["c!", "b!"]
+    files.known = Certificates((b"no certificate",))
+    assert shown() == ["c!", "b!"]
+    settings = replace(SETTINGS, lifetime=30)
+    assert shown() == ["c", "b"]
+    clock.now += 30
+    assert shown() == []
+    settings = SETTINGS
+    assert shown() == ["c", "b"]
+    clock.now += 30
+    assert shown() == []
+    assert identities.drop_expired()
+    assert identities.providers() == []
+    assert not identities.drop_expired()
+    assert not identities.limited
+
+
+def test_only_what_has_a_lifetime_is_looked_at_for_its_end(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key("a")))), None)
+    assert not identities.drop_expired()
+    assert not identities.limited
+    identities.add_provider(provider(module(path="/none-yet.so")), 10)
+    assert not identities.drop_expired()
+    assert identities.limited
