@@ -188,7 +188,8 @@ class Keyring:
         try:
             return await self._signing.sign(client, request)
         finally:
-            self._plan_expiry()
+            if self._expiry is not None or self._anything_expires():
+                self._plan_expiry()
 
     async def remove_provider(self, name: str) -> None:
         """Serve a provider no more; a path means all that was added of that module.
@@ -228,7 +229,7 @@ class Keyring:
             log.info("keys expired")
             self._vault.keep_only(held.blob for held in self.identities.software_keys())
             self._modules.serve_what_is_added()
-        if not self.identities.limited and self.pins.next_expiry() is None:
+        if not self._anything_expires():
             return
         expired = self.pins.expired()
         for token in self.tokens():
@@ -329,6 +330,9 @@ class Keyring:
                 f"{path} is not in the list of allowed modules ({self.options.provider_patterns})",
                 "start the agent with -P to allow it",
             )
+
+    def _anything_expires(self) -> bool:
+        return self.identities.limited or self.pins.next_expiry() is not None
 
     def _plan_expiry(self) -> None:
         if self._expiry is not None:
