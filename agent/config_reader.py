@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -125,6 +124,8 @@ def _unknown(name: str, keys: Sequence[Key]) -> str:
         if keys is GLOBAL_KEYS:
             return f"{name} is a key of a [[{_TOKENS}]], not of the whole file"
         return f"{name} holds for the whole file: put it above the first [[{_TOKENS}]]"
+    import difflib  # only who misspells something pays for it
+
     close = difflib.get_close_matches(name, [*here, _TOKENS] if keys is GLOBAL_KEYS else here, n=1)
     return f"unknown key {name!r}" + (f"; did you mean {or_(close)}?" if close else "")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -39,6 +38,8 @@ def find_pinentry(path: str | None, *, windows: bool = False) -> str | None:
 
     What is called plainly pinentry is the person's or the system's choice and comes first.
     """
+    import shutil  # only who is asked for a PIN pays for it
+
     names = ["pinentry", *_WITH_WINDOWS, *([] if windows else _TEXTUAL)]
     found = filter(None, (shutil.which(name, path=path) for name in names))
     return next((program for program in found if not (windows and is_textual(program))), None)
