@@ -70,7 +70,7 @@ class AddedProvider:
             lifetimes = (settings.lifetime for _, _, settings in tokens)
             limited = self.terms.expires is not None or any(lifetime is not None for lifetime in lifetimes)
             self._offer = Offer(tuple(self._identities()), limited)
-            self._made_of = made_of
+        self._made_of = made_of  # also where it is equal: the same objects compare faster the next time
         return self._offer
 
     def _identities(self) -> Iterator[KeyOnToken]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from replug.protocol.constants import MAX_MESSAGE
-from replug.token.hardening import wipe
+from replug.token.hardening import copy_over, wipe
 
 _LENGTH = 4
 _SMALL = 4096  # bytes; nearly every request fits
@@ -71,6 +71,6 @@ class Inbox:
         waiting = self._end - self._start
         full = waiting == len(self._buffer)
         before, self._buffer = self._buffer, bytearray(min(4 * waiting, _FULL) if full else len(self._buffer))
-        self._buffer[:waiting] = before[self._start : self._end]
+        copy_over(before, self._start, self._end, self._buffer)
         wipe(before)
         self._start, self._end = 0, waiting

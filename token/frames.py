@@ -11,6 +11,8 @@ import struct
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from replug.token.hardening import copy_over
+
 if TYPE_CHECKING:
     import socket
 
@@ -99,7 +101,7 @@ class FrameReader:
         if len(self._buffer) < size:
             # A bytearray that grows may be moved, and its old place is not wiped.
             before, self._buffer = self._buffer, bytearray(size)
-            self._buffer[: self._end] = before[: self._end]
+            copy_over(before, 0, self._end, self._buffer)
             before[: self._end] = bytes(self._end)
 
 
