@@ -1,7 +1,7 @@
 """A provider that was added: which identities it has, by what its tokens hold and what was said of them.
 
-Its keys are read from the tokens whenever they are needed, so that those of a token that is out are not
-listed, and are again when it is back.
+Its keys are those that the tokens show at the time, so that those of a token that is out are not listed, and
+are again when it is back.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class AddedProvider:
     @property
     def offer(self) -> Offer:
         """What it has now."""
-        tokens = [(token, token.keys, self.settings_of(token)) for token in self.provider.tokens()]
+        tokens = [
+            (token, (*token.keys.values(),), self.settings_of(token)) for token in self.provider.tokens()
+        ]
         made_of = [self.removed, self.certificate_files.known, *tokens]
         if made_of != self._made_of:
             lifetimes = (settings.lifetime for _, _, settings in tokens)

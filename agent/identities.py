@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import is_
 
 from replug.agent.added_provider import AddedProvider
 from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
@@ -112,17 +113,23 @@ class Identities:
         self._entries = kept
         return found
 
-    def remove(self, held: HeldKey) -> None:
-        """Remove one identity from its entry; a token's key is back when its provider is added again."""
+    def remove(self, blob: bytes, visible: Callable[[Terms], bool] = lambda _: True) -> None:
+        """Remove an identity from all entries where it is visible.
+
+        A token's key is back when its provider is added again.
+        """
         for entry in list(self._entries):
-            if entry is held:
-                self._entries.remove(entry)
-            elif isinstance(entry, AddedProvider) and held in entry.offer.identities:
-                entry.removed |= {held.blob}
+            if isinstance(entry, SoftwareKey):
+                if entry.blob == blob and visible(entry.terms):
+                    self._entries.remove(entry)
+            elif any(one.blob == blob and visible(one.terms) for one in entry.offer.identities):
+                entry.removed |= {blob}
 
     def clear(self) -> None:
         """Remove everything."""
         self._entries.clear()
+        self._held()  # which forgets what it was made of
+        self._answer, self._answer_of = IdentitiesAnswer(()), []
 
     def drop_expired(self) -> bool:
         """Remove what has outlived its lifetime; whether there was any."""
@@ -167,8 +174,10 @@ class Identities:
 
     def _held(self) -> Sequence[HeldKey]:
         """Each identity once for each holder: in the place where it was added first, in the newest terms."""
-        made_of, now = self._parts(), self._clock()
-        if made_of != self._made_of or _is_over(self._next_end, now):
+        parts, now = self._parts(), self._clock()
+        # Not whether they are equal: who removes an entry must get that one, not one that was there before.
+        as_before = len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of))
+        if not as_before or _is_over(self._next_end, now):
             self._leave_to_persons()
             self._made_of = self._parts()
             self.limited = any(

@@ -208,11 +208,10 @@ class Keyring:
 
     def remove_key(self, client: Client, blob: bytes) -> None:
         """Remove one identity wherever it is; RequestRefusedError if the client sees none such."""
-        visible = [held for held in self.identities.holding(blob) if client.sees(held.terms)]
-        if not visible:
+        self.drop_expired()
+        if not any(client.sees(held.terms) for held in self.identities.holding(blob)):
             raise unknown_key(blob)
-        for held in visible:
-            self.identities.remove(held)
+        self.identities.remove(blob, client.sees)
         self._vault.keep_only(held.blob for held in self.identities.software_keys())
 
     def remove_all(self) -> None:

@@ -61,6 +61,19 @@ def test_add_list_test_and_remove(agents: Agents, keys: list[Path]) -> None:
     assert len(said[8].out.splitlines()) == 6
 
 
+def test_a_key_that_was_added_twice_is_removed_at_once(agents: Agents, keys: list[Path]) -> None:
+    def session(agent: Agent) -> list[Done]:
+        return [
+            agent.ssh_add("-k", keys[0]),
+            agent.ssh_add("-k", keys[0]),
+            agent.ssh_add("-k", "-d", keys[0]),
+            agent.ssh_add("-l"),
+            agent.ssh_add("-T", public_of(keys[0])),
+        ]
+
+    assert [done.status for done in compare_exactly(agents, session)] == [0, 0, 0, 1, 1]
+
+
 def test_adding_a_key_again_changes_it_in_its_place(agents: Agents, home: Home) -> None:
     """Comment, lifetime and constraints are the new ones, the order of the listing stays."""
     keys = [make_key(home, name) for name in ("first", "second", "third")]

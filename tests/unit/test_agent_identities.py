@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,7 +16,7 @@ from replug.agent.added_provider import AddedProvider
 from replug.agent.certificate_files import CertificateFiles
 from replug.agent.certificates import Certificates
 from replug.agent.config import Config
-from replug.agent.held_keys import HeldKey, KeyOnToken
+from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
 from replug.agent.identities import Identities
 from replug.agent.terms import Terms
 from replug.protocol.messages import IdentitiesAnswer
@@ -75,10 +77,9 @@ class Held(Identities):
         self.add(AddedProvider(added, Terms(expires), Certificates(()), FILES, lambda _: SETTINGS))
 
     def remove_key(self, blob: bytes) -> bool:
-        held = self.holding(blob)
-        for one in held:
-            self.remove(one)
-        return bool(held)
+        found = bool(self.holding(blob))
+        self.remove(blob)
+        return found
 
 
 @pytest.fixture
@@ -313,7 +314,7 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     assert shown() == ["a", "c", "b"]
     settings = replace(SETTINGS, comment="{label}!")
     assert shown() == ["a!", "c!", "b!"]
-    identities.remove(identities.listed()[0])
+    identities.remove(identities.listed()[0].blob)
     assert shown() == ["c!", "b!"]
     files.known = Certificates((b"no certificate",))
     assert shown() == ["c!", "b!"]
@@ -329,6 +330,47 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     assert identities.providers() == []
     assert not identities.drop_expired()
     assert not identities.limited
+
+
+def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> None:
+    identities = Identities(clock)
+    for _ in range(2):
+        identities.add(SoftwareKey(b"blob", b"mine", Terms(), vault=None))  # type: ignore[arg-type]
+        assert called(identities.listed()) == ["mine"]
+    identities.remove(b"blob")
+    assert identities.listed() == []
+    assert identities.software_keys() == []
+
+
+def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock) -> None:
+    key, hidden = Key("a"), Terms(confirm=True)
+    held = module(token("1", key))
+    identities = Identities(clock)
+    for uri, terms in ((Uri(), Terms()), (Uri(serial="1"), Terms(5000.0)), (Uri(token="work"), hidden)):
+        one = provider(held, uri)
+        identities.add(AddedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
+    identities.remove(key.blob, lambda terms: terms is not hidden)
+    assert [one.terms for one in identities.listed()] == [hidden]
+
+
+def test_the_order_of_a_tokens_keys_is_followed(identities: Held) -> None:
+    one, keys = token("1"), (Key("a"), Key("b"))
+    identities.add_provider(provider(module(one)), None)
+    for order in (keys, keys[::-1]):
+        one._shown.offered = {key.blob: key.token_key() for key in order}
+        assert comments(identities) == [key.label for key in order]
+
+
+def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:
+    one = token("1", Key("a"))
+    identities.add_provider(provider(module(one)), None)
+    assert comments(identities) == ["a"]
+    identities.answer(lambda _: True)
+    identities.clear()
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
 
 
 def test_only_what_has_a_lifetime_is_looked_at_for_its_end(identities: Held) -> None:
