@@ -84,8 +84,8 @@ class StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or lose it."""
         if any(event & select.POLLOUT for _, event in self._room.poll(0)):
-            line = self.format(record)[:_LONGEST_LINE] + "\n"
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
+                line = self.format(record)[:_LONGEST_LINE] + "\n"
                 # Of this length a pipe takes all or, as was asked, nothing.
                 os.write(_STDERR, line.encode(errors="replace"))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # As plain numbers: the complement of an IntFlag has none of the bits that have no name.
 _SHA2_256, _SHA2_512 = int(SignFlag.RSA_SHA2_256), int(SignFlag.RSA_SHA2_512)
-_KEYS_LOADED = 32  # more than a token has; to load one is a tenth of a verification
+_KEYS_LOADED = 64  # more than most have on their tokens; to load one is a tenth of a verification
 # The hash of each RSA signature algorithm, and the DER in front of the digest (RFC 8017 section 9.2, note 1).
 _RSA_DIGEST_INFO = {
     "ssh-rsa": ("sha1", bytes.fromhex("3021300906052b0e03021a05000414")),

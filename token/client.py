@@ -9,7 +9,6 @@ from typing import TypeVar
 from replug.token.deadlines import Deadlines
 from replug.token.forking import Forked
 from replug.token.frames import Header
-from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
 from replug.token.pin import Pin
 from replug.token.process import WorkerProcess
@@ -57,7 +56,7 @@ class Worker(WorkerProcess):
 
     async def open(self, token: TokenIdentity) -> Opened:
         """Open a session on `token` unless it is open; its flags and keys are read afresh."""
-        header = {"token": vars(token)}
+        header = {"token": token.fields()}
         opened = await self._call(
             "open", header, lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"]))
         )
@@ -66,10 +65,10 @@ class Worker(WorkerProcess):
 
     async def login(self, token: TokenIdentity, pin: Pin | None) -> list[Header]:
         """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
-        header = {"token": vars(token), "keypad": pin is None}
+        header = {"token": token.fields(), "keypad": pin is None}
         deadline = self._deadlines.keypad if pin is None else self._deadlines.operation
-        body = bytearray() if pin is None else pin.value
-        records = await self._call("login", header, lambda reply, _: list(reply["keys"]), body, deadline)
+        body = b"" if pin is None else pin.value
+        records = await self._call("login", header, lambda reply, _: list(reply["keys"]), deadline, body)
         self.ready.add(token)
         return records
 
@@ -77,25 +76,21 @@ class Worker(WorkerProcess):
         self, token: TokenIdentity, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
     ) -> bytes:
         """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
-        secret = bytearray() if pin is None else pin.value
-        header = {"token": vars(token), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
+        secret = b"" if pin is None else pin.value
+        header = {"token": token.fields(), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
         deadline = self._deadlines.touch + (self._deadlines.keypad if keypad else 0)
-        body = secret + data
-        try:
-            return await self._call("sign", header, lambda _, signature: bytes(signature), body, deadline)
-        finally:
-            wipe(body)
+        return await self._call("sign", header, lambda _, signature: bytes(signature), deadline, secret, data)
 
     async def _call(
         self,
         operation: str,
         header: Header,
         read: Callable[[Header, bytearray], T],
-        body: bytearray | None = None,
         deadline: float | None = None,
+        *body: bytes | bytearray,
     ) -> T:
         return await self.call(
-            operation, header, read, self._deadlines.operation if deadline is None else deadline, body
+            operation, header, read, self._deadlines.operation if deadline is None else deadline, *body
         )
 
 

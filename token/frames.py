@@ -45,13 +45,17 @@ class FrameError(Exception):
     """The other side does not speak our frames."""
 
 
-def encode(header: Header, body: bytes | bytearray = b"") -> bytearray:
-    """The frame, for whoever sends it to wipe."""
+def encode(header: Header, *body: bytes | bytearray) -> bytearray:
+    """The frame with the parts of `body` one after another; who sends a secret in it wipes it."""
     text = _encode_json(header).encode()
-    frame = bytearray(PREFIX.size + len(text) + len(body))
-    PREFIX.pack_into(frame, 0, len(text), len(body))
-    frame[PREFIX.size : PREFIX.size + len(text)] = text
-    frame[PREFIX.size + len(text) :] = body
+    size = sum(map(len, body))
+    frame = bytearray(PREFIX.size + len(text) + size)
+    PREFIX.pack_into(frame, 0, len(text), size)
+    begin = PREFIX.size
+    with memoryview(frame) as view:
+        for part in (text, *body):
+            view[begin : begin + len(part)] = part
+            begin += len(part)
     return frame
 
 
@@ -117,7 +121,7 @@ def decode_header(text: bytes | bytearray) -> Header:
     """The header; FrameError when it is not a JSON object."""
     try:
         header = json.loads(text.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FrameError("header is not JSON") from error
     if not isinstance(header, dict):
         raise FrameError("header is not an object")

@@ -18,6 +18,15 @@ class TokenIdentity:
     serial: str
     label: str
 
+    def fields(self) -> dict[str, str]:
+        """By name, for the constructor of an equal one."""
+        return {
+            "manufacturer": self.manufacturer,
+            "model": self.model,
+            "serial": self.serial,
+            "label": self.label,
+        }
+
     def __str__(self) -> str:
         name = f'token "{self.label}"' if self.label else f"token {self.model}"
         return printable(f"{name} (serial {self.serial})" if self.serial else name)

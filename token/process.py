@@ -85,6 +85,8 @@ class WorkerProcess:
         self._loop.remove_reader(self._exit_notice)
         os.close(self._exit_notice)
         self._process.wait()
+        if self.alive:
+            self._readable()  # its last words may be an answer
         self.kill()
 
     async def call(
@@ -93,19 +95,21 @@ class WorkerProcess:
         header: Header,
         read: Callable[[Header, bytearray], T],
         deadline: float,
-        body: bytearray | None = None,
+        *body: bytes | bytearray,
     ) -> T:
         """What `read` makes of the answer, which is to come within `deadline` seconds.
 
+        The parts of the request's `body` are the caller's to wipe; of copies, none is left once it is sent.
         Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none.
         """
         if not self.alive:
             raise WorkerLostError("the worker process had ended")
+        if self._answer is not None:
+            raise RuntimeError("a worker was asked two things at once")
         answered = False
         try:
-            reply, content = await self._exchange(
-                encode({"operation": operation, **header}, b"" if body is None else body), deadline
-            )
+            request = encode({"operation": operation, **header}, *body)
+            reply, content = await self._exchange(request, deadline)
             if "verdict" in reply:
                 refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["detail"]))
                 answered = True
@@ -130,39 +134,45 @@ class WorkerProcess:
         self._answer = answer
         timer = self._loop.call_later(deadline, self._fail, TimeoutError())
         try:
-            self._send(memoryview(request))
+            self._send(request, 0)
             return await answer
         finally:
             timer.cancel()
             self._answer = None
             wipe(request)
 
-    def _send(self, rest: memoryview) -> None:
-        """Send as much as the worker takes now, and the rest when it takes more."""
+    def _send(self, request: bytearray, begin: int) -> None:
+        """Send as much as the worker takes now, and the rest when it takes more; then wipe it.
+
+        The PIN in it must not outlast the agent's own while the worker takes its time.
+        """
         try:
-            sent = self._socket.send(rest)
+            with memoryview(request) as view:
+                sent = begin + self._socket.send(view[begin:])
         except BlockingIOError:
-            sent = 0
+            sent = begin
         except OSError as error:
             self._fail(error)
             return
-        if sent < len(rest):
+        if sent < len(request):
             self._sending = True
-            self._loop.add_writer(self._socket, self._send, rest[sent:])
-        elif self._sending:
+            self._loop.add_writer(self._socket, self._send, request, sent)
+            return
+        wipe(request)
+        if self._sending:
             self._sending = False
             self._loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
         try:
-            frame = self._frames.receive(self._socket)
-            if frame is not None:
-                if self._answer is None or self._answer.done() or self._sending:
-                    raise FrameError("an answer to nothing")
-                self._answer.set_result(frame)
+            while (frame := self._frames.receive(self._socket)) is None:
+                pass
+            if self._answer is None or self._answer.done() or self._sending:
+                raise FrameError("an answer to nothing")
+            self._answer.set_result(frame)
         except BlockingIOError:
             return
-        except (EOFError, OSError, FrameError) as error:
+        except Exception as error:
             self._fail(error)
             self.kill()
 

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import socket
-from dataclasses import asdict
 from typing import Any, NoReturn
 
 import pkcs11
@@ -208,7 +207,7 @@ def _info(token: Any) -> TokenInfo:
 
 
 def _info_header(info: TokenInfo) -> Header:
-    return {"token": asdict(info.identity), "flags": int(info.flags)}
+    return {"token": info.identity.fields(), "flags": int(info.flags)}
 
 
 def _verdict(error: Exception) -> Verdict:

@@ -174,6 +174,8 @@ def replug_logger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[l
     monkeypatch.setattr(log_module, "_JOURNAL", str(tmp_path / "journal"))
     monkeypatch.setattr(log_module, "_SYSLOG", str(tmp_path / "syslog"))
     monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    for name in ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing"):
+        monkeypatch.setattr(logging, name, getattr(logging, name))  # to have it back afterwards
     loggers = [logging.getLogger(name) for name in ("replug", "asyncio")]
     before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:

@@ -41,7 +41,7 @@ class Scripted:
             except BlockingIOError:
                 await asyncio.sleep(0.001)
 
-    def ask(self, body: bytearray | None = None, deadline: float = DEADLINE) -> asyncio.Task[object]:
+    def ask(self, body: bytes | bytearray = b"", deadline: float = DEADLINE) -> asyncio.Task[object]:
         """Have the agent's side ask something."""
 
         async def ask() -> object:
@@ -124,10 +124,11 @@ def test_one_that_says_nothing_is_killed_in_time(size: int) -> None:
         b"\xff" * 100,
         encode({})[:4] + b"\xff\xff\xff\xff",
         b"\0\0\0\2\0\0\0\0[]",
+        b"\0\0\x0f\xa0\0\0\0\0" + b"[" * 4000,
         encode({"verdict": "nonsense", "detail": ""}),
         encode({"verdict": "failed"}),
     ],
-    ids=["two", "no frame", "too long", "no header", "no verdict", "no reason"],
+    ids=["two", "no frame", "too long", "no header", "too deep", "no verdict", "no reason"],
 )
 def test_what_makes_no_sense_ends_it(answer: bytes) -> None:
     async def talk(scripted: Scripted) -> None:
@@ -192,20 +193,47 @@ def test_who_hangs_up_ends_it() -> None:
     with_one(talk)
 
 
+def test_the_last_words_of_one_that_ends_are_an_answer() -> None:
+    async def talk(scripted: Scripted) -> None:
+        asking = scripted.ask()
+        await scripted.request()
+        scripted.connection.send(encode({}, b"x" * 10_000))
+        scripted.program.kill()
+        scripted.program.wait()  # and only then has the loop time to look
+        assert await asking == ({}, b"x" * 10_000)
+
+    with_one(talk)
+
+
+def test_it_is_asked_one_thing_at_a_time() -> None:
+    async def talk(scripted: Scripted) -> None:
+        first = scripted.ask(b"first")
+        await scripted.request()
+        with pytest.raises(RuntimeError):
+            await scripted.ask(b"second")
+        scripted.connection.send(encode({}, b"to the first"))
+        assert await first == ({}, b"to the first")
+
+    with_one(talk)
+
+
 @pytest.mark.parametrize("size", [6, MAX_BODY])
 @pytest.mark.parametrize("answered", [True, False])
 def test_nothing_of_a_request_is_kept(monkeypatch: pytest.MonkeyPatch, size: int, answered: bool) -> None:
     async def talk(scripted: Scripted) -> None:
         sent: list[bytearray] = []
 
-        def kept(header: Header, body: bytearray) -> bytearray:
-            sent.append(encode(header, body))
+        def kept(header: Header, *body: bytearray) -> bytearray:
+            sent.append(encode(header, *body))
             return sent[-1]
 
         monkeypatch.setattr(process_module, "encode", kept)
         asking = scripted.ask(bytearray(b"1" * size), deadline=DEADLINE if answered else SOON)
         if answered:
             await scripted.request()
+            await asyncio.sleep(SOON)
+            # A lock does not wait for what the worker makes of a PIN.
+            assert not any(sent[0])
             scripted.connection.send(encode({}))
             await asking
         else:
