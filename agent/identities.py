@@ -175,7 +175,7 @@ class Identities:
     def _held(self) -> Sequence[HeldKey]:
         """Each identity once for each holder: in the place where it was added first, in the newest terms."""
         parts, now = self._parts(), self._clock()
-        # Not whether they are equal: who removes an entry must get that one, not one that was there before.
+        # Whether they are the same, which is told at once, not whether they are equal.
         as_before = len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of))
         if not as_before or _is_over(self._next_end, now):
             self._leave_to_persons()

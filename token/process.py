@@ -106,9 +106,9 @@ class WorkerProcess:
             raise WorkerLostError("the worker process had ended")
         if self._answer is not None:
             raise RuntimeError("a worker was asked two things at once")
+        request = encode({"operation": operation, **header}, *body)
         answered = False
         try:
-            request = encode({"operation": operation, **header}, *body)
             reply, content = await self._exchange(request, deadline)
             if "verdict" in reply:
                 refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["detail"]))
@@ -142,7 +142,7 @@ class WorkerProcess:
             wipe(request)
 
     def _send(self, request: bytearray, begin: int) -> None:
-        """Send as much as the worker takes now, and the rest when it takes more; then wipe it.
+        """Send as much as the worker takes now, and the rest when it takes more; wipe what is sent.
 
         The PIN in it must not outlast the agent's own while the worker takes its time.
         """
@@ -154,11 +154,11 @@ class WorkerProcess:
         except OSError as error:
             self._fail(error)
             return
+        request[begin:sent] = bytearray(sent - begin)
         if sent < len(request):
             self._sending = True
             self._loop.add_writer(self._socket, self._send, request, sent)
             return
-        wipe(request)
         if self._sending:
             self._sending = False
             self._loop.remove_writer(self._socket)

@@ -349,8 +349,10 @@ def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock)
     for uri, terms in ((Uri(), Terms()), (Uri(serial="1"), Terms(5000.0)), (Uri(token="work"), hidden)):
         one = provider(held, uri)
         identities.add(AddedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
+    identities.add(SoftwareKey(key.blob, b"mine", hidden, vault=None))  # type: ignore[arg-type]
     identities.remove(key.blob, lambda terms: terms is not hidden)
     assert [one.terms for one in identities.listed()] == [hidden]
+    assert [one.comment for one in identities.software_keys()] == [b"mine"]
 
 
 def test_the_order_of_a_tokens_keys_is_followed(identities: Held) -> None:

@@ -228,7 +228,9 @@ def test_nothing_of_a_request_is_kept(monkeypatch: pytest.MonkeyPatch, size: int
             return sent[-1]
 
         monkeypatch.setattr(process_module, "encode", kept)
-        asking = scripted.ask(bytearray(b"1" * size), deadline=DEADLINE if answered else SOON)
+        asking = scripted.ask(bytearray(b"1" * size), deadline=DEADLINE if answered else 2 * SOON)
+        await asyncio.sleep(SOON)
+        assert not any(sent[0][:100])  # the PIN comes first, and the rest may wait
         if answered:
             await scripted.request()
             await asyncio.sleep(SOON)
