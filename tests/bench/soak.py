@@ -135,8 +135,8 @@ class Soak:
             self._expect(f"the signature during {kind}", under_way.result().status, 0)
         # By the login that goes with it the card is as we want it for the next step: all tries left.
         self._sign(f"the next signature after {kind}")
-        # A request is tried twice. Workers that are killed or hung once more while the other token's request is
-        # in its second try would make it fail, and rightly: two faults in one request are left out here.
+        # A request is tried twice. Workers killed or hung again while the other token's request is in its
+        # second try would make it fail, and rightly: two faults in one request are left out here.
         self._use_software_token(f"the software token after {kind}")
 
     def _between(self) -> None:
