@@ -20,14 +20,19 @@ from replug.protocol.private_keys import (
     RsaPrivateKey,
     SkPrivateKey,
 )
-from replug.protocol.signatures import Signature, rsa_algorithm
-from replug.protocol.wire import ProtocolError, Writer
+from replug.protocol.signatures import (
+    Signature,
+    ecdsa_signature,
+    hash_algorithm,
+    rsa_algorithm,
+    rsa_hash_name,
+)
+from replug.protocol.wire import ProtocolError
 from replug.token.frames import Header, Verdict
 from replug.token.worker_loop import RefusedError, serve
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
     _Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
@@ -128,28 +133,14 @@ def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
 
     rsa_name = rsa_algorithm(flags)  # which bits are allowed does not depend on the key
     if isinstance(key, rsa.RSAPrivateKey):
-        return Signature(rsa_name, key.sign(data, padding.PKCS1v15(), _rsa_hash(rsa_name))).encode()
+        return Signature(
+            rsa_name, key.sign(data, padding.PKCS1v15(), hash_algorithm(rsa_hash_name(rsa_name)))
+        ).encode()
     if isinstance(key, ec.EllipticCurvePrivateKey):
         curve = {256: Curve.NISTP256, 384: Curve.NISTP384, 521: Curve.NISTP521}[key.curve.key_size]
-        r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(_ecdsa_hash(curve))))
-        return Signature(f"ecdsa-sha2-{curve.value}", bytes(Writer().mpint(r).mpint(s))).encode()
+        r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(hash_algorithm(curve.hash_name))))
+        return ecdsa_signature(curve, r, s).encode()
     return Signature("ssh-ed25519", key.sign(data)).encode()
-
-
-def _rsa_hash(algorithm: str) -> HashAlgorithm:
-    from cryptography.hazmat.primitives import hashes
-
-    return {
-        "ssh-rsa": hashes.SHA1(),  # noqa: S303  # the client's choice: old servers know no other
-        "rsa-sha2-256": hashes.SHA256(),
-        "rsa-sha2-512": hashes.SHA512(),
-    }[algorithm]
-
-
-def _ecdsa_hash(curve: Curve) -> HashAlgorithm:
-    from cryptography.hazmat.primitives import hashes
-
-    return {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}[curve.hash_name]
 
 
 def main() -> None:

@@ -83,7 +83,31 @@ def ecdsa_from_raw(curve: Curve, raw: bytes) -> Signature:
     r, s = int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
     if odd or half > curve.coordinate_size or not r or not s:
         raise InvalidSignatureError(f"{len(raw)} bytes are no ECDSA signature on {curve.value}")
+    return ecdsa_signature(curve, r, s)
+
+
+def ecdsa_signature(curve: Curve, r: int, s: int) -> Signature:
+    """Return the signature of two numbers (RFC 5656 section 3.1.2)."""
     return Signature(f"ecdsa-sha2-{curve.value}", bytes(Writer().mpint(r).mpint(s)))
+
+
+def rsa_hash_name(algorithm: str) -> str:
+    """Return the hash of an RSA signature algorithm, as hashlib names it."""
+    return _RSA_DIGEST_INFO[algorithm][0]
+
+
+@cache
+def hash_algorithm(name: str) -> HashAlgorithm:
+    """Return what `cryptography` knows by hashlib's `name`, for the signature algorithms that there are."""
+    from cryptography.hazmat.primitives import hashes
+
+    algorithms: dict[str, Callable[[], HashAlgorithm]] = {
+        "sha1": hashes.SHA1,  # not ours to choose: the signer or its client has
+        "sha256": hashes.SHA256,
+        "sha384": hashes.SHA384,
+        "sha512": hashes.SHA512,
+    }
+    return algorithms[name]()
 
 
 def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
@@ -146,9 +170,8 @@ def _verify_rsa(key: RsaPublicKey, signature: Signature, data: bytes) -> None:
 
     if signature.algorithm not in _RSA_DIGEST_INFO:
         raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an RSA key")
-    hash_name, _ = _RSA_DIGEST_INFO[signature.algorithm]
     value = signature.value.rjust((key.n.bit_length() + 7) // 8, b"\0")
-    _loaded(key).verify(value, data, PKCS1v15(), _hash_algorithm(hash_name))
+    _loaded(key).verify(value, data, PKCS1v15(), hash_algorithm(rsa_hash_name(signature.algorithm)))
 
 
 def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> None:
@@ -160,7 +183,7 @@ def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> Non
     reader = Reader(signature.value)
     value = encode_dss_signature(reader.mpint(), reader.mpint())
     reader.check_end()
-    _loaded(key).verify(value, data, ECDSA(_hash_algorithm(key.curve.hash_name)))
+    _loaded(key).verify(value, data, ECDSA(hash_algorithm(key.curve.hash_name)))
 
 
 def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:
@@ -172,16 +195,3 @@ def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) ->
 @lru_cache(maxsize=_KEYS_LOADED)
 def _loaded(key: PublicKey) -> Any:
     return key.to_cryptography()
-
-
-@cache
-def _hash_algorithm(name: str) -> HashAlgorithm:
-    from cryptography.hazmat.primitives import hashes
-
-    algorithms: dict[str, Callable[[], HashAlgorithm]] = {
-        "sha1": hashes.SHA1,  # not ours to choose: the signer has
-        "sha256": hashes.SHA256,
-        "sha384": hashes.SHA384,
-        "sha512": hashes.SHA512,
-    }
-    return algorithms[name]()
