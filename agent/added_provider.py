@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TypeAlias
 
 from replug.agent.certificate_files import CertificateFiles
@@ -71,22 +72,21 @@ class AddedProvider:
         if made_of != self._made_of:
             lifetimes = (settings.lifetime for _, _, settings in tokens)
             limited = self.terms.expires is not None or any(lifetime is not None for lifetime in lifetimes)
-            self._offer = Offer(tuple(self._identities()), limited)
+            identities = (self._identities(token, settings) for token, _, settings in tokens)
+            self._offer = Offer((*chain.from_iterable(identities),), limited)
         self._made_of = made_of  # also where it is equal: the same objects compare faster the next time
         return self._offer
 
-    def _identities(self) -> Iterator[KeyOnToken]:
-        for token in self.provider.tokens():
-            settings = self.settings_of(token)
-            terms = self._terms_by(settings)
-            for key in self._keys_by(settings, token):
-                comment = self._comment_by(settings, key, token).encode()
-                blobs = self._certificates_for(key)
-                if not self.certificates_only:
-                    blobs = (*blobs, key.blob)
-                for blob in blobs:
-                    if blob not in self.removed:
-                        yield KeyOnToken(blob, comment, terms, key, token)
+    def _identities(self, token: ServedToken, settings: TokenSettings) -> Iterator[KeyOnToken]:
+        terms = self._terms_by(settings)
+        for key in self._keys_by(settings, token):
+            comment = self._comment_by(settings, key, token).encode()
+            blobs = self._certificates_for(key)
+            if not self.certificates_only:
+                blobs = (*blobs, key.blob)
+            for blob in blobs:
+                if blob not in self.removed:
+                    yield KeyOnToken(blob, comment, terms, key, token)
 
     def expires_on(self, token: ServedToken) -> float | None:
         """When the identities on `token` are dropped, on the boot clock; None is never."""

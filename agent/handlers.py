@@ -74,8 +74,7 @@ def _list(keyring: Keyring, client: Client) -> Response:
 
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
-    if not keyring.settled:
-        await keyring.settle()
+    await keyring.settle()
     keyring.drop_expired()
     started = time.monotonic()
     signature, held = await keyring.sign(client, request)

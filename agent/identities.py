@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from operator import is_
 
-from replug.agent.added_provider import AddedProvider
+from replug.agent.added_provider import AddedProvider, Offer
 from replug.agent.held_keys import HeldKey, KeyOnToken, SoftwareKey
 from replug.agent.terms import Terms
 from replug.protocol.messages import IdentitiesAnswer, Identity
@@ -21,7 +21,7 @@ class Identities:
     def __init__(self, clock: Callable[[], float] = boottime) -> None:
         self._clock = clock
         self._entries: list[SoftwareKey | AddedProvider] = []
-        self._made_of: list[object] = []
+        self._made_of: list[SoftwareKey | Offer] = []
         self._held_now: list[HeldKey] = []
         self._next_end: float | None = None
         """When the next of these expires."""
@@ -74,10 +74,6 @@ class Identities:
         """Whether the lifetimes of all that `token` is served for have ended."""
         times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
         return bool(times) and all(_is_over(end, self._clock()) for end in times)
-
-    def configured(self) -> list[Provider]:
-        """The providers that are served because the configuration says so."""
-        return [added.provider for added in self._providers() if added.configured]
 
     def providers(self) -> list[Provider]:
         """The providers, in the order they were added."""
@@ -136,7 +132,6 @@ class Identities:
         self._held()
         if not self.limited:
             return False
-        self._leave_to_persons()
         now = self._clock()
         kept = [entry for entry in self._entries if _goes_on(entry, now)]
         expired = len(kept) < len(self._entries)
@@ -179,27 +174,25 @@ class Identities:
         as_before = len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of))
         if not as_before or _is_over(self._next_end, now):
             self._leave_to_persons()
-            self._made_of = self._parts()
-            self.limited = any(
-                entry.terms.expires is not None if isinstance(entry, SoftwareKey) else entry.offer.limited
-                for entry in self._entries
-            )
+            self._made_of = parts = self._parts()
+            as_added: list[HeldKey] = []
+            self.limited = False
+            for part in parts:
+                if isinstance(part, SoftwareKey):
+                    as_added.append(part)
+                    self.limited |= part.terms.expires is not None
+                else:
+                    as_added += part.identities
+                    self.limited |= part.limited
             # Of one provider's tokens some may have shorter lifetimes than others.
-            held = [one for one in self._as_added() if not _is_over(one.terms.expires, now)]
+            held = [one for one in as_added if not _is_over(one.terms.expires, now)]
             self._held_now = list({(one.blob, one.holder): one for one in held}.values())
             ends = (one.terms.expires for one in held)
             self._next_end = min((end for end in ends if end is not None), default=None)
         return self._held_now
 
-    def _parts(self) -> list[object]:
+    def _parts(self) -> list[SoftwareKey | Offer]:
         return [entry if isinstance(entry, SoftwareKey) else entry.offer for entry in self._entries]
-
-    def _as_added(self) -> Iterator[HeldKey]:
-        for entry in self._entries:
-            if isinstance(entry, SoftwareKey):
-                yield entry
-            else:
-                yield from entry.offer.identities
 
 
 def _ends(entry: SoftwareKey | AddedProvider) -> list[float | None]:

@@ -147,7 +147,7 @@ class Keyring:
 
     async def settle(self) -> None:
         """Wait until that is so, but not for long: the first client may have started the agent, for a key."""
-        if self._beginning is not None:
+        if self._beginning is not None and not self._beginning.done():
             await asyncio.wait({self._beginning}, timeout=_FIRST_LOOK)
 
     async def serve_configured(self) -> None:
