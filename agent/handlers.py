@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from replug.agent.client import Client
+from replug.agent.clients.client import Client
 from replug.agent.keyring import Keyring
 from replug.agent.refusal import ExtensionRefusedError, RefusalHistory, RequestRefusedError
 from replug.protocol import extensions
@@ -40,7 +40,7 @@ from replug.protocol.sessions import add_binding, describe_destination, verify_b
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
 from replug.token.hardening import wipe
-from replug.token.pin import Pin
+from replug.token.pins.pin import Pin
 
 log = logging.getLogger(__name__)
 

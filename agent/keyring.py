@@ -5,23 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from replug.agent.added_provider import AddedProvider, SettingsFinder
-from replug.agent.certificate_files import CertificateFiles
-from replug.agent.certificates import Certificates
-from replug.agent.client import Client
-from replug.agent.config import AUTO
-from replug.agent.held_keys import HeldKey, SoftwareKey
-from replug.agent.identities import Identities
-from replug.agent.lock import Lock
-from replug.agent.modules import Modules
+from replug.agent.clients.client import Client
+from replug.agent.config.model import AUTO
+from replug.agent.desktop.touch_notice import TouchNotices
+from replug.agent.keys.added_provider import AddedProvider, SettingsFinder
+from replug.agent.keys.certificate_files import CertificateFiles
+from replug.agent.keys.certificates import Certificates
+from replug.agent.keys.held_keys import HeldKey, SoftwareKey
+from replug.agent.keys.identities import Identities
+from replug.agent.keys.lock import Lock
+from replug.agent.keys.modules import Modules
+from replug.agent.keys.provider_names import ANY_MODULE, resolve
+from replug.agent.keys.software import Vault
+from replug.agent.keys.terms import Terms
+from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.options import Options
-from replug.agent.provider_names import ANY_MODULE, resolve
 from replug.agent.refusal import RequestRefusedError, unknown_key
 from replug.agent.signing import Signing
-from replug.agent.terms import Terms
-from replug.agent.token_settings import TokenSettingsFinder
-from replug.agent.touch_notice import TouchNotices
-from replug.agent.vault import Vault
 from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
@@ -29,9 +29,9 @@ from replug.protocol.patterns import matches_list
 from replug.token.boottime import boottime
 from replug.token.errors import TokenError
 from replug.token.module import Module
-from replug.token.pin import Pin, PinCache
-from replug.token.pin_lifetime import ForgetOn
-from replug.token.prompt import Prompter
+from replug.token.pins.lifetime import ForgetOn
+from replug.token.pins.pin import Pin, PinCache
+from replug.token.prompts.request import Prompter
 from replug.token.provider import Provider
 from replug.token.seal import Seal
 from replug.token.served import ServedToken

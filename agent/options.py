@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from replug.agent.config import Config
+from replug.agent.config.model import Config
 
 FingerprintHash = Literal["sha256", "md5"]
 

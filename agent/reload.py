@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from replug.agent.config import ConfigError, changes_needing_restart
-from replug.agent.config_file import config_path, load_config
+from replug.agent.config.file import config_path, load_config
+from replug.agent.config.model import ConfigError, changes_needing_restart
 from replug.agent.keyring import Keyring
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 

@@ -11,25 +11,25 @@ import signal
 import socket
 from collections.abc import Mapping
 
-from replug.agent import log as logging_setup
-from replug.agent.client import Client
-from replug.agent.connection import Answer
-from replug.agent.control import Control
+from replug.agent.clients.client import Client
+from replug.agent.clients.connection import Answer
+from replug.agent.clients.peer import Peer
+from replug.agent.clients.server import Server
+from replug.agent.control.server import Control
+from replug.agent.desktop.logind import SessionEvents
+from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
-from replug.agent.logind import SessionEvents
-from replug.agent.notify import ServiceManager
 from replug.agent.options import Options
-from replug.agent.peer import Peer
-from replug.agent.peer_process import look_at
+from replug.agent.process import log as logging_setup
+from replug.agent.process.service_manager import ServiceManager
+from replug.agent.process.status_line import keep_status
 from replug.agent.refusal import RefusalHistory
 from replug.agent.reload import Reloader
-from replug.agent.server import Server
-from replug.agent.status_line import keep_status
-from replug.agent.touch_notice import TouchNotices
 from replug.token.hotplug import UsbHotplug
-from replug.token.pin_lifetime import ForgetOn
-from replug.token.prompt_choice import ChoosingPrompter
+from replug.token.pins.lifetime import ForgetOn
+from replug.token.prompts.choice import ChoosingPrompter
+from replug.token.prompts.environment import look_at
 from replug.token.watch import Watcher
 
 log = logging.getLogger(__name__)

@@ -9,18 +9,18 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from replug.agent.client import Client
-from replug.agent.held_keys import HeldKey, KeyOnToken
-from replug.agent.identities import Identities
+from replug.agent.clients.client import Client
+from replug.agent.desktop.touch_notice import TouchNotices
+from replug.agent.keys.held_keys import HeldKey, KeyOnToken
+from replug.agent.keys.identities import Identities
 from replug.agent.options import Options
 from replug.agent.refusal import RequestRefusedError, unknown_key
-from replug.agent.touch_notice import TouchNotices
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
 from replug.token.identity import TokenIdentity
-from replug.token.prompt import ConfirmRequest, Prompter
+from replug.token.prompts.request import ConfirmRequest, Prompter
 
 log = logging.getLogger(__name__)
 

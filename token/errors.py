@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from replug.token.frames import Verdict
 from replug.token.identity import TokenIdentity
+from replug.token.worker.frames import Verdict
 
 
 class ExplainedError(Exception):

@@ -19,7 +19,7 @@ from replug.protocol.keys import (
     parse_public_key,
 )
 from replug.protocol.wire import ProtocolError
-from replug.token.frames import Header
+from replug.token.worker.frames import Header
 
 log = logging.getLogger(__name__)
 

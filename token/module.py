@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from replug.token.client import Slots, Worker
-from replug.token.deadlines import Deadlines
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenIdentity, TokenInfo
-from replug.token.pin import PinCache
-from replug.token.pin_policy import PolicyOf, for_the_session
-from replug.token.prompt import Prompter
+from replug.token.pins.pin import PinCache
+from replug.token.pins.policy import PolicyOf, for_the_session
+from replug.token.prompts.request import Prompter
 from replug.token.served import ServedToken
-from replug.token.supervisor import Supervisor
 from replug.token.uri import Uri
+from replug.token.worker.client import Slots, Worker
+from replug.token.worker.deadlines import Deadlines
+from replug.token.worker.pool import Supervisor
 
 _MISSED_FOR = 120.0  # seconds
 View = tuple[int, Slots]

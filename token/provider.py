@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from replug.token.errors import PinNeededError, TokenError
 from replug.token.keys import TokenKey
 from replug.token.module import Module
-from replug.token.pin import Pin
+from replug.token.pins.pin import Pin
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
 

@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
 
-from replug.token.client import Worker
 from replug.token.errors import (
     ModuleUnreachableError,
     PinLockedError,
@@ -22,19 +21,20 @@ from replug.token.errors import (
     TokenError,
     WorkerRefusedError,
 )
-from replug.token.frames import Verdict
 from replug.token.identity import TokenFlag, TokenIdentity
 from replug.token.keys import TokenKey, read_keys
-from replug.token.login import PinRules
-from replug.token.pin import Pin, PinCache
-from replug.token.pin_lifetime import ForgetOn
-from replug.token.pin_policy import PolicyOf, for_the_session
+from replug.token.pins.lifetime import ForgetOn
+from replug.token.pins.pin import Pin, PinCache
+from replug.token.pins.policy import PolicyOf, for_the_session
+from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence, TokenState
-from replug.token.prompt import Asker, PinRequest, Prompter
+from replug.token.prompts.request import Asker, PinRequest, Prompter
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.shown_keys import OtherKeysError, ShownKeys
 from replug.token.signing import signature_on, signing_algorithm
-from replug.token.supervisor import Supervisor
+from replug.token.worker.client import Worker
+from replug.token.worker.frames import Verdict
+from replug.token.worker.pool import Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from replug.token.errors import WorkerRefusedError
-from replug.token.frames import Verdict
 from replug.token.keys import TokenKey
+from replug.token.worker.frames import Verdict
 
 
 class OtherKeysError(Exception):

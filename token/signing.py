@@ -18,13 +18,13 @@ from replug.protocol.signatures import (
     verify_signature,
 )
 from replug.token.errors import TokenError, WorkerRefusedError
-from replug.token.frames import Verdict
 from replug.token.identity import TokenIdentity
 from replug.token.keys import TokenKey
-from replug.token.pin import Pin
+from replug.token.pins.pin import Pin
+from replug.token.worker.frames import Verdict
 
 if TYPE_CHECKING:
-    from replug.token.client import Worker
+    from replug.token.worker.client import Worker
 
 _TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from replug.agent.replug_cli import make_parser
+from replug.agent.commands.main import make_parser
 
 FILES, COMMANDS = "files", "commands"
 

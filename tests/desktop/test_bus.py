@@ -10,14 +10,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from desktop.waiting import run, until
 from rigs.home import Home
 from rigs.logind import Logind
 from rigs.message_bus import BusService, MessageBus, RefusedError
-from waiting import run, until
 
-from replug.agent import bus as bus_module
-from replug.agent.bus import BusError, Remote, open_bus, session_bus, system_bus
-from replug.agent.bus_connection import BusConnection, Signal
+from replug.agent.desktop import bus as bus_module
+from replug.agent.desktop.bus import BusError, Remote, open_bus, session_bus, system_bus
+from replug.agent.desktop.bus_connection import BusConnection, Signal
 
 ECHO = Remote("org.example.Echo", "/org/example/Echo", "org.example.Echo")
 

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from desktop.waiting import run, until
 from rigs.home import Home
 from rigs.logind import MANAGER, SESSION, Logind
 from rigs.message_bus import BusService, MessageBus, SilentBus
-from waiting import run, until
 
-from replug.agent import bus as bus_module
-from replug.agent import logind as logind_module
-from replug.agent.logind import SessionEvents
+from replug.agent.desktop import bus as bus_module
+from replug.agent.desktop import logind as logind_module
+from replug.agent.desktop.logind import SessionEvents
 
 
 @pytest.fixture
@@ -442,7 +442,7 @@ def test_dbus_code_is_imported_only_when_there_is_a_bus() -> None:
     program = """
 import asyncio, sys
 import replug.agent.service
-from replug.agent.logind import SessionEvents
+from replug.agent.desktop.logind import SessionEvents
 
 async def main():
     events = SessionEvents(print, environment={"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere/bus"})

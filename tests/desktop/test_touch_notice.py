@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from desktop.waiting import run, seen, until
 from rigs.home import Home
 from rigs.message_bus import MessageBus, SilentBus
 from rigs.notifications import Notice, Notifications
-from waiting import run, seen, until
 
-from replug.agent import bus as bus_module
-from replug.agent import touch_notice
-from replug.agent.touch_notice import TouchNotices
+from replug.agent.desktop import bus as bus_module
+from replug.agent.desktop import touch_notice
+from replug.agent.desktop.touch_notice import TouchNotices
 
 MOMENT = 0.05  # seconds
 LONG = 3600.0  # seconds; a test that passes never waits that long
@@ -361,7 +361,7 @@ def test_a_bus_that_hangs_delays_nobody(
 def test_dbus_code_is_imported_only_when_there_is_a_bus() -> None:
     program = """
 import asyncio, sys
-from replug.agent.touch_notice import TouchNotices
+from replug.agent.desktop.touch_notice import TouchNotices
 import replug.agent.service
 
 async def main():

@@ -12,19 +12,19 @@ from typing import Any
 
 from fuzz.targets import recorded
 
-from replug.agent.client import Client
-from replug.agent.connection import Connection
+from replug.agent.clients.client import Client
+from replug.agent.clients.connection import Connection
+from replug.agent.clients.peer import Peer
+from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.handlers import Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.options import Options
-from replug.agent.peer import Peer
 from replug.agent.refusal import RefusalHistory
-from replug.agent.touch_notice import TouchNotices
 from replug.protocol.decoding import decode_response, frame
 from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
-from replug.token.pin import Pin
-from replug.token.prompt import ConfirmRequest, PinRequest
+from replug.token.pins.pin import Pin
+from replug.token.prompts.request import ConfirmRequest, PinRequest
 
 SEEDS = recorded("requests")
 _PATIENCE = 30.0  # seconds, for any one thing

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from replug.agent.vault_worker import Operations
+from replug.agent.keys.software_worker import Operations
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import parse_constraints
 from replug.protocol.decoding import decode_request, decode_response
@@ -25,10 +25,10 @@ from replug.protocol.sessions import BindError, verify_bind
 from replug.protocol.signatures import Signature
 from replug.protocol.userauth import UserauthRequest
 from replug.protocol.wire import ProtocolError, Reader
-from replug.token.frames import FrameError, decode_header
 from replug.token.keys import read_keys
 from replug.token.uri import UriError, parse_uri
-from replug.token.worker_loop import RefusedError
+from replug.token.worker.frames import FrameError, decode_header
+from replug.token.worker.loop import RefusedError
 
 _MESSAGES = Path(__file__).parent.parent / "messages"
 _KNOWN_URIS = (

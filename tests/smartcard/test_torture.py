@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rigs.home import Home
 from rigs.pcscd import Pcscd
-from torture import Torture
+from smartcard.torture import Torture
 
 SEED = 20260101
 COUNT = 20

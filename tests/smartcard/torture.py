@@ -19,7 +19,6 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from disturbances import KINDS, Disturbances
 from rigs.agent import Agent
 from rigs.askpass import Askpass
 from rigs.home import Home
@@ -27,6 +26,7 @@ from rigs.pcscd import OPENSC, YKCS11, Pcscd, home_with_pcscd
 from rigs.piv_card import PIN, Card
 from rigs.piv_keys import Slot
 from rigs.terminal import Done, eventually
+from smartcard.disturbances import KINDS, Disturbances
 
 PROGRAMS = Path(sys.executable).parent
 CONFIGURATION = 'modules = []\noperation_timeout = "4s"\ntouch_timeout = "4s"\n'

@@ -100,7 +100,8 @@ def test_the_rest_of_the_home_cannot_be_written(home: Home, set_up: LogIn) -> No
 
 def test_it_learns_where_a_program_wants_to_be_asked(home: Home, set_up: LogIn) -> None:
     """Which takes a witness: the kernel shows other processes' environments to none in a user namespace."""
-    lines = ("import sys; from replug.agent.peer_process import look_at; seen = look_at(int(sys.argv[1])); "
+    lines = ("import sys; from replug.token.prompts.environment import look_at; "
+             "seen = look_at(int(sys.argv[1])); "
              "print(seen.program, seen.environment.get(sys.argv[2])) if seen else print(seen)")  # fmt: skip
     (home.folder / DROP_INS).mkdir(parents=True)
     ask = f"'{sys.executable}' -I -c '{lines}'"

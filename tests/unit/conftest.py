@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_bench import HOME_KEY, LOGIN_KEY, WORK_KEY, AgentBench, ControlRig
+from doubles.agent_bench import HOME_KEY, LOGIN_KEY, WORK_KEY, AgentBench, ControlRig
+from doubles.stand_ins import PIN, Person, StandInToken
+from doubles.token_bench import Bench, bench
 from rigs.home import Home
 from rigs.softhsm import KINDS, Token
-from stand_ins import PIN, Person, StandInToken
-from token_bench import Bench, bench
 
 
 @pytest.fixture

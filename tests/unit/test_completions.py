@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from replug.agent import arguments
+from replug.agent.process import arguments
 
 COMPLETIONS = Path(__file__).parents[2] / "docs" / "completions"
 PATIENCE = 30  # seconds

@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
     "protocol": {"protocol"},
     "token": {"token", "protocol"},

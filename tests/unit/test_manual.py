@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from agent_bench import ControlRig
-from stand_ins import run
+from doubles.agent_bench import ControlRig
+from doubles.stand_ins import run
 
-from replug.agent import arguments
-from replug.agent.doctor_command import _checks
-from replug.agent.replug_cli import main, make_parser
+from replug.agent.commands.doctor import _checks
+from replug.agent.commands.main import main, make_parser
+from replug.agent.process import arguments
 from replug.protocol.messages import RemoveIdentity
 
 DOCS = Path(__file__).parents[2] / "docs"

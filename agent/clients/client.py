@@ -1,0 +1,31 @@
+"""What the agent knows of one connection: the process, and the SSH sessions it was bound to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replug.agent.clients.peer import Peer
+from replug.agent.keys.terms import Terms
+from replug.protocol.sessions import Sessions, describe_destination, permitted
+from replug.token.prompts.request import Asker
+
+
+@dataclass
+class Client:
+    """A connection, from its beginning to its end."""
+
+    peer: Peer
+    sessions: Sessions = field(default_factory=Sessions)
+
+    @property
+    def remote(self) -> bool:
+        """Whether a session-bind was attempted: it may be forwarded (ssh-agent.c, socket_is_remote)."""
+        return self.sessions.bind_attempted
+
+    def sees(self, terms: Terms) -> bool:
+        """Whether an identity with these terms exists for this client."""
+        return permitted(terms.destinations, self.sessions)
+
+    def asker(self, destination: str = "") -> Asker:
+        """This client, as a person who is asked on its behalf wants to know it."""
+        return Asker(str(self.peer), self.peer.pid, destination or describe_destination(self.sessions))

@@ -1,0 +1,86 @@
+"""Accepting clients on a Unix socket: only our own user's, and no more than there are descriptors for."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Callable
+
+from replug.agent.clients.connection import Answer, Connection
+from replug.agent.clients.peer import Peer
+from replug.agent.clients.poller import Poller
+
+log = logging.getLogger(__name__)
+
+_RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself
+_ACCEPTS_PER_TURN = 16  # each is served at once what it has sent
+_PAUSE = 0.5  # seconds, when descriptors run out all the same
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Server:
+    """Serves `listener` (bound, listening): `answerer` makes for each peer what answers its messages."""
+
+    def __init__(self, listener: socket.socket, answerer: Callable[[Peer], Answer]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener = listener
+        self._answerer = answerer
+        self._poller = Poller()
+        self._connections: set[Connection] = set()
+        self._limit = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_DESCRIPTORS)
+        self._closing = False
+        self._resume: asyncio.TimerHandle | None = None
+        listener.setblocking(False)
+        self._loop.add_reader(listener, self._acceptable)
+
+    def close(self) -> None:
+        """Accept no more and close every connection."""
+        self._closing = True
+        if self._resume is not None:
+            self._resume.cancel()
+        self._loop.remove_reader(self._listener)
+        for connection in list(self._connections):
+            connection.close()
+        self._poller.close()
+
+    def _acceptable(self) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            if len(self._connections) >= self._limit:
+                # Those beyond the limit wait in the backlog until a connection ends.
+                self._loop.remove_reader(self._listener)
+                return
+            try:
+                client, _ = self._listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
+                    raise
+                log.warning("cannot accept connections: %s", error.strerror)
+                self._loop.remove_reader(self._listener)
+                self._resume = self._loop.call_later(_PAUSE, self._listen)
+                return
+            self._accept(client)
+
+    def _accept(self, client: socket.socket) -> None:
+        peer = Peer.of(client)
+        if not peer.allowed:
+            log.warning("connection refused: another user's", extra={"uid": peer.uid, "program": str(peer)})
+            client.close()
+            return
+        client.setblocking(False)
+        connection = Connection(client, self._answerer(peer), self._closed, self._poller)
+        self._connections.add(connection)
+        connection.read()
+
+    def _closed(self, connection: Connection) -> None:
+        was_full = len(self._connections) >= self._limit
+        self._connections.discard(connection)
+        if was_full and not self._closing:
+            self._listen()
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listener, self._acceptable)

@@ -1,0 +1,54 @@
+"""`replug logs`: what the agent has written, wherever it went."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+
+from replug.agent.commands.command import Commands
+
+_JOURNAL = "/run/systemd/journal/socket"
+_ELSEWHERE = """\
+replug: there is no systemd journal here. The agent writes
+  - to standard error when it runs in the foreground (replug-agent -D);
+  - to syslog, facility auth, as a daemon where /dev/log exists: look in /var/log/auth.log or /var/log/secure
+    for lines with replug-agent;
+  - nowhere as a daemon otherwise: start it with replug-agent -D 2>FILE.
+The last refusals and their reasons are in replug explain.
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Declare `logs`."""
+    parser = commands.add_parser("logs", help="what the agent has logged")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as the agent writes")
+    parser.add_argument("-n", "--lines", metavar="N", help="the last N lines")
+    parser.add_argument(
+        "--since",
+        metavar="TIME",
+        help="from then on: yesterday, '2026-01-31 12:00', or a time back as in --since=-1h",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Become journalctl; returns only where there is no journal."""
+    journalctl = shutil.which("journalctl")
+    if journalctl is not None and os.path.exists(_JOURNAL):
+        os.execv(journalctl, arguments(chosen))  # noqa: S606 - no shell is wanted
+    sys.stderr.write(_ELSEWHERE)
+    return 1
+
+
+def arguments(chosen: argparse.Namespace) -> list[str]:
+    """journalctl's arguments. By identifier, not by unit: an agent that a shell started logs there too."""
+    return [
+        "journalctl",
+        "--user",
+        "--identifier=replug-agent",
+        *(["--follow"] if chosen.follow else []),
+        *([f"--lines={chosen.lines}"] if chosen.lines else []),
+        *([f"--since={chosen.since}"] if chosen.since else []),
+    ]

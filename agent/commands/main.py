@@ -1,0 +1,62 @@
+"""`replug`, the program for the person: one file for each command, and this table of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from replug.agent.commands import config, doctor, explain, forget, logs, setup, status
+from replug.agent.commands.command import Command
+from replug.agent.control.client import AskError
+
+_INTERRUPTED = 130  # as shells count a SIGINT
+COMMANDS: tuple[Command, ...] = (
+    status,
+    forget,
+    doctor,
+    explain,
+    logs,
+    config,
+    setup,
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command in `arguments` (default: the program's); the exit status."""
+    chosen = make_parser().parse_args(arguments)
+    try:
+        status: int = chosen.run(chosen)
+    except AskError as error:
+        print(f"replug: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line: each command adds its own."""
+    parser = argparse.ArgumentParser(prog="replug", description="See to a running replug-agent.")
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: that takes longer than all the rest."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        from importlib.metadata import version
+
+        print(f"replug {version('replug')}")
+        parser.exit()

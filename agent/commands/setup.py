@@ -1,0 +1,234 @@
+"""`replug setup`: the agent in every session, from login on; and `replug setup --remove`, which undoes it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from replug.agent.setup import rivals, units
+from replug.agent.setup.profile import profile_lines
+from replug.agent.setup.record import (
+    Record,
+    RecordError,
+    Replaced,
+    digest,
+    file_digest,
+    load_record,
+    record_path,
+    save_record,
+    write_file,
+)
+from replug.agent.setup.remove import remove
+from replug.agent.setup.units import SERVICE, SOCKET, ProgramError
+from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
+
+NO_SYSTEMD = 3
+"""The exit status where no user manager answers; what to do instead is on stdout."""
+
+
+class SetupError(Exception):
+    """Nothing was changed; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    files: dict[Path, str]
+    """What is to be written, and is not there yet."""
+    replaced: list[Replaced]
+    other: str
+    """Where SSH_AUTH_SOCK leads in the user manager, if not to replug."""
+    start: bool
+    """Whether the socket is to be enabled and started."""
+    running: bool
+    """Whether units that now change are in use."""
+
+    @property
+    def empty(self) -> bool:
+        return not (self.files or self.replaced or self.start)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add `setup` to the commands of `replug`."""
+    parser = commands.add_parser(
+        "setup",
+        help="have the agent in every session from login on, by systemd; --remove undoes it",
+        description="Writes user units for systemd, enables the socket, and sets SSH_AUTH_SOCK.",
+        epilog=f"Exit status: 0 done; 1 refused or failed; {NO_SYSTEMD} no systemd, lines for ~/.profile.",
+    )
+    parser.add_argument("--remove", action="store_true", help="undo all that setup did")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--yes", action="store_true", help="do not ask before replacing another agent")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Set up or remove; the exit status."""
+    manager = UserManager()
+    try:
+        environment = manager.environment()
+    except ManagerError as error:
+        return _without_systemd(error, remove=chosen.remove)
+    try:
+        record = load_record(record_path())
+        if chosen.remove:
+            return remove(manager, record, _say, dry_run=chosen.dry_run)
+        return _set_up(manager, record or Record(), environment, chosen)
+    except (SetupError, ProgramError, RecordError, ManagerError, OSError) as error:
+        return _fail(error)
+
+
+def _set_up(
+    manager: UserManager, record: Record, environment: dict[str, str], chosen: argparse.Namespace
+) -> int:
+    ours = f"{_runtime_folder(environment)}/replug/agent.sock"
+    before = environment.get("SSH_AUTH_SOCK", "")
+    plan = _plan(manager, record, before if before != ours else "")
+    if plan.empty:
+        _say("replug is set up already; there is nothing to change.")
+        _say_what_leads_elsewhere(ours)
+        return 0
+    _say("replug setup will" if not chosen.dry_run else "replug setup would")
+    for line in _described(plan):
+        _say(f"  {line}")
+    if chosen.dry_run:
+        return 0
+    if plan.replaced or plan.other or _autostart(plan):
+        _confirm(yes=chosen.yes)
+    record.ssh_auth_sock = record.ssh_auth_sock or plan.other
+    try:
+        _apply(manager, record, plan, ours)
+    except (ManagerError, OSError) as error:
+        _say(f"That failed: {error}")
+        _say("So it is undone:")
+        remove(manager, record, _say)
+        return 1
+    _say_done(ours, plan)
+    _say_what_leads_elsewhere(ours)
+    return 0
+
+
+def _plan(manager: UserManager, record: Record, other: str) -> _Plan:
+    files = units.unit_files(units.agent_program())
+    autostart = rivals.rival_autostart()
+    if autostart is not None:
+        files[autostart] = rivals.KEYRING_OFF
+    files = {path: text for path, text in files.items() if not _holds(path, text)}
+    for path in files:
+        if os.path.lexists(path) and not record.wrote(path):
+            whose = "was changed since" if str(path) in record.files else "is not replug's"
+            raise SetupError(
+                f"{path} {whose} and is left alone; move it away"
+                " (settings of your own belong into systemctl --user edit)"
+            )
+    socket = manager.state(SOCKET)
+    return _Plan(
+        files,
+        rivals.rival_units(manager, [other, os.environ.get("SSH_AUTH_SOCK", "")]),
+        other,
+        start=not (socket.active and socket.enabled) or bool(other),
+        running=socket.active and any(path.parent == units_folder() for path in files),
+    )
+
+
+def _holds(path: Path, text: str) -> bool:
+    return file_digest(path) == digest(text.encode())
+
+
+def _described(plan: _Plan) -> Iterator[str]:
+    for path in plan.files:
+        yield f"write {path}"
+    for one in plan.replaced:
+        how = "mask" if one.masked else "disable"
+        yield f"stop and {how} {one.unit}, {rivals.what_it_is(one.unit)}"
+    if _autostart(plan):
+        yield "and so keep gnome-keyring from starting its agent for ssh at login"
+    if plan.start:
+        instead = f" in place of {plan.other}" if plan.other else ""
+        yield f"enable and start {SOCKET}, which sets SSH_AUTH_SOCK in the user manager{instead}"
+
+
+def _autostart(plan: _Plan) -> bool:
+    return any(path.parent.name == "autostart" for path in plan.files)
+
+
+def _confirm(*, yes: bool) -> None:
+    if yes:
+        return
+    try:
+        with open("/dev/tty", "r+b", buffering=0) as terminal:  # stdout may be a file, stdin a script
+            terminal.write(b"Replace the other agent? `replug setup --remove` brings it back. [y/N] ")
+            answer = terminal.readline()
+    except OSError:
+        raise SetupError("another agent is in use; to replace it, run this with --yes") from None
+    if answer.strip().lower() not in (b"y", b"yes"):
+        raise SetupError("nothing was changed")
+
+
+def _apply(manager: UserManager, record: Record, plan: _Plan, ours: str) -> None:
+    # The record is first, so that what is interrupted can be undone.
+    where = record_path()
+    record.plan_folders(where)
+    for path, text in plan.files.items():
+        record.plan_write(path, text)
+    replaced = [one.unit for one in plan.replaced]
+    record.replaced = [one for one in record.replaced if one.unit not in replaced] + plan.replaced
+    save_record(record, where)
+    for path, text in plan.files.items():
+        write_file(path, text)
+    for one in plan.replaced:
+        manager.call("mask" if one.masked else "disable", "--now", one.unit)
+    manager.call("daemon-reload")
+    manager.call("enable", "--now", SOCKET)
+    # As the socket does when it starts; but it may run, and another agent may have taken its place since.
+    manager.call("set-environment", f"SSH_AUTH_SOCK={ours}")
+
+
+def _say_done(ours: str, plan: _Plan) -> None:
+    _say("Done. What the session starts from now on finds the agent; in this shell, type")
+    _say(f"  export SSH_AUTH_SOCK={ours}")
+    if plan.running:
+        _say("The agent that runs goes on as it is, with its keys and PINs, until you type")
+        _say(f"  systemctl --user restart {SOCKET} {SERVICE}")
+    _say("Logins on a console or by ssh do not ask systemd; for those, add this line to ~/.profile:")
+    _say(f'  [ -S "${{SSH_AUTH_SOCK-}}" ] || export SSH_AUTH_SOCK={ours}')
+
+
+def _say_what_leads_elsewhere(ours: str) -> None:
+    found = list(rivals.leads_elsewhere(ours))
+    if found:
+        _say("These files are yours and were not touched, but lead some programs past replug:")
+        for line in found:
+            _say(f"  {line}")
+
+
+def _without_systemd(error: ManagerError, *, remove: bool) -> int:
+    _say(f"No user manager of systemd answers here: {error}")
+    if remove:
+        _say("Nothing was changed. Log in where it runs, and type this again.")
+        return NO_SYSTEMD
+    try:
+        program = units.agent_program()
+    except ProgramError as missing:
+        return _fail(missing)
+    _say("Nothing was changed. These lines at the end of ~/.profile start the agent at login instead:")
+    _say("")
+    _say(profile_lines(program))
+    return NO_SYSTEMD
+
+
+def _runtime_folder(environment: dict[str, str]) -> str:
+    return environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+
+
+def _fail(error: Exception) -> int:
+    sys.stderr.write(f"replug: {error}\n")
+    return 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

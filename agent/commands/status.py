@@ -1,0 +1,129 @@
+"""`replug status`: what the agent has, and what it refused."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from replug.agent.commands.ages import clock, how_long, how_long_ago
+from replug.agent.commands.command import Commands
+from replug.agent.commands.terminal_style import Colour, Style
+from replug.agent.control.client import ask
+from replug.token.identity import printable
+
+_FEW_REFUSALS = 3
+_COLOURS: dict[str, Colour] = {
+    "ready": "green",
+    "present": "yellow",
+    "absent": "dim",
+    "locked": "red",
+    "unreachable": "red",
+}
+_TERMS = (("certificate", "certificate"), ("confirm", "asks each time"), ("restricted", "some hosts only"))
+_TRIES = {
+    "final": "one try for the PIN is left: a wrong one locks the token",
+    "low": "a wrong PIN was entered since the last right one",
+}
+_KINDS = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA"}
+
+
+def add_parser(commands: Commands) -> None:
+    """Declare `status`."""
+    parser = commands.add_parser("status", help="tokens, keys, and the last refusals with their reasons")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    """Ask the agent and print the answer."""
+    status = ask("status")
+    if chosen.json:
+        print(json.dumps(status, indent=2))
+    else:
+        print("\n".join(describe(status, Style.of_output(), time.time())))
+    return 0
+
+
+def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
+    """The status as lines for a person; `now` is in seconds since the epoch."""
+    yield style.paint("replug-agent", "bold") + printable(f" (pid {status['pid']}) on {status['socket']}")
+    if status["locked"]:
+        yield "  " + style.paint("locked", "red", "bold") + ": unlock it with ssh-add -X"
+    if not status["tokens"]:
+        yield "  no token: plug one in, or add one with ssh-add -s MODULE"
+    for token in status["tokens"]:
+        yield ""
+        yield from _token(token, style, now)
+    if status.get("software_keys"):
+        yield ""
+        yield style.paint("In memory", "bold")
+        for key in status["software_keys"]:
+            yield _key(key, style)
+    if status["refusals"]:
+        yield ""
+        yield from _refusals(status["refusals"], style, now)
+
+
+def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
+    colour = _COLOURS.get(token["state"], "bold")
+    mark = "\N{BLACK CIRCLE}" if style.unicode else "*"
+    name = f'"{token["label"]}"' if token["label"] else token["model"]
+    serial = f" (serial {token['serial']})" if token["serial"] else ""
+    title = style.paint(printable(name), "bold") + printable(serial)
+    why = f": {printable(token['why'])}" if token["why"] else ""
+    state = style.paint(token["state"], colour, "bold")
+    width = len(printable(name + serial)) + len(f"{mark} Token  is {token['state']}")
+    if style.width is not None and why and width + len(why) > style.width:
+        yield f"{style.paint(mark, colour)} Token {title} is {state}"
+        yield from style.wrap(why[2:], first="  ", rest="  ")
+    else:
+        yield f"{style.paint(mark, colour)} Token {title} is {state}{why}"
+    facts = ", ".join(_facts(token, now))
+    if facts:
+        yield from (style.paint(line, "dim") for line in style.wrap(facts, first="  ", rest="  "))
+    tries = _TRIES.get(token.get("pin_tries", ""))
+    if tries:
+        yield "  " + style.paint(tries, "yellow")
+    for key in token["keys"]:
+        yield _key(key, style)
+
+
+def _facts(token: dict[str, Any], now: float) -> Iterator[str]:
+    inserted, removed = token["last_inserted"] or 0.0, token["last_removed"] or 0.0
+    if token["state"] == "absent":
+        if removed:
+            yield f"removed {how_long_ago(removed, now)}"
+    elif inserted:
+        yield f"inserted {how_long_ago(inserted, now)}"
+    left = token["expires_in"]
+    if token["pin_remembered"]:
+        left = token.get("pin_expires_in", left)
+        until = "the agent ends" if left is None else f"{clock(now + left, now)} ({how_long(left)} left)"
+        yield f"PIN remembered until {until}"
+    elif left is not None:
+        yield f"served until {clock(now + left, now)} ({how_long(left)} left)"
+
+
+def _key(key: dict[str, Any], style: Style) -> str:
+    """One line: the fingerprint whole, and as much of the comment as there is room for."""
+    kind = _KINDS.get(key["type"]) or ("ECDSA" if key["type"].startswith("ecdsa-") else key["type"])
+    kind += "".join(f", {word}" for field, word in _TERMS if key.get(field))
+    ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
+    room = max(8, (style.width or 0) - sum(map(len, ends)))
+    return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")
+
+
+def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Iterator[str]:
+    shown = refusals[-_FEW_REFUSALS:]
+    more = f", {len(shown)} of {len(refusals)}" if len(refusals) > len(shown) else ""
+    yield style.paint("Last refusals", "bold") + f"{more} (replug explain says more):"
+    for refusal in shown:
+        head = f"{how_long_ago(refusal['time'], now)}, {refusal['program']}, {refusal['request']}:"
+        yield from style.wrap(printable(head), first="  ", rest="    ")
+        yield from style.wrap(printable(refusal["reason"]), first="    ", rest="    ")
+        if refusal["next_step"]:
+            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
+            yield from style.wrap(printable(refusal["next_step"]), first=f"    {arrow} ", rest="      ")

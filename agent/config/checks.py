@@ -1,0 +1,75 @@
+"""What a configuration says rightly and is not so on this machine: missing files, unsafe PIN files.
+
+Only `replug config check` asks: what is missing now may be there when it is needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from replug.agent.config.model import AUTO, Problem, TokenEntry
+from replug.agent.config.reader import Reading
+from replug.agent.config.toml_lines import KeyPath
+from replug.protocol.patterns import matches_list
+from replug.token.errors import TokenError
+from replug.token.pins.source import SourceKind, read_pin
+from replug.token.uri import is_uri, parse_uri
+
+_WILDCARDS = frozenset("*?[")
+
+
+def problems_of_the_machine(reading: Reading) -> list[Problem]:
+    """All of them, in the order of their lines; `reading` has no problems of its own."""
+    return sorted(_Checks(reading).all(), key=lambda problem: problem.line or 0)
+
+
+class _Checks:
+    def __init__(self, reading: Reading) -> None:
+        self._config = reading.config
+        self._lines = reading.lines
+
+    def all(self) -> Iterator[Problem]:
+        config = self._config
+        if ("pinentry_program",) in self._lines and shutil.which(config.pinentry_program) is None:
+            yield self._problem(f"there is no program {config.pinentry_program}", "pinentry_program")
+        for place, certificate in enumerate(config.certificates):
+            if not _WILDCARDS & set(certificate) and not Path(certificate).is_file():
+                yield self._problem(f"{certificate} is not there", "certificates", place)
+        for place, name in enumerate(config.modules):
+            module = parse_uri(name).module_path if is_uri(name) else name
+            if module is not None and module != AUTO:
+                yield from self._module(module, "modules", place)
+        for place, entry in enumerate(config.tokens):
+            yield from self._token(entry, place)
+
+    def _token(self, entry: TokenEntry, place: int) -> Iterator[Problem]:
+        if entry.module is not None:
+            in_uri = ("token", place, "module") not in self._lines
+            yield from self._module(entry.module, "token", place, "uri" if in_uri else "module")
+        # A credential is there for the service only.
+        if entry.pin_source is not None and entry.pin_source.kind is SourceKind.FILE:
+            try:
+                read_pin(entry.pin_source).wipe()
+            except TokenError as error:
+                yield Problem(self._line("token", place, "pin_source"), error.reason)
+
+    def _module(self, module: str, *path: str | int) -> Iterator[Problem]:
+        real = Path(module).resolve()
+        if not real.exists():
+            yield self._problem(f"{module} is not there", *path)
+        elif not real.is_file():
+            yield self._problem(f"{module} is not a file", *path)
+        elif not matches_list(str(real), self._config.allowed_modules):
+            allowed = self._config.allowed_modules
+            yield self._problem(f"{real} is not in allowed_modules ({allowed})", *path)
+
+    def _problem(self, message: str, *path: str | int) -> Problem:
+        name = [part for part in path if isinstance(part, str)][-1]
+        return Problem(self._line(*path), f"{name}: {message}")
+
+    def _line(self, *path: str | int) -> int | None:
+        """Where it stands; what stands alone for a list has the line of its key."""
+        whole: KeyPath = path
+        return self._lines.get(whole) or self._lines.get(whole[:-1])

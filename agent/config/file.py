@@ -1,0 +1,60 @@
+"""The configuration file: TOML in the user's configuration folder, all of it optional."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replug.agent.config.model import Config, ConfigError, Problem
+
+if TYPE_CHECKING:
+    from replug.agent.config.reader import Reading
+
+_LARGEST = 1024 * 1024  # bytes
+
+
+def config_path() -> Path:
+    """Where the file is looked for: `~/.config/replug/config.toml`, or under $XDG_CONFIG_HOME."""
+    import platformdirs
+
+    return platformdirs.user_config_path("replug") / "config.toml"
+
+
+def load_config(path: Path) -> Config:
+    """The configuration in `path`, or the defaults if there is no such file; ConfigError with all problems.
+
+    The file names programs to run and where PINs are, so it is not read if others can change it.
+    """
+    try:
+        reading = read_file(path)
+    except FileNotFoundError:
+        return Config()
+    if reading.problems:
+        raise ConfigError(path, reading.problems)
+    return reading.config
+
+
+def read_file(path: Path) -> Reading:
+    """What is in `path` and what is wrong with it; FileNotFoundError, ConfigError if it cannot be read."""
+    try:
+        path.lstat()
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(path, [Problem(None, error.strerror or str(error))]) from error
+    # Only who has a file pays for reading it.
+    from replug.agent.config.reader import read_config
+    from replug.token.trusted_file import UntrustedFileError, read_trusted
+
+    try:
+        text = read_trusted(path, largest=_LARGEST).decode("utf-8")
+    except UntrustedFileError as error:
+        raise ConfigError(path, [Problem(None, str(error))]) from error
+    except OSError as error:
+        raise ConfigError(path, [Problem(None, error.strerror or str(error))]) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(path, [Problem(line, "is not UTF-8")]) from error
+    return read_config(text)

@@ -1,0 +1,236 @@
+"""Every key of the configuration file: the one table behind reading, showing, the example and their tests.
+
+Defaults stand where the values live, in `config`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_args
+
+from replug.agent.config.comment_template import check_template
+from replug.agent.config.key_choice import check_choice
+from replug.agent.config.kinds import Boolean, Choice, Count, Kind, ListOf, Notice, Text, Time, absolute_path
+from replug.agent.config.model import AUTO, Config, PromptWay, TokenEntry
+from replug.token.pins.lifetime import ForgetOn
+from replug.token.pins.source import PinSource, parse_pin_source
+from replug.token.uri import Uri, is_uri, parse_uri
+
+_MOST_WORKERS = 64
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: its name, which is also that of the field, the kind of its value, and what it decides."""
+
+    name: str
+    kind: Kind
+    meaning: str
+    inherits: str | None = None
+    """Of a key of `[[token]]`: the global key whose value holds without it."""
+    sample: str = ""
+    """A value for the example, where there is no default."""
+    needs_restart: bool = False
+    """Whether a running agent goes on with the old value when it reads the file again."""
+
+    @property
+    def default(self) -> str:
+        """The value without the file, as TOML; empty if there is none."""
+        if self.sample:
+            return ""
+        if self.inherits is not None:
+            return next(key for key in GLOBAL_KEYS if key.name == self.inherits).default
+        return self.kind.write(getattr(Config if self in GLOBAL_KEYS else TokenEntry, self.name))
+
+
+def _token_uri(text: str) -> Uri:
+    uri = parse_uri(text)
+    if any((uri.object, uri.key_id, uri.type)):
+        raise ValueError("the URI must name a token only: what chooses keys of it goes to keys")
+    if uri.module_name:
+        raise ValueError("module-name has no meaning here: give the path with module")
+    return uri
+
+
+def _provider(text: str) -> str:
+    if is_uri(text):
+        parse_uri(text)
+        return text
+    return text if text == AUTO else absolute_path(text)
+
+
+def _patterns(text: str) -> str:
+    for pattern in filter(None, text.split(",")):
+        if pattern.removeprefix("!")[:1] not in ("/", "*", "?"):
+            raise ValueError(f"{pattern!r} matches no absolute path")
+    return text
+
+
+def _program(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("must be the name or the path of a program")
+    return absolute_path(text) if "/" in text else text
+
+
+def _key_choice(text: str) -> str:
+    check_choice(text)
+    return text
+
+
+def _comment(text: str) -> str:
+    check_template(text)
+    return text
+
+
+def _source_text(source: PinSource | None) -> str:
+    return "prompt" if source is None else str(source)
+
+
+_FORGET_ON = ListOf(Choice([event.value for event in ForgetOn], ForgetOn), frozenset, sorted)
+
+GLOBAL_KEYS = (
+    Key(
+        "modules",
+        ListOf(Text(_provider, what="a path, a URI or auto"), alone=True),
+        'What is served without ssh-add: paths of PKCS#11 modules, pkcs11: URIs, and "auto" for the modules '
+        "that the machine has.",
+    ),
+    Key(
+        "allowed_modules",
+        ListOf(Text(_patterns, what="a pattern"), ",".join, lambda patterns: patterns.split(","), alone=True),
+        "The modules that may be loaded: patterns for their real paths, as -P takes them, which wins.",
+    ),
+    Key(
+        "certificates",
+        ListOf(Text(absolute_path, what="a path")),
+        "OpenSSH certificates (*-cert.pub) to list beside the token keys they are for; the shell's wildcards "
+        "may be used.",
+    ),
+    Key(
+        "default_lifetime",
+        Time(never=True, forever=0, zero=True),
+        "How long identities are kept that were added without a lifetime; -t wins.",
+    ),
+    Key(
+        "wait_for_token",
+        Time(zero=True),
+        "How long a request waits for a token that is out; without it the request is refused at once.",
+    ),
+    Key(
+        "pin_time_to_live",
+        Time(never=True),
+        "How long a PIN is remembered after it was entered; the time in which the machine sleeps counts.",
+    ),
+    Key("pin_idle_time", Time(never=True), "How long a PIN is remembered after its last use."),
+    Key(
+        "forget_pin_on",
+        _FORGET_ON,
+        'What makes the agent forget a PIN: "removal" of the token, "screen-lock", "suspend".',
+    ),
+    Key(
+        "prompt",
+        Choice(get_args(PromptWay)),
+        'How a person is asked: "auto" looks at where the request comes from; "pinentry", "askpass", '
+        '"terminal" and "systemd" (its password agents) are the ways there are.',
+        needs_restart=True,
+    ),
+    Key(
+        "pinentry_program",
+        Text(_program, what="a program"),
+        "The pinentry to start: a path, or a name that is looked up in PATH.",
+        needs_restart=True,
+    ),
+    Key(
+        "prompt_timeout",
+        Time(),
+        "How long a question may stand unanswered.",
+        needs_restart=True,
+    ),
+    Key(
+        "touch_notification",
+        Notice(moment=1.0),
+        "Whether a desktop notification asks for a touch when a signature takes longer than a second, or "
+        "after which time it does.",
+    ),
+    Key(
+        "operation_timeout",
+        Time(),
+        "How long a module may take to load, to look at its slots, and to log in.",
+        needs_restart=True,
+    ),
+    Key(
+        "touch_timeout",
+        Time(),
+        "How long a signature may take, with the time to touch the token.",
+        needs_restart=True,
+    ),
+    Key(
+        "keypad_timeout",
+        Time(),
+        "How long entering a PIN on the token's own keypad may take.",
+        needs_restart=True,
+    ),
+    Key(
+        "workers",
+        Count(_MOST_WORKERS),
+        "How many processes load a module, so that signatures run side by side: for network HSMs and "
+        "SoftHSM. Smart cards need 1.",
+        needs_restart=True,
+    ),
+)
+
+TOKEN_KEYS = (
+    Key(
+        "uri",
+        Text(_token_uri, what="a pkcs11: URI"),
+        "Which tokens the entry is for, by label, serial, model and manufacturer (RFC 7512). It must be "
+        "there; the first entry that matches holds.",
+        sample='"pkcs11:token=work"',
+    ),
+    Key(
+        "module",
+        Text(absolute_path, what="a path"),
+        "The PKCS#11 module to serve the token through, without ssh-add; the entry holds for no other.",
+        sample='"/usr/lib/softhsm/libsofthsm2.so"',
+    ),
+    Key(
+        "pin_source",
+        Text(parse_pin_source, _source_text),
+        'Where the PIN comes from: "prompt" is a person, "file:/path" a file that only you can read, '
+        '"credential:NAME" a systemd credential of the agent\'s service.',
+    ),
+    Key(
+        "keys",
+        ListOf(Text(_key_choice, what="a choice of keys")),
+        "Which keys are offered, in this order: URIs (pkcs11:id=%01), fingerprints (SHA256:...), and "
+        "patterns for labels.",
+    ),
+    Key("confirm", Boolean(), "Whether each use of a key has to be confirmed."),
+    Key(
+        "comment",
+        Text(_comment),
+        "The comment of the keys; {label}, {id}, {token}, {serial}, {manufacturer} and {model} are "
+        "filled in.",
+    ),
+    Key(
+        "lifetime",
+        Time(never=True, forever=0, zero=True),
+        "How long the keys are kept, if ssh-add -t does not say; wins over -t of the agent.",
+        inherits="default_lifetime",
+    ),
+    Key(
+        "pin_time_to_live",
+        Time(never=True, forever=0),
+        "As above, for this token.",
+        inherits="pin_time_to_live",
+    ),
+    Key("pin_idle_time", Time(never=True, forever=0), "As above, for this token.", inherits="pin_idle_time"),
+    Key("forget_pin_on", _FORGET_ON, "As above, for this token.", inherits="forget_pin_on"),
+    Key(
+        "workers",
+        Count(_MOST_WORKERS),
+        "As above, for the module of this token.",
+        inherits="workers",
+        needs_restart=True,
+    ),
+)

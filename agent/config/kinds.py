@@ -1,0 +1,209 @@
+"""The kinds of values in the configuration file: read from TOML, checked, and written as TOML."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from replug.agent.config.duration import format_duration, parse_duration
+
+Place = tuple[int, ...]
+"""Where in a value something is: () for all of it, (2,) for the third element of a list."""
+
+
+class WrongValueError(Exception):
+    """A value is of the wrong type or has no meaning; `faults` say where and what, after the key's name."""
+
+    def __init__(self, *faults: tuple[Place, str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(text for _, text in faults))
+
+
+class Kind(Protocol):
+    """A kind of values."""
+
+    def read(self, value: object) -> Any:
+        """What the TOML value means; WrongValueError."""
+
+    def write(self, value: Any) -> str:
+        """What was read, as TOML that is read the same."""
+
+
+def quoted(text: str) -> str:
+    """`text` as a basic string of TOML."""
+    # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+@dataclass(frozen=True)
+class Time:
+    """A time in quotes, in seconds."""
+
+    never: bool = False
+    """Whether "never" may be said; `forever` stands for it."""
+    forever: int | None = None
+    zero: bool = False
+    """Whether it may be zero."""
+
+    def read(self, value: object) -> int | None:
+        """Seconds."""
+        if self.never and value == "never":
+            return self.forever
+        if not isinstance(value, str):
+            otherwise = ' or "never"' if self.never else ""
+            raise WrongValueError(((), f' must be a time in quotes, such as "30s"{otherwise}'))
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            raise WrongValueError(((), f": {error}")) from error
+        if seconds == 0 and not self.zero:
+            raise WrongValueError(((), " must not be zero"))
+        return seconds
+
+    def write(self, value: float | None) -> str:
+        """As short as it can be said."""
+        if self.never and value == self.forever:
+            return quoted("never")
+        assert value is not None
+        return quoted(format_duration(int(value)))
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Whether something is told, or after which time; None is no, `moment` seconds are yes."""
+
+    moment: float
+
+    def read(self, value: object) -> float | None:
+        """Seconds, or None."""
+        if isinstance(value, bool):
+            return self.moment if value else None
+        if not isinstance(value, str):
+            raise WrongValueError(((), ' must be true, false or a time in quotes, such as "3s"'))
+        return Time().read(value)
+
+    def write(self, value: float | None) -> str:
+        """true, false or a time."""
+        if value is None or value == self.moment:
+            return "false" if value is None else "true"
+        return Time().write(value)
+
+
+@dataclass(frozen=True)
+class Boolean:
+    """true or false."""
+
+    def read(self, value: object) -> bool:
+        """The same."""
+        if not isinstance(value, bool):
+            raise WrongValueError(((), " must be true or false, without quotes"))
+        return value
+
+    def write(self, value: bool) -> str:
+        """The same."""
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True)
+class Count:
+    """A whole number from 1 to `most`."""
+
+    most: int
+
+    def read(self, value: object) -> int:
+        """The same."""
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= self.most:
+            raise WrongValueError(((), f" must be a whole number from 1 to {self.most}, without quotes"))
+        return value
+
+    def write(self, value: int) -> str:
+        """The same."""
+        return str(value)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few words; `type_` makes of it what the agent works with."""
+
+    words: Sequence[str]
+    type_: Callable[[str], Any] = str
+
+    def read(self, value: object) -> Any:
+        """The word."""
+        if not isinstance(value, str) or value not in self.words:
+            raise WrongValueError(((), f" must be {or_(self.words)}"))
+        return self.type_(value)
+
+    def write(self, value: str) -> str:
+        """The word in quotes."""
+        return quoted(value)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string that `meaning` understands, raising ValueError; `text` is the way back."""
+
+    meaning: Callable[[str], Any]
+    text: Callable[[Any], str] = str
+    what: str = "text"
+
+    def read(self, value: object) -> Any:
+        """What it means."""
+        if not isinstance(value, str):
+            raise WrongValueError(((), f" must be {self.what} in quotes"))
+        try:
+            return self.meaning(value)
+        except ValueError as error:
+            separator = " " if str(error).startswith("must ") else ": "
+            raise WrongValueError(((), f"{separator}{error}")) from error
+
+    def write(self, value: Any) -> str:
+        """The string in quotes."""
+        return quoted(self.text(value))
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of `element`s, made into a `whole`; `alone` is whether a single one may go without brackets."""
+
+    element: Kind
+    whole: Callable[[list[Any]], Any] = tuple
+    parts: Callable[[Any], Sequence[Any]] = tuple
+    alone: bool = False
+
+    def read(self, value: object) -> Any:
+        """The whole; every wrong element is reported."""
+        if self.alone and isinstance(value, str):
+            return self.whole([self.element.read(value)])
+        if not isinstance(value, list):
+            raise WrongValueError(((), " must be a list: [...]"))
+        read, faults = [], []
+        for place, part in enumerate(value):
+            try:
+                read.append(self.element.read(part))
+            except WrongValueError as error:
+                faults += [((place, *where), text) for where, text in error.faults]
+        if faults:
+            raise WrongValueError(*faults)
+        return self.whole(read)
+
+    def write(self, value: Any) -> str:
+        """The list on one line."""
+        return "[" + ", ".join(self.element.write(part) for part in self.parts(value)) + "]"
+
+
+def absolute_path(text: str) -> str:
+    """`text` with `~` expanded; ValueError if it depends on the current folder."""
+    path = os.path.expanduser(text)
+    if not os.path.isabs(path) or "\0" in path:
+        raise ValueError(f"must be an absolute path or begin with ~/, not {text!r}")
+    return path
+
+
+def or_(words: Sequence[str]) -> str:
+    """`words` as a choice in a sentence, each in quotes."""
+    *first, last = [quoted(word) for word in words]
+    return f"{', '.join(first)} or {last}" if first else last

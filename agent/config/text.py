@@ -1,0 +1,68 @@
+"""The configuration as TOML: what holds now, and the example that explains every key."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
+from replug.agent.config.model import Config, TokenEntry
+
+_WIDTH = 100
+_DEFAULTS = Config()
+
+EXAMPLE_HEAD = """\
+# replug's configuration: ~/.config/replug/config.toml, all of it optional. See replug.toml(5).
+#
+# Every key stands here with its default; remove the # in front of a key to set it. Times are written as in
+# ssh-agent -t: "90", "30s", "1h30m", "1w". `replug config check` checks the file, `replug config show` says
+# what holds.
+"""
+EXAMPLE_TOKENS = """\
+# What differs for a token, as often as needed. Global keys stand above the first of these.
+"""
+
+
+def shown(config: Config) -> Iterator[str]:
+    """What holds, as lines of TOML that mean the same configuration; comments say what is not set."""
+    for key in GLOBAL_KEYS:
+        value = getattr(config, key.name)
+        comment = "  # default" if value == getattr(_DEFAULTS, key.name) else ""
+        yield f"{key.name} = {key.kind.write(value)}{comment}"
+    for entry in config.tokens:
+        yield ""
+        yield "[[token]]"
+        yield from _shown_entry(config, entry)
+
+
+def _shown_entry(config: Config, entry: TokenEntry) -> Iterator[str]:
+    above = {key.name: key for key in GLOBAL_KEYS}
+    for key in TOKEN_KEYS:
+        value = getattr(entry, key.name)
+        if key.inherits is not None and value is None:
+            common = above[key.inherits].kind.write(getattr(config, key.inherits))
+            yield f"# {key.name} = {common}  # as above"
+        elif key.sample and value is None:
+            yield f"# {key.name} is not set"
+        else:
+            comment = "  # default" if key.default == key.kind.write(value) and not key.inherits else ""
+            yield f"{key.name} = {key.kind.write(value)}{comment}"
+
+
+def example() -> str:
+    """The commented example: without the `#` in front of its keys, a file that sets every key."""
+    return "".join(
+        [
+            EXAMPLE_HEAD,
+            *(_explained(key) for key in GLOBAL_KEYS),
+            "\n",
+            EXAMPLE_TOKENS,
+            "\n#[[token]]\n",
+            *(_explained(key) for key in TOKEN_KEYS),
+        ]
+    )
+
+
+def _explained(key: Key) -> str:
+    meaning = textwrap.fill(key.meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+    return f"\n{meaning}\n#{key.name} = {key.sample or key.default}\n"

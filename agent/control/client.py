@@ -1,0 +1,80 @@
+"""Asking a running agent: the other end of the control socket."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from typing import Any
+
+from replug.agent.clients.peer import Peer
+
+LIST_REQUEST = b"\x00\x00\x00\x01\x0b"
+"""SSH_AGENTC_REQUEST_IDENTITIES, which every agent answers."""
+_PATIENCE = 10.0  # seconds
+_SUFFIX = ".control"
+
+
+class AskError(Exception):
+    """The agent could not be asked; the text says what to do."""
+
+
+def control_path(agent_socket: str) -> str:
+    """The control socket that belongs to the agent's socket."""
+    return agent_socket + _SUFFIX
+
+
+def ask(command: str) -> dict[str, Any]:
+    """The answer to `command` of the agent that $SSH_AUTH_SOCK names; AskError."""
+    agent_socket = os.environ.get("SSH_AUTH_SOCK")
+    if not agent_socket:
+        raise AskError("SSH_AUTH_SOCK is not set, so there is no agent to ask")
+    return ask_at(agent_socket, command)
+
+
+def ask_at(agent_socket: str, command: str) -> dict[str, Any]:
+    """The answer to `command` of the agent that listens at `agent_socket`; AskError.
+
+    An agent that systemd starts at the first connection has no control socket before that one.
+    """
+    try:
+        return _ask(agent_socket, command)
+    except AskError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            raise
+        if not _is_woken(agent_socket):
+            raise
+    return _ask(agent_socket, command)
+
+
+def _is_woken(agent_socket: str) -> bool:
+    """Whether something at the agent's own socket answers, having been started if need be."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_PATIENCE)
+        try:
+            client.connect(agent_socket)
+            client.sendall(LIST_REQUEST)
+            return bool(client.recv(1))
+        except OSError:
+            return False
+
+
+def _ask(agent_socket: str, command: str) -> dict[str, Any]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+        control.settimeout(_PATIENCE)
+        try:
+            control.connect(control_path(agent_socket))
+            if not Peer.of(control).allowed:
+                raise AskError(f"what listens beside {agent_socket} is another user's, so it is not believed")
+            control.sendall(command.encode() + b"\n")
+            text = b"".join(iter(lambda: control.recv(65536), b""))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise AskError(f"no replug-agent answers beside {agent_socket}: {reason}") from error
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise AskError("the agent's answer makes no sense") from error
+    if not isinstance(answer, dict) or "error" in answer:
+        raise AskError("the agent does not know this command: is it older than this program?")
+    return answer

@@ -1,0 +1,116 @@
+"""The message buses of D-Bus: where they are, and how to reach one.
+
+The D-Bus code itself is in `bus_connection.py`, and is imported only when there is a bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replug.agent.desktop.bus_connection import BusConnection, Signal
+
+_SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PATIENCE = 5.0  # seconds, from connecting to the bus's first answer
+
+
+class BusError(Exception):
+    """A bus or a service on it cannot be reached, refuses, or does not answer in time; the text says why."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An interface of an object of a service."""
+
+    name: str
+    path: str
+    interface: str
+
+
+def session_bus(environment: Mapping[str, str]) -> list[bytes]:
+    """The sockets of the person's bus: $DBUS_SESSION_BUS_ADDRESS, or else `bus` in $XDG_RUNTIME_DIR."""
+    address = environment.get("DBUS_SESSION_BUS_ADDRESS")
+    if address:
+        return _sockets(address)
+    folder = environment.get("XDG_RUNTIME_DIR")
+    return [os.fsencode(folder) + b"/bus"] if folder else []
+
+
+def system_bus(environment: Mapping[str, str]) -> list[bytes]:
+    """The sockets of the machine's bus: $DBUS_SYSTEM_BUS_ADDRESS, or the well-known one."""
+    return _sockets(environment.get("DBUS_SYSTEM_BUS_ADDRESS") or _SYSTEM_BUS)
+
+
+@asynccontextmanager
+async def open_bus(
+    sockets: Sequence[bytes], on_signal: Callable[[Signal], None] | None = None
+) -> AsyncIterator[BusConnection]:
+    """A connection to the bus at the first of `sockets` that accepts one; BusError.
+
+    `on_signal` is called with every signal that arrives, from the event loop.
+    """
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            connected = await _connect(sockets)
+            try:
+                # In a thread: an import stops the loop for as long as it takes.
+                connection_class = await asyncio.to_thread(_import_connection)
+                connection = await connection_class.open(connected, on_signal)
+            except BaseException:
+                connected.close()
+                raise
+    except TimeoutError:
+        raise BusError(f"the bus did not answer within {_PATIENCE:g} s") from None
+    except OSError as error:
+        raise BusError(f"no bus: {error.strerror or error}") from error
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def _connect(sockets: Sequence[bytes]) -> socket.socket:
+    error: OSError | None = None
+    for address in sockets:
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            await asyncio.get_running_loop().sock_connect(connecting, address)
+        except BaseException as failure:
+            connecting.close()
+            if not isinstance(failure, OSError):
+                raise
+            error = failure
+        else:
+            return connecting
+    raise error or BusError("no bus: the environment names none")
+
+
+def _import_connection() -> type[BusConnection]:
+    from replug.agent.desktop.bus_connection import BusConnection
+
+    return BusConnection
+
+
+def _sockets(address: str) -> list[bytes]:
+    """The Unix sockets in an address (D-Bus specification, "Server Addresses"); others we do not use."""
+    found = []
+    for entry in address.split(";"):
+        transport, _, rest = entry.partition(":")
+        options = dict(option.partition("=")[::2] for option in rest.split(","))
+        if transport == "unix" and "path" in options:
+            found.append(_unescape(options["path"]))
+        elif transport == "unix" and "abstract" in options:
+            found.append(b"\0" + _unescape(options["abstract"]))
+    return found
+
+
+def _unescape(value: str) -> bytes:
+    return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), os.fsencode(value))

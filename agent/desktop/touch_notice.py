@@ -1,0 +1,151 @@
+"""A desktop notification while a token takes its time: it may be waiting to be touched.
+
+Nobody but the token knows whether it is; the words say so (Desktop Notifications Specification).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from replug.agent.desktop.bus import BusError, Remote, open_bus, session_bus
+from replug.token.identity import printable
+
+if TYPE_CHECKING:
+    from replug.agent.desktop.bus_connection import BusConnection
+
+log = logging.getLogger(__name__)
+
+_NOTIFICATIONS = Remote(
+    "org.freedesktop.Notifications", "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
+)
+_MOST_AT_ONCE = 4  # more notices than that are noise; the others follow when there is room
+_PATIENCE = 30.0  # seconds for a daemon that has to be started first
+_EXPIRY = 120_000  # milliseconds, in case nobody is left to withdraw it
+_LONGEST_NAME = 100  # characters
+_ICON = "dialog-password"  # Icon Naming Specification
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", True)}
+
+
+class TouchNotices:
+    """Shows a notification for each signature that takes longer than a moment, for as long as it does."""
+
+    def __init__(self, environment: Mapping[str, str], moment: float | None = 1.0) -> None:
+        """`environment` says where the session's bus is; `moment` is in seconds, 0 or None for never."""
+        self._environment = environment
+        self.moment = moment
+        """How long a signature takes before there is a notice, in seconds; it may be changed."""
+        self._room = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._complained = False
+        self.standing = 0
+        """How many notices the desktop has said that it shows."""
+
+    def waiting(self, token: str, key: str, program: str) -> contextlib.AbstractContextManager[object]:
+        """To be entered while `token`, such as `token "work"`, is waited for.
+
+        `key` and `program` are for the person to recognise, and may be empty. It waits for nothing and
+        raises nothing, and until a moment has passed it costs a timer.
+        """
+        return _Wait(self, self.moment, token, key, program) if self.moment else contextlib.nullcontext()
+
+    def notify(self, wait: _Wait) -> asyncio.Event:
+        """Put up a notice for `wait`, in its own time; it is withdrawn when the event is set."""
+        over = asyncio.Event()
+        task = asyncio.create_task(self._notify_until(over, wait))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return over
+
+    async def _notify_until(self, over: asyncio.Event, wait: _Wait) -> None:
+        async with self._room:
+            if over.is_set():
+                return
+            try:
+                # One connection for each: nothing to go stale when a bus or a desktop is restarted.
+                async with open_bus(session_bus(self._environment)) as bus:
+                    await self._show_until(over, wait, bus)
+            except BusError as error:
+                if not self._complained:
+                    log.info("no notice that a token waits: %s", error)
+                self._complained = True
+            except Exception:
+                log.exception("a notice failed")
+
+    async def _show_until(self, over: asyncio.Event, wait: _Wait, bus: BusConnection) -> None:
+        body = wait.body
+        escaped = body.translate(_MARKUP)
+        if escaped != body and await _reads_markup(bus):
+            body = escaped
+        if over.is_set():
+            return
+        shown: tuple[Any, ...] = ("replug", 0, _ICON, wait.summary, body, [], _HINTS, _EXPIRY)
+        (number,) = await bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *shown, patience=_PATIENCE)
+        self._complained = False
+        self.standing += 1
+        try:
+            await over.wait()
+        finally:
+            self.standing -= 1
+            # Without waiting: this may be the end of the agent.
+            bus.send(_NOTIFICATIONS, "CloseNotification", "u", number)
+
+
+class _Wait:
+    __slots__ = ("_key", "_moment", "_notices", "_over", "_program", "_timer", "_token")
+
+    def __init__(self, notices: TouchNotices, moment: float, token: str, key: str, program: str) -> None:
+        self._notices = notices
+        self._moment = moment
+        self._token = token
+        self._key = key
+        self._program = program
+        self._over: asyncio.Event | None = None
+
+    @property
+    def summary(self) -> str:
+        return f"Touch {_short(self._token)} (or it may be busy)"
+
+    @property
+    def body(self) -> str:
+        lines = ["A signature is waiting for it."]
+        if self._key:
+            lines.append(f"Key: {_short(self._key)}")
+        if self._program:
+            lines.append(f"For: {_short(self._program)}")
+        return "\n".join(lines)
+
+    def __enter__(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._moment, self._notify)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._over is not None:
+            self._over.set()
+
+    def _notify(self) -> None:
+        self._over = self._notices.notify(self)
+
+
+async def _reads_markup(bus: BusConnection) -> bool:
+    """Whether the daemon takes `<` and `&` for markup; when it does not say, it may."""
+    try:
+        (capabilities,) = await bus.call(_NOTIFICATIONS, "GetCapabilities", patience=_PATIENCE)
+    except BusError:
+        return True
+    return "body-markup" in capabilities
+
+
+def _short(text: str) -> str:
+    text = printable(text)
+    return text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"

@@ -1,0 +1,202 @@
+"""Is there a way to the smart card: pcscd, its permission, its readers, and who else holds the card?"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from replug.agent.doctor.finding import Finding, fail, ok, warn
+from replug.agent.doctor.machine import Machine, Reader
+
+SECURITY_VIOLATION = 0x8010006A
+"""SCARD_W_SECURITY_VIOLATION: polkit said no."""
+SHARING_VIOLATION = 0x8010000B
+"""SCARD_E_SHARING_VIOLATION: another program has the card for itself."""
+_SERVICE_STOPPED = 0x8010001E  # SCARD_E_SERVICE_STOPPED: pcscd and the library are of different ages
+
+_PERMIT = (
+    "log in at the machine itself, or allow it: write the rule under POLKIT in replug(1)"
+    " to /etc/polkit-1/rules.d/50-pcscd.rules"
+)
+
+
+def check_pcscd(machine: Machine) -> Iterator[Finding]:
+    """pcscd is installed, runs, and lets this person in."""
+    path = _socket(machine)
+    reached = _reach(path)
+    if reached == "no" and _served_without(machine):
+        yield ok("pcscd", "does not run, and the tokens here do without it")
+    elif reached == "no":
+        installed = machine.find_program("pcscd") is not None
+        if not installed:
+            yield fail("pcscd", "pcscd is not installed: smart cards need it", "sudo apt-get install pcscd")
+        elif not path.exists():
+            yield fail("pcscd", f"pcscd is not running: its socket {path} is missing", _start(machine))
+        else:
+            yield fail("pcscd", f"pcscd is not running: nobody listens at {path}", _restart(machine))
+    elif reached == "denied":
+        yield fail("pcscd", f"this user may not open pcscd's socket {path}", _restart(machine))
+    else:
+        yield _answer(machine)
+
+
+def _answer(machine: Machine) -> Finding:
+    report = machine.pcsc
+    if not report.library:
+        return fail(
+            "pcscd", "libpcsclite.so.1, by which programs reach pcscd, is missing",
+            "sudo apt-get install libpcsclite1",
+        )  # fmt: skip
+    if report.hung:
+        return fail("pcscd", "pcscd accepts a connection and then says nothing", _restart(machine))
+    if report.code == _SERVICE_STOPPED:
+        return fail("pcscd", "pcscd and libpcsclite.so.1 are of different versions", _restart(machine))
+    if report.code:
+        # pcscd closes the connection of whom polkit refuses (winscard_svc.c, ContextThread), which the
+        # library reports as a broken connection; only newer ones send the code.
+        away = ", which it does over ssh" if "SSH_CONNECTION" in machine.environment else ""
+        return fail("pcscd", f"pcscd turns this user away: polkit refuses{away} ({report.code:#x})", _PERMIT)
+    return ok("pcscd", "answers")
+
+
+def check_readers(machine: Machine) -> Iterator[Finding]:
+    """Every reader on the USB is one that pcscd serves, and its card can be used."""
+    attached = usb_readers(machine.sys)
+    readers = machine.pcsc.readers if _reach(_socket(machine)) == "yes" else ()
+    if len(readers) < len(attached):
+        # Names differ between USB and pcscd, so only their number can be compared.
+        names = ", ".join(attached)
+        if not (machine.drivers / "ifd-ccid.bundle").exists():
+            yield fail("reader", f"{names}: no driver is installed for it", "sudo apt-get install libccid")
+        elif machine.pcsc.answers and not _internal_users(machine):
+            yield fail(
+                "reader", f"{names}: attached, but pcscd shows {len(readers)} readers", _restart(machine)
+            )
+    elif not readers and not _served_without(machine):
+        yield warn("reader", "no smart card reader is attached; network HSMs and SoftHSM need none")
+    for reader in readers:
+        yield _card(machine, reader)
+
+
+def _card(machine: Machine, reader: Reader) -> Finding:
+    if not reader.card:
+        return ok("reader", f"{reader.name}: no card in it")
+    if reader.exclusive or reader.connect == SHARING_VIOLATION:
+        users = ", ".join(_users(machine)) or "a program of another user"
+        return fail(
+            "card", f"{reader.name}: held by another program for itself; may be {users}", _release(users)
+        )
+    if reader.connect == SECURITY_VIOLATION:
+        return fail("card", f"{reader.name}: polkit does not let this user use the card", _PERMIT)
+    if reader.mute:
+        return fail(
+            "card", f"{reader.name}: the card does not answer", "put it in the other way round; clean it"
+        )
+    if reader.connect:
+        return fail(
+            "card", f"{reader.name}: pcscd cannot use the card ({reader.connect:#x})", _restart(machine)
+        )
+    return ok("card", f"{reader.name}: the card answers")
+
+
+def check_scdaemon(machine: Machine) -> Iterator[Finding]:
+    """GnuPG's smart card daemon has not taken the reader from pcscd."""
+    users = _internal_users(machine)
+    if users:
+        yield fail(
+            "scdaemon",
+            f"{', '.join(users)} has a USB reader for itself, past pcscd",
+            "echo disable-ccid >>~/.gnupg/scdaemon.conf; gpgconf --kill scdaemon",
+        )
+
+
+def check_udev(machine: Machine) -> Iterator[Finding]:
+    """udev tells of USB devices as they come and go."""
+    if (machine.run / "udev" / "control").exists():
+        yield ok("udev", "tells of tokens that come and go")
+    else:
+        yield warn(
+            "udev",
+            f"no udev here ({machine.run}/udev/control is missing, as in a container):"
+            " a token is noticed up to a second later",
+            "give the container --volume /run/udev:/run/udev:ro and the host's network",
+        )
+
+
+def usb_readers(sys: Path) -> list[str]:
+    """The USB devices that have a smart card interface (class 0x0b), by name."""
+    names = {}
+    for interface in sorted(sys.glob("bus/usb/devices/*:*")):
+        if _read(interface / "bInterfaceClass") == "0b":
+            device = interface.parent / interface.name.split(":")[0]
+            name = f"{_read(device / 'manufacturer')} {_read(device / 'product')}".strip()
+            names[device.name] = (
+                name or f"USB device {_read(device / 'idVendor')}:{_read(device / 'idProduct')}"
+            )
+    return list(names.values())
+
+
+def _served_without(machine: Machine) -> bool:
+    """Whether the agent has a token at hand, though there is no pcscd."""
+    return any(token["state"] in ("present", "ready") for token in (machine.status or {}).get("tokens", []))
+
+
+def _socket(machine: Machine) -> Path:
+    named = machine.environment.get("PCSCLITE_CSOCK_NAME")
+    return Path(named) if named else machine.run / "pcscd" / "pcscd.comm"
+
+
+def _reach(path: Path) -> str:
+    """Whether somebody listens: yes, no, or denied."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(path))
+        except PermissionError:
+            return "denied"
+        except OSError:
+            return "no"
+    return "yes"
+
+
+def _users(machine: Machine) -> list[str]:
+    """Programs that have loaded PC/SC's library, apart from the agent's workers, which share the card."""
+    agent = (machine.status or {}).get("pid")
+    return [
+        f"{name} (pid {pid})"
+        for pid, name in machine.processes()
+        if name == "scdaemon" or (machine.maps_file(pid, "libpcsclite") and machine.parent(pid) != agent)
+    ]
+
+
+def _internal_users(machine: Machine) -> list[str]:
+    return [
+        f"{name} (pid {pid})"
+        for pid, name in machine.processes()
+        if name == "scdaemon" and machine.uses_file(pid, "/dev/bus/usb/")
+    ]
+
+
+def _start(machine: Machine) -> str:
+    """How to start pcscd, with the service manager or, as in containers, without one."""
+    managed = (machine.run / "systemd" / "system").exists()
+    return "sudo systemctl enable --now pcscd.socket" if managed else "sudo pcscd"
+
+
+def _restart(machine: Machine) -> str:
+    managed = (machine.run / "systemd" / "system").exists()
+    return "sudo systemctl restart pcscd.socket pcscd.service" if managed else "end pcscd; sudo pcscd"
+
+
+def _release(users: str) -> str:
+    if "scdaemon" in users:
+        return "echo pcsc-shared >>~/.gnupg/scdaemon.conf; gpgconf --kill scdaemon"
+    return "end that program, or have it share the card"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return ""

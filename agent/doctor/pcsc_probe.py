@@ -1,0 +1,102 @@
+"""What pcscd tells of itself and its readers: run as a process of its own, by way of libpcsclite.
+
+`python -m replug.agent.doctor.pcsc_probe` prints one JSON object. The library may wait for pcscd for ever, so
+whoever starts this gives it a deadline. No command is sent to a card: one that another program uses notices
+nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from collections.abc import Iterator
+
+# From pcsclite's pcsclite.h and winscard.h.
+_SCOPE_SYSTEM = 2
+_SHARE_SHARED = 2
+_ANY_PROTOCOL = 3
+_LEAVE_CARD = 0
+_STATE_PRESENT = 0x0020
+_STATE_EXCLUSIVE = 0x0080
+_STATE_MUTE = 0x0200
+_LONGEST_LIST = 16 * 128  # bytes: MAX_READERNAME for each of pcscd's readers
+
+_DWORD = ctypes.c_ulong
+
+
+class _ReaderState(ctypes.Structure):
+    """SCARD_READERSTATE."""
+
+    _fields_ = (
+        ("reader", ctypes.c_char_p),
+        ("user_data", ctypes.c_void_p),
+        ("current", _DWORD),
+        ("event", _DWORD),
+        ("atr_length", _DWORD),
+        ("atr", ctypes.c_ubyte * 33),
+    )
+
+
+def main() -> None:
+    """Print what pcscd says; `library` is false where there is no libpcsclite to ask it with."""
+    try:
+        library = ctypes.CDLL("libpcsclite.so.1")
+    except OSError:
+        answer: dict[str, object] = {"library": False}
+    else:
+        answer = {"library": True, **_ask(library)}
+    sys.stdout.write(json.dumps(answer))
+
+
+def _ask(library: ctypes.CDLL) -> dict[str, object]:
+    context = ctypes.c_long()
+    code = _code(
+        library.SCardEstablishContext(_DWORD(_SCOPE_SYSTEM), None, None, ctypes.byref(context)),
+    )
+    if code:
+        return {"code": code, "readers": []}
+    names, length = ctypes.create_string_buffer(_LONGEST_LIST), _DWORD(_LONGEST_LIST)
+    code = _code(library.SCardListReaders(context, None, names, ctypes.byref(length)))
+    found = names.raw[: length.value].split(b"\0") if not code else []
+    return {"code": 0, "readers": list(_readers(library, context, [name for name in found if name]))}
+
+
+def _readers(library: ctypes.CDLL, context: ctypes.c_long, names: list[bytes]) -> Iterator[dict[str, object]]:
+    for name in names:
+        state = _ReaderState(reader=name)
+        library.SCardGetStatusChange(context, _DWORD(0), ctypes.byref(state), _DWORD(1))
+        card = bool(state.event & _STATE_PRESENT)
+        yield {
+            "name": name.decode(errors="replace"),
+            "card": card,
+            "exclusive": bool(state.event & _STATE_EXCLUSIVE),
+            "mute": bool(state.event & _STATE_MUTE),
+            "connect": _connect(library, context, name) if card else 0,
+        }
+
+
+def _connect(library: ctypes.CDLL, context: ctypes.c_long, name: bytes) -> int:
+    """What pcscd answers to a program that wants to share the card."""
+    card, protocol = ctypes.c_long(), _DWORD()
+    code = _code(
+        library.SCardConnect(
+            context,
+            name,
+            _DWORD(_SHARE_SHARED),
+            _DWORD(_ANY_PROTOCOL),
+            ctypes.byref(card),
+            ctypes.byref(protocol),
+        )
+    )
+    if not code:
+        library.SCardDisconnect(card, _DWORD(_LEAVE_CARD))
+    return code
+
+
+def _code(returned: int) -> int:
+    return returned & 0xFFFFFFFF
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Who listens at $SSH_AUTH_SOCK: asked in the agent protocol, and of the kernel."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replug.agent.clients.peer import Peer
+from replug.agent.control.client import LIST_REQUEST, AskError, ask_at
+
+_PATIENCE = 15.0  # seconds; the first connection may have to start the agent
+_LONGEST_REPLY = 256 * 1024  # bytes, as OpenSSH's clients have it
+_IDENTITIES_ANSWER = 12
+
+
+@dataclass(frozen=True)
+class SocketReport:
+    """What was found at a path."""
+
+    path: str = ""
+    problem: str = ""
+    """Why nobody answers; empty if somebody does."""
+    program: str = ""
+    """The name of the process that made the socket, as far as the kernel shows it."""
+    identities: int = 0
+    """How many keys are offered to ssh."""
+    status: dict[str, Any] | None = None
+    """The status of a replug-agent; None for anything else."""
+
+
+def examine(path: str, proc: Path = Path("/proc")) -> SocketReport:
+    """Connect to the agent at `path`, which may start it, and ask what it has."""
+    if not path:
+        return SocketReport(problem="SSH_AUTH_SOCK is not set")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(_PATIENCE)
+        try:
+            client.connect(path)
+        except FileNotFoundError:
+            return SocketReport(path, f"{path} does not exist")
+        except ConnectionRefusedError:
+            return SocketReport(path, f"{path} is left over: nobody listens there any more")
+        except OSError as error:
+            return SocketReport(path, f"{path}: {error.strerror or error}")
+        program = _name(proc, Peer.of(client).pid)
+        try:
+            client.sendall(LIST_REQUEST)
+            identities = _count(client)
+        except (OSError, ValueError):
+            return SocketReport(path, f"what listens at {path} does not answer as an agent", program)
+    try:
+        status = ask_at(path, "status")
+    except AskError:
+        status = None
+    return SocketReport(path, "", program, identities, status)
+
+
+def _count(client: socket.socket) -> int:
+    """The number in the reply to a listing; 0 for a refusal; ValueError for what is no reply."""
+    (length,) = struct.unpack(">I", _receive(client, 4))
+    if not 0 < length <= _LONGEST_REPLY:
+        raise ValueError(f"a reply of {length} bytes")
+    reply = _receive(client, length)
+    if reply[0] != _IDENTITIES_ANSWER:
+        return 0
+    return int.from_bytes(reply[1:5], "big")
+
+
+def _receive(client: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = client.recv(count - len(data))
+        if not piece:
+            raise ValueError("the connection ended")
+        data += piece
+    return data
+
+
+def _name(proc: Path, pid: int) -> str:
+    try:
+        return (proc / str(pid) / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,119 @@
+"""A provider that was added: which identities it has, by what its tokens hold and what was said of them.
+
+Its keys are those that the tokens show at the time, so that those of a token that is out are not listed, and
+are again when it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import TypeAlias
+
+from replug.agent.config.comment_template import fill_template
+from replug.agent.config.key_choice import chosen_keys
+from replug.agent.config.model import TokenSettings
+from replug.agent.keys.certificate_files import CertificateFiles
+from replug.agent.keys.certificates import Certificates
+from replug.agent.keys.held_keys import KeyOnToken
+from replug.agent.keys.terms import Terms
+from replug.token.keys import TokenKey
+from replug.token.provider import Provider
+from replug.token.served import ServedToken
+
+SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
+"""What the configuration says of a token now."""
+
+_ALL_KEYS = ("*",)
+_BY_LABEL = "{label}"
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What a provider has at a time; another one as soon as anything has changed that it was made of."""
+
+    identities: tuple[KeyOnToken, ...] = ()
+    """One for each that was not removed, also for those of tokens that are out."""
+    limited: bool = False
+    """Whether any of them has, or will have, a lifetime."""
+
+
+@dataclass
+class AddedProvider:
+    """A provider and what was said of its keys, when it was added and by the configuration."""
+
+    provider: Provider
+    terms: Terms
+    certificates: Certificates
+    """Those that came with the request to add it."""
+    certificate_files: CertificateFiles
+    settings_of: SettingsFinder
+    certificates_only: bool = False
+    """Whether only certificates are listed, and not the keys they are for."""
+    lifetime_given: bool = False
+    """Whether who added it said for how long; then the configuration does not."""
+    added: float = 0.0
+    """When it was added, on the boot clock."""
+    configured: bool = False
+    """Whether it is served because the configuration says so, and nobody added it."""
+    removed: frozenset[bytes] = frozenset()
+    """Blobs of single identities that were removed since."""
+    _made_of: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
+    _offer: Offer = field(default=Offer(), init=False, repr=False, compare=False)
+
+    @property
+    def offer(self) -> Offer:
+        """What it has now."""
+        tokens = [
+            (token, (*token.keys.values(),), self.settings_of(token)) for token in self.provider.tokens()
+        ]
+        made_of = [self.removed, self.certificate_files.known, *tokens]
+        if made_of != self._made_of:
+            lifetimes = (settings.lifetime for _, _, settings in tokens)
+            limited = self.terms.expires is not None or any(lifetime is not None for lifetime in lifetimes)
+            identities = (self._identities(token, settings) for token, _, settings in tokens)
+            self._offer = Offer((*chain.from_iterable(identities),), limited)
+        self._made_of = made_of  # also where it is equal: the same objects compare faster the next time
+        return self._offer
+
+    def _identities(self, token: ServedToken, settings: TokenSettings) -> Iterator[KeyOnToken]:
+        terms = self._terms_by(settings)
+        for key in self._keys_by(settings, token):
+            comment = self._comment_by(settings, key, token).encode()
+            blobs = self._certificates_for(key)
+            if not self.certificates_only:
+                blobs = (*blobs, key.blob)
+            for blob in blobs:
+                if blob not in self.removed:
+                    yield KeyOnToken(blob, comment, terms, key, token)
+
+    def expires_on(self, token: ServedToken) -> float | None:
+        """When the identities on `token` are dropped, on the boot clock; None is never."""
+        return self._terms_by(self.settings_of(token)).expires
+
+    @property
+    def expiries(self) -> list[float | None]:
+        """All such times; of a provider without tokens yet, that of the terms it was added in."""
+        return [self.expires_on(token) for token in self.provider.tokens()] or [self.terms.expires]
+
+    def _certificates_for(self, key: TokenKey) -> tuple[bytes, ...]:
+        found = self.certificates.of_key(key.blob) + self.certificate_files.known.of_key(key.blob)
+        return tuple(dict.fromkeys(found))
+
+    def _keys_by(self, settings: TokenSettings, token: ServedToken) -> list[TokenKey]:
+        keys = self.provider.keys_on(token)
+        return keys if settings.keys == _ALL_KEYS else chosen_keys(keys, settings.keys)
+
+    def _comment_by(self, settings: TokenSettings, key: TokenKey, token: ServedToken) -> str:
+        if settings.comment == _BY_LABEL:
+            return key.label or self.provider.name
+        return fill_template(settings.comment, key, token.identity) or self.provider.name
+
+    def _terms_by(self, settings: TokenSettings) -> Terms:
+        terms = self.terms
+        if settings.confirm and not terms.confirm:
+            terms = replace(terms, confirm=True)
+        if settings.lifetime is not None and not self.lifetime_given:
+            terms = replace(terms, expires=self.added + settings.lifetime if settings.lifetime else None)
+        return terms

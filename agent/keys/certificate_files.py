@@ -1,0 +1,117 @@
+"""The certificates that the configuration names, found and read anew when they change.
+
+A certificate authority renews short-lived ones by writing the file; nobody has to tell the agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import glob
+import logging
+import os
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from replug.agent.keys.certificates import Certificates
+from replug.protocol.certificates import Certificate
+from replug.protocol.wire import ProtocolError
+from replug.token.offload import TooManyThreadsError, in_daemon_thread
+
+log = logging.getLogger(__name__)
+
+_BETWEEN = 2.0  # seconds between two looks at the files
+_PATIENCE = 5.0  # seconds for one look; it goes on, and no other begins before its end
+_LARGEST = 64 * 1024  # bytes; several have to fit into a message
+_MOST = 256  # files
+
+_State = tuple[int, int, int, int, int]
+
+
+class CertificateFiles:
+    """The certificates in the files that `patterns` (absolute, with the shell's wildcards) match now."""
+
+    def __init__(self, patterns: Callable[[], Sequence[str]]) -> None:
+        self._patterns = patterns
+        self._read: dict[str, tuple[_State, bytes | None]] = {}
+        self.known = Certificates(())
+        """What was in them at the last look; another object when that has changed."""
+        self._looking: asyncio.Task[None] | None = None
+
+    async def keep_fresh(self) -> None:
+        """Look every two seconds, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(_BETWEEN)
+
+    async def look(self) -> None:
+        """Look once, or wait for the look under way; at most five seconds.
+
+        In a thread, as a folder may be on a network; in one thread, as that may be for ever.
+        """
+        if self._looking is None or self._looking.done():
+            patterns = tuple(self._patterns())
+            if not patterns and not self._read:
+                return
+            self._looking = asyncio.create_task(self._look(patterns))
+        await asyncio.wait([self._looking], timeout=_PATIENCE)
+
+    async def _look(self, patterns: Sequence[str]) -> None:
+        before = self._read
+        try:
+            read = await in_daemon_thread(lambda: _read_all(patterns, before))
+        except TooManyThreadsError:
+            return
+        except Exception:
+            log.exception("the certificates were not read")
+            return
+        if read != before:
+            self._read = read
+            self.known = Certificates(blob for _, blob in read.values() if blob is not None)
+
+
+def _read_all(
+    patterns: Sequence[str], before: dict[str, tuple[_State, bytes | None]]
+) -> dict[str, tuple[_State, bytes | None]]:
+    """By path; what has not changed is taken from `before`."""
+    now: dict[str, tuple[_State, bytes | None]] = {}
+    paths = dict.fromkeys(path for pattern in patterns for path in sorted(glob.glob(pattern)))
+    for path in list(paths)[:_MOST]:
+        with suppress(OSError, ValueError):  # gone since, or no path
+            status = os.stat(path)
+            state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            known = before.get(path)
+            now[path] = known if known is not None and known[0] == state else (state, _read_or_say(path))
+    return now
+
+
+def _read_or_say(path: str) -> bytes | None:
+    try:
+        return _read(path)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        log.warning("not a certificate", extra={"path": path, "why": why})
+        return None
+
+
+def _read(path: str) -> bytes:
+    """The blob in a file such as ssh-keygen writes: a type, base64, a comment; OSError, ValueError."""
+    # A FIFO would keep the thread for ever, and to open a device may do something to it.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a regular file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("not a regular file")
+        text = file.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise ValueError(f"larger than {_LARGEST} bytes")
+    try:
+        blob = base64.b64decode(text.split(None, 2)[1], validate=True)
+        Certificate.decode(blob)
+    except IndexError:
+        raise ValueError("not the form that ssh-keygen writes") from None
+    except ProtocolError as error:
+        raise ValueError(str(error)) from error
+    return blob

@@ -1,0 +1,111 @@
+"""An identity, wherever its private key is, and how to sign with it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+
+from replug.agent.desktop.touch_notice import TouchNotices
+from replug.agent.keys.software import Vault
+from replug.agent.keys.terms import Terms
+from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, plain_algorithm
+from replug.token.identity import TokenIdentity
+from replug.token.keys import TokenKey
+from replug.token.presence import TokenState
+from replug.token.prompts.request import Asker
+from replug.token.served import ServedToken
+
+
+@dataclass(frozen=True)
+class HeldKey:
+    """An identity, and how to sign with it."""
+
+    blob: bytes
+    """The public key or certificate it is listed as."""
+    comment: bytes
+    terms: Terms
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the key, as `ssh-add -l` shows it."""
+        return fingerprint(self.blob)
+
+    @property
+    def algorithm(self) -> str:
+        """The name of the key's type, without regard to a certificate."""
+        return plain_algorithm(blob_algorithm(self.blob))
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether `blob` is a certificate."""
+        return is_certificate(blob_algorithm(self.blob))
+
+    @property
+    @abstractmethod
+    def holder(self) -> TokenIdentity | None:
+        """The token that has the private key; None is the agent."""
+
+    @property
+    def place(self) -> str:
+        """Where the private key is, for people."""
+        return str(self.holder) if self.holder else "memory"
+
+    @property
+    @abstractmethod
+    def distance(self) -> tuple[bool, bool, bool]:
+        """How much stands between it and a signature; less is nearer."""
+
+    @abstractmethod
+    async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
+        """The signature blob. Raises TokenError, RequestRefusedError, ProtocolError."""
+
+
+@dataclass(frozen=True)
+class SoftwareKey(HeldKey):
+    """A private key that a client gave the agent."""
+
+    vault: Vault
+
+    @property
+    def holder(self) -> None:
+        """The agent itself."""
+        return None
+
+    @property
+    def distance(self) -> tuple[bool, bool, bool]:
+        """None."""
+        return False, False, False
+
+    async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
+        """Sign at once."""
+        return await self.vault.sign(self.blob, data, flags)
+
+
+@dataclass(frozen=True)
+class KeyOnToken(HeldKey):
+    """A key on a token; `blob` is `key`'s, or that of a certificate for it."""
+
+    key: TokenKey
+    token: ServedToken
+
+    @property
+    def holder(self) -> TokenIdentity:
+        """The token."""
+        return self.token.identity
+
+    @property
+    def distance(self) -> tuple[bool, bool, bool]:
+        """To a token that is out it is farthest."""
+        token = self.token
+        return not token.present, token.state is not TokenState.READY, not token.pin_remembered
+
+    async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
+        """Have the token sign, which may take a PIN, a touch, and time."""
+
+        def waiting() -> AbstractContextManager[object]:
+            comment = self.comment.decode(errors="replace")
+            return notices.waiting(str(self.token.identity), comment, asker.program)
+
+        return await self.token.sign(self.key, data, flags, asker, waiting)

@@ -1,0 +1,82 @@
+"""The modules in use: each is there as long as a provider of it is served, or is being added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from replug.agent.config.model import Config
+from replug.agent.keys.token_settings import TokenSettingsFinder
+from replug.token.module import Module
+from replug.token.pins.pin import PinCache
+from replug.token.prompts.request import Prompter
+from replug.token.provider import Provider
+from replug.token.served import ServedToken
+from replug.token.uri import Uri, is_uri
+
+
+class Modules:
+    """By canonical path. `served` are the providers that were added, which decide what a module serves."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        settings: TokenSettingsFinder,
+        pins: PinCache,
+        prompter: Prompter,
+        served: Callable[[], list[Provider]],
+    ) -> None:
+        self._config = config
+        self._settings = settings
+        self._pins = pins
+        self._prompter = prompter
+        self._served = served
+        self._modules: dict[str, Module] = {}
+        self._being_added: list[Provider] = []
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(list(self._modules.values()))
+
+    def tokens(self) -> list[ServedToken]:
+        """The tokens that are served, in or out."""
+        return [token for module in self for token in module.tokens.values()]
+
+    def provider(self, name: str, path: str, uri: Uri) -> Provider:
+        """What `name` means; its module is there until `serve_what_is_added` finds that nobody wants it."""
+        module = self._modules.get(path)
+        if module is None:
+            config = self._config()
+            module = self._modules[path] = Module(
+                path,
+                self._pins,
+                self._prompter,
+                config.deadlines,
+                config.workers_for(path),
+                self._settings.policies(path),
+            )
+        return Provider(name if not is_uri(name) else str(uri), module, uri)
+
+    @property
+    def adding(self) -> bool:
+        """Whether a provider is being added."""
+        return bool(self._being_added)
+
+    @contextmanager
+    def being_added(self, provider: Provider) -> Iterator[None]:
+        """While a provider is loaded, to be added or not, its module serves what it chooses."""
+        self._being_added.append(provider)
+        self.serve_what_is_added()
+        try:
+            yield
+        finally:
+            self._being_added.remove(provider)
+            self.serve_what_is_added()
+
+    def serve_what_is_added(self) -> None:
+        """Have each module serve what its providers choose; drop the modules that nobody wants any more."""
+        providers: Iterable[Provider] = [*self._served(), *self._being_added]
+        for path, module in list(self._modules.items()):
+            choices = [provider.uri for provider in providers if provider.module is module]
+            module.serve(choices)
+            if not choices:
+                del self._modules[path]

@@ -1,0 +1,152 @@
+"""The process that holds the private keys which clients gave the agent, and signs with them.
+
+The agent itself never has their numbers: what Python computed with cannot be wiped from a process's memory.
+When the agent is locked, or a key is removed, this process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from replug.protocol.decoding import decode_request
+from replug.protocol.keys import Curve
+from replug.protocol.messages import AddIdentity
+from replug.protocol.private_keys import (
+    EcdsaPrivateKey,
+    Ed25519PrivateKey,
+    PrivateKey,
+    RsaPrivateKey,
+    SkPrivateKey,
+)
+from replug.protocol.signatures import (
+    Signature,
+    ecdsa_signature,
+    hash_algorithm,
+    rsa_algorithm,
+    rsa_hash_name,
+)
+from replug.protocol.wire import ProtocolError
+from replug.token.worker.frames import Header, Verdict
+from replug.token.worker.loop import RefusedError, serve
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    _Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+
+class Operations:
+    """The operations; each takes the request's header and body and returns the reply's."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, _Loaded] = {}
+
+    def add(self, _header: Header, body: bytearray) -> tuple[Header, bytes]:
+        """Take the key of a whole ADD_IDENTITY message.
+
+        The answer is what the agent may know: blob, comment, and in the body the constraints.
+        """
+        with _refusing():
+            request = decode_request(body)
+            if not isinstance(request, AddIdentity):
+                raise ProtocolError("not a request to add a key")
+            blob = request.key.blob.hex()
+            self._keys[blob] = _load(request.key)
+        constraints = b"".join(constraint.encode() for constraint in request.constraints)
+        return {"blob": blob, "comment": request.comment.hex()}, constraints
+
+    def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
+        """The signature blob over the body by the key listed as `key`; `flags` are the sign request's."""
+        with _refusing():
+            return {}, _sign(self._keys[header["key"]], header["flags"], bytes(body))
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """What the client got wrong is an answer, and says nothing about this process."""
+    try:
+        yield
+    except ProtocolError as error:
+        raise RefusedError(Verdict.NOT_A_KEY, str(error)) from error
+
+
+def _load(key: PrivateKey) -> _Loaded:
+    """The key, ready to sign; ProtocolError if its parts do not belong together."""
+    try:
+        match key:
+            case RsaPrivateKey():
+                return _load_rsa(key)
+            case EcdsaPrivateKey():
+                return _load_ecdsa(key)
+            case Ed25519PrivateKey():
+                return _load_ed25519(key)
+            case SkPrivateKey():
+                raise RefusedError(
+                    Verdict.NOT_A_KEY, f"keys of FIDO authenticators ({key.algorithm}) are not supported"
+                )
+    except ProtocolError:
+        raise
+    except ValueError as error:
+        raise ProtocolError(f"not a valid {key.algorithm} key: {error}") from error
+
+
+def _load_rsa(key: RsaPrivateKey) -> rsa.RSAPrivateKey:
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    n, e, d, p, q = key.public.n, key.public.e, key.d, key.p, key.q
+    if p * q != n or 1 in (p, q) or e * d % (p - 1) != 1 or e * d % (q - 1) != 1 or key.iqmp * q % p != 1:
+        raise ValueError("its numbers do not belong together")
+    numbers = rsa.RSAPrivateNumbers(
+        p=p,
+        q=q,
+        d=d,
+        dmp1=rsa.rsa_crt_dmp1(d, p),
+        dmq1=rsa.rsa_crt_dmq1(d, q),
+        iqmp=key.iqmp,
+        public_numbers=rsa.RSAPublicNumbers(e, n),
+    )
+    # That p and q are primes is not looked at, as it is not by ssh-agent: for a key of 16384 bits it takes
+    # most of a minute, in which no other key signs.
+    return numbers.private_key(unsafe_skip_rsa_key_validation=True)
+
+
+def _load_ecdsa(key: EcdsaPrivateKey) -> ec.EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    public = key.public.to_cryptography()
+    return ec.EllipticCurvePrivateNumbers(key.d, public.public_numbers()).private_key()
+
+
+def _load_ed25519(key: Ed25519PrivateKey) -> ed25519.Ed25519PrivateKey:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    loaded = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)
+    if loaded.public_key().public_bytes_raw() != key.public.point:
+        raise ProtocolError("the public half of the ssh-ed25519 key is another one's")
+    return loaded
+
+
+def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+
+    rsa_name = rsa_algorithm(flags)  # which bits are allowed does not depend on the key
+    if isinstance(key, rsa.RSAPrivateKey):
+        return Signature(
+            rsa_name, key.sign(data, padding.PKCS1v15(), hash_algorithm(rsa_hash_name(rsa_name)))
+        ).encode()
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        curve = {256: Curve.NISTP256, 384: Curve.NISTP384, 521: Curve.NISTP521}[key.curve.key_size]
+        r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(hash_algorithm(curve.hash_name))))
+        return ecdsa_signature(curve, r, s).encode()
+    return Signature("ssh-ed25519", key.sign(data)).encode()
+
+
+def main() -> None:
+    """Be the process: the program `python -m replug.agent.keys.software_worker AGENT FD`."""
+    serve(Operations(), lambda _: Verdict.FAILED)
+
+
+if __name__ == "__main__":
+    main()

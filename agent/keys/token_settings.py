@@ -1,0 +1,54 @@
+"""What the configuration says of the tokens that are there, and what changes when it is read again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from replug.agent.config.model import Config, TokenSettings
+from replug.token.identity import TokenIdentity
+from replug.token.pins.policy import PinPolicy, PolicyOf
+from replug.token.pins.source import ConfiguredPin, PinSource
+
+
+class TokenSettingsFinder:
+    """Answers for each token by the configuration that `config` returns now."""
+
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+        self._known_for: Config | None = None
+        self._known: dict[tuple[TokenIdentity, str], TokenSettings] = {}
+        self._sources: dict[tuple[str, PinSource], ConfiguredPin] = {}
+        """By the URI of the entry that names the source: it is for one token, whichever comes first."""
+
+    def of(self, token: TokenIdentity, module_path: str) -> TokenSettings:
+        """The settings of `token`, seen through the module with this real path."""
+        config = self._config()
+        if config is not self._known_for:
+            self._known_for, self._known = config, {}
+        settings = self._known.get((token, module_path))
+        if settings is None:
+            settings = self._known[token, module_path] = config.for_token(token, module_path)
+        return settings
+
+    def policies(self, module_path: str) -> PolicyOf:
+        """The PIN policies of the tokens of a module."""
+
+        def policy_of(token: TokenIdentity) -> PinPolicy:
+            settings = self.of(token, module_path)
+            return PinPolicy(
+                source=self._source(token, module_path, settings.pin_source),
+                time_to_live=settings.pin_time_to_live,
+                idle_time=settings.pin_idle_time,
+                forget_on=settings.forget_pin_on,
+            )
+
+        return policy_of
+
+    def _source(
+        self, token: TokenIdentity, module_path: str, source: PinSource | None
+    ) -> ConfiguredPin | None:
+        """Always the same one, as it knows whose PIN it has, and which one the token has refused."""
+        entry = self._config().entry_for(token, module_path)
+        if source is None or entry is None:
+            return None
+        return self._sources.setdefault((str(entry.uri), source), ConfiguredPin(source))

@@ -1,0 +1,193 @@
+"""`replug-agent`: ssh-agent's program, up to the point where the event loop starts.
+
+Nothing heavy is imported before the socket is bound and the shell has its lines.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+
+from replug.agent.clients import listener
+from replug.agent.clients.listener import Listener, ListenerError
+from replug.agent.config.file import config_path, load_config
+from replug.agent.config.model import ConfigError
+from replug.agent.process import daemon, lean, shell
+from replug.agent.process.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
+from replug.token import hardening
+
+_FATAL = 255
+"""The exit status of OpenSSH's fatal()."""
+_LARGEST_PID = 2**31 - 1
+
+
+def main() -> int:
+    """Run the program with `sys.argv`; returns its exit status, having said on stderr why it failed."""
+    try:
+        hardening.refuse_tracing()
+        daemon.open_standard_streams()
+        return _run(parse(sys.argv[1:], shell=os.environ.get("SHELL")))
+    except UsageError as error:
+        if str(error):
+            _complain(str(error))
+        sys.stderr.write(USAGE)
+        return 1
+    except ConfigError as error:
+        _complain(str(error))
+        return 1
+    except (ArgumentError, ListenerError) as error:
+        _complain(str(error))
+        return _FATAL
+    except Exception as error:
+        _complain(_in_words(error))
+        return 1
+
+
+def _run(arguments: Arguments) -> int:
+    match arguments.action:
+        case "version":
+            from importlib.metadata import version
+
+            sys.stderr.write(f"replug-agent {version('replug')}\n")
+            return 0
+        case "kill":
+            return _kill(csh=arguments.csh)
+        case "clean":
+            listener.remove_stale(listener.home_folder(), any_host=arguments.clean_any_host)
+            _tell_shell("Deleted stale agent sockets in ~/.ssh/agent\n")
+            return 0
+        case "serve":
+            return _start(arguments)
+
+
+def _kill(*, csh: bool) -> int:
+    """End the agent of SSH_AGENT_PID."""
+    given = os.environ.get("SSH_AGENT_PID")
+    if given is None:
+        _complain("SSH_AGENT_PID not set, cannot kill agent")
+        return 1
+    reason = _why_no_pid(given)
+    if reason:
+        _complain(f'SSH_AGENT_PID="{given}", which is not a good PID: {reason}')
+        return 1
+    pid = int(given)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except OSError as error:
+        _complain(f"kill: {error.strerror}")
+        return 1
+    _tell_shell(shell.killed_lines(pid, csh=csh))
+    return 0
+
+
+def _why_no_pid(text: str) -> str:
+    """What is wrong with `text` as the process id of an agent, in the words of strtonum(3); "" if nothing."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):
+        return "invalid"
+    if int(text) < 2:
+        return "too small"
+    return "too large" if int(text) > _LARGEST_PID else ""
+
+
+def _start(arguments: Arguments) -> int:
+    """Make the socket, part from the starter, and be the agent, or the command that has one."""
+    options = arguments.options.with_config(load_config(config_path()))
+    arguments = replace(arguments, options=options)
+    # A signal must not end the process while there is a socket and nobody to remove it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, daemon.SIGNALS)
+    try:
+        listening = _listen(arguments)
+    except ListenerError as error:
+        if arguments.bind_address is None and not arguments.in_temporary_folder:
+            raise
+        _complain(str(error))
+        return 1
+
+    parent = os.getpid()
+    if not arguments.foreground:
+        try:
+            agent = os.fork()
+        except OSError:
+            listening.remove()
+            raise
+        if agent != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            return _as_parent(arguments, listening, agent)
+
+    agent = os.getpid()
+    try:
+        activated = listening.path is None
+        daemon.end_on_signals(foreground=arguments.foreground, socket_activated=activated)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return _as_agent(arguments, listening, parent if arguments.command else None)
+    finally:
+        if os.getpid() == agent:  # and not a child of the agent's that failed
+            listening.remove()
+
+
+def _listen(arguments: Arguments) -> Listener:
+    if arguments.foreground and arguments.bind_address is None:
+        activated = listener.take_activated()
+        if activated is not None:
+            return activated
+    if arguments.in_temporary_folder:
+        return listener.listen_in_temporary_folder()
+    if arguments.bind_address is not None:
+        return listener.listen_at(arguments.bind_address)
+    home = listener.home_folder()
+    if not arguments.skip_cleaning:
+        listener.remove_stale(home, any_host=False)
+    return listener.listen_in_home(home)
+
+
+def _as_parent(arguments: Arguments, listening: Listener, agent: int) -> int:
+    """Tell the shell about the agent, or execute the command with it. Returns only in the first case."""
+    assert listening.path is not None
+    if not arguments.command:
+        _tell_shell(shell.daemon_lines(listening.path, agent, csh=arguments.csh))
+        return 0
+    os.environ["SSH_AUTH_SOCK"] = listening.path
+    os.environ["SSH_AGENT_PID"] = str(agent)
+    try:
+        daemon.execute(arguments.command)
+    except OSError as error:
+        _complain(f"{arguments.command[0]}: {error.strerror}")
+        return 1
+
+
+def _as_agent(arguments: Arguments, listening: Listener, parent: int | None) -> int:
+    """Serve until the agent is to end. Returns its exit status."""
+    hardening.refuse_core_dumps()
+    daemon.close_inherited(keep=listening.socket.fileno())
+    if not arguments.foreground:
+        daemon.detach()
+    elif listening.path is not None:
+        _tell_shell(shell.foreground_lines(listening.path, os.getpid(), csh=arguments.csh))
+
+    lean.return_freed_memory()
+    lean.import_asyncio_without_ssl()
+    from replug.agent.service import serve
+
+    if not arguments.foreground:
+        daemon.silence()
+    options = replace(arguments.options, socket_activated=listening.path is None)
+    return serve(listening.socket, options, parent=parent, foreground=arguments.foreground)
+
+
+def _tell_shell(lines: str) -> None:
+    """Write `lines` to stdout at once; paths in them may be in no encoding at all."""
+    sys.stdout.buffer.write(os.fsencode(lines))
+    sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"replug-agent: {text}\n")
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}"

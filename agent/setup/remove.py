@@ -1,0 +1,91 @@
+"""`replug setup --remove`: undoes what the record says, and nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from replug.agent.setup.record import Record, Replaced, record_path, remove_folders
+from replug.agent.setup.rivals import what_it_is
+from replug.agent.setup.units import SERVICE, SOCKET
+from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
+
+_Step = tuple[str, Callable[[], object]]
+
+
+def remove(
+    manager: UserManager, record: Record | None, say: Callable[[str], None], *, dry_run: bool = False
+) -> int:
+    """Undo all that is in `record`, telling each step to `say`; the exit status.
+
+    Raises ManagerError or OSError before anything was changed.
+    """
+    if record is None:
+        say("replug setup has changed nothing here, so there is nothing to undo.")
+        return 0
+    steps = list(_steps(manager, record))
+    say("replug setup --remove would" if dry_run else "replug setup --remove will")
+    for text, _ in steps:
+        say(f"  {text}")
+    for text in _kept(record):
+        say(f"  leave {text}")
+    if dry_run:
+        return 0
+    problems = []
+    for _, action in steps:
+        try:
+            action()
+        except (ManagerError, OSError) as error:
+            problems.append(str(error))
+    if problems:
+        say("Not all of that could be done. Mend this, and run it again:")
+        for problem in problems:
+            say(f"  {problem}")
+        return 1
+    record_path().unlink(missing_ok=True)
+    remove_folders(record.folders)
+    say("Done.")
+    return 0
+
+
+def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:
+    if manager.state(SOCKET).loaded:
+        # The service stops with its socket, and SSH_AUTH_SOCK goes with both.
+        yield (
+            f"stop and disable {SOCKET}, and with it the agent",
+            partial(manager.call, "disable", "--now", SOCKET, SERVICE),
+        )
+    for path in map(Path, record.files):
+        if record.wrote(path):
+            yield f"remove {path}", path.unlink
+    yield "have systemd read its files anew", partial(manager.call, "daemon-reload")
+    for one in record.replaced:
+        yield f"bring back {one.unit}, {what_it_is(one.unit)}", partial(_bring_back, manager, one)
+    before = record.ssh_auth_sock
+    if before and os.path.exists(before):  # else it was another login's, and leads nowhere
+        yield f"set SSH_AUTH_SOCK={before} as before", partial(_set_socket, manager, before)
+
+
+def _kept(record: Record) -> Iterator[str]:
+    for path in map(Path, record.files):
+        if os.path.lexists(path) and not record.wrote(path):
+            yield f"{path}, which was changed since and so is yours"
+    for folder in (units_folder() / f"{unit}.d" for unit in (SOCKET, SERVICE)):
+        if folder.exists():
+            yield f"{folder}, your own settings"
+
+
+def _bring_back(manager: UserManager, replaced: Replaced) -> None:
+    if replaced.masked:
+        manager.call("unmask", replaced.unit)
+    elif replaced.enabled:
+        manager.call("enable", replaced.unit)
+    if replaced.active:
+        manager.call("start", replaced.unit)
+
+
+def _set_socket(manager: UserManager, path: str) -> None:
+    if not manager.environment().get("SSH_AUTH_SOCK"):  # an agent that is back may have set it itself
+        manager.call("set-environment", f"SSH_AUTH_SOCK={path}")

@@ -1,0 +1,140 @@
+"""The inside of an agent: requests go in as bytes and come out as replies; its control socket beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, use_slots
+
+from replug.agent.clients.client import Client
+from replug.agent.clients.peer import Peer
+from replug.agent.commands.main import main
+from replug.agent.control.client import control_path
+from replug.agent.control.server import Control
+from replug.agent.desktop.touch_notice import TouchNotices
+from replug.agent.handlers import Dispatcher
+from replug.agent.keyring import Keyring
+from replug.agent.options import Options
+from replug.agent.refusal import RefusalHistory
+from replug.protocol.constraints import Constraint
+from replug.protocol.decoding import Request, Response, decode_response
+from replug.protocol.messages import (
+    AddSmartcardKey,
+    IdentitiesAnswer,
+    RemoveSmartcardKey,
+    RequestIdentities,
+    SignRequest,
+    SignResponse,
+)
+from replug.protocol.signatures import verify
+
+LOGIN_KEY, WORK_KEY, HOME_KEY = Key("login"), Key("work key"), Key("home key")
+
+
+class AgentBench:
+    """An agent for the tokens in `slots`, whichever module they are reached by."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        folder: Path,
+        *tokens: StandInToken,
+        person: Person | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.slots = Slots(*tokens)
+        use_slots(monkeypatch, self.slots)
+        self.module = folder / "module.so"
+        self.module.touch()
+        self.person = person or Person()
+        self.keyring = Keyring(
+            options or Options(provider_patterns=f"{folder}/*"), self.person, TouchNotices({}, None)
+        )
+        self.history = RefusalHistory()
+        self.dispatcher = Dispatcher(self.keyring, self.history)
+        self.client = self.new_client()
+
+    def new_client(self) -> Client:
+        return Client(Peer(os.getpid(), os.getuid()))
+
+    def uri(self, path: str, query: str = "") -> str:
+        """A URI that names this module."""
+        return f"pkcs11:{path}?module-path={self.module}{query}"
+
+    async def ask(self, request: Request | bytes, client: Client | None = None) -> Response:
+        """The reply to a request, or to bytes that claim to be one."""
+        message = request if isinstance(request, bytes) else request.encode()
+        reply = self.dispatcher.answer(client or self.client, bytearray(message))
+        return decode_response(reply if isinstance(reply, bytes) else await reply)
+
+    async def add(self, *constraints: Constraint, provider: str = "", pin: bytes = PIN) -> Response:
+        """`ssh-add -s`, of the whole module unless `provider` says otherwise."""
+        return await self.ask(AddSmartcardKey((provider or str(self.module)).encode(), pin, constraints))
+
+    async def remove(self, provider: str = "") -> Response:
+        """`ssh-add -e`."""
+        return await self.ask(RemoveSmartcardKey((provider or str(self.module)).encode(), b""))
+
+    async def sign(self, key: Key) -> Response:
+        """The reply to a sign request; a signature has to be right."""
+        reply = await self.ask(SignRequest(key.blob, b"data", 0))
+        if isinstance(reply, SignResponse):
+            verify(key.public, reply.signature, b"data")
+        return reply
+
+    async def listed(self) -> list[str]:
+        """The comments of the keys that `ssh-add -l` shows."""
+        answer = await self.ask(RequestIdentities())
+        assert isinstance(answer, IdentitiesAnswer)
+        return [identity.comment.decode() for identity in answer.identities]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of the refusals so far."""
+        return [refusal.reason for refusal in self.history]
+
+
+def processes_left(agent: AgentBench) -> int:
+    """How many worker processes still run."""
+    return sum(process.alive for process in agent.slots.processes)
+
+
+class ControlRig:
+    """An agent whose control socket is open while `running`, and `replug` in the same environment."""
+
+    def __init__(self, agent: AgentBench, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.agent = agent
+        self.socket = str(folder / "agent")
+        self.path = Path(control_path(self.socket))
+        self.control = Control(agent.keyring, agent.history, self.socket)
+        self._capsys = capsys
+
+    async def replug(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit status, output and complaints of `replug`, run beside the agent's loop."""
+        status = await asyncio.to_thread(main, list(arguments))
+        return (status, *self._capsys.readouterr())
+
+    async def say(self, text: bytes) -> bytes:
+        """What the control socket answers to these bytes, up to its end."""
+        reader, writer = await asyncio.open_unix_connection(str(self.path))
+        writer.write(text)
+        try:
+            async with asyncio.timeout(10):
+                return await reader.read()
+        except ConnectionResetError:
+            return b""  # closed before all was read that we sent
+        finally:
+            writer.close()
+
+
+def listening(path: Path) -> AbstractContextManager[socket.socket]:
+    """A socket that somebody listens on."""
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(str(path))
+    server.listen()
+    return server

@@ -1,0 +1,217 @@
+"""Accepting clients: whose they are, how many there may be, and the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from doubles.stand_ins import run, settle
+
+from replug.agent.clients import server as server_module
+from replug.agent.clients.connection import Answer
+from replug.agent.clients.peer import Peer
+from replug.agent.clients.server import Server
+from replug.protocol.decoding import frame
+
+REQUEST = frame(b"hello")
+
+
+class Place:
+    """A listening socket; make the server of it in a running loop."""
+
+    def __init__(self, folder: Path, kind: type[socket.socket] = socket.socket) -> None:
+        self.path = str(folder / "agent")
+        self.listener = kind(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(self.path)
+        self.listener.listen(128)
+        self.peers: list[Peer] = []
+
+    def serve(self) -> Server:
+        return Server(self.listener, self._answerer)
+
+    def _answerer(self, peer: Peer) -> Answer:
+        self.peers.append(peer)
+        return lambda message: bytes(message)
+
+    def connect(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        client.setblocking(False)
+        client.connect(self.path)
+        return client
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+async def ask(client: socket.socket) -> bytes:
+    """The echo of a request; nothing if the agent closed instead."""
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.sock_sendall(client, REQUEST)
+        return await loop.sock_recv(client, 100)
+    except (BrokenPipeError, ConnectionResetError):
+        return b""
+
+
+def test_clients_are_served_side_by_side(place: Place) -> None:
+    async def main() -> None:
+        server = place.serve()
+        clients = [place.connect() for _ in range(100)]
+        assert await asyncio.gather(*map(ask, clients)) == [REQUEST] * 100
+        assert place.peers == [Peer(os.getpid(), os.getuid())] * 100
+        server.close()
+        for client in clients:
+            client.close()
+
+    run(main())
+
+
+def test_another_users_program_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        server = place.serve()
+        stranger = Peer(os.getpid(), 1 + max(os.geteuid(), 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Peer, "of", lambda _client: stranger)
+            with place.connect() as client:
+                assert await ask(client) == b""
+        assert place.peers == []
+        [record] = caplog.records
+        assert (record.getMessage(), vars(record)["uid"]) == (
+            "connection refused: another user's",
+            stranger.uid,
+        )
+        with place.connect() as client:
+            assert await ask(client) == REQUEST
+        server.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(("uid", "allowed"), [(0, True), (1000, True), (1001, False), (65534, False)])
+def test_who_is_allowed(uid: int, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert Peer(1, uid).allowed is allowed
+
+
+def test_a_peer_is_called_by_its_programs_name() -> None:
+    name = Path("/proc/self/comm").read_text().strip()
+    assert str(Peer(os.getpid(), 0)) == f"{name} (pid {os.getpid()})"
+
+
+def test_a_peer_that_has_ended_still_has_a_number() -> None:
+    too_large = 2**22 + 1
+    assert str(Peer(too_large, 0)) == f"process (pid {too_large})"
+
+
+@pytest.fixture
+def room_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few descriptors that there is room for three clients."""
+    monkeypatch.setattr(server_module, "_RESERVED_DESCRIPTORS", 32)
+    monkeypatch.setattr(server_module.resource, "getrlimit", lambda _which: (35, 35))
+
+
+@pytest.mark.usefixtures("room_for_three")
+def test_clients_beyond_the_limit_wait_for_a_place(place: Place) -> None:
+    async def main() -> None:
+        server = place.serve()
+        first = [place.connect() for _ in range(3)]
+        assert await asyncio.gather(*map(ask, first)) == [REQUEST] * 3
+        waiting = [place.connect() for _ in range(2)]
+        answers = [asyncio.create_task(ask(client)) for client in waiting]
+        await settle()
+        assert len(place.peers) == 3
+        for client, answer in zip(first, answers, strict=False):
+            client.close()
+            assert await answer == REQUEST
+        server.close()
+        for client in (first[2], *waiting):
+            client.close()
+
+    run(main())
+
+
+@pytest.mark.usefixtures("room_for_three")
+@pytest.mark.parametrize("clients", [0, 1, 3])
+def test_a_closed_server_accepts_nobody(place: Place, clients: int) -> None:
+    async def main() -> None:
+        server = place.serve()
+        connected = [place.connect() for _ in range(clients)]
+        assert await asyncio.gather(*map(ask, connected)) == [REQUEST] * clients
+        server.close()
+        late = place.connect()
+        await settle()
+        assert len(place.peers) == clients
+        for client in connected:
+            assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+        for client in (late, *connected):
+            client.close()
+
+    run(main())
+
+
+def exhausted(code: int) -> type[socket.socket]:
+    """A listening socket that cannot accept at first."""
+
+    class Listener(socket.socket):
+        failures = 2
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if self.failures:
+                self.failures -= 1
+                raise OSError(code, os.strerror(code))
+            return super().accept()
+
+    return Listener
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_when_descriptors_run_out_it_pauses(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "_PAUSE", 0.01)
+    place = Place(tmp_path, exhausted(code))
+
+    async def main() -> None:
+        server = place.serve()
+        with place.connect() as client:
+            assert await ask(client) == REQUEST
+        server.close()
+
+    run(main())
+    assert [record.getMessage() for record in caplog.records] == [
+        f"cannot accept connections: {os.strerror(code)}"
+    ] * 2
+
+
+def test_a_pause_does_not_outlive_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "_PAUSE", 0.01)
+    place = Place(tmp_path, exhausted(errno.EMFILE))
+
+    async def main() -> None:
+        server = place.serve()
+        with place.connect():
+            await settle()
+            server.close()
+            await asyncio.sleep(0.05)
+            assert place.peers == []
+
+    run(main())
+
+
+def test_a_client_that_is_gone_before_it_is_accepted(place: Place) -> None:
+    async def main() -> None:
+        server = place.serve()
+        place.connect().close()
+        with place.connect() as client:
+            assert await ask(client) == REQUEST
+        server.close()
+
+    run(main())

@@ -1,0 +1,134 @@
+"""`replug`, end to end: the program asks a running agent, or finds none, and tells a person."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from doubles.agent_bench import ControlRig, listening
+from doubles.stand_ins import PIN, run
+
+from replug.agent.clients.peer import Peer
+from replug.agent.commands.main import main
+from replug.agent.control.client import control_path
+
+
+def test_forgetting_pins(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        await rig.agent.add()
+        pin = rig.agent.keyring.pins.get(rig.agent.slots.tokens[0].identity)
+        status, out, _ = await rig.replug("forget")
+        assert (status, out.startswith("1 PIN")) == (0, True)
+        assert pin is not None
+        assert pin.value == b""
+        assert await rig.agent.listed() == ["login"]
+        rig.control.close()
+
+    run(main())
+
+
+def test_no_pin_can_be_asked_for(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        await rig.agent.add()
+        _, out, _ = await rig.replug("status", "--json")
+        assert PIN.decode() not in out
+        rig.control.close()
+
+    run(main())
+
+
+# Without an agent, or without the right one.
+
+
+def ask_in_vain(capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["status"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    return err
+
+
+def test_without_an_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for value in (None, ""):
+        monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+        if value is not None:
+            monkeypatch.setenv("SSH_AUTH_SOCK", value)
+        assert ask_in_vain(capsys) == "replug: SSH_AUTH_SOCK is not set, so there is no agent to ask\n"
+
+
+def test_an_agent_that_is_not_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "agent")
+    monkeypatch.setenv("SSH_AUTH_SOCK", path)
+    assert ask_in_vain(capsys) == (
+        f"replug: no replug-agent answers beside {path}: No such file or directory\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "the agent's answer makes no sense"),
+        (b"{", "the agent's answer makes no sense"),
+        (b"[]\n", "the agent does not know this command: is it older than this program?"),
+        (b'{"error": "unknown command"}\n', "the agent does not know this command"),
+    ],
+)
+def test_answers_from_another_time(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    answer: bytes,
+    words: str,
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert await reader.readline() == b"status\n"
+        writer.write(answer)
+        writer.close()
+
+    async def other_agent() -> None:
+        await asyncio.start_unix_server(serve, control_path(path))
+        assert words in await asyncio.to_thread(ask_in_vain, capsys)
+
+    path = str(tmp_path / "agent")
+    monkeypatch.setenv("SSH_AUTH_SOCK", path)
+    run(other_agent())
+
+
+def test_what_another_user_listens_with_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "agent")
+    monkeypatch.setenv("SSH_AUTH_SOCK", path)
+    monkeypatch.setattr(Peer, "of", lambda _socket: Peer(1, 1 + max(os.geteuid(), 1)))
+    with listening(Path(control_path(path))):
+        assert "another user's" in ask_in_vain(capsys)
+
+
+def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:
+    code = "import sys; from replug.agent.commands import main; main.make_parser(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"asyncio", "cryptography", "paramiko", "pyudev", "platformdirs", "tomllib", "importlib.metadata"}
+    assert heavy & set(loaded.split()) == set()
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag in ("-V", "--version"):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main([flag])
+        assert capsys.readouterr().out == f"replug {version('replug')}\n"
+
+
+def test_an_interrupt_ends_it_as_shells_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("replug.agent.commands.status.run", interrupt)
+    assert main(["status"]) == 130

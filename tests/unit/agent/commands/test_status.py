@@ -1,0 +1,268 @@
+"""`replug status`: what a person reads in a terminal, and what a program reads."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from typing import Any
+
+import pytest
+from doubles.agent_bench import LOGIN_KEY, ControlRig
+from doubles.stand_ins import Key, StandInToken, run
+
+from replug.agent.commands.status import describe
+from replug.agent.commands.terminal_style import Style
+from replug.protocol.keys import fingerprint
+from replug.protocol.messages import Lock
+from replug.token.identity import TokenFlag
+
+NOW = 1_700_000_000.0
+PIPED = Style()
+TOKEN: dict[str, Any] = {
+    "label": "work",
+    "model": "Model",
+    "serial": "1",
+    "state": "ready",
+    "why": "",
+    "pin_remembered": False,
+    "pin_tries": "full",
+    "expires_in": None,
+    "last_inserted": None,
+    "last_removed": None,
+    "keys": [],
+}
+KEY = {
+    "fingerprint": "SHA256:g7tBF9d8CF1CV0j35KFgW45iy1Feaj6mEUJe7r6c7gk",
+    "type": "ecdsa-sha2-nistp256",
+    "comment": "laptop",
+}
+REFUSAL = {
+    "time": NOW - 200,
+    "request": "SignRequest",
+    "program": "ssh (pid 7)",
+    "reason": 'token "work" (serial 1): the PIN is locked',
+    "next_step": "unblock it with the PUK",
+}
+STATUS: dict[str, Any] = {"pid": 4711, "socket": "/run/agent", "locked": False, "tokens": [], "refusals": []}
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def shown(token: dict[str, Any], style: Style = PIPED) -> list[str]:
+    return list(describe(STATUS | {"tokens": [TOKEN | token]}, style, NOW))[2:]
+
+
+def test_status_of_a_running_agent(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        status, out, err = await rig.replug("status")
+        assert (status, err) == (0, "")
+        assert out.splitlines() == [
+            f"replug-agent (pid {os.getpid()}) on {rig.socket}",
+            "  no token: plug one in, or add one with ssh-add -s MODULE",
+        ]
+        await rig.agent.add()
+        _, out, _ = await rig.replug("status")
+        _, _, title, facts, key = out.splitlines()
+        assert title in (
+            '\N{BLACK CIRCLE} Token "work" (serial 1) is ready',
+            '* Token "work" (serial 1) is ready',
+        )
+        assert facts.startswith("  inserted ")
+        assert facts.endswith(", PIN remembered until the agent ends")
+        assert key == f"  {fingerprint(LOGIN_KEY.blob)} login (ED25519)"
+        await rig.agent.ask(Lock(b"secret"))
+        await rig.agent.remove()
+        _, out, _ = await rig.replug("status")
+        lines = out.splitlines()
+        assert lines[1] == "  locked: unlock it with ssh-add -X"
+        assert lines[-4] == "Last refusals (replug explain says more):"
+        assert lines[-3].endswith(", RemoveSmartcardKey:")
+        assert lines[-2] == "    the agent is locked"
+        assert lines[-1].endswith(" unlock it with ssh-add -X")
+        rig.control.close()
+
+    run(main())
+
+
+def test_tries_lost_are_told(rig: ControlRig) -> None:
+    async def main() -> None:
+        token = StandInToken(LOGIN_KEY)
+        rig.agent.slots.tokens = [token]
+        await rig.control.start()
+        token.flags |= TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY
+        await rig.agent.add(pin=b"")
+        _, out, _ = await rig.replug("status")
+        assert "  one try for the PIN is left: a wrong one locks the token" in out.splitlines()
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_right_pin_gives_the_tries_back(rig: ControlRig) -> None:
+    async def main() -> None:
+        token = StandInToken(LOGIN_KEY)
+        rig.agent.slots.tokens = [token]
+        await rig.control.start()
+        token.flags |= TokenFlag.USER_PIN_COUNT_LOW
+        await rig.agent.add(pin=b"")
+        _, out, _ = await rig.replug("status")
+        assert "  a wrong PIN was entered since the last right one" in out.splitlines()
+        await rig.agent.add()
+        _, out, _ = await rig.replug("status")
+        assert "PIN remembered" in out
+        assert "wrong PIN" not in out
+        rig.control.close()
+
+    run(main())
+
+
+def test_how_long_a_pin_is_remembered() -> None:
+    assert shown({"pin_remembered": True, "expires_in": 59}) == [
+        '* Token "work" (serial 1) is ready',
+        "  PIN remembered until 22:14:19 (59 s left)",
+    ]
+    assert shown({"pin_remembered": True, "expires_in": 2 * 86400})[1] == (
+        "  PIN remembered until 2023-11-16 22:13:20 (2 days left)"
+    )
+    assert shown({"expires_in": 3600})[1] == "  served until 23:13:20 (1 h left)"
+
+
+@pytest.mark.parametrize(
+    ("age", "words"),
+    [
+        (0.2, "just now"),
+        (-5, "just now"),
+        (59, "59 s ago"),
+        (185, "3 min ago"),
+        (7300, "2 h ago"),
+        (90000, "1 day ago"),
+    ],
+)
+def test_ages(age: float, words: str) -> None:
+    assert shown({"last_inserted": NOW - age})[1] == f"  inserted {words}"
+
+
+def test_the_reason_for_a_state_is_told() -> None:
+    gone = {
+        "state": "absent",
+        "why": "it is in no slot",
+        "last_inserted": NOW - 900,
+        "last_removed": NOW - 180,
+    }
+    assert shown(gone) == ['* Token "work" (serial 1) is absent: it is in no slot', "  removed 3 min ago"]
+
+
+def test_a_token_without_a_label_goes_by_its_model() -> None:
+    assert shown({"label": "", "serial": ""}) == ["* Token Model is ready"]
+
+
+def test_each_key_stands_under_its_own_token(rig: ControlRig) -> None:
+    """Also where tokens have no serial number: not all do."""
+
+    async def main() -> None:
+        other = Key("other")
+        rig.agent.slots.tokens = [
+            StandInToken(LOGIN_KEY, label="first", serial=""),
+            StandInToken(other, label="second", serial=""),
+        ]
+        await rig.control.start()
+        await rig.agent.add(pin=b"")
+        _, out, _ = await rig.replug("status")
+        lines = [line for line in out.splitlines() if "SHA256:" in line or "Token" in line]
+        words = [line.split('"')[1] if "Token" in line else line.split()[1] for line in lines]
+        assert sorted([words[:2], words[2:]]) == [["first", "login"], ["second", "other"]]
+        rig.control.close()
+
+    run(main())
+
+
+def test_nothing_a_token_says_reaches_the_terminal_raw(rig: ControlRig) -> None:
+    async def main() -> None:
+        evil = "\x1b[2J\nToken forged"
+        rig.agent.slots.tokens = [StandInToken(Key(evil), label=evil)]
+        await rig.control.start()
+        await rig.agent.add()
+        _, out, _ = await rig.replug("status")
+        assert all(line.isprintable() for line in out.splitlines())
+        assert not any(line.startswith("Token forged") for line in out.splitlines())
+        rig.control.close()
+
+    run(main())
+
+
+FULL = STATUS | {
+    "locked": True,
+    "socket": "/run/user/1000/replug/agent.sock",
+    "tokens": [
+        TOKEN
+        | {
+            "state": "unreachable",
+            "why": "module /usr/lib/x86_64-linux-gnu/opensc-pkcs11.so failed twice: no answer within 20 s",
+            "last_inserted": NOW - 200,
+            "pin_remembered": True,
+            "expires_in": 100_000,
+            "keys": [KEY, KEY | {"comment": "a comment so long that it does not fit a terminal"}],
+        }
+    ],
+    "refusals": [REFUSAL] * 5,
+}
+
+
+def test_a_terminal_of_80_columns_is_enough() -> None:
+    lines = list(describe(FULL, Style(unicode=True, width=80), NOW))
+    assert max(map(len, lines)) <= 80
+    assert any(line.endswith("\N{HORIZONTAL ELLIPSIS} (ECDSA)") for line in lines)
+    assert sum(KEY["fingerprint"] in line for line in lines) == 2
+
+
+def test_piped_lines_are_whole_and_plain() -> None:
+    text = "\n".join(describe(FULL, PIPED, NOW))
+    assert text.isascii()
+    assert "\x1b" not in text
+    assert "a comment so long that it does not fit a terminal (ECDSA)" in text
+    assert "Last refusals, 3 of 5 (replug explain says more):" in text
+
+
+def test_colours_say_what_words_say_too() -> None:
+    coloured = "\n".join(describe(FULL, Style(colours=True), NOW))
+    assert "\x1b[31;1munreachable\x1b[0m" in coloured
+    assert "\x1b[31;1mlocked\x1b[0m" in coloured
+
+
+class Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "colours"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_colours_are_for_terminals_that_are_to_have_them(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], colours: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Style.of(Terminal(io.BytesIO(), "utf-8")).colours is colours
+    assert not Style.of(io.TextIOWrapper(io.BytesIO(), "utf-8")).colours
+
+
+def test_what_cannot_be_encoded_is_replaced() -> None:
+    written = io.BytesIO()
+    stream = Terminal(written, "ascii")
+    style = Style.of(stream)
+    assert not style.unicode
+    stream.write("\n".join(describe(STATUS | {"tokens": [TOKEN | {"label": "Büro"}]}, style, NOW)))
+    stream.flush()
+    assert b'"B?ro"' in written.getvalue()

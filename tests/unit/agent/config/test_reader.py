@@ -1,0 +1,234 @@
+"""What is wrong in a configuration, and in which line: all of it at once."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS
+from replug.agent.config.model import Config
+from replug.agent.config.reader import read_config
+
+
+def problems(text: str) -> list[str]:
+    return [f"{problem.line}: {problem.message}" for problem in read_config(text).problems]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('touch_timeot = "1m"', "unknown key 'touch_timeot'; did you mean \"touch_timeout\"?"),
+        ('touch-timeout = "1m"', "unknown key 'touch-timeout'; did you mean \"touch_timeout\"?"),
+        ("[[tokens]]", "unknown key 'tokens'; did you mean \"token\"?"),
+        ("zzz.yyy = 1", "unknown key 'zzz'"),
+        ("confirm = true", "confirm is a key of a [[token]], not of the whole file"),
+        ('[token]\nuri = "pkcs11:"', "token must be a list of tables: write [[token]] above each"),
+        ("token = [1]", "token must be a list of tables: write [[token]] above each"),
+        ("[touch_timeout]", 'touch_timeout must be a time in quotes, such as "30s"'),
+        ("touch_timeout = 60", 'touch_timeout must be a time in quotes, such as "30s"'),
+        ("touch_timeout = true", 'touch_timeout must be a time in quotes, such as "30s"'),
+        ('touch_timeout = "soon"', "touch_timeout: not a duration: 'soon'"),
+        ('touch_timeout = "never"', "touch_timeout: not a duration: 'never'"),
+        ('touch_timeout = "-1"', "touch_timeout: not a duration: '-1'"),
+        ('touch_timeout = "0"', "touch_timeout must not be zero"),
+        ('touch_timeout = "0.5"', "touch_timeout must not be zero"),
+        ('pin_idle_time = "0"', "pin_idle_time must not be zero"),
+        ("pin_idle_time = 9", 'pin_idle_time must be a time in quotes, such as "30s" or "never"'),
+        ("workers = 0", "workers must be a whole number from 1 to 64, without quotes"),
+        ('workers = "2"', "workers must be a whole number from 1 to 64, without quotes"),
+        ("workers = true", "workers must be a whole number from 1 to 64, without quotes"),
+        ("workers = 65", "workers must be a whole number from 1 to 64, without quotes"),
+        ("workers = 2.0", "workers must be a whole number from 1 to 64, without quotes"),
+        (
+            "touch_notification = 3",
+            "touch_notification must be true, false or a time in quotes",
+        ),
+        ('touch_notification = "0"', "touch_notification must not be zero"),
+        (
+            'prompt = "gui"',
+            'prompt must be "auto", "pinentry", "askpass", "terminal" or "systemd"',
+        ),
+        ('forget_pin_on = "removal"', "forget_pin_on must be a list: [...]"),
+        ('forget_pin_on = ["lock"]', 'forget_pin_on must be "removal", "screen-lock" or "suspend"'),
+        ('modules = ["opensc.so"]', "modules must be an absolute path or begin with ~/, not 'opensc.so'"),
+        ("modules = [1]", "modules must be a path, a URI or auto in quotes"),
+        ("modules = {}", "modules must be a list: [...]"),
+        ('modules = ["pkcs11:tok=a"]', "modules: attribute tok is not supported"),
+        ('modules = ["pkcs11:?pin-value=1234"]', "modules: a PIN is not taken from a URI: leave pin-value "),
+        ('allowed_modules = "/opt/*,opensc"', "allowed_modules: 'opensc' matches no absolute path"),
+        ('certificates = ["*-cert.pub"]', "certificates must be an absolute path or begin with ~/, not "),
+        ('pinentry_program = ""', "pinentry_program must be the name or the path of a program"),
+        ('pinentry_program = "bin/pinentry"', "pinentry_program must be an absolute path or begin with ~/"),
+    ],
+)
+def test_the_whole_file(text: str, problem: str) -> None:
+    (found,) = problems(f"\n# {text.splitlines()[0]}\n{text}\n")
+    assert found.startswith(f"3: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('urI = "a"', "unknown key 'urI'; did you mean \"uri\"?"),
+        ('wait_for_token = "9"', "wait_for_token holds for the whole file: put it above the first [[token]]"),
+        ('module = "a.so"', "module must be an absolute path or begin with ~/, not 'a.so'"),
+        ("confirm = 1", "confirm must be true or false, without quotes"),
+        ('confirm = "true"', "confirm must be true or false, without quotes"),
+        ('keys = "*"', "keys must be a list: [...]"),
+        ('keys = [""]', "keys must not be empty"),
+        ('keys = ["SHA256:short"]', "keys: not a fingerprint: ssh-add -l shows them"),
+        ('keys = ["pkcs11:token=work"]', "keys: the URI chooses no key: give it id= or object="),
+        ('keys = ["pkcs11:token=work;id=%01"]', "keys: the URI must have id=, object= and type= only"),
+        ('comment = "{lable}"', "comment: {lable} means nothing; there are {label}, {id}, {token}"),
+        ('comment = "{label"', "comment: a single { means nothing; write {{ for the character"),
+        ('comment = "a\\nb"', "comment must be one line"),
+        (
+            'pin_source = "1234"',
+            'pin_source must be "prompt", "file:/path" or "credential:NAME"; a PIN',
+        ),
+        ('pin_source = "file:pin"', 'pin_source: the path after "file:" must be absolute'),
+        ('pin_time_to_live = "0"', "pin_time_to_live must not be zero"),
+    ],
+)
+def test_a_token(text: str, problem: str) -> None:
+    (found,) = problems(f'[[token]]\nuri = "pkcs11:token=work"\n{text}\n')
+    assert found.startswith(f"3: {problem}")
+    assert "1234" not in found
+
+
+@pytest.mark.parametrize(
+    ("uri", "problem"),
+    [
+        ('""', "uri: does not begin with pkcs11:"),
+        ("1", "uri must be a pkcs11: URI in quotes"),
+        ('"pkcs11:id=%01"', "uri: the URI must name a token only"),
+        ('"pkcs11:object=a"', "uri: the URI must name a token only"),
+        ('"pkcs11:token=a;token=b"', "uri: token is given twice"),
+        ('"pkcs11:?module-name=opensc"', "uri: module-name has no meaning here"),
+    ],
+)
+def test_the_uri_of_a_token(uri: str, problem: str) -> None:
+    (found,) = problems(f"[[token]]\nconfirm = true\nuri = {uri}\n")
+    assert found.startswith(f"3: {problem}")
+
+
+def test_a_token_without_a_uri() -> None:
+    text = 'workers = 1\n[[token]]\nuri = "pkcs11:token=a"\n\n[[token]]\nconfirm = true'
+    assert problems(text) == ['5: a [[token]] needs a uri, such as uri = "pkcs11:token=work"']
+
+
+def test_two_modules_for_one_token() -> None:
+    text = '[[token]]\nuri = "pkcs11:token=a?module-path=/a.so"\nmodule = "/b.so"'
+    assert problems(text) == ["3: module is not the module-path of uri"]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "hidden"),
+    [
+        ('uri = "pkcs11:token=a"', 'uri = "pkcs11:token=a"', True),
+        ('uri = "pkcs11:"', 'uri = "pkcs11:token=a"', True),
+        ('uri = "pkcs11:token=a"', 'uri = "pkcs11:serial=1;token=a"\nmodule = "/a.so"', True),
+        ('uri = "pkcs11:token=a"', 'uri = "pkcs11:"', False),
+        ('uri = "pkcs11:token=a"', 'uri = "pkcs11:token=b"', False),
+        ('uri = "pkcs11:token=a"\nmodule = "/a.so"', 'uri = "pkcs11:token=a"', False),
+        ('uri = "pkcs11:"\nmodule = "/a.so"', 'uri = "pkcs11:token=a"\nmodule = "/a.so"', True),
+    ],
+)
+def test_a_token_that_never_holds(earlier: str, later: str, hidden: bool) -> None:
+    text = f"\n[[token]]\n{earlier}\n[[token]]\n{later}"
+    line = text.splitlines().index("[[token]]", 2) + 1
+    expected = [f"{line}: this [[token]] never holds: the one in line 2 comes first"]
+    assert problems(text) == (expected if hidden else [])
+
+
+def test_everything_is_said_at_once_in_the_order_of_the_lines() -> None:
+    text = """\
+workers = 0
+prompt = "gui"
+allowed_modules = [
+  "/opt/*",
+  1,  # one
+  "opensc",
+]
+colour = "red"
+[[token]]
+confirm = "yes"
+keys = ["*", [""], "SHA256:x"]
+[[token]]
+uri = "pkcs11:token=b"
+touch_timeout = "1m"
+"""
+    found = problems(text)
+    assert [problem.split()[:2] for problem in found] == [
+        ["1:", "workers"],
+        ["2:", "prompt"],
+        ["5:", "allowed_modules"],
+        ["6:", "allowed_modules:"],
+        ["8:", "unknown"],
+        ["9:", "a"],
+        ["10:", "confirm"],
+        ["11:", "keys"],
+        ["11:", "keys:"],
+        ["14:", "touch_timeout"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ('\ntouch_timeout = "1m', "2: "),
+        ('touch_timeout = "1m"\ntouch_timeout = "2m"\n', "2: "),
+        ("a\n", "1: "),
+        ('a = """\n\n', "3: "),
+        ("a = [1\n\n\n", "4: "),
+    ],
+)
+def test_what_is_no_toml(text: str, start: str) -> None:
+    (found,) = problems(text)
+    assert found.startswith(start)
+    assert "(at " not in found
+
+
+def test_a_list_without_a_bottom() -> None:
+    (found,) = problems(f"modules = {'[' * 50_000}")
+    assert found == "None: lists and tables are nested too deeply"
+
+
+def test_a_number_without_an_end() -> None:
+    (found,) = problems(f"workers = {'9' * 5000}")
+    assert "4300 digits" in found
+
+
+@given(st.text())
+def test_any_text_is_read(text: str) -> None:
+    read_config(text)
+
+
+def test_problems_leave_nothing_half_read() -> None:
+    assert read_config("workers = 0").config == Config()
+
+
+names = st.sampled_from([key.name for key in (*GLOBAL_KEYS, *TOKEN_KEYS)] + ["token", "colour", '"a b"'])
+scalars = st.sampled_from(
+    ['""', '"1h"', '"never"', "true", "0", "7", "1.5", "1979-05-27", '"pkcs11:token=a"', '"/a"', "nan"]
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda parts: f"[{', '.join(parts)}]"),
+        inner.map(lambda part: f"{{ uri = {part} }}"),
+    ),
+    max_leaves=4,
+)
+statements = st.one_of(
+    st.tuples(names, values).map(" = ".join), st.just("[[token]]"), names.map(lambda name: f"[{name}]")
+)
+
+
+@given(st.lists(statements, max_size=8).map("\n".join))
+def test_nothing_in_a_file_is_too_odd_to_be_told_with_its_line(text: str) -> None:
+    reading = read_config(text)
+    lines = [problem.line for problem in reading.problems]
+    assert all(line is not None and 1 <= line <= text.count("\n") + 1 for line in lines)
+    assert lines == sorted(line for line in lines if line is not None)

@@ -1,0 +1,177 @@
+"""The configuration written out: what holds, the example, and that no document lacks a key."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replug.agent.config.comment_template import FIELDS
+from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
+from replug.agent.config.kinds import quoted
+from replug.agent.config.model import Config, PromptWay, TokenEntry
+from replug.agent.config.reader import read_config
+from replug.agent.config.text import example, shown
+from replug.token.pins.lifetime import ForgetOn
+from replug.token.pins.source import PinSource, SourceKind
+from replug.token.uri import Uri
+
+DOCS = Path(__file__).parents[4] / "docs"
+MAN_PAGE = DOCS / "replug.toml.5"
+KEYS = [*GLOBAL_KEYS, *TOKEN_KEYS]
+
+some_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
+path = some_text.filter(lambda text: "\0" not in text).map(lambda text: f"/{text}")
+seconds = st.integers(1, 2**31 - 1)
+maybe = st.one_of(st.none(), seconds)
+forgets = st.frozensets(st.sampled_from(ForgetOn))
+entries = st.builds(
+    TokenEntry,
+    uri=st.builds(Uri, token=st.one_of(st.none(), some_text.filter(lambda text: "\0" not in text))),
+    module=st.one_of(st.none(), path),
+    pin_source=st.one_of(st.none(), st.builds(PinSource, st.just(SourceKind.FILE), path)),
+    keys=st.lists(st.sampled_from(["*", "a?", "pkcs11:id=%01", f"SHA256:{'x' * 43}"])).map(tuple),
+    confirm=st.booleans(),
+    comment=st.sampled_from(["", "{label} \\ {{}}", '"{id}"']),
+    lifetime=st.one_of(st.just(0), maybe),
+    pin_time_to_live=st.one_of(st.just(0), maybe),
+    pin_idle_time=st.one_of(st.just(0), maybe),
+    forget_pin_on=st.one_of(st.none(), forgets),
+    workers=st.one_of(st.none(), st.integers(1, 64)),
+)
+configs = st.builds(
+    Config,
+    modules=st.lists(st.one_of(path, st.sampled_from(["auto", "pkcs11:token=a"]))).map(tuple),
+    allowed_modules=st.sampled_from(["", "/opt/*", "/a*,!/b?,", '*"', "/usr/lib*/*,/usr/local/lib*/*"]),
+    certificates=st.lists(path).map(tuple),
+    default_lifetime=st.one_of(st.just(0), seconds),
+    wait_for_token=st.one_of(st.just(0), seconds),
+    pin_time_to_live=maybe,
+    pin_idle_time=maybe,
+    forget_pin_on=forgets,
+    prompt=st.sampled_from(["auto", "pinentry", "askpass", "terminal", "systemd"]),
+    pinentry_program=st.one_of(path, st.just("pinentry-gtk-2")),
+    touch_notification=maybe,
+    workers=st.integers(1, 64),
+    # One is enough: several might hide each other.
+    tokens=st.lists(entries, max_size=1).map(tuple),
+)
+
+
+@given(configs)
+def test_what_is_shown_is_what_holds(config: Config) -> None:
+    reading = read_config("\n".join(shown(config)))
+    assert reading.problems == []
+    assert reading.config == config
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_can_be_written(text: str) -> None:
+    assert tomllib.loads(f"a = {quoted(text)}") == {"a": text}
+
+
+def test_what_is_not_set_is_marked() -> None:
+    config = read_config(
+        'workers = 2\npin_idle_time = "1h"\n[[token]]\nuri = "pkcs11:token=a"\nconfirm = true\n'
+        'pin_time_to_live = "never"\n'
+    ).config
+    lines = list(shown(config))
+    assert "workers = 2" in lines
+    assert 'touch_timeout = "45s"  # default' in lines
+    assert lines[lines.index("[[token]]") :] == [
+        "[[token]]",
+        'uri = "pkcs11:token=a"',
+        "# module is not set",
+        'pin_source = "prompt"  # default',
+        'keys = ["*"]  # default',
+        "confirm = true",
+        'comment = "{label}"  # default',
+        '# lifetime = "never"  # as above',
+        'pin_time_to_live = "never"',
+        '# pin_idle_time = "1h"  # as above',
+        "# forget_pin_on = []  # as above",
+        "# workers = 2  # as above",
+    ]
+
+
+# The table, and the documents that repeat it.
+
+
+def test_every_field_has_a_key_and_every_key_a_field() -> None:
+    assert {key.name for key in GLOBAL_KEYS} | {"tokens"} == set(Config.__dataclass_fields__)
+    assert {key.name for key in TOKEN_KEYS} == set(TokenEntry.__dataclass_fields__)
+    assert all(key.inherits in {above.name for above in GLOBAL_KEYS} for key in TOKEN_KEYS if key.inherits)
+
+
+@pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
+def test_a_default_is_a_value(key: Key) -> None:
+    value = tomllib.loads(f"a = {key.sample or key.default}")["a"]
+    key.kind.read(value)
+
+
+def test_the_example_is_the_programs() -> None:
+    assert (DOCS / "replug.toml.example").read_text() == example()
+
+
+def test_the_example_changes_nothing() -> None:
+    assert read_config(example()).config == Config()
+    assert tomllib.loads(example()) == {}
+
+
+def test_all_of_the_example_can_be_uncommented() -> None:
+    text = re.sub(r"^#(?=\S)", "", example(), flags=re.MULTILINE)
+    reading = read_config(text)
+    assert reading.problems == []
+    values = tomllib.loads(text)
+    (token,) = values.pop("token")
+    assert list(values) == [key.name for key in GLOBAL_KEYS]
+    assert list(token) == [key.name for key in TOKEN_KEYS]
+    # What is the default in it is the default.
+    (entry,) = reading.config.tokens
+    settings = {name: getattr(reading.config, name) for name in values}
+    assert Config(**settings) == Config()
+    assert Config(tokens=(entry,)).settings(entry).keys == Config().settings().keys
+
+
+def test_the_man_page_has_every_key_with_its_default() -> None:
+    whole_file, of_tokens = MAN_PAGE.read_text().split(".Sh TOKENS")
+    for part, keys in ((whole_file, GLOBAL_KEYS), (of_tokens.split(".Sh FILES")[0], TOKEN_KEYS)):
+        found = re.findall(r"^\.It Ic (\w+) = (?:Ar [A-Z]+|(.*))$", part, flags=re.MULTILINE)
+        assert [(name, default.replace(r"\(dq", '"')) for name, default in found] == [
+            (key.name, key.default) for key in keys
+        ]
+
+
+def test_the_man_page_says_what_needs_a_restart() -> None:
+    found = re.findall(r"^\.It Ic (\w+) = .*\n\.Pq restart$", MAN_PAGE.read_text(), flags=re.MULTILINE)
+    assert found == [key.name for key in KEYS if key.needs_restart]
+
+
+def test_the_man_page_names_every_word() -> None:
+    text = MAN_PAGE.read_text().replace(r"\(dq", '"')
+    words = [*get_args(PromptWay), *ForgetOn, *(f"{{{field}}}" for field in FIELDS)]
+    assert [word for word in words if f'"{word}"' not in text and word not in text] == []
+
+
+def test_the_example_of_the_man_page_is_one() -> None:
+    text = MAN_PAGE.read_text()
+    reading = read_config(text[text.index(".Bd -literal") : text.index(".Ed")].split("\n", 1)[1])
+    assert reading.problems == []
+    assert len(reading.config.tokens) == 2
+
+
+def test_the_man_page_is_well_made() -> None:
+    done = subprocess.run(["mandoc", "-T", "lint", MAN_PAGE], capture_output=True, text=True, check=False)
+    # Whether the pages it refers to are installed is not its fault.
+    found = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if "referenced manual not found" not in line and "mandoc.db" not in line
+    ]
+    assert found == []

@@ -1,0 +1,213 @@
+"""The control socket: its place, what it answers, and clients that do not behave."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles.agent_bench import LOGIN_KEY, ControlRig, listening
+from doubles.stand_ins import run
+
+from replug.agent.clients.peer import Peer
+from replug.agent.control import server as control_module
+from replug.agent.control.server import Control
+from replug.protocol.keys import fingerprint
+from replug.protocol.messages import RemoveIdentity
+
+
+def test_status_as_json(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        await rig.agent.add()
+        await rig.agent.ask(RemoveIdentity(b"unknown"))
+        status, out, err = await rig.replug("status", "--json")
+        assert (status, err) == (0, "")
+        answer = json.loads(out)
+        [token], [refusal] = answer.pop("tokens"), answer.pop("refusals")
+        assert answer == {
+            "version": 1,
+            "pid": os.getpid(),
+            "socket": rig.socket,
+            "locked": False,
+            "software_keys": [],
+            "allowed_modules": f"{rig.agent.module.parent}/*",
+            "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],
+        }
+        inserted = token.pop("last_inserted")
+        assert 0 <= time.time() - inserted < 20
+        assert token == {
+            "label": "work",
+            "manufacturer": "Maker",
+            "model": "Model",
+            "serial": "1",
+            "state": "ready",
+            "why": "",
+            "pin_remembered": True,
+            "pin_expires_in": None,
+            "pin_tries": "full",
+            "expires_in": None,
+            "last_removed": None,
+            "keys": [
+                {
+                    "fingerprint": fingerprint(LOGIN_KEY.blob),
+                    "type": "ssh-ed25519",
+                    "comment": "login",
+                    "certificate": False,
+                    "confirm": False,
+                    "restricted": False,
+                },
+            ],
+        }
+        assert 0 <= time.time() - refusal.pop("time") < 20
+        assert refusal.pop("program").endswith(f"(pid {os.getpid()})")
+        assert refusal == {
+            "request": "RemoveIdentity",
+            "reason": f"key {fingerprint(b'unknown')} is not in the agent",
+            "next_step": "",
+        }
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_locked_agent_shows_no_keys(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        await rig.agent.add()
+        await rig.agent.keyring.lock.lock(b"secret")
+        _, out, _ = await rig.replug("status", "--json")
+        answer = json.loads(out)
+        assert answer["locked"]
+        assert [token["keys"] for token in answer["tokens"]] == [[]]
+        rig.control.close()
+
+    run(main())
+
+
+# The socket.
+
+
+def test_the_socket_is_its_owners_alone_and_goes_with_the_agent(rig: ControlRig) -> None:
+    async def main() -> None:
+        assert rig.path == Path(rig.socket + ".control")
+        await rig.control.start()
+        assert stat.filemode(rig.path.stat().st_mode) == "srw-------"
+        rig.control.close()
+        assert not rig.path.exists()
+
+    run(main())
+
+
+def test_the_socket_of_a_dead_agent_is_replaced(rig: ControlRig) -> None:
+    async def main() -> None:
+        with listening(rig.path):
+            pass
+        await rig.control.start()
+        assert (await rig.replug("status"))[0] == 0
+        rig.control.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("occupy", [listening, lambda path: path.open("w")])
+def test_what_is_alive_or_no_socket_is_left_alone(
+    rig: ControlRig, occupy: Callable[[Path], AbstractContextManager[Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        with occupy(rig.path):
+            before = rig.path.stat().st_ino
+            await rig.control.start()
+            rig.control.close()
+            assert rig.path.stat().st_ino == before
+
+    run(main())
+    [warning] = caplog.records
+    assert warning.getMessage().startswith("no control socket: ")
+    assert "Address already in use" in warning.getMessage()
+
+
+def test_a_path_that_is_too_long_costs_only_the_control_socket(
+    rig: ControlRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        too_long = Control(rig.agent.keyring, rig.agent.history, f"/tmp/{'x' * 100}")
+        await too_long.start()
+        too_long.close()
+
+    run(main())
+    [warning] = caplog.records
+    assert warning.getMessage().startswith("no control socket: ")
+    assert "path too long" in warning.getMessage()
+
+
+def test_a_socket_that_somebody_removed_does_not_disturb_the_end(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        rig.path.unlink()
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_socket_that_somebody_replaced_is_not_ours_to_remove(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        rig.path.unlink()
+        with listening(rig.path):
+            rig.control.close()
+            assert rig.path.exists()
+
+    run(main())
+
+
+# Clients that do not behave.
+
+
+def test_another_user_gets_no_answer(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        monkeypatch.setattr(Peer, "of", lambda _client: Peer(1, 1 + max(os.geteuid(), 1)))
+        assert await rig.say(b"status\n") == b""
+        rig.control.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("text", [b"\n", b"STATUS\n", b"status now\n", b"\xff\n"])
+def test_a_command_that_does_not_exist(rig: ControlRig, text: bytes) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        answer = json.loads(await rig.say(text))
+        assert list(answer) == ["error"]
+        assert answer["error"].startswith("unknown command ")
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_command_that_never_ends(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        assert await rig.say(b"x" * 100_000) == b""
+        assert (await rig.replug("status"))[0] == 0
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_client_that_says_nothing_is_sent_away(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(control_module, "_PATIENCE", 0.05)
+        await rig.control.start()
+        assert await rig.say(b"stat") == b""
+        assert (await rig.replug("status"))[0] == 0
+        rig.control.close()
+
+    run(main())

@@ -1,0 +1,384 @@
+"""What the agent holds: the order of listing, keys on several tokens, removal and lifetimes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from doubles.stand_ins import Key, Person
+
+from replug.agent.config.model import Config
+from replug.agent.keys.added_provider import AddedProvider
+from replug.agent.keys.certificate_files import CertificateFiles
+from replug.agent.keys.certificates import Certificates
+from replug.agent.keys.held_keys import HeldKey, KeyOnToken, SoftwareKey
+from replug.agent.keys.identities import Identities
+from replug.agent.keys.terms import Terms
+from replug.protocol.messages import IdentitiesAnswer
+from replug.token.identity import TokenIdentity
+from replug.token.pins.pin import PinCache
+from replug.token.provider import Provider
+from replug.token.served import ServedToken
+from replug.token.uri import Uri
+from replug.token.worker.client import Deadlines
+from replug.token.worker.pool import Supervisor
+
+SETTINGS = Config().settings()
+FILES = CertificateFiles(lambda: ())
+
+
+class Clock:
+    """The boot clock, which stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def token(serial: str, *keys: Key) -> ServedToken:
+    """A present token with these keys."""
+    identity = TokenIdentity("Maker", "Model", serial, "work")
+    served = ServedToken(identity, Supervisor("/module.so", Deadlines()), PinCache(), Person())
+    served._shown.offered = {key.blob: key.token_key() for key in keys}
+    served.returned()
+    return served
+
+
+def module(*tokens: ServedToken, path: str = "/module.so") -> Any:
+    """As much of a module as a provider looks at."""
+    return SimpleNamespace(path=path, tokens={one.identity: one for one in tokens})
+
+
+def provider(of: Any, uri: Uri | None = None, name: str = "/module.so") -> Provider:
+    return Provider(name, of, uri or Uri())
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+class Held(Identities):
+    """The identities, with providers added and keys removed as the tests say it."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(clock)
+        self._now = clock
+
+    def add_provider(self, added: Provider, lifetime: int | None) -> None:
+        expires = None if lifetime is None else self._now() + lifetime
+        self.add(AddedProvider(added, Terms(expires), Certificates(()), FILES, lambda _: SETTINGS))
+
+    def remove_key(self, blob: bytes) -> bool:
+        found = bool(self.holding(blob))
+        self.remove(blob)
+        return found
+
+
+@pytest.fixture
+def identities(clock: Clock) -> Held:
+    return Held(clock)
+
+
+def called(held: Iterable[HeldKey]) -> list[str]:
+    return [one.comment.decode() for one in held]
+
+
+def comments(identities: Identities) -> list[str]:
+    return called(identities.listed())
+
+
+def test_nothing_is_held_at_first(identities: Held) -> None:
+    assert list(identities.listed()) == []
+    assert identities.holding(b"") == []
+    assert identities.providers() == []
+    assert identities.next_expiry() is None
+
+
+def test_keys_are_listed_in_the_order_they_were_added(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key("a"), Key("b")), token("2", Key("c")))), None)
+    identities.add_provider(provider(module(token("3", Key("d")), path="/other.so")), None)
+    assert comments(identities) == ["a", "b", "c", "d"]
+
+
+def test_a_key_without_a_label_is_called_by_its_provider(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key(""))), name="pkcs11:token=work"), None)
+    assert comments(identities) == ["pkcs11:token=work"]
+
+
+def test_a_uri_chooses_among_the_keys(identities: Held) -> None:
+    held = module(token("1", Key("a"), Key("b")), token("2", Key("a")))
+    identities.add_provider(provider(held, Uri(serial="1", object="b")), None)
+    assert comments(identities) == ["b"]
+
+
+def test_keys_of_an_absent_token_are_not_listed_and_come_back_with_it(identities: Held) -> None:
+    coming_and_going, key = token("1", Key("a")), Key("b")
+    identities.add_provider(provider(module(coming_and_going, token("2", key))), None)
+    coming_and_going.left()
+    assert comments(identities) == ["b"]
+    coming_and_going.returned()
+    assert comments(identities) == ["a", "b"]
+
+
+def test_a_key_of_an_absent_token_is_still_found(identities: Held) -> None:
+    """So that a request for it can wait for the token, or is told which one to plug in."""
+    key = Key("a")
+    absent = token("1", key)
+    identities.add_provider(provider(module(absent)), None)
+    absent.left()
+    [held] = identities.holding(key.blob)
+    assert held.token is absent
+
+
+def test_a_key_on_two_tokens_is_listed_once_and_held_first_by_the_one_that_is_in(
+    identities: Held,
+) -> None:
+    key = Key("a")
+    first, second = token("1", key), token("2", key)
+    held = module(first, second)
+    identities.add_provider(provider(held), None)
+    identities.add_provider(provider(held, Uri(object="a")), None)
+
+    def holders() -> list[ServedToken]:
+        held_keys = identities.holding(key.blob)
+        assert all(isinstance(one, KeyOnToken) for one in held_keys)
+        return list(dict.fromkeys(one.token for one in held_keys))
+
+    assert comments(identities) == ["a"]
+    assert holders() == [first, second]
+    first.left()
+    assert comments(identities) == ["a"]
+    assert holders() == [second, first]
+    second.cut_off("pcscd is gone")
+    first.returned()
+    assert holders() == [first, second]
+
+
+def test_adding_again_keeps_the_place(identities: Held) -> None:
+    first, second = module(token("1", Key("a"))), module(token("2", Key("b")), path="/other.so")
+    identities.add_provider(provider(first), None)
+    identities.add_provider(provider(second), None)
+    identities.add_provider(provider(first), None)
+    assert comments(identities) == ["a", "b"]
+    assert len(identities.providers()) == 2
+
+
+def test_another_choice_of_the_same_module_is_another_provider(identities: Held) -> None:
+    held = module(token("1", Key("a"), Key("b")))
+    identities.add_provider(provider(held, Uri(object="b")), None)
+    identities.add_provider(provider(held, Uri(object="a")), None)
+    assert comments(identities) == ["b", "a"]
+    identities.add_provider(provider(held, Uri(object="a", module_path="/module.so")), None)
+    assert len(identities.providers()) == 2
+
+
+def test_removing_one_key_hides_it_until_its_provider_is_added_again(identities: Held) -> None:
+    one, other = Key("a"), Key("b")
+    held = module(token("1", one, other), token("2", one))
+    identities.add_provider(provider(held), None)
+    assert identities.remove_key(one.blob)
+    assert comments(identities) == ["b"]
+    assert identities.holding(one.blob) == []
+    assert not identities.remove_key(one.blob)
+    identities.add_provider(provider(held), None)
+    assert comments(identities) == ["a", "b"]
+
+
+def test_removing_a_key_hides_it_in_every_provider(identities: Held) -> None:
+    key = Key("a")
+    held = module(token("1", key))
+    identities.add_provider(provider(held), None)
+    identities.add_provider(provider(held, Uri(object="a")), None)
+    assert identities.remove_key(key.blob)
+    assert comments(identities) == []
+
+
+def test_an_unknown_key_cannot_be_removed(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key("a")))), None)
+    assert not identities.remove_key(Key("b").blob)
+    assert comments(identities) == ["a"]
+
+
+def test_removing_providers(identities: Held) -> None:
+    first, second = module(token("1", Key("a"))), module(token("2", Key("b")), path="/other.so")
+    identities.add_provider(provider(first), None)
+    identities.add_provider(provider(second), None)
+    assert not identities.remove_provider(lambda chosen: chosen.module.path == "/third.so")
+    assert identities.remove_provider(lambda chosen: chosen.module is first)
+    assert comments(identities) == ["b"]
+    identities.clear()
+    assert comments(identities) == []
+
+
+def test_keys_are_dropped_at_the_end_of_their_lifetime(identities: Held, clock: Clock) -> None:
+    short, long = module(token("1", Key("a"))), module(token("2", Key("b")), path="/other.so")
+    identities.add_provider(provider(short), 10)
+    identities.add_provider(provider(long), 60)
+    assert identities.next_expiry() == 10
+    clock.now += 9.5
+    assert not identities.drop_expired()
+    assert identities.next_expiry() == 0.5
+    clock.now += 0.5
+    assert identities.drop_expired()
+    assert comments(identities) == ["b"]
+    # The machine slept far beyond it.
+    clock.now += 1000
+    assert identities.next_expiry() == 0
+    assert identities.drop_expired()
+    assert identities.next_expiry() is None
+
+
+def test_a_token_is_served_as_long_as_its_longest_provider(identities: Held, clock: Clock) -> None:
+    one, other = token("1", Key("a")), token("2", Key("b"))
+    both = module(one, other)
+    identities.add_provider(provider(both, Uri(serial="1")), 10)
+    assert identities.lifetime_left(one) == 10
+    assert identities.lifetime_left(other) is None
+    identities.add_provider(provider(both), 60)
+    clock.now += 1
+    assert (identities.lifetime_left(one), identities.lifetime_left(other)) == (59, 59)
+    identities.add_provider(provider(both, Uri(token="work")), None)
+    assert identities.lifetime_left(one) is None
+
+
+@pytest.mark.parametrize(("again", "expiry"), [(60, 60), (None, None)])
+def test_adding_again_sets_the_lifetime_anew(
+    identities: Held, clock: Clock, again: int | None, expiry: float | None
+) -> None:
+    held = module(token("1", Key("a")))
+    identities.add_provider(provider(held), 10)
+    clock.now += 5
+    identities.add_provider(provider(held), again)
+    assert identities.next_expiry() == expiry
+
+
+def test_without_a_lifetime_keys_are_kept(identities: Held, clock: Clock) -> None:
+    identities.add_provider(provider(module(token("1", Key("a")))), None)
+    clock.now += 1e9
+    assert not identities.drop_expired()
+    assert comments(identities) == ["a"]
+
+
+def test_what_a_token_holds_whether_it_is_in_or_out(identities: Held) -> None:
+    shared, other = Key("shared"), Key("other")
+    first, second = token("1", shared), token("2", shared, other)
+    held = module(first, second)
+    identities.add_provider(provider(held), None)
+    identities.add_provider(provider(held, Uri(object="shared")), None)
+    second.left()
+    assert called(identities.on(first)) == ["shared"]
+    assert called(identities.on(second)) == ["shared", "other"]
+
+
+def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key("a")), token("2", Key("b")))), None)
+    first = identities.answer(lambda _: True)
+    assert [identity.comment for identity in first.identities] == [b"a", b"b"]
+    assert identities.answer(lambda _: True) is first
+    assert first.encode() is first.encode()
+    assert identities.answer(lambda _: False) == IdentitiesAnswer(())
+    assert identities.answer(lambda _: True) == first
+
+
+def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
+    first, other = token("1", Key("a")), token("2", Key("b"))
+    tokens = module(first)
+    files = CertificateFiles(lambda: ())
+    settings = SETTINGS
+    identities = Identities(clock)
+    added = AddedProvider(
+        provider(tokens), Terms(clock.now + 60), Certificates(()), files, lambda _: settings, added=clock.now
+    )
+
+    def shown() -> list[str]:
+        return [identity.comment.decode() for identity in identities.answer(lambda _: True).identities]
+
+    assert shown() == []
+    identities.add(added)
+    assert shown() == ["a"]
+    tokens.tokens[other.identity] = other
+    assert shown() == ["a", "b"]
+    first._shown.offered = {key.blob: key.token_key() for key in (Key("a"), Key("c"))}
+    assert shown() == ["a", "c", "b"]
+    first.left()
+    assert shown() == ["b"]
+    first.returned()
+    assert shown() == ["a", "c", "b"]
+    settings = replace(SETTINGS, comment="{label}!")
+    assert shown() == ["a!", "c!", "b!"]
+    identities.remove(identities.listed()[0].blob)
+    assert shown() == ["c!", "b!"]
+    files.known = Certificates((b"no certificate",))
+    assert shown() == ["c!", "b!"]
+    settings = replace(SETTINGS, lifetime=30)
+    assert shown() == ["c", "b"]
+    clock.now += 30
+    assert shown() == []
+    settings = SETTINGS
+    assert shown() == ["c", "b"]
+    clock.now += 30
+    assert shown() == []
+    assert identities.drop_expired()
+    assert identities.providers() == []
+    assert not identities.drop_expired()
+    assert not identities.limited
+
+
+def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> None:
+    identities = Identities(clock)
+    for _ in range(2):
+        identities.add(SoftwareKey(b"blob", b"mine", Terms(), vault=None))  # type: ignore[arg-type]
+        assert called(identities.listed()) == ["mine"]
+    identities.remove(b"blob")
+    assert identities.listed() == []
+    assert identities.software_keys() == []
+
+
+def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock) -> None:
+    key, hidden = Key("a"), Terms(confirm=True)
+    held = module(token("1", key))
+    identities = Identities(clock)
+    for uri, terms in ((Uri(), Terms()), (Uri(serial="1"), Terms(5000.0)), (Uri(token="work"), hidden)):
+        one = provider(held, uri)
+        identities.add(AddedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
+    identities.add(SoftwareKey(key.blob, b"mine", hidden, vault=None))  # type: ignore[arg-type]
+    identities.remove(key.blob, lambda terms: terms is not hidden)
+    assert [one.terms for one in identities.listed()] == [hidden]
+    assert [one.comment for one in identities.software_keys()] == [b"mine"]
+
+
+def test_the_order_of_a_tokens_keys_is_followed(identities: Held) -> None:
+    one, keys = token("1"), (Key("a"), Key("b"))
+    identities.add_provider(provider(module(one)), None)
+    for order in (keys, keys[::-1]):
+        one._shown.offered = {key.blob: key.token_key() for key in order}
+        assert comments(identities) == [key.label for key in order]
+
+
+def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:
+    one = token("1", Key("a"))
+    identities.add_provider(provider(module(one)), None)
+    assert comments(identities) == ["a"]
+    identities.answer(lambda _: True)
+    identities.clear()
+    gone = weakref.ref(one)
+    del one
+    gc.collect()
+    assert gone() is None
+
+
+def test_only_what_has_a_lifetime_is_looked_at_for_its_end(identities: Held) -> None:
+    identities.add_provider(provider(module(token("1", Key("a")))), None)
+    assert not identities.drop_expired()
+    assert not identities.limited
+    identities.add_provider(provider(module(path="/none-yet.so")), 10)
+    assert not identities.drop_expired()
+    assert identities.limited

@@ -1,0 +1,114 @@
+"""Reading the configuration again while the agent runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from doubles.agent_bench import AgentBench
+from doubles.stand_ins import Key, StandInToken, run
+
+from replug.agent import reload as reload_module
+from replug.agent.config.model import Config, ConfigError, Problem
+from replug.agent.reload import Reloader
+
+KEY = Key("login")
+
+
+class File:
+    """The configuration file: what reading it gives, and how often it was read."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.broken = False
+        self.read = 0
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def load(self, path: Path) -> Config:
+        self.read += 1
+        said = self.config
+        assert self.go_on.wait(10)
+        if self.broken:
+            raise ConfigError(path, [Problem(1, "nonsense")])
+        return said
+
+
+@pytest.fixture
+def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> File:
+    file = File(Config(modules=(str(tmp_path / "module.so"),)))
+    monkeypatch.setattr(reload_module, "load_config", file.load)
+    return file
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AgentBench:
+    return AgentBench(monkeypatch, tmp_path, StandInToken(KEY))
+
+
+def test_what_the_file_says_now_holds(agent: AgentBench, file: File) -> None:
+    async def main() -> None:
+        changes: list[Config] = []
+        reloader = Reloader(agent.keyring, lambda: changes.append(agent.keyring.options.config))
+        file.config = Config(modules=file.config.modules, allowed_modules="*", touch_notification=None)
+        reloader.reload()
+        await reloader.finished()
+        assert agent.keyring.options.config is file.config
+        assert agent.keyring.notices.moment is None
+        assert changes == [file.config]
+        assert [module.path for module in agent.keyring.modules()] == [str(agent.module)]
+
+    run(main())
+
+
+def test_a_file_that_makes_no_sense_changes_nothing(
+    agent: AgentBench, file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        before, file.broken = agent.keyring.options, True
+        reloader = Reloader(agent.keyring)
+        reloader.reload()
+        await reloader.finished()
+        assert agent.keyring.options is before
+        assert "nonsense" in caplog.text
+        file.broken = False
+        reloader.reload()
+        await reloader.finished()
+        assert agent.keyring.options.config is file.config
+
+    run(main())
+
+
+def test_of_many_signals_the_last_one_counts(agent: AgentBench, file: File) -> None:
+    """And there is no race: a slow reading of an old file does not undo that of the new one."""
+
+    async def main() -> None:
+        reloader = Reloader(agent.keyring)
+        file.go_on.clear()
+        reloader.reload()
+        reloader.reload()
+        old, file.config = file.config, Config(modules=(), wait_for_token=7)
+        for _ in range(5):
+            reloader.reload()
+        file.go_on.set()
+        await reloader.finished()
+        assert agent.keyring.options.config is file.config is not old
+        assert file.read <= 2
+
+    run(main())
+
+
+def test_a_file_system_that_does_not_answer(
+    agent: AgentBench, file: File, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr(reload_module, "_PATIENCE", 0.01)
+        reloader = Reloader(agent.keyring)
+        file.go_on.clear()
+        reloader.reload()
+        await reloader.finished()
+        assert "no answer from the file system" in caplog.text
+        file.go_on.set()
+
+    run(main())

@@ -1,0 +1,119 @@
+"""PINs in memory: when one may be sent, and that it is gone when it is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.pins.pin import Pin, PinCache
+
+WORK = TokenIdentity("Maker", "Model", "1", "work")
+HOME = TokenIdentity("Maker", "Model", "2", "home")
+
+NONE = TokenFlag(0)
+COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
+FINAL_TRY = TokenFlag.USER_PIN_FINAL_TRY
+LOCKED = TokenFlag.USER_PIN_LOCKED
+
+# What is known of the PIN: verified, sent, last_try_known.
+FRESH = (False, False, False)
+FRESH_AND_WARNED = (False, False, True)
+WITHOUT_VERDICT = (False, True, False)
+WITHOUT_VERDICT_AND_WARNED = (False, True, True)
+REMEMBERED = (True, True, False)
+REMEMBERED_AND_WARNED = (True, True, True)
+
+MAY_BE_SENT = {
+    NONE: {FRESH, FRESH_AND_WARNED, REMEMBERED, REMEMBERED_AND_WARNED},
+    COUNT_LOW: {FRESH, FRESH_AND_WARNED},
+    FINAL_TRY: {FRESH_AND_WARNED},
+    FINAL_TRY | COUNT_LOW: {FRESH_AND_WARNED},
+    LOCKED: set(),
+    LOCKED | FINAL_TRY: set(),
+    LOCKED | COUNT_LOW: set(),
+}
+ALL = (
+    FRESH,
+    FRESH_AND_WARNED,
+    WITHOUT_VERDICT,
+    WITHOUT_VERDICT_AND_WARNED,
+    REMEMBERED,
+    REMEMBERED_AND_WARNED,
+)
+
+
+@pytest.mark.parametrize("known", ALL)
+@pytest.mark.parametrize("flags", MAY_BE_SENT)
+def test_when_a_pin_may_be_sent(flags: TokenFlag, known: tuple[bool, bool, bool]) -> None:
+    verified, sent, last_try_known = known
+    pin = Pin(b"123456", last_try_known=last_try_known)
+    pin.verified, pin.sent = verified, sent
+    assert pin.may_be_sent(flags | TokenFlag.LOGIN_REQUIRED) == (known in MAY_BE_SENT[flags])
+
+
+def test_wiping_clears_the_callers_own_buffer() -> None:
+    class Watched(bytearray):
+        """Notes what it held when it was emptied."""
+
+        held = None
+
+        def clear(self) -> None:
+            self.held = bytes(self)
+            super().clear()
+
+    buffer = Watched(b"123456")
+    pin = Pin(buffer)
+    assert pin.value is buffer
+    pin.wipe()
+    assert buffer.held == bytes(6)
+    assert buffer == b""
+
+
+def test_a_wiped_pin_is_not_sent() -> None:
+    pin = Pin(b"123456")
+    pin.verified = pin.sent = True
+    pin.wipe()
+    assert not pin.may_be_sent(NONE)
+
+
+def test_a_pin_does_not_show() -> None:
+    pin = Pin(b"123456")
+    assert "123456" not in repr(pin) + str(pin)
+
+
+def test_each_token_has_a_pin_of_its_own() -> None:
+    cache, pin = PinCache(), Pin(b"123456")
+    cache.remember(WORK, pin)
+    assert cache.get(WORK) is pin
+    assert cache.get(HOME) is None
+
+
+def test_the_same_label_on_another_token_is_another_token() -> None:
+    cache = PinCache()
+    cache.remember(WORK, Pin(b"123456"))
+    assert cache.get(TokenIdentity("Maker", "Model", "3", "work")) is None
+
+
+def test_remembering_another_wipes_the_old_one() -> None:
+    cache, old, new = PinCache(), Pin(b"123456"), Pin(b"654321")
+    cache.remember(WORK, old)
+    cache.remember(WORK, new)
+    assert (old.value, new.value) == (b"", b"654321")
+    assert cache.get(WORK) is new
+
+
+def test_remembering_the_same_again_keeps_it() -> None:
+    cache, pin = PinCache(), Pin(b"123456")
+    cache.remember(WORK, pin)
+    cache.remember(WORK, pin)
+    assert pin.value == b"123456"
+
+
+def test_forgetting_wipes_one() -> None:
+    cache, pin, other = PinCache(), Pin(b"123456"), Pin(b"654321")
+    cache.remember(WORK, pin)
+    cache.remember(HOME, other)
+    assert cache.forget(WORK)
+    assert (pin.value, other.value) == (b"", b"654321")
+    assert cache.get(WORK) is None
+    assert not cache.forget(WORK)

@@ -1,0 +1,181 @@
+"""The tries that are left, as a token tells of them, and PINs forgotten while they are in use."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from doubles.stand_ins import (
+    PIN,
+    run,
+    settle,
+)
+from doubles.token_bench import COUNT_LOW, FINAL_TRY, LOCKED, Bench, bench, careful_token
+
+from replug.token.errors import (
+    PinNeededError,
+    TokenError,
+)
+from replug.token.presence import TokenState
+
+# The flags: what the token says about the tries that are left.
+
+
+def test_a_locked_token_is_sent_nothing_and_nobody_is_asked(plain: Bench) -> None:
+    async def main() -> None:
+        await plain.remember()
+        plain.lose_worker()
+        plain.token.flags = LOCKED
+        with pytest.raises(TokenError, match="the PIN is locked; unblock it with the PUK"):
+            await plain.sign()
+        with pytest.raises(TokenError, match="the PIN is locked; unblock it with the PUK"):
+            await plain.remember()
+        assert plain.slots.logins == [PIN]
+        assert (plain.served.state, plain.served.why) == (
+            TokenState.LOCKED,
+            'token "work" (serial 1): the PIN is locked',
+        )
+
+    run(main())
+
+
+def test_nobody_is_asked_for_a_pin_that_was_locked_meanwhile(plain: Bench) -> None:
+    async def main() -> None:
+        await plain.served.read()
+        plain.lose_worker()
+        found_unlocked, asking = plain.slots.hold_next("open"), plain.slots.hold_next("open")
+        signing = asyncio.create_task(plain.sign())
+        await found_unlocked.entered.wait()
+        found_unlocked.opened.set()
+        await asking.entered.wait()
+        plain.token.flags = LOCKED
+        asking.opened.set()
+        with pytest.raises(TokenError, match="the PIN is locked"):
+            await signing
+        assert plain.person.requests == []
+
+    run(main())
+
+
+def test_for_the_last_try_the_remembered_pin_is_not_used(asking: Bench) -> None:
+    async def main() -> None:
+        await asking.remember()
+        asking.lose_worker()
+        asking.token.flags = FINAL_TRY
+        await asking.sign()
+        assert asking.slots.logins == [PIN, PIN]
+        [request] = asking.person.requests
+        assert "LAST TRY" in request.text()
+        assert asking.pin is asking.person.pins[0]
+
+    run(main())
+
+
+def test_the_last_try_is_not_for_a_pin_whose_giver_did_not_know(plain: Bench) -> None:
+    async def main() -> None:
+        plain.token.flags = FINAL_TRY
+        with pytest.raises(PinNeededError):
+            await plain.remember()
+        assert plain.slots.logins == []
+
+    run(main())
+
+
+def test_a_last_try_that_comes_while_the_person_types_is_not_spent(asking: Bench) -> None:
+    async def main() -> None:
+        answered = asyncio.Event()
+        asking.person.may_answer = answered.wait()
+        signing = asyncio.create_task(asking.sign())
+        await asking.person.asked.wait()
+        asking.token.flags = FINAL_TRY
+        answered.set()
+        with pytest.raises(TokenError, match="the PIN was not sent, because tries were lost"):
+            await signing
+        assert asking.slots.logins == []
+        assert asking.person.pins[0].value == b""
+
+    run(main())
+
+
+def test_with_tries_missing_the_remembered_pin_is_not_used(asking: Bench) -> None:
+    async def main() -> None:
+        await asking.remember()
+        asking.lose_worker()
+        asking.token.flags = COUNT_LOW
+        asking.person.answers = [None]
+        with pytest.raises(TokenError, match="cancelled"):
+            await asking.sign()
+        assert asking.slots.logins == [PIN]
+
+    run(main())
+
+
+def test_with_tries_missing_a_pin_given_now_is_used(plain: Bench) -> None:
+    async def main() -> None:
+        plain.token.flags = COUNT_LOW
+        await plain.remember()
+        assert plain.slots.logins == [PIN]
+
+    run(main())
+
+
+# A PIN that is forgotten while it is in use.
+
+
+def test_a_pin_forgotten_during_its_login_stays_forgotten(asking: Bench) -> None:
+    async def main() -> None:
+        await asking.remember()
+        asking.lose_worker()
+        gate = asking.slots.hold_next("login")
+        signing = asyncio.create_task(asking.sign())
+        await gate.entered.wait()
+        asking.served.forget_pin()
+        gate.opened.set()
+        await signing
+        assert asking.pin is None
+        # The next login is with what a person types, not with what is left of the old buffer.
+        asking.lose_worker()
+        await asking.sign()
+        assert asking.slots.logins == [PIN, PIN, PIN]
+        assert len(asking.person.requests) == 1
+
+    run(main())
+
+
+def test_a_pin_forgotten_during_a_careful_signature_stays_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        careful = bench(monkeypatch, careful_token())
+        await careful.remember()
+        gate = careful.slots.hold_next("sign")
+        signing = asyncio.create_task(careful.sign())
+        await gate.entered.wait()
+        careful.served.forget_pin()
+        gate.opened.set()
+        await signing
+        assert careful.pin is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("operation", ["open", "login"])
+def test_a_token_removed_during_the_login_keeps_no_pin_and_is_sent_none(
+    asking: Bench, operation: str
+) -> None:
+    async def main() -> None:
+        answered = asyncio.Event()
+        asking.person.may_answer = answered.wait()
+        signing = asyncio.create_task(asking.sign())
+        await asking.person.asked.wait()
+        gate = asking.slots.hold_next(operation)
+        answered.set()
+        await gate.entered.wait()
+        asking.served.close()
+        await settle()
+        gate.opened.set()
+        with pytest.raises(TokenError, match="was removed from the agent"):
+            await signing
+        await settle()
+        assert asking.pin is None
+        assert asking.slots.logins == ([PIN] if operation == "login" else [])
+
+    run(main())

@@ -1,0 +1,251 @@
+"""A module's tokens: who is served, who came, who left, and how little is asked to find out."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refused, run, use_slots
+
+from replug.token.errors import ModuleUnreachableError, TokenAbsentError
+from replug.token.module import Module
+from replug.token.pins.pin import Pin, PinCache
+from replug.token.presence import TokenState
+from replug.token.prompts.request import Asker
+from replug.token.served import ServedToken
+from replug.token.uri import Uri
+from replug.token.worker.client import Deadlines
+from replug.token.worker.frames import Verdict
+
+
+class Rig:
+    """A module with two tokens, `work` and `home`, all of which are served."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.work = StandInToken(Key("work key"))
+        self.home = StandInToken(Key("home key"), label="home", serial="2")
+        self.slots = Slots(self.work, self.home)
+        use_slots(monkeypatch, self.slots)
+        self.pins = PinCache()
+        self.module = Module("/module.so", self.pins, Person(), Deadlines())
+        self.module.serve([Uri()])
+
+    def served(self, token: StandInToken) -> ServedToken:
+        return self.module.tokens[token.identity]
+
+    async def look(self, *, closely: bool = True, fresh: bool = False) -> list[str]:
+        """The labels of the tokens that have come."""
+        return [token.identity.label for token in await self.module.look(closely=closely, fresh=fresh)]
+
+    def asked(self) -> list[str]:
+        """The operations since this was last called."""
+        operations = self.slots.operations
+        self.slots.calls.clear()
+        return operations
+
+
+@pytest.fixture
+def rig(monkeypatch: pytest.MonkeyPatch) -> Rig:
+    return Rig(monkeypatch)
+
+
+def test_tokens_are_taken_up_in_the_order_of_their_slots(rig: Rig) -> None:
+    async def main() -> None:
+        assert await rig.look() == ["work", "home"]
+        assert list(rig.module.tokens) == [rig.work.identity, rig.home.identity]
+        assert [token.state for token in rig.module.tokens.values()] == [TokenState.PRESENT] * 2
+        assert rig.asked() == ["load", "slots", "scan"]
+
+    run(main())
+
+
+def test_a_token_that_stays_does_not_come_again(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        assert await rig.look() == []
+
+    run(main())
+
+
+def test_a_glance_asks_no_token_as_long_as_the_slots_are_as_they_were(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        rig.asked()
+        assert await rig.look(closely=False) == []
+        assert rig.asked() == ["slots"]
+        rig.slots.tokens.remove(rig.home)
+        assert await rig.look(closely=False) == []
+        assert rig.asked() == ["slots", "scan"]
+        assert rig.served(rig.home).state is TokenState.ABSENT
+
+    run(main())
+
+
+def test_a_glance_misses_no_token_that_a_request_found_first(rig: Rig) -> None:
+    """It came, was used and left between two looks, so the slots are as they were at the last one."""
+
+    async def main() -> None:
+        await rig.look()
+        rig.slots.tokens.remove(rig.work)
+        await rig.look()
+        await rig.look(closely=False)
+        rig.slots.tokens.append(rig.work)
+        await rig.served(rig.work).read()
+        rig.slots.tokens.remove(rig.work)
+        assert rig.served(rig.work).present
+        await rig.look(closely=False)
+        assert rig.served(rig.work).state is TokenState.ABSENT
+
+    run(main())
+
+
+def test_a_glance_of_another_worker_knows_nothing_yet(rig: Rig) -> None:
+    """What the last one saw in its slots may be in others now."""
+
+    async def main() -> None:
+        await rig.look()
+        rig.slots.workers[0].kill()
+        rig.asked()
+        await rig.look(closely=False)
+        assert rig.asked() == ["load", "slots", "scan"]
+
+    run(main())
+
+
+def test_leaving_and_returning(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        rig.slots.tokens.remove(rig.work)
+        assert await rig.look() == []
+        assert rig.served(rig.work).state is TokenState.ABSENT
+        assert rig.served(rig.home).present
+        # The session there was dead, and would stay so.
+        assert rig.slots.alive == []
+        rig.slots.tokens.append(rig.work)
+        assert await rig.look() == ["work"]
+        assert rig.served(rig.work).state is TokenState.PRESENT
+        assert rig.pins.get(rig.work.identity) is not None
+
+    run(main())
+
+
+def test_a_token_is_missed_for_two_minutes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        await rig.module.look()
+        assert not rig.module.misses_a_token
+        left = rig.slots.tokens.pop(0)
+        await rig.module.look()
+        assert rig.module.misses_a_token
+        now = time.time()
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda: now + 121)
+            assert not rig.module.misses_a_token
+        rig.slots.tokens.append(left)
+        await rig.module.look()
+        assert not rig.module.misses_a_token
+
+    run(main())
+
+
+def test_looking_afresh_has_a_new_worker(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        await rig.look(fresh=True)
+        assert rig.slots.alive == [1]
+
+    run(main())
+
+
+def test_a_module_that_cannot_be_asked_cuts_off_its_tokens_until_it_can(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        rig.slots.fail_next("scan", lost(), lost())
+        with pytest.raises(ModuleUnreachableError):
+            await rig.look()
+        assert [token.state for token in rig.module.tokens.values()] == [TokenState.UNREACHABLE] * 2
+        assert rig.served(rig.work).why == "module /module.so failed twice: the worker process ended"
+        # The slots are as they were, and yet all has to be looked at.
+        assert await rig.look(closely=False) == ["work", "home"]
+        assert [token.state for token in rig.module.tokens.values()] == [TokenState.PRESENT] * 2
+
+    run(main())
+
+
+def test_only_chosen_tokens_are_served(rig: Rig) -> None:
+    async def main() -> None:
+        rig.module.serve([Uri(token="home"), Uri(token="absent")])
+        assert await rig.look() == ["home"]
+        assert list(rig.module.tokens) == [rig.home.identity]
+
+    run(main())
+
+
+def test_a_token_that_is_no_longer_chosen_is_closed(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        pin = Pin(PIN)
+        await rig.served(rig.work).log_in(pin)
+        rig.module.serve([Uri(token="home")])
+        assert list(rig.module.tokens) == [rig.home.identity]
+        assert pin.value == b""
+        assert await rig.look() == []
+
+    run(main())
+
+
+def test_a_module_that_serves_nobody_has_no_process(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        rig.module.serve([])
+        assert rig.module.tokens == {}
+        assert [process.alive for process in rig.slots.processes] == [False] * len(rig.slots.processes)
+
+    run(main())
+
+
+def test_all_its_tokens_share_one_worker_and_keep_their_logins_apart(rig: Rig) -> None:
+    async def main() -> None:
+        rig.home.pin = b"home pin"
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        await rig.served(rig.home).log_in(Pin(b"home pin"))
+        for _ in range(2):
+            for token in (rig.work, rig.home):
+                [key] = token.keys
+                await rig.served(token).sign(key.token_key(), b"data", 0, Asker("ssh"))
+        assert len(rig.slots.alive) == 1
+        # A login with a PIN of a request has a fresh worker, on which the other token logs in again.
+        assert rig.slots.logins == [PIN, b"home pin", PIN]
+
+    run(main())
+
+
+def test_a_token_that_is_out_does_not_cost_another_its_login(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        rig.slots.tokens.remove(rig.home)
+        with pytest.raises(TokenAbsentError):
+            await rig.served(rig.home).read()
+        [key] = rig.work.keys
+        await rig.served(rig.work).sign(key.token_key(), b"data", 0, Asker("ssh"))
+        assert rig.slots.logins == [PIN]
+        assert rig.served(rig.home).state is TokenState.ABSENT
+
+    run(main())
+
+
+def test_a_token_with_an_open_session_that_is_out_is_looked_for_by_a_fresh_worker(rig: Rig) -> None:
+    """Its session is dead, and for the running worker it may stay so for ever."""
+
+    async def main() -> None:
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        await rig.served(rig.home).read()
+        worker = rig.slots.alive
+        rig.slots.fail_next("open", refused(Verdict.TOKEN_ABSENT))
+        await rig.served(rig.home).read()
+        assert rig.slots.alive != worker
+
+    run(main())

@@ -1,0 +1,173 @@
+"""PINs in memory: one buffer each, wiped when forgotten, bound to the token they were entered for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replug.token.hardening import wipe
+from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.pins.lifetime import PinLifetime
+from replug.token.seal import Seal
+
+
+@dataclass
+class PinPast:
+    """What became of a PIN until now; shared with what is read again from the same file."""
+
+    sent: bool = False
+    """Whether it went to the token at all."""
+    verified: bool = False
+    """Whether the token accepted it."""
+    rejected: bool = False
+    """Whether the token refused it."""
+
+
+class Pin:
+    """A PIN in a buffer of our own.
+
+    `last_try_known` if the person who typed it was told that it was the last try; `past` is what became of
+    the same PIN before; `configured` if it is from a file or credential, and nobody typed it; `chosen_now`
+    if a person gave it in the knowledge of what the token says of its tries.
+    """
+
+    def __init__(
+        self,
+        value: bytearray | bytes,
+        *,
+        last_try_known: bool = False,
+        past: PinPast | None = None,
+        configured: bool = False,
+        chosen_now: bool = True,
+    ) -> None:
+        self.value = value if isinstance(value, bytearray) else bytearray(value)
+        self.last_try_known = last_try_known
+        self.past = past or PinPast()
+        self.configured = configured
+        self._chosen_now = chosen_now
+        self.lifetime: PinLifetime | None = None
+        """How long it is remembered; None is without end."""
+        self._sealed = b""
+
+    @property
+    def sent(self) -> bool:
+        """Whether it went to the token at all."""
+        return self.past.sent
+
+    @sent.setter
+    def sent(self, sent: bool) -> None:
+        """Say so."""
+        self.past.sent = sent
+
+    @property
+    def verified(self) -> bool:
+        """Whether the token accepted it."""
+        return self.past.verified
+
+    @verified.setter
+    def verified(self, verified: bool) -> None:
+        """Say so."""
+        self.past.verified = verified
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is not to be used any more."""
+        return self.lifetime is not None and self.lifetime.expired
+
+    def may_be_sent(self, flags: TokenFlag) -> bool:
+        """Whether the token, with `flags` read just now, may be sent this PIN.
+
+        A PIN that was sent without a verdict (the worker died meanwhile) may have cost a try, so it is
+        not sent again. When tries are already missing, only a PIN that a person typed just now is; for
+        the last one that person must have known.
+        """
+        if TokenFlag.USER_PIN_LOCKED in flags or not self.value or self.past.rejected:
+            return False
+        if TokenFlag.USER_PIN_FINAL_TRY in flags:
+            return self.last_try_known and not self.sent
+        if TokenFlag.USER_PIN_COUNT_LOW in flags:
+            return not self.sent and self._chosen_now
+        return self.verified or not self.sent
+
+    def __repr__(self) -> str:
+        return f"<Pin verified={self.verified} sent={self.sent}>"
+
+    def wipe(self) -> None:
+        """Overwrite and empty the buffer."""
+        wipe(self.value)
+        self.value.clear()
+        self._sealed = b""
+
+    def put_away(self, seal: Seal) -> None:
+        """Keep it encrypted, until `bring_back`; nobody can use it meanwhile."""
+        sealed = seal.seal(self.value) if self.value else b""
+        self.wipe()
+        self._sealed = sealed
+
+    def bring_back(self, seal: Seal) -> None:
+        """Undo `put_away`."""
+        if self._sealed:
+            self.value = seal.open(self._sealed)
+            self._sealed = b""
+
+
+class PinCache:
+    """The PIN of each token that took one, kept for the session."""
+
+    def __init__(self) -> None:
+        self._pins: dict[TokenIdentity, Pin] = {}
+        self._away = False
+
+    def get(self, token: TokenIdentity) -> Pin | None:
+        """The PIN remembered for exactly this token, unless it has expired."""
+        pin = self._pins.get(token)
+        return None if pin is None or pin.expired else pin
+
+    def expired(self) -> list[TokenIdentity]:
+        """The tokens whose PINs have expired and are to be forgotten."""
+        return [token for token, pin in self._pins.items() if pin.expired]
+
+    def expires_at(self, token: TokenIdentity) -> float | None:
+        """When the PIN of `token` expires, on the boot clock; None is never, or that there is none."""
+        pin = self._pins.get(token)
+        return None if pin is None or pin.lifetime is None else pin.lifetime.expires_at
+
+    def next_expiry(self) -> float | None:
+        """When the next PIN expires, on the boot clock; None is never."""
+        lifetimes = (pin.lifetime for pin in self._pins.values())
+        ends = (lifetime.expires_at for lifetime in lifetimes if lifetime is not None)
+        return min((end for end in ends if end is not None), default=None)
+
+    def remember(self, token: TokenIdentity, pin: Pin) -> None:
+        """Keep `pin` for `token`, in place of an older one; not while the PINs are put away."""
+        if self._pins.get(token) is not pin and not self._away:
+            self.forget(token)
+            self._pins[token] = pin
+
+    @property
+    def are_away(self) -> bool:
+        """Whether they are put away, so that no PIN may be used at all."""
+        return self._away
+
+    def put_away(self, seal: Seal) -> None:
+        """Keep all of them encrypted, and no new ones."""
+        self._away = True
+        for pin in self._pins.values():
+            pin.put_away(seal)
+
+    def bring_back(self, seal: Seal) -> None:
+        """Undo `put_away`."""
+        self._away = False
+        for pin in self._pins.values():
+            pin.bring_back(seal)
+
+    def wipe_unless_kept(self, pin: Pin) -> None:
+        """Wipe a PIN that has had its use, unless it is one of those remembered."""
+        if not any(kept is pin for kept in self._pins.values()):
+            pin.wipe()
+
+    def forget(self, token: TokenIdentity) -> bool:
+        """Wipe the PIN of `token`; whether there was one."""
+        pin = self._pins.pop(token, None)
+        if pin is not None:
+            pin.wipe()
+        return pin is not None

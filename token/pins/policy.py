@@ -1,0 +1,33 @@
+"""How the PIN of one token is treated: where it may come from, and when it is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from replug.token.identity import TokenIdentity
+from replug.token.pins.lifetime import ForgetOn
+from replug.token.pins.source import ConfiguredPin
+
+
+@dataclass(frozen=True)
+class PinPolicy:
+    """By default a PIN comes from a person and is kept for the session."""
+
+    source: ConfiguredPin | None = None
+    """Where it is read when none is remembered; None is a person."""
+    time_to_live: float | None = None
+    """Seconds from when it was entered; None is no end."""
+    idle_time: float | None = None
+    """Seconds from the last use; None is no end."""
+    forget_on: frozenset[ForgetOn] = frozenset()
+
+
+PolicyOf: TypeAlias = Callable[[TokenIdentity], PinPolicy]
+"""The policy as it is now: it may change while the agent runs."""
+
+
+def for_the_session(_token: TokenIdentity) -> PinPolicy:
+    """The default policy."""
+    return PinPolicy()

@@ -1,0 +1,186 @@
+"""What to log in with, and what a refused login means for the PIN."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from replug.token.boottime import boottime
+from replug.token.errors import (
+    PinLockedError,
+    PinNeededError,
+    PinRejectedError,
+    TokenError,
+    WorkerRefusedError,
+)
+from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.pins.lifetime import ForgetOn, PinLifetime
+from replug.token.pins.pin import Pin, PinCache
+from replug.token.pins.policy import PinPolicy, PolicyOf, for_the_session
+from replug.token.worker.frames import Verdict
+
+_READING = 10.0  # seconds for a file or credential
+
+log = logging.getLogger(__name__)
+
+
+class PinRules:
+    """The PIN of one token."""
+
+    def __init__(
+        self, identity: TokenIdentity, pins: PinCache, policy_of: PolicyOf = for_the_session
+    ) -> None:
+        self._identity = identity
+        self._pins = pins
+        self._policy_of = policy_of
+        self._wanted = False
+        """Whether the PIN of the login under way is still to be remembered if the token takes it."""
+
+    @property
+    def _field(self) -> dict[str, str]:
+        return {"token": str(self._identity)}
+
+    @property
+    def _policy(self) -> PinPolicy:
+        return self._policy_of(self._identity)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a PIN in the cache."""
+        return self._pins.get(self._identity) is not None
+
+    def remember(self, pin: Pin) -> None:
+        """Keep a PIN, for as long as the policy says."""
+        if pin.lifetime is None:
+            pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
+        self._pins.remember(self._identity, pin)
+
+    def apply_policy(self) -> None:
+        """Keep the PIN as long as the policy says, which may have changed."""
+        pin, policy = self._pins.get(self._identity), self._policy
+        if pin is not None and pin.lifetime is not None:
+            pin.lifetime.change(policy.time_to_live, policy.idle_time)
+
+    def used(self) -> None:
+        """A key of the token was used."""
+        pin = self._pins.get(self._identity)
+        if pin is not None and pin.lifetime is not None:
+            pin.lifetime.used()
+
+    def forget_if(self, event: ForgetOn) -> bool:
+        """Forget the PIN if that is the policy for `event`; whether it is."""
+        wanted = event in self._policy.forget_on
+        if wanted:
+            self.forget()
+        return wanted
+
+    async def configured(self) -> Pin | None:
+        """The PIN of the source in the policy, if none is remembered; None if a person has to be asked.
+
+        The caller wipes it unless it is kept, and reads the token's flags afterwards: this takes its time.
+        Raises TokenError when it cannot be read, was refused before, or the agent is locked.
+        """
+        source = self._policy.source
+        if source is None or self.remembers:
+            return None
+        self._refuse_if_put_away()
+        try:
+            async with asyncio.timeout(_READING):
+                pin = await in_daemon_thread(lambda: source.read(self._identity))
+        except (TimeoutError, TooManyThreadsError):
+            raise TokenError(f"{self._identity}: no answer from the file system about its PIN") from None
+        except TokenError as error:
+            raise TokenError(f"{self._identity}: {error.reason}", error.next_step) from error
+        if self._pins.are_away:
+            pin.wipe()
+        self._refuse_if_put_away()
+        return pin
+
+    def forget(self) -> bool:
+        """Wipe the PIN, and do not remember that of a login under way; whether there was one."""
+        self._wanted = False
+        return self._pins.forget(self._identity)
+
+    def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
+        """What to log in with now: `pin`, else the one remembered, marked as sent; None is the keypad.
+
+        `flags` were read just now. A remembered PIN that no token has taken yet was typed for a key that
+        wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when a person has to be
+        asked, TokenError when that would be in vain, or the agent was locked while the request waited.
+        """
+        self._refuse_if_put_away()
+        self.refuse_if_locked(flags)
+        if pin is not None and not pin.value:
+            raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
+        if pin is not None and pin.sent and not pin.verified:
+            raise TokenError(
+                f"{self._identity}: no answer came to the login, which may have cost a PIN try",
+                "put the PIN anew where pin_source says, if it is right" if pin.configured else "try again",
+            )
+        chosen = pin or self._pins.get(self._identity)
+        if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
+            chosen = None
+        if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
+            log.warning("PIN tries are missing, so that of pin_source is not sent", extra=self._field)
+        if chosen is not None and chosen.may_be_sent(flags):
+            chosen.sent = True
+            self._wanted = True
+            return chosen
+        if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
+            return None
+        raise PinNeededError(self._identity)
+
+    def _refuse_if_put_away(self) -> None:
+        if self._pins.are_away:
+            raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
+
+    def refuse_if_locked(self, flags: TokenFlag) -> None:
+        """Raise PinLockedError if no PIN can be right any more."""
+        if TokenFlag.USER_PIN_LOCKED in flags:
+            raise PinLockedError(self._identity)
+
+    def accepted(self, pin: Pin | None) -> None:
+        """The token took this PIN (None: the keypad's)."""
+        if pin is not None and pin.value and self._wanted:
+            pin.verified = True
+            self.remember(pin)
+
+    def refused(self, refusal: WorkerRefusedError, pin: Pin | None) -> None:
+        """Raise what a login's refusal means; return if it says nothing about the PIN.
+
+        After a failed login, above all a context-specific one, modules are in no state to go on with: the
+        worker must be killed before this.
+        """
+        error = self._meaning(refusal, configured=pin is not None and pin.configured)
+        if error is None:
+            return
+        was_remembered = pin is not None and pin.verified and not pin.configured
+        if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
+            pin.past.rejected = True
+        if pin is not None and self._pins.get(self._identity) is pin:
+            self.forget()
+        log.warning("login refused", extra=self._field | {"why": str(error)})
+        if was_remembered and isinstance(error, PinRejectedError):
+            raise PinNeededError(self._identity, rejected=True) from error
+        raise error from refusal
+
+    def _meaning(self, refusal: WorkerRefusedError, *, configured: bool) -> TokenError | None:
+        token = self._identity
+        match refusal.verdict:
+            case Verdict.PIN_INCORRECT:
+                return PinRejectedError(
+                    f"{token}: the PIN is wrong",
+                    "one try is spent; put the right PIN where pin_source says"
+                    if configured
+                    else "one try is spent; the next use asks again",
+                )
+            case Verdict.PIN_UNUSABLE:
+                return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.detail})")
+            case Verdict.PIN_LOCKED:
+                return PinLockedError(token)
+            case Verdict.PIN_NOT_SET:
+                return TokenError(f"{token}: no user PIN is set", "initialise the token first")
+            case Verdict.LOGIN_CANCELLED:
+                return TokenError(f"{token}: the PIN entry was cancelled")
+        return None

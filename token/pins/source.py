@@ -1,0 +1,183 @@
+"""Where the PIN of a token comes from when no person is to type it: a file or a systemd credential.
+
+For network HSMs and machines without a person. Whoever can read the file has the PIN, so it must be the
+user's own and closed to everybody else.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from replug.token.errors import TokenError
+from replug.token.hardening import wipe
+from replug.token.identity import TokenIdentity
+from replug.token.pins.pin import Pin, PinPast
+from replug.token.trusted_file import UntrustedFileError, read_trusted
+
+_LONGEST_PIN = 255  # bytes
+_LARGEST_FILE = _LONGEST_PIN + len(b"\r\n")
+_LONGEST_NAME = 255  # of a credential (systemd's credential_name_valid)
+_PROMPT = "prompt"
+_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+_BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# For a service of another user systemd leaves the file root's and lets that user read it by an ACL, the mask
+# of which shows as the group's bits.
+_CREDENTIAL_BY_OTHERS = _BY_OTHERS & ~stat.S_IRGRP
+
+
+class SourceKind(StrEnum):
+    """What kind of thing holds the PIN."""
+
+    FILE = "file"
+    CREDENTIAL = "credential"
+
+
+@dataclass(frozen=True)
+class PinSource:
+    """Where to take a PIN from; `name` is the file's absolute path or the credential's name."""
+
+    kind: SourceKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+
+def parse_pin_source(text: str) -> PinSource | None:
+    """The source that `file:/path` or `credential:NAME` means, None for `prompt`; ValueError.
+
+    The error does not repeat `text`: somebody may have written the PIN there.
+    """
+    kind, _, name = text.partition(":")
+    if text == _PROMPT:
+        return None
+    if kind == SourceKind.FILE:
+        path = os.path.expanduser(name)
+        if not os.path.isabs(path) or "\0" in path:
+            raise ValueError('the path after "file:" must be absolute or begin with ~/')
+        return PinSource(SourceKind.FILE, path)
+    if kind == SourceKind.CREDENTIAL:
+        if not name or name in (".", "..") or "/" in name or "\0" in name or len(name) > _LONGEST_NAME:
+            raise ValueError('the name after "credential:" must be that of a credential of the service')
+        return PinSource(SourceKind.CREDENTIAL, name)
+    raise ValueError('must be "prompt", "file:/path" or "credential:NAME"; a PIN itself is not written here')
+
+
+def read_pin(source: PinSource, environment: Mapping[str, str] = os.environ) -> Pin:
+    """The PIN that is in `source`; TokenError says why there is none.
+
+    The file holds the PIN and at most one newline after it. Reads files: call it where waiting is allowed.
+    """
+    path = source_path(source, environment)
+    credential = source.kind is SourceKind.CREDENTIAL
+    try:
+        value = read_trusted(
+            path,
+            largest=_LARGEST_FILE,
+            forbidden_mode=_CREDENTIAL_BY_OTHERS if credential else _BY_OTHERS,
+            symlink=False,
+        )
+    except UntrustedFileError as error:
+        raise TokenError(f"pin_source: {path}: {error}") from error
+    except OSError as error:
+        raise TokenError(f"pin_source: {path}: {error.strerror}", _next_step(source)) from error
+    for ending in (b"\n", b"\r"):
+        if value.endswith(ending):
+            value[-1:] = b""
+    what = _why_no_pin(value)
+    if what:
+        wipe(value)
+        raise TokenError(f"pin_source: {path} {what}", "put the PIN there, alone on one line")
+    return Pin(value)
+
+
+def source_path(source: PinSource, environment: Mapping[str, str] = os.environ) -> Path:
+    """The file that `source` means; TokenError if we were given no credentials."""
+    if source.kind is SourceKind.FILE:
+        return Path(source.name)
+    folder = environment.get(_CREDENTIALS, "")
+    if not folder:
+        raise TokenError(
+            f"pin_source: the agent has no credential {source.name}: {_CREDENTIALS} is not set",
+            "start it as a systemd service with LoadCredential= or SetCredentialEncrypted=",
+        )
+    return Path(folder) / source.name
+
+
+class ConfiguredPin:
+    """The PIN of a source, which is for one token.
+
+    As long as the source does not change, what is read from it is one PIN, however often it is read: once the
+    token refused it, or gave no answer, it is not read again. Otherwise each signature would spend a try on
+    the same wrong PIN.
+    """
+
+    def __init__(self, source: PinSource, environment: Mapping[str, str] = os.environ) -> None:
+        self._source = source
+        self._environment = environment
+        self._token: TokenIdentity | None = None
+        self._read: tuple[int, ...] | None = None
+        self._past: PinPast | None = None
+        """What became of the PIN that was read when the source was as in `_read`."""
+        self._replaced = False
+        """Whether that PIN is there in place of one that the token refused."""
+        self._one_reader = threading.Lock()
+
+    def read(self, token: TokenIdentity) -> Pin:
+        """As `read_pin`, for `token`; from any thread.
+
+        TokenError also if the token refused what is in the source, or another token was there before.
+        """
+        with self._one_reader:
+            if self._token not in (None, token):
+                raise TokenError(
+                    f"pin_source: the PIN in {self._source} is that of {self._token}",
+                    "give each token a [[token]] of its own, with its serial in the uri",
+                )
+            state = self._state()
+            same = state is not None and state == self._read
+            if same and self._past is not None and self._past.rejected:
+                raise TokenError(
+                    f"pin_source: the token refused the PIN in {self._source}, so it is not tried again",
+                    "put the right PIN there",
+                )
+            if same and self._past is not None:
+                past, replaced = self._past, self._replaced
+            else:
+                past, replaced = PinPast(), self._past is not None and self._past.rejected
+            pin = read_pin(self._source, self._environment)
+            if self._state() != state:
+                pin.wipe()
+                raise TokenError(f"pin_source: {self._source} is being changed", "try again")
+            self._token, self._read, self._past, self._replaced = token, state, past, replaced
+            return Pin(pin.value, past=past, configured=True, chosen_now=replaced)
+
+    def _state(self) -> tuple[int, ...] | None:
+        path = source_path(self._source, self._environment)
+        try:
+            status = path.lstat()
+        except OSError:
+            return None  # reading will say why
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _why_no_pin(value: bytearray) -> str:
+    if not value:
+        return "is empty"
+    if len(value) > _LONGEST_PIN:
+        return f"has more than {_LONGEST_PIN} bytes"
+    if any(byte in b"\0\r\n" for byte in value):
+        return "has more than one line"
+    return ""
+
+
+def _next_step(source: PinSource) -> str:
+    if source.kind is SourceKind.CREDENTIAL:
+        return f"give the service that credential: LoadCredential={source.name}:/path"
+    return "put the PIN there, readable by you alone, or remove pin_source to be asked"

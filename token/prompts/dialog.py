@@ -1,0 +1,102 @@
+"""Programs that ask a person on our behalf: started apart from the agent, and ended with all they started."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from replug.token.prompts.request import AnyRequest
+
+_TIME_TO_CLEAN_UP = 1.0  # seconds; a dialog on a terminal leaves the screen as it found it
+
+
+@asynccontextmanager
+async def dialog(
+    request: AnyRequest,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    next_step: str,
+    stdin: int = subprocess.DEVNULL,
+) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The program `argv`, running with a pipe from its output; afterwards it is gone.
+
+    NobodyAskedError with `next_step` if it does not start.
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            env=environment,
+            # A group of its own: the program may be a script, and the dialog its child. A session of its own:
+            # neither stops for using a terminal that happens to be the agent's.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise request.unasked(
+            f"the {request.kind} {argv[0]} does not start: {error.strerror}", next_step
+        ) from error
+    try:
+        yield process
+    finally:
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+        if process.returncode is None:
+            await _end(process)
+
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    # It has not been waited for, so the group's number is still its own. What has taken another user's rights
+    # cannot be killed; it goes when its pipes break.
+    with suppress(PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    try:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TIME_TO_CLEAN_UP):
+                await _exited(process)
+    finally:
+        with suppress(PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_TIME_TO_CLEAN_UP)
+
+
+async def exit_status(process: subprocess.Popen[bytes]) -> int:
+    """The status, once the process has ended by itself."""
+    await _exited(process)
+    return process.wait()
+
+
+async def _exited(process: subprocess.Popen[bytes]) -> None:
+    notice = os.pidfd_open(process.pid)
+    try:
+        await readable(notice)
+    finally:
+        os.close(notice)
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until there is something to read."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
+async def writable(descriptor: int) -> None:
+    """Wait until there is room to write."""
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_writer(descriptor, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_writer(descriptor)

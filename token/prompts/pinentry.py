@@ -1,0 +1,138 @@
+"""Asking through a pinentry, GnuPG's family of dialogs.
+
+What the commands mean is in pinentry's manual (https://www.gnupg.org/documentation/manuals/pinentry/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import subprocess
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+
+from replug.token.pins.pin import Pin
+from replug.token.prompts.assuan import Conversation, FailedError, RefusedError
+from replug.token.prompts.dialog import dialog
+from replug.token.prompts.place import Terminal
+from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest
+from replug.token.prompts.terminal import free_terminal
+
+_WITH_WINDOWS = (
+    "pinentry-gnome3",
+    "pinentry-qt6",
+    "pinentry-qt",
+    "pinentry-qt5",
+    "pinentry-gtk-2",
+    "pinentry-fltk",
+)
+_TEXTUAL = ("pinentry-curses", "pinentry-tty")
+_YES_BY_ESCAPE = ("pinentry-fltk",)
+"""Escape, and closing the window, is the first of FLTK's buttons to them, and that one is OK."""
+_GRACE = 2.0  # seconds for the dialog to report that its time is up
+
+
+def find_pinentry(path: str | None, *, windows: bool = False) -> str | None:
+    """A pinentry in the folders of `path` (as in $PATH), if need be one with `windows`.
+
+    What is called plainly pinentry is the person's or the system's choice and comes first.
+    """
+    import shutil  # only who is asked for a PIN pays for it
+
+    names = ["pinentry", *_WITH_WINDOWS, *([] if windows else _TEXTUAL)]
+    found = filter(None, (shutil.which(name, path=path) for name in names))
+    return next((program for program in found if not (windows and is_textual(program))), None)
+
+
+def is_textual(program: str) -> bool:
+    """Whether it is one that can only use a terminal."""
+    return bool(program) and _real_name(program) in _TEXTUAL
+
+
+def _real_name(program: str) -> str:
+    return os.path.basename(os.path.realpath(program))
+
+
+class PinentryPrompter:
+    """A pinentry, on a display or on a terminal."""
+
+    def __init__(
+        self, program: str, environment: Mapping[str, str], timeout: float, terminal: Terminal | None = None
+    ) -> None:
+        """`environment` is given to the `program` and says where it shows itself, if not on the `terminal`.
+
+        `timeout` is how long a dialog may stand unanswered, in seconds.
+        """
+        self._program = program
+        self._environment = environment
+        self._timeout = timeout
+        self._terminal = terminal
+
+    async def ask(self, request: PinRequest) -> Pin:
+        """GETPIN."""
+        async with self._conversation(request) as pinentry:
+            await pinentry.tell("SETDESC", "\n".join(request.facts()))
+            await pinentry.suggest("SETPROMPT", "PIN:")
+            if request.warnings():
+                await pinentry.tell("SETERROR", "\n".join(request.warnings()))
+            try:
+                typed = await pinentry.question("GETPIN")
+            except RefusedError:
+                raise request.cancelled() from None
+        return request.pin(typed)
+
+    async def confirm(self, request: ConfirmRequest) -> bool:
+        """CONFIRM."""
+        if _real_name(self._program) in _YES_BY_ESCAPE:
+            raise request.unasked(f"{self._program} takes Escape for a yes", "install another pinentry")
+        async with self._conversation(request) as pinentry:
+            await pinentry.tell("SETDESC", request.text())
+            await pinentry.suggest("SETOK", "Allow")
+            await pinentry.suggest("SETCANCEL", "Refuse")
+            try:
+                await pinentry.question("CONFIRM")
+            except RefusedError:
+                return False
+        return True
+
+    @asynccontextmanager
+    async def _conversation(self, request: AnyRequest) -> AsyncIterator[Conversation]:
+        """A pinentry that knows where to show itself."""
+        with ExitStack() as stack:
+            if self._terminal is not None:
+                stack.enter_context(free_terminal(self._terminal, request))
+            try:
+                async with (
+                    dialog(
+                        request,
+                        [self._program],
+                        self._environment,
+                        "install a pinentry, or set pinentry_program",
+                        stdin=subprocess.PIPE,
+                    ) as process,
+                    asyncio.timeout(self._timeout + _GRACE),
+                ):
+                    pinentry = Conversation(process)
+                    await pinentry.answer()
+                    for option, value in self._options().items():
+                        await pinentry.suggest("OPTION", f"{option}={value}")
+                    await pinentry.suggest("SETTIMEOUT", str(math.ceil(self._timeout)))
+                    await pinentry.suggest("SETTITLE", "replug")
+                    yield pinentry
+            except TimeoutError:
+                raise request.too_late(self._timeout) from None
+            except (FailedError, OSError) as error:
+                raise request.unasked(f"{self._program}: {error}") from error
+
+    def _options(self) -> Mapping[str, str]:
+        environment = self._environment
+        locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG")
+        options = {
+            "display": environment.get("DISPLAY"),
+            "ttyname": self._terminal.path if self._terminal else None,
+            "ttytype": environment.get("TERM") if self._terminal else None,
+            "lc-ctype": locale,
+            "lc-messages": environment.get("LC_ALL") or environment.get("LANG"),
+        }
+        return {name: value for name, value in options.items() if value}

@@ -1,0 +1,98 @@
+"""The agent's side of a token worker: each PKCS#11 operation as a call with a deadline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
+from replug.token.pins.pin import Pin
+from replug.token.worker.deadlines import Deadlines
+from replug.token.worker.forking import Forked
+from replug.token.worker.frames import Header
+from replug.token.worker.process import WorkerProcess
+
+T = TypeVar("T")
+Slots = list[tuple[int, bool]]
+"""Slot numbers, each with CKF_TOKEN_PRESENT."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A token as a worker found it: flags just read, and a record for every key it shows."""
+
+    flags: TokenFlag
+    records: list[Header]
+
+
+class Worker(WorkerProcess):
+    """A process that loads one PKCS#11 module, and what it was asked to do with it."""
+
+    def __init__(self, deadlines: Deadlines, forked: Forked | None = None) -> None:
+        """Use the process that was `forked`, or start one; OSError when that is not possible."""
+        super().__init__(forked or "replug.token.worker.program")
+        self._deadlines = deadlines
+        self.opened: set[TokenIdentity] = set()
+        """The tokens with an open session."""
+        self.ready: set[TokenIdentity] = set()
+        """Those of them that are logged in, or need no login."""
+
+    async def load(self, path: str) -> str:
+        """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
+        return await self._call("load", {"path": path}, lambda reply, _: str(reply["library"]))
+
+    async def slots(self) -> Slots:
+        """Every slot and whether a token is in it; costs no command to a card."""
+        return await self._call(
+            "slots", {}, lambda reply, _: [(int(slot), bool(present)) for slot, present in reply["slots"]]
+        )
+
+    async def scan(self) -> list[TokenInfo]:
+        """All initialised tokens in the module's slots."""
+        return await self._call(
+            "scan", {}, lambda reply, _: [_token_info(token) for token in reply["tokens"]]
+        )
+
+    async def open(self, token: TokenIdentity) -> Opened:
+        """Open a session on `token` unless it is open; its flags and keys are read afresh."""
+        header = {"token": token.fields()}
+        opened = await self._call(
+            "open", header, lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"]))
+        )
+        self.opened.add(token)
+        return opened
+
+    async def login(self, token: TokenIdentity, pin: Pin | None) -> list[Header]:
+        """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
+        header = {"token": token.fields(), "keypad": pin is None}
+        deadline = self._deadlines.keypad if pin is None else self._deadlines.operation
+        body = b"" if pin is None else pin.value
+        records = await self._call("login", header, lambda reply, _: list(reply["keys"]), deadline, body)
+        self.ready.add(token)
+        return records
+
+    async def sign(
+        self, token: TokenIdentity, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
+    ) -> bytes:
+        """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
+        secret = b"" if pin is None else pin.value
+        header = {"token": token.fields(), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
+        deadline = self._deadlines.touch + (self._deadlines.keypad if keypad else 0)
+        return await self._call("sign", header, lambda _, signature: bytes(signature), deadline, secret, data)
+
+    async def _call(
+        self,
+        operation: str,
+        header: Header,
+        read: Callable[[Header, bytearray], T],
+        deadline: float | None = None,
+        *body: bytes | bytearray,
+    ) -> T:
+        return await self.call(
+            operation, header, read, self._deadlines.operation if deadline is None else deadline, *body
+        )
+
+
+def _token_info(reply: Header) -> TokenInfo:
+    return TokenInfo(TokenIdentity(**reply["token"]), TokenFlag(reply["flags"]))

@@ -1,0 +1,65 @@
+"""The worker's side of the conversation with the agent: one request at a time, until the agent is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing, wipe
+from replug.token.worker.frames import FrameError, FrameReader, Header, Verdict, encode
+
+
+class RefusedError(Exception):
+    """The answer to a request that cannot be met."""
+
+    def __init__(self, verdict: Verdict, detail: str) -> None:
+        self.verdict = verdict
+        super().__init__(detail)
+
+
+def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> NoReturn:
+    """Be a worker's program: `answer_requests` on the descriptor that argv names, after the agent."""
+    refuse_tracing()
+    refuse_core_dumps()
+    end_with_parent(int(sys.argv[1]))
+    # Ctrl-C in the agent's terminal is the agent's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answer_requests(socket.socket(fileno=int(sys.argv[2])), operations, verdict)
+
+
+def answer_requests(
+    connection: socket.socket, operations: object, verdict: Callable[[Exception], Verdict]
+) -> NoReturn:
+    """Serve `connection` until the agent closes its end, and end the process.
+
+    Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
+    says what an error means that is no RefusedError.
+    """
+    frames = FrameReader()
+    with contextlib.suppress(EOFError, ConnectionError, FrameError):
+        while True:
+            request = frames.receive(connection)
+            if request is not None:
+                connection.sendall(encode(*_answer(operations, verdict, *request)))
+    # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
+    os._exit(0)
+
+
+def _answer(
+    operations: object, verdict: Callable[[Exception], Verdict], header: Header, body: bytearray
+) -> tuple[Header, bytes]:
+    try:
+        return getattr(operations, header["operation"])(header, body)  # type: ignore[no-any-return]
+    except RefusedError as refusal:
+        return {"verdict": refusal.verdict, "detail": str(refusal)}, b""
+    except Exception as error:
+        # python-pkcs11's errors are named after the CKR_ value, mostly without a text.
+        detail = f"{type(error).__name__}: {error}".rstrip(": ")
+        return {"verdict": verdict(error), "detail": detail}, b""
+    finally:
+        wipe(body)

@@ -1,0 +1,182 @@
+"""A worker process and the agent's side of the conversation with it: start it, ask it, kill it.
+
+There is no way back from a missed deadline, a crash or a frame that makes no sense: the process is
+killed and `WorkerLostError` raised. What to do then is for who uses it to decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.hardening import wipe
+from replug.token.worker.forking import Forked
+from replug.token.worker.frames import FrameError, FrameReader, Header, Verdict, encode
+
+T = TypeVar("T")
+
+
+class WorkerProcess:
+    """One live worker process. Not reentrant: the caller sends one request at a time."""
+
+    def __init__(self, program: str | Forked) -> None:
+        """Start the module `program` (`python -m`) (OSError when it cannot be), or use a `Forked`."""
+        self.alive = True
+        self._loop = asyncio.get_running_loop()
+        self._frames = FrameReader()
+        self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
+        """What the caller waits for."""
+        self._sending = False
+        self._socket: socket.socket
+        self._process: Forked | subprocess.Popen[bytes]
+        if isinstance(program, str):
+            self._start(program)
+        else:
+            self._socket, self._process = program.connection, program
+            self._exit_notice = program.exit_notice
+        self._loop.add_reader(self._socket, self._readable)
+        self._loop.add_reader(self._exit_notice, self._exited)
+
+    def _start(self, program: str) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", program, str(os.getpid()), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # A module that prints would print into what a shell evaluates.
+                stdout=subprocess.DEVNULL,
+                cwd="/",
+            )
+        try:
+            self._exit_notice = os.pidfd_open(self._process.pid)
+        except OSError:
+            self.kill()
+            self._process.wait()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
+        if not self.alive:
+            return
+        self.alive = False
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._frames.wipe()
+        self._fail(EOFError())
+
+    def _exited(self) -> None:
+        self._loop.remove_reader(self._exit_notice)
+        os.close(self._exit_notice)
+        self._process.wait()
+        if self.alive:
+            self._readable()  # its last words may be an answer
+        self.kill()
+
+    async def call(
+        self,
+        operation: str,
+        header: Header,
+        read: Callable[[Header, bytearray], T],
+        deadline: float,
+        *body: bytes | bytearray,
+    ) -> T:
+        """What `read` makes of the answer, which is to come within `deadline` seconds.
+
+        The parts of the request's `body` are the caller's to wipe; of copies, none is left once it is sent.
+        Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none.
+        """
+        if not self.alive:
+            raise WorkerLostError("the worker process had ended")
+        if self._answer is not None:
+            raise RuntimeError("a worker was asked two things at once")
+        request = encode({"operation": operation, **header}, *body)
+        answered = False
+        try:
+            reply, content = await self._exchange(request, deadline)
+            if "verdict" in reply:
+                refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["detail"]))
+                answered = True
+                raise refused
+            result = read(reply, content)
+            answered = True
+            return result
+        except TimeoutError:
+            raise WorkerLostError(f"no answer to {operation} within {deadline:g} s") from None
+        except (EOFError, OSError) as error:
+            raise WorkerLostError(f"the worker process ended during {operation}") from error
+        except (FrameError, KeyError, TypeError, ValueError) as error:
+            raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
+        finally:
+            # Cancellation too leaves an answer under way that nobody will take.
+            if not answered:
+                self.kill()
+
+    async def _exchange(self, request: bytearray, deadline: float) -> tuple[Header, bytearray]:
+        """Send all of `request`, and wipe it; the answer to it."""
+        answer: asyncio.Future[tuple[Header, bytearray]] = self._loop.create_future()
+        self._answer = answer
+        timer = self._loop.call_later(deadline, self._fail, TimeoutError())
+        try:
+            self._send(request, 0)
+            return await answer
+        finally:
+            timer.cancel()
+            self._answer = None
+            wipe(request)
+
+    def _send(self, request: bytearray, begin: int) -> None:
+        """Send as much as the worker takes now, and the rest when it takes more; wipe what is sent.
+
+        The PIN in it must not outlast the agent's own while the worker takes its time.
+        """
+        try:
+            with memoryview(request) as view:
+                sent = begin + self._socket.send(view[begin:])
+        except BlockingIOError:
+            sent = begin
+        except OSError as error:
+            self._fail(error)
+            return
+        request[begin:sent] = bytearray(sent - begin)
+        if sent < len(request):
+            self._sending = True
+            self._loop.add_writer(self._socket, self._send, request, sent)
+            return
+        if self._sending:
+            self._sending = False
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            while (frame := self._frames.receive(self._socket)) is None:
+                pass
+            if self._answer is None or self._answer.done() or self._sending:
+                raise FrameError("an answer to nothing")
+            self._answer.set_result(frame)
+        except BlockingIOError:
+            return
+        except Exception as error:
+            self._fail(error)
+            self.kill()
+
+    def _fail(self, error: Exception) -> None:
+        """Tell whoever waits for an answer that there will be none."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error)

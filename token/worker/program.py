@@ -1,0 +1,228 @@
+"""The worker process: loads one PKCS#11 module and does what the agent asks, one thing at a time.
+
+It is the only process that runs vendor code, and it is disposable: it never tries to mend anything.
+An error that is not a verdict is answered with FAILED, and the agent ends this process and starts
+another. It is forked of `forkserver.py`, or started as `python -m replug.token.worker.program AGENT FD`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+from typing import Any, NoReturn
+
+import pkcs11
+from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
+from pkcs11.types import PROTECTED_AUTH
+
+from replug.token.hardening import wipe
+from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
+from replug.token.worker.frames import Header, Verdict
+from replug.token.worker.loop import RefusedError, answer_requests, serve
+from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
+from replug.token.worker.opensc import forbid_pin_caching
+
+_KNOWN_FLAGS = sum(TokenFlag)
+
+_VERDICTS: dict[type[PKCS11Error], Verdict] = {
+    pkcs11.FunctionCancelled: Verdict.LOGIN_CANCELLED,
+    pkcs11.MechanismInvalid: Verdict.MECHANISM,
+    pkcs11.PinExpired: Verdict.PIN_UNUSABLE,
+    pkcs11.PinIncorrect: Verdict.PIN_INCORRECT,
+    pkcs11.PinInvalid: Verdict.PIN_UNUSABLE,
+    pkcs11.PinLenRange: Verdict.PIN_UNUSABLE,
+    pkcs11.PinLocked: Verdict.PIN_LOCKED,
+    pkcs11.TokenNotPresent: Verdict.TOKEN_ABSENT,
+    pkcs11.UserNotLoggedIn: Verdict.NOT_LOGGED_IN,
+    pkcs11.UserPinNotInitialized: Verdict.PIN_NOT_SET,
+}
+
+
+class WipeablePin:
+    """A PIN as python-pkcs11 takes it: it calls `encode()`, and gets our own buffer instead of a copy."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        self._buffer = buffer
+
+    def encode(self, _encoding: str) -> bytearray:
+        """The PIN itself. Empty means the keypad, for a context-specific login."""
+        return self._buffer
+
+
+class OpenToken:
+    """A token with a session on it, and the keys that session shows."""
+
+    def __init__(self, slot: Any) -> None:
+        self.slot_id: int = slot.slot_id
+        self._token = slot.get_token()
+        self._session = self._new_session(None)
+        self.keys: dict[str, FoundKey] = {}
+        self.refresh()
+
+    def log_in(self, pin: object) -> None:
+        """C_Login with the PIN, or PROTECTED_AUTH; the library logs in only while it opens a session."""
+        before, self._session = self._session, self._new_session(pin)
+        before.close()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the keys again: login makes private objects visible."""
+        self.keys = {key.reference: key for key in find_keys(self._session)}
+
+    def _new_session(self, pin: object) -> Any:
+        # By its default the library ends a failed signature with C_SignFinal: one more operation on the
+        # private key, perhaps one more touch for the user.
+        return self._token.open(
+            user_pin=pin,
+            attribute_mapper=TolerantMapper(),
+            cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
+        )
+
+    def records(self) -> list[Header]:
+        """The keys as the agent wants them."""
+        return [key.record for key in self.keys.values()]
+
+
+class Operations:
+    """The operations; each takes the request's header and body and returns the reply's."""
+
+    def __init__(self) -> None:
+        self._library: Any = None
+        self._open: dict[TokenIdentity, OpenToken] = {}
+
+    def load(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """Load and initialise the module at `path`."""
+        path = header["path"]
+        forbid_pin_caching()
+        # p11-kit's proxy would load what the user's own files name, past the agent's list of allowed modules.
+        os.environ["P11_KIT_NO_USER_CONFIG"] = "1"
+        try:
+            ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
+        except (OSError, AttributeError) as error:
+            raise RefusedError(Verdict.NOT_A_MODULE, str(error)) from error
+        self._library = pkcs11.lib(path)
+        return {
+            "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip()
+        }, b""
+
+    def slots(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """Every slot, and whether a token is in it (C_GetSlotList, C_GetSlotInfo)."""
+        slots = [(slot.slot_id, SlotFlag.TOKEN_PRESENT in slot.flags) for slot in self._slots()]
+        return {"slots": slots}, b""
+
+    def scan(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """Every initialised token in any slot; a slot that answers with an error has none."""
+        return {"tokens": [_info_header(info) for _, info in self._tokens()]}, b""
+
+    def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """Open a session on `token`, without login, unless it is open; its flags afresh and its keys."""
+        identity = TokenIdentity(**header["token"])
+        slot, info = self._find(identity)
+        for owner, token in self._open.items():
+            if (token.slot_id == slot.slot_id) != (owner == identity):
+                # libykcs11 goes on showing the keys of the card that the session was opened on.
+                raise RefusedError(Verdict.FAILED, "a session is open on a token that has left its slot")
+        if identity in self._open:
+            self._open[identity].refresh()
+        else:
+            self._open[identity] = OpenToken(slot)
+        self._require_presence(self._open[identity])
+        return _info_header(info) | {"keys": self._open[identity].records()}, b""
+
+    def login(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
+        """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`."""
+        token = self._opened(header)
+        token.log_in(PROTECTED_AUTH if header["keypad"] else WipeablePin(body))
+        self._require_presence(token)
+        return {"keys": token.records()}, b""
+
+    def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
+        """Sign with `key` of `token` by `mechanism`; the first `pin_length` bytes of the body are the PIN.
+
+        The PIN is for keys with CKA_ALWAYS_AUTHENTICATE; without one those ask at the token's keypad.
+        """
+        token = self._opened(header)
+        self._require_presence(token)
+        private = token.keys[header["key"]].private
+        if private is None:
+            raise RefusedError(Verdict.NOT_LOGGED_IN, "the private key is not visible")
+        pin, data = body[: header["pin_length"]], bytes(memoryview(body)[header["pin_length"] :])
+        try:
+            signature = private.handle.sign(
+                data,
+                mechanism=Mechanism[header["mechanism"]],
+                pin=WipeablePin(pin) if private.always_authenticate else None,
+            )
+        finally:
+            wipe(pin)
+        return {}, signature
+
+    def _tokens(self) -> list[tuple[Any, TokenInfo]]:
+        found = []
+        for slot in self._slots():
+            with contextlib.suppress(PKCS11Error):
+                info = _info(slot.get_token())
+                if TokenFlag.TOKEN_INITIALIZED in info.flags:
+                    found.append((slot, info))
+        return found
+
+    def _slots(self) -> list[Any]:
+        assert self._library is not None
+        try:
+            return list(self._library.get_slots())
+        except PKCS11Error:
+            # A slot appeared between the library's two calls, or an empty one answers with an error.
+            return list(self._library.get_slots(token_present=True))
+
+    def _find(self, identity: TokenIdentity) -> tuple[Any, TokenInfo]:
+        for slot, info in self._tokens():
+            if info.identity == identity:
+                return slot, info
+        raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
+
+    def _opened(self, header: Header) -> OpenToken:
+        try:
+            return self._open[TokenIdentity(**header["token"])]
+        except KeyError:
+            raise RefusedError(Verdict.FAILED, "no session is open on this token") from None
+
+    def _require_presence(self, token: OpenToken) -> None:
+        # Costs no command to the card, and C_GetSlotList is the only call by which libykcs11 notices.
+        for slot in self._slots():
+            if slot.slot_id == token.slot_id and SlotFlag.TOKEN_PRESENT in slot.flags:
+                return
+        raise RefusedError(Verdict.TOKEN_ABSENT, "the token left its slot")
+
+
+def _info(token: Any) -> TokenInfo:
+    identity = TokenIdentity(
+        manufacturer=token.manufacturer_id,
+        model=token.model,
+        serial=token.serial.rstrip(b"\0 ").decode(errors="replace"),
+        label=token.label,
+    )
+    return TokenInfo(identity, TokenFlag(int(token.flags) & _KNOWN_FLAGS))
+
+
+def _info_header(info: TokenInfo) -> Header:
+    return {"token": info.identity.fields(), "flags": int(info.flags)}
+
+
+def _verdict(error: Exception) -> Verdict:
+    return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.FAILED)
+
+
+def work(connection: socket.socket) -> NoReturn:
+    """Do what is asked on `connection` until it is closed, and end the process."""
+    answer_requests(connection, Operations(), _verdict)
+
+
+def main() -> NoReturn:
+    """Be the worker: the program `python -m replug.token.worker.program AGENT FD`."""
+    serve(Operations(), _verdict)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Starting the workers of one module."""
+
+from __future__ import annotations
+
+from replug.token.errors import (
+    ModuleUnreachableError,
+    TokenError,
+    WorkerRefusedError,
+)
+from replug.token.worker.client import Worker
+from replug.token.worker.deadlines import Deadlines
+from replug.token.worker.forking import ForkServer
+from replug.token.worker.frames import Verdict
+
+
+class Starter:
+    """Starts workers with the module at `path` (canonical) loaded."""
+
+    def __init__(self, path: str, deadlines: Deadlines) -> None:
+        self.path = path
+        self._deadlines = deadlines
+        self._server = ForkServer(deadlines.operation)
+        self._loading: set[Worker] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """Start no more, and end what was started."""
+        self._closed = True
+        for worker in self._loading:
+            worker.kill()
+        self._server.close()
+
+    def refuse_if_closed(self) -> None:
+        """Raise TokenError after `close`."""
+        if self._closed:
+            raise TokenError(f"{self.path} was removed from the agent")
+
+    async def loaded_worker(self) -> Worker:
+        """A worker with the module.
+
+        Raises ModuleUnreachableError when there can be no process, TokenError for what is no module,
+        WorkerLostError and WorkerRefusedError when loading fails.
+        """
+        self.refuse_if_closed()
+        try:
+            worker = Worker(self._deadlines, await self._server.fork())
+        except OSError as error:
+            self.refuse_if_closed()
+            raise ModuleUnreachableError(
+                f"no worker process can be started: {error.strerror}",
+                "see the limits of the agent (ulimit -a)",
+            ) from error
+        self._loading.add(worker)
+        try:
+            self.refuse_if_closed()
+            await worker.load(self.path)
+            self.refuse_if_closed()
+        except BaseException as error:
+            worker.kill()
+            if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.NOT_A_MODULE:
+                raise TokenError(f"{self.path} is not a PKCS#11 module: {error.detail}") from error
+            raise
+        finally:
+            self._loading.remove(worker)
+        return worker
