@@ -53,13 +53,13 @@ def list_identities(keyring: Keyring, client: Client, _request: RequestIdentitie
     """RFC 9987 section 5.5. Public data that is at hand: no token is asked. A locked agent shows nothing."""
     return (
         _list(keyring, client)
-        if keyring.settled or keyring.lock.locked
-        else _list_when_settled(keyring, client)
+        if keyring.first_scan_done or keyring.lock.locked
+        else _list_after_first_scan(keyring, client)
     )
 
 
-async def _list_when_settled(keyring: Keyring, client: Client) -> Response:
-    await keyring.settle()
+async def _list_after_first_scan(keyring: Keyring, client: Client) -> Response:
+    await keyring.wait_for_first_scan()
     return _list(keyring, client)
 
 
@@ -74,7 +74,7 @@ def _list(keyring: Keyring, client: Client) -> Response:
 
 async def sign(keyring: Keyring, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
-    await keyring.settle()
+    await keyring.wait_for_first_scan()
     keyring.drop_expired()
     started = time.monotonic()
     signature, held = await keyring.sign(client, request)

@@ -8,16 +8,16 @@ import logging
 from replug.agent.clients.client import Client
 from replug.agent.config.model import AUTO
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.keys.added_provider import AddedProvider, SettingsFinder
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.certificates import Certificates
-from replug.agent.keys.held_keys import HeldKey, SoftwareKey
+from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
+from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.lock import Lock
 from replug.agent.keys.modules import Modules
 from replug.agent.keys.provider_names import ANY_MODULE, resolve
-from replug.agent.keys.software import Vault
-from replug.agent.keys.terms import Terms
+from replug.agent.keys.served_provider import ServedProvider, SettingsFinder
+from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.options import Options
 from replug.agent.refusal import RequestRefusedError, unknown_key
@@ -51,8 +51,8 @@ class Keyring:
         self.identities = Identities()
         self.pins = PinCache()
         self._seal = Seal()
-        self.lock = Lock(self._seal, self._put_away, self._bring_back)
-        self._vault = Vault(self._seal)
+        self.lock = Lock(self._seal, self._seal_all, self._unseal_all)
+        self._software_keys = SoftwareKeys(self._seal)
         self._signing = Signing(self.identities, lambda: self.options, prompter, notices)
         self._settings = TokenSettingsFinder(lambda: self.options.config)
         self.certificate_files = CertificateFiles(lambda: self.options.config.certificates)
@@ -64,23 +64,25 @@ class Keyring:
         self._expiry: asyncio.TimerHandle | None = None
         self._beginning: asyncio.Task[None] | None = None
 
-    async def add_key(self, client: Client, message: bytearray) -> HeldKey:
+    async def add_key(self, client: Client, message: bytearray) -> Identity:
         """Hold the private key of an ADD_IDENTITY message; RequestRefusedError, and then nothing has changed.
 
-        A key that is there already gets the new comment and terms.
+        A key that is there already gets the new comment and constraints.
         """
         generation = self._generation
-        added = await self._vault.add(message)
+        added = await self._software_keys.add(message)
         try:
             if self.lock.locked or generation != self._generation:
                 raise RequestRefusedError("the agent was locked or emptied meanwhile")
             if any(isinstance(constraint, SkProvider) for constraint in added.constraints):
                 raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
             self._refuse_if_hidden(client, added.blob)
-            key = SoftwareKey(added.blob, added.comment, self._terms(added.constraints), self._vault)
+            key = SoftwareIdentity(
+                added.blob, added.comment, self._constraints(added.constraints), self._software_keys
+            )
         except RequestRefusedError:
             if not any(held.blob == added.blob for held in self.identities.software_keys()):
-                self._vault.remove(added.blob)
+                self._software_keys.remove(added.blob)
             raise
         self.identities.add(key)
         self._plan_expiry()
@@ -91,7 +93,7 @@ class Keyring:
     ) -> None:
         """Serve the keys of the provider `name`, a path or a PKCS#11 URI.
 
-        Adding it again looks at the tokens afresh, and replaces the terms. Raises TokenError or
+        Adding it again looks at the tokens afresh, and replaces the constraints. Raises TokenError or
         RequestRefusedError, and then nothing has changed but for the PIN try that a wrong PIN costs.
         """
         # It goes on to its end when the client hangs up: a PIN must not be wiped in the middle of a login.
@@ -127,7 +129,7 @@ class Keyring:
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
     def begin(self) -> None:
-        """Serve what the configuration names; until it was looked at, `settled` is false."""
+        """Serve what the configuration names; until it was looked at, `first_scan_done` is false."""
         self._beginning = asyncio.create_task(self._begin())
 
     async def _begin(self) -> None:
@@ -141,11 +143,11 @@ class Keyring:
         self.remove_all()
 
     @property
-    def settled(self) -> bool:
+    def first_scan_done(self) -> bool:
         """Whether the tokens that are served from the beginning have been looked at."""
         return self._beginning is None or self._beginning.done()
 
-    async def settle(self) -> None:
+    async def wait_for_first_scan(self) -> None:
         """Wait until that is so, but not for long: the first client may have started the agent, for a key."""
         if self._beginning is not None and not self._beginning.done():
             await asyncio.wait({self._beginning}, timeout=_FIRST_LOOK)
@@ -183,7 +185,7 @@ class Keyring:
         self._modules.serve_what_is_added()
         await asyncio.gather(*(provider.look() for provider in added))
 
-    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
+    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
         """The signature blob, and the identity that made it; raises ExplainedError, ProtocolError."""
         try:
             return await self._signing.sign(client, request)
@@ -209,16 +211,16 @@ class Keyring:
     def remove_key(self, client: Client, blob: bytes) -> None:
         """Remove one identity wherever it is; RequestRefusedError if the client sees none such."""
         self.drop_expired()
-        if not any(client.sees(held.terms) for held in self.identities.holding(blob)):
+        if not any(client.sees(held.constraints) for held in self.identities.holding(blob)):
             raise unknown_key(blob)
         self.identities.remove(blob, client.sees)
-        self._vault.keep_only(held.blob for held in self.identities.software_keys())
+        self._software_keys.keep_only(held.blob for held in self.identities.software_keys())
 
     def remove_all(self) -> None:
         """Drop every identity, forget every PIN and end every worker."""
         self._generation += 1
         self.identities.clear()
-        self._vault.clear()
+        self._software_keys.clear()
         self.forget_pins()
         self._modules.serve_what_is_added()
 
@@ -226,7 +228,7 @@ class Keyring:
         """Drop the identities that have outlived their lifetime."""
         if self.identities.drop_expired():
             log.info("keys expired")
-            self._vault.keep_only(held.blob for held in self.identities.software_keys())
+            self._software_keys.keep_only(held.blob for held in self.identities.software_keys())
             self._modules.serve_what_is_added()
         if not self._anything_expires():
             return
@@ -273,26 +275,26 @@ class Keyring:
         """The tokens that are served, in or out."""
         return self._modules.tokens()
 
-    def _put_away(self) -> None:
+    def _seal_all(self) -> None:
         """What the lock calls before it seals: leave nothing usable in any process."""
-        self.pins.put_away(self._seal)
-        self._vault.suspend()
+        self.pins.seal(self._seal)
+        self._software_keys.suspend()
         for token in self.tokens():
             token.suspend()
 
-    def _bring_back(self) -> None:
-        self.pins.bring_back(self._seal)
+    def _unseal_all(self) -> None:
+        self.pins.unseal(self._seal)
 
-    def _terms(self, constraints: tuple[Constraint, ...]) -> Terms:
-        return Terms.of(
+    def _constraints(self, constraints: tuple[Constraint, ...]) -> KeyConstraints:
+        return KeyConstraints.of(
             constraints, default_lifetime=self.options.default_lifetime, now=self.identities.now()
         )
 
-    def _as_added(self, provider: Provider, constraints: tuple[Constraint, ...]) -> AddedProvider:
+    def _as_added(self, provider: Provider, constraints: tuple[Constraint, ...]) -> ServedProvider:
         associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
-        added = AddedProvider(
+        added = ServedProvider(
             provider,
-            self._terms(constraints),
+            self._constraints(constraints),
             Certificates(associated.certs if associated is not None else ()),
             self.certificate_files,
             self._settings_in(provider.module),
@@ -304,10 +306,10 @@ class Keyring:
             raise RequestRefusedError(f"{provider.name}: none of the certificates is for one of its keys")
         return added
 
-    def _as_configured(self, provider: Provider) -> AddedProvider:
-        return AddedProvider(
+    def _as_configured(self, provider: Provider) -> ServedProvider:
+        return ServedProvider(
             provider,
-            Terms(),
+            KeyConstraints(),
             Certificates(()),
             self.certificate_files,
             self._settings_in(provider.module),
@@ -319,8 +321,8 @@ class Keyring:
         return lambda token: self._settings.of(token.identity, module.path)
 
     def _refuse_if_hidden(self, client: Client, blob: bytes) -> None:
-        """A client must not loosen the terms of what it is not shown."""
-        if any(not client.sees(held.terms) for held in self.identities.holding(blob)):
+        """A client must not relax the constraints of what it is not shown."""
+        if any(not client.sees(held.constraints) for held in self.identities.holding(blob)):
             raise RequestRefusedError(f"key {fingerprint(blob)} is there already, for other destinations")
 
     def _check_allowed(self, path: str) -> None:

@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from replug.agent.clients.client import Client
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.keys.held_keys import HeldKey, KeyOnToken
 from replug.agent.keys.identities import Identities
+from replug.agent.keys.identity import Identity, TokenBackedIdentity
 from replug.agent.options import Options
 from replug.agent.refusal import RequestRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.prompts.request import ConfirmRequest, Prompter
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Signing:
         self._prompter = prompter
         self._question = asyncio.Lock()  # a person answers one at a time
 
-    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, HeldKey]:
+    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
         """The signature blob, and the identity that made it.
 
         A key may be on several tokens: any that is in will do, with its own PIN. If all are out, the
@@ -58,25 +58,25 @@ class Signing:
             log.info("the token came back in time", extra={"why": str(absent), "program": str(client.peer)})
         return await _first_signature(await self._allowed(attempt), attempt, self._notices)
 
-    async def _allowed(self, attempt: _Attempt) -> list[HeldKey]:
+    async def _allowed(self, attempt: _Attempt) -> list[Identity]:
         """What may sign, once the person who is to be asked has agreed; raises why nothing may."""
         candidates = self._permitted(attempt)
         # As long as one of them asks, none is used before the person agrees: which one is nearest changes.
-        if not attempt.confirmed and any(held.terms.confirm for held in candidates):
+        if not attempt.confirmed and any(held.constraints.confirm for held in candidates):
             await self._confirm(candidates[0], attempt)
             attempt.confirmed = True
             # Persons take their time, in which keys are removed and expire.
             candidates = self._permitted(attempt)
         return candidates
 
-    def _permitted(self, attempt: _Attempt) -> list[HeldKey]:
+    def _permitted(self, attempt: _Attempt) -> list[Identity]:
         now = self._identities.now()
         holding = self._identities.holding(attempt.request.key_blob)
         return attempt.permitted(
-            [held for held in holding if held.terms.expires is None or now < held.terms.expires]
+            [held for held in holding if held.constraints.expires is None or now < held.constraints.expires]
         )
 
-    async def _confirm(self, held: HeldKey, attempt: _Attempt) -> None:
+    async def _confirm(self, held: Identity, attempt: _Attempt) -> None:
         key = fingerprint(held.blob, self._options().fingerprint_hash)
         question = ConfirmRequest(
             held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.destination)
@@ -96,9 +96,9 @@ class _Attempt:
         self.confirmed = False
         """Whether a person has agreed."""
 
-    def permitted(self, holding: list[HeldKey]) -> list[HeldKey]:
+    def permitted(self, holding: list[Identity]) -> list[Identity]:
         """Those of the identities that may sign this, one for each place; raises why none may."""
-        permitted: dict[TokenIdentity | None, HeldKey] = {}
+        permitted: dict[TokenId | None, Identity] = {}
         refusal: Exception | None = None
         for held in holding:
             try:
@@ -110,16 +110,16 @@ class _Attempt:
             raise refusal or unknown_key(self.request.key_blob)
         return list(permitted.values())
 
-    def _check_destination(self, held: HeldKey) -> None:
-        if not held.terms.destinations:
+    def _check_destination(self, held: Identity) -> None:
+        if not held.constraints.destinations:
             return
-        to = check_sign(held.terms.destinations, self.client.sessions, held.blob, self.request.data)
+        to = check_sign(held.constraints.destinations, self.client.sessions, held.blob, self.request.data)
         self.destination = f"{to.user}@{to.host_name}"
 
 
 async def _first_signature(
-    candidates: list[HeldKey], attempt: _Attempt, notices: TouchNotices
-) -> tuple[bytes, HeldKey]:
+    candidates: list[Identity], attempt: _Attempt, notices: TouchNotices
+) -> tuple[bytes, Identity]:
     request, asker = attempt.request, attempt.client.asker(attempt.destination)
     last: ExplainedError | None = None
     for held in candidates:
@@ -131,12 +131,12 @@ async def _first_signature(
     raise last
 
 
-async def _any_back(candidates: list[HeldKey], patience: float) -> bool:
+async def _any_back(candidates: list[Identity], patience: float) -> bool:
     """Whether one of the tokens is back within `patience` seconds."""
     waiting = [
         asyncio.create_task(held.token.wait_until_back())
         for held in candidates
-        if isinstance(held, KeyOnToken)
+        if isinstance(held, TokenBackedIdentity)
     ]
     try:
         done, _ = await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)

@@ -99,7 +99,7 @@ class ExtensionFailure(_Empty):
 
 
 @dataclass(frozen=True)
-class Identity:
+class ListedIdentity:
     """A key as the agent lists it: its blob and its comment."""
 
     key_blob: bytes
@@ -111,7 +111,7 @@ class IdentitiesAnswer(_Message):
     """The keys, in answer to `RequestIdentities` (section 5.5)."""
 
     type = MessageType.IDENTITIES_ANSWER
-    identities: tuple[Identity, ...]
+    identities: tuple[ListedIdentity, ...]
 
     def encode(self) -> bytes:
         """Return the payload; it is put together once."""
@@ -129,7 +129,7 @@ class IdentitiesAnswer(_Message):
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
-        return cls(tuple(Identity(reader.string(), reader.string()) for _ in range(reader.uint32())))
+        return cls(tuple(ListedIdentity(reader.string(), reader.string()) for _ in range(reader.uint32())))
 
 
 @dataclass(frozen=True)

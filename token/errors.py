@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.worker.frames import Verdict
 
 
@@ -26,7 +26,7 @@ class PinRejectedError(TokenError):
 class PinLockedError(TokenError):
     """CKF_USER_PIN_LOCKED or CKR_PIN_LOCKED: too many wrong PINs."""
 
-    def __init__(self, token: TokenIdentity) -> None:
+    def __init__(self, token: TokenId) -> None:
         super().__init__(f"{token}: the PIN is locked", "unblock it with the PUK")
 
 
@@ -41,7 +41,7 @@ class ModuleUnreachableError(TokenError):
 class PinNeededError(Exception):
     """Login needs a PIN that only a person can give; `rejected` if the remembered one was refused."""
 
-    def __init__(self, token: TokenIdentity, *, rejected: bool = False) -> None:
+    def __init__(self, token: TokenId, *, rejected: bool = False) -> None:
         self.rejected = rejected
         super().__init__(f"{token} needs its PIN")
 

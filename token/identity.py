@@ -7,7 +7,7 @@ from enum import IntFlag
 
 
 @dataclass(frozen=True, order=True)
-class TokenIdentity:
+class TokenId:
     """What stays the same when a token moves to another slot: never the slot number.
 
     The fields are those of CK_TOKEN_INFO without their padding.
@@ -57,5 +57,5 @@ class TokenFlag(IntFlag):
 class TokenInfo:
     """A token as it is seen in a slot at one moment; the flags age at once."""
 
-    identity: TokenIdentity
+    identity: TokenId
     flags: TokenFlag

@@ -10,15 +10,15 @@ import time
 from functools import partial
 
 from replug.token.errors import ModuleUnreachableError
-from replug.token.identity import TokenIdentity, TokenInfo
+from replug.token.identity import TokenId, TokenInfo
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf, for_the_session
 from replug.token.prompts.request import Prompter
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
-from replug.token.worker.client import Slots, Worker
+from replug.token.worker.client import Slots, WorkerClient
 from replug.token.worker.deadlines import Deadlines
-from replug.token.worker.pool import Supervisor
+from replug.token.worker.pool import WorkerPool
 
 _MISSED_FOR = 120.0  # seconds
 View = tuple[int, Slots]
@@ -39,20 +39,20 @@ class Module:
     ) -> None:
         """`workers` is how many signatures may be made at the same time: more than one is not for cards."""
         self.path = path
-        self.tokens: dict[TokenIdentity, ServedToken] = {}
+        self.tokens: dict[TokenId, ServedToken] = {}
         self._choices: list[Uri] = []
         self._pins = pins
         self._prompter = prompter
         self._policy_of = policy_of
-        self._supervisor = Supervisor(path, deadlines, workers)
+        self._pool = WorkerPool(path, deadlines, workers)
         self._view: View | None = None
-        self._present: set[TokenIdentity] = set()
+        self._present: set[TokenId] = set()
         """The tokens that were present when `_view` was."""
 
     @property
     def busy(self) -> bool:
         """Whether the worker has something to do just now."""
-        return self._supervisor.busy
+        return self._pool.busy
 
     @property
     def misses_a_token(self) -> bool:
@@ -66,7 +66,7 @@ class Module:
         for identity in [identity for identity in self.tokens if not self._is_chosen(identity)]:
             self.tokens.pop(identity).close()
         if not choices:
-            self._supervisor.close()
+            self._pool.close()
 
     async def look(self, *, fresh: bool = False, closely: bool = True) -> list[ServedToken]:
         """Look at the slots and set the tokens' states; the tokens that are new or have returned.
@@ -77,7 +77,7 @@ class Module:
         """
         try:
             known = None if closely or fresh or self._present != self._now_present() else self._view
-            seen = await self._supervisor.attempt(partial(_scan, known), fresh=fresh)
+            seen = await self._pool.attempt(partial(_scan, known), fresh=fresh)
         except ModuleUnreachableError as error:
             self._view = None
             for token in self.tokens.values():
@@ -91,7 +91,7 @@ class Module:
         self._present = self._now_present()
         return arrived
 
-    def _now_present(self) -> set[TokenIdentity]:
+    def _now_present(self) -> set[TokenId]:
         return {identity for identity, token in self.tokens.items() if token.present}
 
     def _take(self, infos: list[TokenInfo]) -> list[ServedToken]:
@@ -102,23 +102,23 @@ class Module:
             token.left()
         if has_session:
             # A session there is dead, and stays so when the token is back.
-            self._supervisor.restart()
+            self._pool.restart()
         arrived = []
         for info in infos:
             if info.identity not in self.tokens and self._is_chosen(info.identity):
                 self.tokens[info.identity] = ServedToken(
-                    info.identity, self._supervisor, self._pins, self._prompter, self._policy_of
+                    info.identity, self._pool, self._pins, self._prompter, self._policy_of
                 )
             served = self.tokens.get(info.identity)
             if served is not None and served.seen(info.flags):
                 arrived.append(served)
         return arrived
 
-    def _is_chosen(self, identity: TokenIdentity) -> bool:
+    def _is_chosen(self, identity: TokenId) -> bool:
         return any(uri.matches_token(identity) for uri in self._choices)
 
 
-async def _scan(known: View | None, worker: Worker) -> tuple[View, list[TokenInfo]] | None:
+async def _scan(known: View | None, worker: WorkerClient) -> tuple[View, list[TokenInfo]] | None:
     """The slots and the tokens in them; None if this worker still sees what is `known`."""
     view = (worker.pid, await worker.slots())
     if view == known:

@@ -7,7 +7,7 @@ import logging
 import time
 from enum import StrEnum
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class TokenState(StrEnum):
 class Presence:
     """A token as far as it comes, goes, and can be used."""
 
-    def __init__(self, identity: TokenIdentity) -> None:
+    def __init__(self, identity: TokenId) -> None:
         self.identity = identity
         self.state = TokenState.ABSENT
         self.why = ""

@@ -21,7 +21,7 @@ from replug.token.errors import (
     TokenError,
     WorkerRefusedError,
 )
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache
@@ -32,9 +32,9 @@ from replug.token.prompts.request import Asker, PinRequest, Prompter
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.shown_keys import OtherKeysError, ShownKeys
 from replug.token.signing import signature_on, signing_algorithm
-from replug.token.worker.client import Worker
+from replug.token.worker.client import WorkerClient
 from replug.token.worker.frames import Verdict
-from replug.token.worker.pool import Supervisor
+from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class ServedToken(Presence):
 
     def __init__(
         self,
-        identity: TokenIdentity,
-        supervisor: Supervisor,
+        identity: TokenId,
+        pool: WorkerPool,
         pins: PinCache,
         prompter: Prompter,
         policy_of: PolicyOf = for_the_session,
@@ -61,7 +61,7 @@ class ServedToken(Presence):
         """As last read; they age at once, so no login relies on them."""
         self.wants_login = True
         """Whether it has CKF_LOGIN_REQUIRED."""
-        self._supervisor = supervisor
+        self._pool = pool
         self._pins = pins
         self._rules = PinRules(identity, pins, policy_of)
         self._prompter = prompter
@@ -142,7 +142,7 @@ class ServedToken(Presence):
     def forget_pin(self) -> bool:
         """Forget the PIN and end the login; whether there was a PIN. Its keys stay."""
         forgotten = self._rules.forget()
-        self._supervisor.restart()
+        self._pool.restart()
         self._logged_out()
         return forgotten
 
@@ -158,7 +158,7 @@ class ServedToken(Presence):
     def suspend(self) -> None:
         """End the login, and take away the PIN prompt; the agent is locked."""
         self._login.stop()
-        self._supervisor.restart()
+        self._pool.restart()
         self._logged_out()
 
     def close(self) -> None:
@@ -169,10 +169,14 @@ class ServedToken(Presence):
         self._back.set()
 
     async def _attempt(
-        self, operation: Callable[[Worker], Awaitable[T]], *, fresh: bool = False, anywhere: bool = False
+        self,
+        operation: Callable[[WorkerClient], Awaitable[T]],
+        *,
+        fresh: bool = False,
+        anywhere: bool = False,
     ) -> T:
         try:
-            return await self._supervisor.attempt(operation, fresh=fresh, anywhere=anywhere)
+            return await self._pool.attempt(operation, fresh=fresh, anywhere=anywhere)
         except TokenAbsentError:
             self.left()
             raise
@@ -183,7 +187,7 @@ class ServedToken(Presence):
             self.cut_off(error.reason)
             raise
 
-    async def _attempt_with_grace(self, operation: Callable[[Worker], Awaitable[T]]) -> T:
+    async def _attempt_with_grace(self, operation: Callable[[WorkerClient], Awaitable[T]]) -> T:
         """Like `_attempt` on any worker, but a token that was there until now is given a moment to be back.
 
         A bad contact, a reset reader or a restarted pcscd takes it away for less than a second.
@@ -195,7 +199,7 @@ class ServedToken(Presence):
                 await asyncio.sleep(pause)
         return await self._attempt(operation, anywhere=True)
 
-    async def _open_on(self, worker: Worker) -> TokenFlag:
+    async def _open_on(self, worker: WorkerClient) -> TokenFlag:
         """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
         self._refuse_if_closed()
         try:
@@ -221,12 +225,12 @@ class ServedToken(Presence):
         if self._closed:
             raise TokenError(f"{self.identity} was removed from the agent")
 
-    async def _open_to_ask_on(self, worker: Worker) -> TokenFlag:
+    async def _open_to_ask_on(self, worker: WorkerClient) -> TokenFlag:
         flags = await self._open_on(worker)
         self._rules.refuse_if_locked(flags)
         return flags
 
-    async def _log_in_on(self, pin: Pin, at_every_use: bool, worker: Worker) -> None:
+    async def _log_in_on(self, pin: Pin, at_every_use: bool, worker: WorkerClient) -> None:
         flags = await self._open_on(worker)
         if self.identity not in worker.ready:
             await self._log_in(pin, flags, worker)
@@ -234,7 +238,7 @@ class ServedToken(Presence):
             # The key's own login will tell whether it is right.
             self._rules.remember(pin)
 
-    async def _log_in(self, pin: Pin | None, flags: TokenFlag, worker: Worker) -> None:
+    async def _log_in(self, pin: Pin | None, flags: TokenFlag, worker: WorkerClient) -> None:
         """Log in on the token just opened with `pin`, else with the remembered PIN or the keypad."""
         others_may_change_them = self._one_login.locked()
         async with self._one_login:
@@ -252,7 +256,7 @@ class ServedToken(Presence):
                 except WorkerRefusedError as refused:
                     worker.kill()
                     # Other workers may be logged in with a PIN that is no longer right.
-                    self._supervisor.restart()
+                    self._pool.restart()
                     self._rules.refused(refused, chosen)
                     raise
                 self._accepted(chosen)
@@ -268,7 +272,7 @@ class ServedToken(Presence):
             if pin is not None:
                 self._pins.wipe_unless_kept(pin)
 
-    async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: Worker) -> bytes:
+    async def _sign_on(self, blob: bytes, algorithm: str, data: bytes, worker: WorkerClient) -> bytes:
         if self.identity not in worker.ready:
             flags = await self._open_on(worker)
             key = self._require(blob)
@@ -289,7 +293,7 @@ class ServedToken(Presence):
             return await self._sign_with(key, algorithm, data, pin, worker)
 
     async def _sign_with(
-        self, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None, worker: Worker
+        self, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None, worker: WorkerClient
     ) -> bytes:
         try:
             signature = await signature_on(worker, self.identity, key, algorithm, data, pin)

@@ -18,13 +18,13 @@ from replug.protocol.signatures import (
     verify_signature,
 )
 from replug.token.errors import TokenError, WorkerRefusedError
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 from replug.token.pins.pin import Pin
 from replug.token.worker.frames import Verdict
 
 if TYPE_CHECKING:
-    from replug.token.worker.client import Worker
+    from replug.token.worker.client import WorkerClient
 
 _TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 
@@ -83,7 +83,7 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
 
 
 async def signature_on(
-    worker: Worker, token: TokenIdentity, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None
+    worker: WorkerClient, token: TokenId, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None
 ) -> bytes:
     """The signature blob, made on `worker` by the first mechanism that the token has for it.
 

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 
 _SCHEME = "pkcs11:"
@@ -77,7 +77,7 @@ class Uri:
             parts.append(f"{name}={text}")
         return parts
 
-    def matches_token(self, identity: TokenIdentity) -> bool:
+    def matches_token(self, identity: TokenId) -> bool:
         """Whether the token attributes that are given are those of `identity`."""
         return (
             self.token in (None, identity.label)

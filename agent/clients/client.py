@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from replug.agent.clients.peer import Peer
-from replug.agent.keys.terms import Terms
+from replug.agent.keys.constraints import KeyConstraints
 from replug.protocol.sessions import Sessions, describe_destination, permitted
 from replug.token.prompts.request import Asker
 
@@ -22,9 +22,9 @@ class Client:
         """Whether a session-bind was attempted: it may be forwarded (ssh-agent.c, socket_is_remote)."""
         return self.sessions.bind_attempted
 
-    def sees(self, terms: Terms) -> bool:
-        """Whether an identity with these terms exists for this client."""
-        return permitted(terms.destinations, self.sessions)
+    def sees(self, constraints: KeyConstraints) -> bool:
+        """Whether an identity with these constraints exists for this client."""
+        return permitted(constraints.destinations, self.sessions)
 
     def asker(self, destination: str = "") -> Asker:
         """This client, as a person who is asked on its behalf wants to know it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from replug.token.identity import TokenIdentity, printable
+from replug.token.identity import TokenId, printable
 from replug.token.keys import TokenKey
 
 FIELDS = ("label", "id", "token", "serial", "manufacturer", "model")
@@ -26,7 +26,7 @@ def check_template(template: str) -> None:
         raise ValueError("must be one line")
 
 
-def fill_template(template: str, key: TokenKey, token: TokenIdentity) -> str:
+def fill_template(template: str, key: TokenKey, token: TokenId) -> str:
     """The comment of `key` on `token`; empty if all that it consists of is."""
     values = {
         "label": key.label,

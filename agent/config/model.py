@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.worker.deadlines import Deadlines
 
@@ -87,7 +87,7 @@ class TokenEntry:
     comment: str = "{label}"
     lifetime: int | None = None
 
-    def matches(self, identity: TokenIdentity, module: str | None) -> bool:
+    def matches(self, identity: TokenId, module: str | None) -> bool:
         """Whether the entry holds for this token, seen through `module` (a real path; None: through any)."""
         if not self.uri.matches_token(identity):
             return False
@@ -129,14 +129,14 @@ class Config:
         """How long workers may take."""
         return Deadlines(self.operation_timeout, self.touch_timeout, self.keypad_timeout)
 
-    def for_token(self, identity: TokenIdentity, module: str | None = None) -> TokenSettings:
+    def for_token(self, identity: TokenId, module: str | None = None) -> TokenSettings:
         """What holds for this token, seen through the module with the real path `module`.
 
         The first `[[token]]` that matches decides; what it leaves out is taken from the rest of the file.
         """
         return self.settings(self.entry_for(identity, module))
 
-    def entry_for(self, identity: TokenIdentity, module: str | None = None) -> TokenEntry | None:
+    def entry_for(self, identity: TokenId, module: str | None = None) -> TokenEntry | None:
         """The `[[token]]` that holds for this token, seen through the module with this real path."""
         return next((entry for entry in self.tokens if entry.matches(identity, module)), None)
 

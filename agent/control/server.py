@@ -17,7 +17,7 @@ from replug.agent.clients.listener import Listener, ListenerError, is_dead, list
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
 from replug.agent.keyring import Keyring
-from replug.agent.keys.held_keys import HeldKey
+from replug.agent.keys.identity import Identity
 from replug.agent.refusal import RefusalHistory
 from replug.protocol.keys import fingerprint
 from replug.token.identity import TokenFlag
@@ -147,12 +147,12 @@ def _pin_tries(token: ServedToken) -> str:
     return "full"
 
 
-def _key_status(held: HeldKey) -> dict[str, Any]:
+def _key_status(held: Identity) -> dict[str, Any]:
     return {
         "fingerprint": fingerprint(held.blob),
         "type": held.algorithm,
         "comment": held.comment.decode(errors="replace"),
         "certificate": held.is_certificate,
-        "confirm": held.terms.confirm,
-        "restricted": bool(held.terms.destinations),
+        "confirm": held.constraints.confirm,
+        "restricted": bool(held.constraints.destinations),
     }

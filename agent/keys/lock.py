@@ -19,12 +19,12 @@ _MOST_ATTEMPTS = 8  # at once
 
 
 class Lock:
-    """Locked or not. `put_away` is called before the seal is shut, `bring_back` when it is open again."""
+    """Locked or not. `seal_all` is called before the seal is shut, `unseal_all` when it is open again."""
 
-    def __init__(self, seal: Seal, put_away: Callable[[], None], bring_back: Callable[[], None]) -> None:
+    def __init__(self, seal: Seal, seal_all: Callable[[], None], unseal_all: Callable[[], None]) -> None:
         self._seal = seal
-        self._put_away = put_away
-        self._bring_back = bring_back
+        self._seal_all = seal_all
+        self._unseal_all = unseal_all
         self._salt = b""
         self._failures = 0
         self._attempt = asyncio.Lock()
@@ -46,7 +46,7 @@ class Lock:
         try:
             if self.locked:
                 raise RequestRefusedError("lock: another client has just locked the agent")
-            self._put_away()
+            self._seal_all()
             self._seal.shut(derived)
         finally:
             wipe(derived)
@@ -87,7 +87,7 @@ class Lock:
             self._failures += 1
             return min(self._failures * _DELAY_PER_FAILURE, _LONGEST_DELAY)
         self._failures = 0
-        self._bring_back()
+        self._unseal_all()
         return 0.0
 
 

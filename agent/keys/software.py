@@ -1,8 +1,8 @@
 """Software keys: the private keys that clients gave the agent (`ssh-add FILE`, AddKeysToAgent).
 
-They are computed with in a process of their own (`vault_worker.py`), which is disposable as a token's worker
-is: it ends when the agent is locked and when a key is removed, and with it every trace of the keys. What the
-agent keeps of a key to start over is sealed.
+A process of their own (`software_worker.py`) computes with them. It is disposable, as a token's worker is:
+it ends when the agent is locked and when a key is removed, and with it every trace of the keys. The copy of
+a key that the agent keeps to start another process is sealed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROGRAM = "replug.agent.keys.software_worker"
 
 
 @dataclass(frozen=True)
-class VaultKey:
+class AddedKey:
     """What the agent may know of a key that was added."""
 
     blob: bytes
@@ -38,7 +38,7 @@ class VaultKey:
     constraints: tuple[Constraint, ...]
 
 
-class Vault:
+class SoftwareKeys:
     """All software keys, by blob; `seal` keeps what is needed to start the process anew."""
 
     def __init__(self, seal: Seal) -> None:
@@ -49,7 +49,7 @@ class Vault:
         self._suspensions = 0
         self._turn = asyncio.Lock()
 
-    async def add(self, message: bytearray) -> VaultKey:
+    async def add(self, message: bytearray) -> AddedKey:
         """Hold the key of an ADD_IDENTITY message; the caller wipes that. RequestRefusedError."""
         try:
             added = await self._attempt(lambda process: _add(process, message))
@@ -151,11 +151,11 @@ class Vault:
         return process
 
 
-async def _add(process: WorkerProcess, message: bytearray) -> VaultKey:
+async def _add(process: WorkerProcess, message: bytearray) -> AddedKey:
     return await process.call(
         "add",
         {},
-        lambda reply, body: VaultKey(
+        lambda reply, body: AddedKey(
             bytes.fromhex(reply["blob"]),
             bytes.fromhex(reply["comment"]),
             parse_constraints(Reader(body)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from replug.agent.config.model import Config, TokenSettings
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.pins.policy import PinPolicy, PolicyOf
 from replug.token.pins.source import ConfiguredPin, PinSource
 
@@ -16,11 +16,11 @@ class TokenSettingsFinder:
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
         self._known_for: Config | None = None
-        self._known: dict[tuple[TokenIdentity, str], TokenSettings] = {}
+        self._known: dict[tuple[TokenId, str], TokenSettings] = {}
         self._sources: dict[tuple[str, PinSource], ConfiguredPin] = {}
         """By the URI of the entry that names the source: it is for one token, whichever comes first."""
 
-    def of(self, token: TokenIdentity, module_path: str) -> TokenSettings:
+    def of(self, token: TokenId, module_path: str) -> TokenSettings:
         """The settings of `token`, seen through the module with this real path."""
         config = self._config()
         if config is not self._known_for:
@@ -33,7 +33,7 @@ class TokenSettingsFinder:
     def policies(self, module_path: str) -> PolicyOf:
         """The PIN policies of the tokens of a module."""
 
-        def policy_of(token: TokenIdentity) -> PinPolicy:
+        def policy_of(token: TokenId) -> PinPolicy:
             settings = self.of(token, module_path)
             return PinPolicy(
                 source=self._source(token, module_path, settings.pin_source),
@@ -44,9 +44,7 @@ class TokenSettingsFinder:
 
         return policy_of
 
-    def _source(
-        self, token: TokenIdentity, module_path: str, source: PinSource | None
-    ) -> ConfiguredPin | None:
+    def _source(self, token: TokenId, module_path: str, source: PinSource | None) -> ConfiguredPin | None:
         """Always the same one, as it knows whose PIN it has, and which one the token has refused."""
         entry = self._config().entry_for(token, module_path)
         if source is None or entry is None:

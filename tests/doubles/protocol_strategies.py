@@ -27,7 +27,7 @@ from replug.protocol.messages import (
     ExtensionResponse,
     Failure,
     IdentitiesAnswer,
-    Identity,
+    ListedIdentity,
     Lock,
     RemoveAllIdentities,
     RemoveAllRsa1Identities,
@@ -167,7 +167,7 @@ requests = closed_requests | adds | smartcard_adds | st.builds(Extension, texts,
 closed_responses = st.one_of(
     st.builds(Failure),
     st.builds(Success),
-    st.builds(IdentitiesAnswer, tuples_of(st.builds(Identity, strings, strings))),
+    st.builds(IdentitiesAnswer, tuples_of(st.builds(ListedIdentity, strings, strings))),
     st.builds(SignResponse, strings),
     st.builds(ExtensionFailure),
 )

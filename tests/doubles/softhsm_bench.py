@@ -8,11 +8,11 @@ from pathlib import Path
 from doubles.stand_ins import reaped
 from rigs.softhsm import MODULE, PIN, Token
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
 from replug.token.signing import finish_signature, signing_algorithm, signing_steps
-from replug.token.worker.client import Deadlines, Worker
+from replug.token.worker.client import Deadlines, WorkerClient
 
 DATA = b"what is to be signed"
 
@@ -40,13 +40,13 @@ def tool(token: Token, *arguments: str | bytes | Path) -> None:
 class Session:
     """A worker with the module and the token open."""
 
-    def __init__(self, worker: Worker, identity: TokenIdentity) -> None:
+    def __init__(self, worker: WorkerClient, identity: TokenId) -> None:
         self.worker = worker
         self.identity = identity
 
     @classmethod
     async def start(cls, deadlines: Deadlines | None = None) -> Session:
-        worker = Worker(deadlines or Deadlines())
+        worker = WorkerClient(deadlines or Deadlines())
         await worker.load(str(MODULE))
         [info] = await worker.scan()
         return cls(worker, info.identity)

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
 from replug.token.errors import TokenError, WorkerLostError, WorkerRefusedError
-from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
+from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
-from replug.token.worker.client import Deadlines, Opened, Worker
+from replug.token.worker.client import Deadlines, Opened, WorkerClient
 from replug.token.worker.frames import Header, Verdict
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ async def ended(pid: int) -> None:
     os.close(notice)
 
 
-async def reaped(worker: Worker) -> None:
+async def reaped(worker: WorkerClient) -> None:
     """Wait until the process has ended and the client knows it."""
     await ended(worker.pid)
     async with asyncio.timeout(10):
@@ -160,7 +160,7 @@ class StandInToken:
         flags: TokenFlag = WITH_PIN,
         pin: bytes = PIN,
     ) -> None:
-        self.identity = TokenIdentity("Maker", "Model", serial, label)
+        self.identity = TokenId("Maker", "Model", serial, label)
         self.keys = list(keys)
         self.flags = flags
         self.pin = PIN
@@ -205,7 +205,7 @@ class Slots:
         self._faults: dict[str, list[Exception | Gate]] = {}
 
     def start_worker(self, _deadlines: Deadlines, _process: object = None) -> StandInWorker:
-        """What a starter calls instead of `Worker`."""
+        """What a starter calls instead of `WorkerClient`."""
         worker = StandInWorker(self)
         self.processes.append(worker)
         return worker
@@ -258,10 +258,10 @@ class StandInWorker:
         self.number = -1
         self.pid = id(self)
         self.alive = True
-        self.opened: set[TokenIdentity] = set()
-        self.ready: set[TokenIdentity] = set()
+        self.opened: set[TokenId] = set()
+        self.ready: set[TokenId] = set()
         self._slots = slots
-        self._logged_in: set[TokenIdentity] = set()
+        self._logged_in: set[TokenId] = set()
 
     async def load(self, path: str) -> str:
         self.number = len(self._slots.workers)
@@ -277,13 +277,13 @@ class StandInWorker:
         await self._enter("scan")
         return [TokenInfo(token.identity, token.flags) for token in self._slots.tokens]
 
-    async def open(self, identity: TokenIdentity) -> Opened:
+    async def open(self, identity: TokenId) -> Opened:
         await self._enter("open")
         token = self._find(identity)
         self.opened.add(identity)
         return Opened(token.flags, token.records(logged_in=identity in self._logged_in))
 
-    async def login(self, identity: TokenIdentity, pin: Pin | None) -> list[Header]:
+    async def login(self, identity: TokenId, pin: Pin | None) -> list[Header]:
         sent = await self._enter("login", pin)
         token = self._find(identity)
         self._check_pin(token, sent)
@@ -292,7 +292,7 @@ class StandInWorker:
         return token.records(logged_in=True)
 
     async def sign(
-        self, identity: TokenIdentity, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
+        self, identity: TokenId, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
     ) -> bytes:
         sent = await self._enter("sign", pin)
         token = self._find(identity)
@@ -320,7 +320,7 @@ class StandInWorker:
             raise WorkerLostError(f"killed during {operation}")
         return sent
 
-    def _find(self, identity: TokenIdentity) -> StandInToken:
+    def _find(self, identity: TokenId) -> StandInToken:
         for token in self._slots.tokens:
             if token.identity == identity:
                 return token
@@ -386,14 +386,14 @@ class Person:
 
 
 def use_slots(monkeypatch: pytest.MonkeyPatch, slots: Slots) -> None:
-    """Let every supervisor start stand-ins instead of processes."""
+    """Let every pool start stand-ins instead of processes."""
 
     def start_fork_server(patience: float) -> StandInForkServer:
         slots.fork_servers.append(StandInForkServer(patience))
         return slots.fork_servers[-1]
 
     monkeypatch.setattr("replug.token.worker.starter.ForkServer", start_fork_server)
-    monkeypatch.setattr("replug.token.worker.starter.Worker", slots.start_worker)
+    monkeypatch.setattr("replug.token.worker.starter.WorkerClient", slots.start_worker)
 
 
 def lost() -> WorkerLostError:

@@ -14,7 +14,7 @@ from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.served import ServedToken
 from replug.token.worker.deadlines import Deadlines
-from replug.token.worker.pool import Supervisor
+from replug.token.worker.pool import WorkerPool
 
 COUNT_LOW = WITH_PIN | TokenFlag.USER_PIN_COUNT_LOW
 FINAL_TRY = WITH_PIN | TokenFlag.USER_PIN_FINAL_TRY
@@ -70,7 +70,7 @@ def bench(
     token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache()
     slots = Slots(token)
     use_slots(monkeypatch, slots)
-    supervisor = Supervisor("/usr/lib/module.so", Deadlines(), workers)
+    pool = WorkerPool("/usr/lib/module.so", Deadlines(), workers)
     policy = policy or PinPolicy()
-    served = ServedToken(token.identity, supervisor, pins, person, lambda _: policy)
+    served = ServedToken(token.identity, pool, pins, person, lambda _: policy)
     return Bench(slots, token, person, pins, served)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from replug.token.hardening import wipe
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.lifetime import PinLifetime
 from replug.token.seal import Seal
 
@@ -97,14 +97,14 @@ class Pin:
         self.value.clear()
         self._sealed = b""
 
-    def put_away(self, seal: Seal) -> None:
-        """Keep it encrypted, until `bring_back`; nobody can use it meanwhile."""
+    def seal(self, seal: Seal) -> None:
+        """Keep it encrypted, until `unseal`; nobody can use it meanwhile."""
         sealed = seal.seal(self.value) if self.value else b""
         self.wipe()
         self._sealed = sealed
 
-    def bring_back(self, seal: Seal) -> None:
-        """Undo `put_away`."""
+    def unseal(self, seal: Seal) -> None:
+        """Undo `seal`."""
         if self._sealed:
             self.value = seal.open(self._sealed)
             self._sealed = b""
@@ -114,19 +114,19 @@ class PinCache:
     """The PIN of each token that took one, kept for the session."""
 
     def __init__(self) -> None:
-        self._pins: dict[TokenIdentity, Pin] = {}
+        self._pins: dict[TokenId, Pin] = {}
         self._away = False
 
-    def get(self, token: TokenIdentity) -> Pin | None:
+    def get(self, token: TokenId) -> Pin | None:
         """The PIN remembered for exactly this token, unless it has expired."""
         pin = self._pins.get(token)
         return None if pin is None or pin.expired else pin
 
-    def expired(self) -> list[TokenIdentity]:
+    def expired(self) -> list[TokenId]:
         """The tokens whose PINs have expired and are to be forgotten."""
         return [token for token, pin in self._pins.items() if pin.expired]
 
-    def expires_at(self, token: TokenIdentity) -> float | None:
+    def expires_at(self, token: TokenId) -> float | None:
         """When the PIN of `token` expires, on the boot clock; None is never, or that there is none."""
         pin = self._pins.get(token)
         return None if pin is None or pin.lifetime is None else pin.lifetime.expires_at
@@ -137,35 +137,35 @@ class PinCache:
         ends = (lifetime.expires_at for lifetime in lifetimes if lifetime is not None)
         return min((end for end in ends if end is not None), default=None)
 
-    def remember(self, token: TokenIdentity, pin: Pin) -> None:
+    def remember(self, token: TokenId, pin: Pin) -> None:
         """Keep `pin` for `token`, in place of an older one; not while the PINs are put away."""
         if self._pins.get(token) is not pin and not self._away:
             self.forget(token)
             self._pins[token] = pin
 
     @property
-    def are_away(self) -> bool:
+    def sealed(self) -> bool:
         """Whether they are put away, so that no PIN may be used at all."""
         return self._away
 
-    def put_away(self, seal: Seal) -> None:
+    def seal(self, seal: Seal) -> None:
         """Keep all of them encrypted, and no new ones."""
         self._away = True
         for pin in self._pins.values():
-            pin.put_away(seal)
+            pin.seal(seal)
 
-    def bring_back(self, seal: Seal) -> None:
-        """Undo `put_away`."""
+    def unseal(self, seal: Seal) -> None:
+        """Undo `seal`."""
         self._away = False
         for pin in self._pins.values():
-            pin.bring_back(seal)
+            pin.unseal(seal)
 
     def wipe_unless_kept(self, pin: Pin) -> None:
         """Wipe a PIN that has had its use, unless it is one of those remembered."""
         if not any(kept is pin for kept in self._pins.values()):
             pin.wipe()
 
-    def forget(self, token: TokenIdentity) -> bool:
+    def forget(self, token: TokenId) -> bool:
         """Wipe the PIN of `token`; whether there was one."""
         pin = self._pins.pop(token, None)
         if pin is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import ConfiguredPin
 
@@ -24,10 +24,10 @@ class PinPolicy:
     forget_on: frozenset[ForgetOn] = frozenset()
 
 
-PolicyOf: TypeAlias = Callable[[TokenIdentity], PinPolicy]
+PolicyOf: TypeAlias = Callable[[TokenId], PinPolicy]
 """The policy as it is now: it may change while the agent runs."""
 
 
-def for_the_session(_token: TokenIdentity) -> PinPolicy:
+def for_the_session(_token: TokenId) -> PinPolicy:
     """The default policy."""
     return PinPolicy()

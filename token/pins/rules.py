@@ -13,7 +13,7 @@ from replug.token.errors import (
     TokenError,
     WorkerRefusedError,
 )
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.pin import Pin, PinCache
@@ -28,9 +28,7 @@ log = logging.getLogger(__name__)
 class PinRules:
     """The PIN of one token."""
 
-    def __init__(
-        self, identity: TokenIdentity, pins: PinCache, policy_of: PolicyOf = for_the_session
-    ) -> None:
+    def __init__(self, identity: TokenId, pins: PinCache, policy_of: PolicyOf = for_the_session) -> None:
         self._identity = identity
         self._pins = pins
         self._policy_of = policy_of
@@ -92,7 +90,7 @@ class PinRules:
             raise TokenError(f"{self._identity}: no answer from the file system about its PIN") from None
         except TokenError as error:
             raise TokenError(f"{self._identity}: {error.reason}", error.next_step) from error
-        if self._pins.are_away:
+        if self._pins.sealed:
             pin.wipe()
         self._refuse_if_put_away()
         return pin
@@ -132,7 +130,7 @@ class PinRules:
         raise PinNeededError(self._identity)
 
     def _refuse_if_put_away(self) -> None:
-        if self._pins.are_away:
+        if self._pins.sealed:
             raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
 
     def refuse_if_locked(self, flags: TokenFlag) -> None:

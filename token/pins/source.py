@@ -16,7 +16,7 @@ from pathlib import Path
 
 from replug.token.errors import TokenError
 from replug.token.hardening import wipe
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.pins.pin import Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
@@ -121,7 +121,7 @@ class ConfiguredPin:
     def __init__(self, source: PinSource, environment: Mapping[str, str] = os.environ) -> None:
         self._source = source
         self._environment = environment
-        self._token: TokenIdentity | None = None
+        self._token: TokenId | None = None
         self._read: tuple[int, ...] | None = None
         self._past: PinPast | None = None
         """What became of the PIN that was read when the source was as in `_read`."""
@@ -129,7 +129,7 @@ class ConfiguredPin:
         """Whether that PIN is there in place of one that the token refused."""
         self._one_reader = threading.Lock()
 
-    def read(self, token: TokenIdentity) -> Pin:
+    def read(self, token: TokenId) -> Pin:
         """As `read_pin`, for `token`; from any thread.
 
         TokenError also if the token refused what is in the source, or another token was there before.

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol
 
 from replug.token.errors import NobodyAskedError, PromptError
 from replug.token.hardening import wipe
-from replug.token.identity import TokenFlag, TokenIdentity, printable
+from replug.token.identity import TokenFlag, TokenId, printable
 from replug.token.pins.pin import Pin
 
 LONGEST_PIN = 255
@@ -45,7 +45,7 @@ class Asker:
 class PinRequest:
     """The question for a PIN: of which token, for which key, for whom, at what risk."""
 
-    token: TokenIdentity
+    token: TokenId
     flags: TokenFlag
     key: str
     """The key's comment, or an empty string when no key is meant yet."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
+from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.pins.pin import Pin
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import Forked
@@ -26,16 +26,16 @@ class Opened:
     records: list[Header]
 
 
-class Worker(WorkerProcess):
+class WorkerClient(WorkerProcess):
     """A process that loads one PKCS#11 module, and what it was asked to do with it."""
 
     def __init__(self, deadlines: Deadlines, forked: Forked | None = None) -> None:
         """Use the process that was `forked`, or start one; OSError when that is not possible."""
         super().__init__(forked or "replug.token.worker.program")
         self._deadlines = deadlines
-        self.opened: set[TokenIdentity] = set()
+        self.opened: set[TokenId] = set()
         """The tokens with an open session."""
-        self.ready: set[TokenIdentity] = set()
+        self.ready: set[TokenId] = set()
         """Those of them that are logged in, or need no login."""
 
     async def load(self, path: str) -> str:
@@ -54,7 +54,7 @@ class Worker(WorkerProcess):
             "scan", {}, lambda reply, _: [_token_info(token) for token in reply["tokens"]]
         )
 
-    async def open(self, token: TokenIdentity) -> Opened:
+    async def open(self, token: TokenId) -> Opened:
         """Open a session on `token` unless it is open; its flags and keys are read afresh."""
         header = {"token": token.fields()}
         opened = await self._call(
@@ -63,7 +63,7 @@ class Worker(WorkerProcess):
         self.opened.add(token)
         return opened
 
-    async def login(self, token: TokenIdentity, pin: Pin | None) -> list[Header]:
+    async def login(self, token: TokenId, pin: Pin | None) -> list[Header]:
         """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
         header = {"token": token.fields(), "keypad": pin is None}
         deadline = self._deadlines.keypad if pin is None else self._deadlines.operation
@@ -73,7 +73,7 @@ class Worker(WorkerProcess):
         return records
 
     async def sign(
-        self, token: TokenIdentity, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
+        self, token: TokenId, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
     ) -> bytes:
         """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
         secret = b"" if pin is None else pin.value
@@ -95,4 +95,4 @@ class Worker(WorkerProcess):
 
 
 def _token_info(reply: Header) -> TokenInfo:
-    return TokenInfo(TokenIdentity(**reply["token"]), TokenFlag(reply["flags"]))
+    return TokenInfo(TokenId(**reply["token"]), TokenFlag(reply["flags"]))

@@ -1,4 +1,4 @@
-"""Who of those that want something of a module has a worker of it, and who waits."""
+"""Hands a module's workers to callers, first come first served."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from replug.token.worker.client import Worker
+from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
-from replug.token.worker.restarting import Lane
+from replug.token.worker.restarting import RestartingWorker
 from replug.token.worker.starter import Starter
 
 T = TypeVar("T")
 
 
-class Supervisor:
+class WorkerPool:
     """Keeps the workers of one module; each does one operation at a time, and who waits is served in order.
 
     A module for cards has one worker: another process would bind the same card. One for a network HSM, or for
@@ -27,17 +27,21 @@ class Supervisor:
         if workers < 1:
             raise ValueError(f"a module needs a worker, not {workers}")
         self._starter = Starter(path, deadlines)
-        self._lanes = [Lane(self._starter) for _ in range(workers)]
+        self._workers = [RestartingWorker(self._starter) for _ in range(workers)]
         self._running: set[asyncio.Task[None]] = set()
-        self._waiting: deque[tuple[asyncio.Future[Lane], Sequence[Lane]]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[RestartingWorker], Sequence[RestartingWorker]]] = deque()
 
     @property
     def busy(self) -> bool:
         """Whether who wants the first worker has to wait."""
-        return self._lanes[0].busy
+        return self._workers[0].busy
 
     async def attempt(
-        self, operation: Callable[[Worker], Awaitable[T]], *, fresh: bool = False, anywhere: bool = False
+        self,
+        operation: Callable[[WorkerClient], Awaitable[T]],
+        *,
+        fresh: bool = False,
+        anywhere: bool = False,
     ) -> T:
         """Run `operation` on a live worker; if that worker fails, once more on a fresh one.
 
@@ -46,56 +50,60 @@ class Supervisor:
         `operation` itself raises is a verdict and passes. Who is cancelled while waiting for a worker leaves
         the queue; what has begun goes on to its end.
         """
-        lane = await self._take(self._lanes if anywhere else self._lanes[:1])
+        worker = await self._take(self._workers if anywhere else self._workers[:1])
         outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(self._run(lane, operation, fresh, outcome))
+        running = asyncio.create_task(self._run(worker, operation, fresh, outcome))
         self._running.add(running)
         running.add_done_callback(self._running.discard)
         return await outcome
 
     def restart(self) -> None:
         """End the workers, whose sessions are of no more use, when what is under way there has ended."""
-        for lane in self._lanes:
-            lane.restart()
+        for worker in self._workers:
+            worker.restart()
 
     def close(self) -> None:
         """End all processes, for good; what still waits is refused."""
         self._starter.close()
-        for lane in self._lanes:
-            lane.close()
+        for worker in self._workers:
+            worker.close()
 
-    async def _take(self, lanes: Sequence[Lane]) -> Lane:
-        """One of `lanes`, busy from now on for who gets it."""
-        for lane in lanes:
-            if not lane.busy:
-                lane.busy = True
-                return lane
-        turn: asyncio.Future[Lane] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, lanes))
+    async def _take(self, workers: Sequence[RestartingWorker]) -> RestartingWorker:
+        """One of `workers`, busy from now on for who gets it."""
+        for worker in workers:
+            if not worker.busy:
+                worker.busy = True
+                return worker
+        turn: asyncio.Future[RestartingWorker] = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, workers))
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting.remove((turn, lanes))
+                self._waiting.remove((turn, workers))
             else:
                 self._give(turn.result())
             raise
 
-    def _give(self, lane: Lane) -> None:
-        """Let the first of those who can use `lane` have it."""
-        for place, (turn, lanes) in enumerate(self._waiting):
-            if lane in lanes and not turn.cancelled():
+    def _give(self, worker: RestartingWorker) -> None:
+        """Let the first of those who can use `worker` have it."""
+        for place, (turn, workers) in enumerate(self._waiting):
+            if worker in workers and not turn.cancelled():
                 del self._waiting[place]
-                turn.set_result(lane)
+                turn.set_result(worker)
                 return
-        lane.busy = False
+        worker.busy = False
 
     async def _run(
-        self, lane: Lane, operation: Callable[[Worker], Awaitable[T]], fresh: bool, outcome: asyncio.Future[T]
+        self,
+        worker: RestartingWorker,
+        operation: Callable[[WorkerClient], Awaitable[T]],
+        fresh: bool,
+        outcome: asyncio.Future[T],
     ) -> None:
         """Go on to the end, whether who waits for the `outcome` is still there or not."""
         try:
-            result = await lane.attempt(operation, fresh=fresh)
+            result = await worker.attempt(operation, fresh=fresh)
         except asyncio.CancelledError:
             outcome.cancel()
             raise
@@ -106,5 +114,5 @@ class Supervisor:
             if not outcome.done():
                 outcome.set_result(result)
         finally:
-            lane.rest()
-            self._give(lane)
+            worker.release()
+            self._give(worker)

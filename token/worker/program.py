@@ -18,7 +18,7 @@ from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
 from pkcs11.types import PROTECTED_AUTH
 
 from replug.token.hardening import wipe
-from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
+from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.worker.frames import Header, Verdict
 from replug.token.worker.loop import RefusedError, answer_requests, serve
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
@@ -90,7 +90,7 @@ class Operations:
 
     def __init__(self) -> None:
         self._library: Any = None
-        self._open: dict[TokenIdentity, OpenToken] = {}
+        self._open: dict[TokenId, OpenToken] = {}
 
     def load(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Load and initialise the module at `path`."""
@@ -118,7 +118,7 @@ class Operations:
 
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Open a session on `token`, without login, unless it is open; its flags afresh and its keys."""
-        identity = TokenIdentity(**header["token"])
+        identity = TokenId(**header["token"])
         slot, info = self._find(identity)
         for owner, token in self._open.items():
             if (token.slot_id == slot.slot_id) != (owner == identity):
@@ -176,7 +176,7 @@ class Operations:
             # A slot appeared between the library's two calls, or an empty one answers with an error.
             return list(self._library.get_slots(token_present=True))
 
-    def _find(self, identity: TokenIdentity) -> tuple[Any, TokenInfo]:
+    def _find(self, identity: TokenId) -> tuple[Any, TokenInfo]:
         for slot, info in self._tokens():
             if info.identity == identity:
                 return slot, info
@@ -184,7 +184,7 @@ class Operations:
 
     def _opened(self, header: Header) -> OpenToken:
         try:
-            return self._open[TokenIdentity(**header["token"])]
+            return self._open[TokenId(**header["token"])]
         except KeyError:
             raise RefusedError(Verdict.FAILED, "no session is open on this token") from None
 
@@ -197,7 +197,7 @@ class Operations:
 
 
 def _info(token: Any) -> TokenInfo:
-    identity = TokenIdentity(
+    identity = TokenId(
         manufacturer=token.manufacturer_id,
         model=token.model,
         serial=token.serial.rstrip(b"\0 ").decode(errors="replace"),

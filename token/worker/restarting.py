@@ -17,7 +17,7 @@ from replug.token.errors import (
     WorkerLostError,
     WorkerRefusedError,
 )
-from replug.token.worker.client import Worker
+from replug.token.worker.client import WorkerClient
 from replug.token.worker.frames import Verdict
 from replug.token.worker.starter import Starter
 
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Lane:
+class RestartingWorker:
     """One worker of a module, replaced when it fails. Whoever made it `busy` may use it."""
 
     def __init__(self, starter: Starter) -> None:
         self.busy = False
         self._starter = starter
-        self._worker: Worker | None = None
-        self._worn = False
+        self._worker: WorkerClient | None = None
+        self._restart_pending = False
 
-    async def attempt(self, operation: Callable[[Worker], Awaitable[T]], *, fresh: bool) -> T:
-        """Run `operation` on the worker; if that fails, once more on a fresh one (`Supervisor.attempt`)."""
+    async def attempt(self, operation: Callable[[WorkerClient], Awaitable[T]], *, fresh: bool) -> T:
+        """Run `operation` on the worker; if that fails, once more on a fresh one (`WorkerPool.attempt`)."""
         if fresh:
             self._discard()
         try:
@@ -53,27 +53,27 @@ class Lane:
     def restart(self) -> None:
         """End the worker; one that is busy, when what is under way has ended."""
         if self.busy:
-            self._worn = True
+            self._restart_pending = True
         else:
             self._discard()
 
-    def rest(self) -> None:
-        """What was under way has ended; the worker goes if it is worn."""
-        if self._worn:
+    def release(self) -> None:
+        """What was under way has ended; the worker is ended if a restart is pending."""
+        if self._restart_pending:
             self._discard()
 
     def close(self) -> None:
         """End the worker now."""
         self._discard()
 
-    async def _live_worker(self) -> Worker:
+    async def _live_worker(self) -> WorkerClient:
         if self._worker is None or not self._worker.alive:
             self._worker = None
             self._worker = await self._starter.loaded_worker()
         return self._worker
 
     def _discard(self) -> None:
-        self._worn = False
+        self._restart_pending = False
         if self._worker is not None:
             self._worker.kill()
             self._worker = None

@@ -7,7 +7,7 @@ from replug.token.errors import (
     TokenError,
     WorkerRefusedError,
 )
-from replug.token.worker.client import Worker
+from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.frames import Verdict
@@ -20,7 +20,7 @@ class Starter:
         self.path = path
         self._deadlines = deadlines
         self._server = ForkServer(deadlines.operation)
-        self._loading: set[Worker] = set()
+        self._loading: set[WorkerClient] = set()
         self._closed = False
 
     def close(self) -> None:
@@ -35,7 +35,7 @@ class Starter:
         if self._closed:
             raise TokenError(f"{self.path} was removed from the agent")
 
-    async def loaded_worker(self) -> Worker:
+    async def loaded_worker(self) -> WorkerClient:
         """A worker with the module.
 
         Raises ModuleUnreachableError when there can be no process, TokenError for what is no module,
@@ -43,7 +43,7 @@ class Starter:
         """
         self.refuse_if_closed()
         try:
-            worker = Worker(self._deadlines, await self._server.fork())
+            worker = WorkerClient(self._deadlines, await self._server.fork())
         except OSError as error:
             self.refuse_if_closed()
             raise ModuleUnreachableError(

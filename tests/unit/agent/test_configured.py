@@ -73,7 +73,7 @@ class Bench(AgentBench):
     async def begin(self) -> None:
         """Serve what is configured, as the service does at its start."""
         self.keyring.begin()
-        await self.keyring.settle()
+        await self.keyring.wait_for_first_scan()
 
     async def replug(self) -> None:
         """Have the module looked at, as the watcher does."""
@@ -109,7 +109,7 @@ def test_a_listing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_p
         agent.keyring.begin()
         assert await agent.listed() == []
         gate.opened.set()
-        await agent.keyring.settle()
+        await agent.keyring.wait_for_first_scan()
 
     run(main())
 

@@ -26,7 +26,7 @@ from replug.protocol.messages import (
     Extension,
     Failure,
     IdentitiesAnswer,
-    Identity,
+    ListedIdentity,
     Lock,
     RemoveAllIdentities,
     RemoveAllRsa1Identities,
@@ -52,7 +52,9 @@ def test_a_token_from_adding_to_removing(agent: AgentBench) -> None:
     async def main() -> None:
         assert await agent.ask(RequestIdentities()) == IdentitiesAnswer(())
         assert await agent.add() == Success()
-        assert await agent.ask(RequestIdentities()) == IdentitiesAnswer((Identity(LOGIN_KEY.blob, b"login"),))
+        assert await agent.ask(RequestIdentities()) == IdentitiesAnswer(
+            (ListedIdentity(LOGIN_KEY.blob, b"login"),)
+        )
         assert isinstance(await agent.sign(LOGIN_KEY), SignResponse)
         assert await agent.ask(RemoveIdentity(LOGIN_KEY.blob)) == Success()
         assert await agent.listed() == []

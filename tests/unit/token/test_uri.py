@@ -8,7 +8,7 @@ from doubles.stand_ins import Key
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
 EXAMPLES = {
@@ -56,7 +56,7 @@ REFUSED_EXAMPLES = {
 }
 """RFC 7512 section 3, those that name a PIN, or narrow the choice by what a token does not tell of itself."""
 
-YUBIKEY = TokenIdentity("Yubico (www.yubico.com)", "PKCS#15 emulated", "5001234", "work")
+YUBIKEY = TokenId("Yubico (www.yubico.com)", "PKCS#15 emulated", "5001234", "work")
 
 
 @pytest.mark.parametrize("text", EXAMPLES)

@@ -6,11 +6,11 @@ import pytest
 from doubles.stand_ins import Key
 
 from replug.agent.config.comment_template import check_template, fill_template
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 
 PUBLIC = Key().public
-TOKEN = TokenIdentity("Yubico (www.yubico.com)", "YubiKey YK5", "5001234", "work")
+TOKEN = TokenId("Yubico (www.yubico.com)", "YubiKey YK5", "5001234", "work")
 
 
 def filled(template: str, label: str = "login") -> str:

@@ -9,14 +9,14 @@ import pytest
 from replug.agent.config.model import Config, TokenEntry, TokenSettings, changes_needing_restart
 from replug.agent.config.reader import read_config
 from replug.agent.options import Options
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, SourceKind
 from replug.token.uri import Uri
 from replug.token.worker.client import Deadlines
 
-WORK = TokenIdentity("Yubico", "YubiKey", "5001234", "work")
-HOME = TokenIdentity("Yubico", "YubiKey", "7", "home")
+WORK = TokenId("Yubico", "YubiKey", "5001234", "work")
+HOME = TokenId("Yubico", "YubiKey", "7", "home")
 
 
 def config(text: str) -> Config:
@@ -159,7 +159,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         comment="{label}",
         lifetime=0,
     )
-    elsewhere = TokenIdentity("SoftHSM project", "SoftHSM v2", "1", "work2")
+    elsewhere = TokenId("SoftHSM project", "SoftHSM v2", "1", "work2")
     assert of.for_token(elsewhere) == of.settings()
     assert of.settings().forget_pin_on == {ForgetOn.SUSPEND}
 

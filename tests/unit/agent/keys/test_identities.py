@@ -13,20 +13,20 @@ import pytest
 from doubles.stand_ins import Key, Person
 
 from replug.agent.config.model import Config
-from replug.agent.keys.added_provider import AddedProvider
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.certificates import Certificates
-from replug.agent.keys.held_keys import HeldKey, KeyOnToken, SoftwareKey
+from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
-from replug.agent.keys.terms import Terms
+from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
+from replug.agent.keys.served_provider import ServedProvider
 from replug.protocol.messages import IdentitiesAnswer
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.pins.pin import PinCache
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
 from replug.token.worker.client import Deadlines
-from replug.token.worker.pool import Supervisor
+from replug.token.worker.pool import WorkerPool
 
 SETTINGS = Config().settings()
 FILES = CertificateFiles(lambda: ())
@@ -44,8 +44,8 @@ class Clock:
 
 def token(serial: str, *keys: Key) -> ServedToken:
     """A present token with these keys."""
-    identity = TokenIdentity("Maker", "Model", serial, "work")
-    served = ServedToken(identity, Supervisor("/module.so", Deadlines()), PinCache(), Person())
+    identity = TokenId("Maker", "Model", serial, "work")
+    served = ServedToken(identity, WorkerPool("/module.so", Deadlines()), PinCache(), Person())
     served._shown.offered = {key.blob: key.token_key() for key in keys}
     served.returned()
     return served
@@ -74,7 +74,7 @@ class Held(Identities):
 
     def add_provider(self, added: Provider, lifetime: int | None) -> None:
         expires = None if lifetime is None else self._now() + lifetime
-        self.add(AddedProvider(added, Terms(expires), Certificates(()), FILES, lambda _: SETTINGS))
+        self.add(ServedProvider(added, KeyConstraints(expires), Certificates(()), FILES, lambda _: SETTINGS))
 
     def remove_key(self, blob: bytes) -> bool:
         found = bool(self.holding(blob))
@@ -87,7 +87,7 @@ def identities(clock: Clock) -> Held:
     return Held(clock)
 
 
-def called(held: Iterable[HeldKey]) -> list[str]:
+def called(held: Iterable[Identity]) -> list[str]:
     return [one.comment.decode() for one in held]
 
 
@@ -149,7 +149,7 @@ def test_a_key_on_two_tokens_is_listed_once_and_held_first_by_the_one_that_is_in
 
     def holders() -> list[ServedToken]:
         held_keys = identities.holding(key.blob)
-        assert all(isinstance(one, KeyOnToken) for one in held_keys)
+        assert all(isinstance(one, TokenBackedIdentity) for one in held_keys)
         return list(dict.fromkeys(one.token for one in held_keys))
 
     assert comments(identities) == ["a"]
@@ -294,8 +294,13 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     files = CertificateFiles(lambda: ())
     settings = SETTINGS
     identities = Identities(clock)
-    added = AddedProvider(
-        provider(tokens), Terms(clock.now + 60), Certificates(()), files, lambda _: settings, added=clock.now
+    added = ServedProvider(
+        provider(tokens),
+        KeyConstraints(clock.now + 60),
+        Certificates(()),
+        files,
+        lambda _: settings,
+        added=clock.now,
     )
 
     def shown() -> list[str]:
@@ -335,7 +340,7 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
 def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> None:
     identities = Identities(clock)
     for _ in range(2):
-        identities.add(SoftwareKey(b"blob", b"mine", Terms(), vault=None))  # type: ignore[arg-type]
+        identities.add(SoftwareIdentity(b"blob", b"mine", KeyConstraints(), keys=None))  # type: ignore[arg-type]
         assert called(identities.listed()) == ["mine"]
     identities.remove(b"blob")
     assert identities.listed() == []
@@ -343,15 +348,19 @@ def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> Non
 
 
 def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock) -> None:
-    key, hidden = Key("a"), Terms(confirm=True)
+    key, hidden = Key("a"), KeyConstraints(confirm=True)
     held = module(token("1", key))
     identities = Identities(clock)
-    for uri, terms in ((Uri(), Terms()), (Uri(serial="1"), Terms(5000.0)), (Uri(token="work"), hidden)):
+    for uri, terms in (
+        (Uri(), KeyConstraints()),
+        (Uri(serial="1"), KeyConstraints(5000.0)),
+        (Uri(token="work"), hidden),
+    ):
         one = provider(held, uri)
-        identities.add(AddedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
-    identities.add(SoftwareKey(key.blob, b"mine", hidden, vault=None))  # type: ignore[arg-type]
+        identities.add(ServedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
+    identities.add(SoftwareIdentity(key.blob, b"mine", hidden, keys=None))  # type: ignore[arg-type]
     identities.remove(key.blob, lambda terms: terms is not hidden)
-    assert [one.terms for one in identities.listed()] == [hidden]
+    assert [one.constraints for one in identities.listed()] == [hidden]
     assert [one.comment for one in identities.software_keys()] == [b"mine"]
 
 

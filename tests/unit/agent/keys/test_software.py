@@ -16,7 +16,7 @@ from doubles.session_hosts import certificate
 from doubles.stand_ins import Key, ended, run, settle
 
 from replug.agent.keys import software as vault_module
-from replug.agent.keys.software import Vault, VaultKey
+from replug.agent.keys.software import AddedKey, SoftwareKeys
 from replug.agent.refusal import RequestRefusedError
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import Confirm, Lifetime, SkProvider
@@ -45,8 +45,8 @@ KEYS: dict[str, Callable[[], PrivateKey]] = {
 }
 
 
-async def check(vault: Vault, key: PrivateKey) -> None:
-    verify(key.public, await vault.sign(key.blob, DATA, 0), DATA)  # type: ignore[arg-type]
+async def check(software: SoftwareKeys, key: PrivateKey) -> None:
+    verify(key.public, await software.sign(key.blob, DATA, 0), DATA)  # type: ignore[arg-type]
 
 
 async def refusal(awaitable: Any) -> str:
@@ -55,65 +55,65 @@ async def refusal(awaitable: Any) -> str:
     return caught.value.reason
 
 
-def process_of(vault: Vault) -> int:
-    assert vault._process is not None
-    return vault._process.pid
+def process_of(software: SoftwareKeys) -> int:
+    assert software._process is not None
+    return software._process.pid
 
 
 @pytest.mark.parametrize("kind", KEYS)
 def test_a_key_signs(kind: str) -> None:
     async def main() -> None:
-        vault, key = Vault(Seal()), KEYS[kind]()
-        assert await vault.add(message(key)) == VaultKey(key.blob, b"me@here", ())
-        await check(vault, key)
-        vault.clear()
+        software, key = SoftwareKeys(Seal()), KEYS[kind]()
+        assert await software.add(message(key)) == AddedKey(key.blob, b"me@here", ())
+        await check(software, key)
+        software.clear()
 
     run(main())
 
 
 def test_flags_choose_the_hash_of_an_rsa_key_and_of_no_other() -> None:
     async def main() -> None:
-        vault, key, other = Vault(Seal()), rsa_key(), ed25519_key()
-        await vault.add(message(key))
-        await vault.add(message(other))
+        software, key, other = SoftwareKeys(Seal()), rsa_key(), ed25519_key()
+        await software.add(message(key))
+        await software.add(message(other))
         for flags, name in ((0, "ssh-rsa"), (2, "rsa-sha2-256"), (4, "rsa-sha2-512"), (6, "rsa-sha2-256")):
-            blob = await vault.sign(key.blob, DATA, flags)
+            blob = await software.sign(key.blob, DATA, flags)
             assert Signature.decode(blob).algorithm == name
             verify(key.public, blob, DATA)
-            verify(other.public, await vault.sign(other.blob, DATA, flags), DATA)
+            verify(other.public, await software.sign(other.blob, DATA, flags), DATA)
         for unknown in (1, 8, 2**31):
-            assert "unknown signature flags" in await refusal(vault.sign(key.blob, DATA, unknown))
-            assert "unknown signature flags" in await refusal(vault.sign(other.blob, DATA, unknown))
-        await check(vault, key)
-        vault.clear()
+            assert "unknown signature flags" in await refusal(software.sign(key.blob, DATA, unknown))
+            assert "unknown signature flags" in await refusal(software.sign(other.blob, DATA, unknown))
+        await check(software, key)
+        software.clear()
 
     run(main())
 
 
 def test_a_key_and_its_certificate_are_two_and_sign_alike() -> None:
     async def main() -> None:
-        vault, key, holder = Vault(Seal()), ed25519_key(), Key()
+        software, key, holder = SoftwareKeys(Seal()), ed25519_key(), Key()
         holder.private = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)
         blob = certificate(holder, Key(), "alice")
         certified = Ed25519PrivateKey(key.public, key.seed, certificate=Certificate.decode(blob))
-        assert (await vault.add(message(key))).blob == key.blob
-        assert (await vault.add(message(certified))).blob == blob
-        vault.remove(key.blob)
-        signature = await vault.sign(blob, DATA, 0)
+        assert (await software.add(message(key))).blob == key.blob
+        assert (await software.add(message(certified))).blob == blob
+        software.remove(key.blob)
+        signature = await software.sign(blob, DATA, 0)
         assert Signature.decode(signature).algorithm == "ssh-ed25519"
         verify(key.public, signature, DATA)
-        assert await refusal(vault.sign(key.blob, DATA, 0)) == "the key was removed meanwhile"
-        vault.clear()
+        assert await refusal(software.sign(key.blob, DATA, 0)) == "the key was removed meanwhile"
+        software.clear()
 
     run(main())
 
 
 def test_the_constraints_come_back_to_the_agent() -> None:
     async def main() -> None:
-        vault, constraints = Vault(Seal()), (Lifetime(9), Confirm(), SkProvider(b"x"))
-        added = await vault.add(message(ed25519_key(), *constraints, comment=b"\xff\x00"[:1]))
+        software, constraints = SoftwareKeys(Seal()), (Lifetime(9), Confirm(), SkProvider(b"x"))
+        added = await software.add(message(ed25519_key(), *constraints, comment=b"\xff\x00"[:1]))
         assert (added.comment, added.constraints) == (b"\xff", constraints)
-        vault.clear()
+        software.clear()
 
     run(main())
 
@@ -173,16 +173,16 @@ def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
     bad: Callable[[], bytearray], reason: str
 ) -> None:
     async def main() -> None:
-        vault = Vault(Seal())
-        assert reason in await refusal(vault.add(bad()))
-        assert vault._process is None
+        software = SoftwareKeys(Seal())
+        assert reason in await refusal(software.add(bad()))
+        assert software._process is None
         # Nor does it disturb the keys that are there.
-        await vault.add(message(key := ed25519_key()))
-        process = process_of(vault)
-        assert reason in await refusal(vault.add(bad()))
-        await check(vault, key)
-        assert process_of(vault) == process
-        vault.clear()
+        await software.add(message(key := ed25519_key()))
+        process = process_of(software)
+        assert reason in await refusal(software.add(bad()))
+        await check(software, key)
+        assert process_of(software) == process
+        software.clear()
 
     run(main())
 
@@ -195,71 +195,71 @@ def test_the_largest_rsa_key_is_not_looked_at_for_long(monkeypatch: pytest.Monke
     monkeypatch.setattr(vault_module, "_DEADLINE", 15.0)
 
     async def main() -> None:
-        vault = Vault(Seal())
-        await vault.add(message(key))
-        await check(vault, key)
-        vault.clear()
+        software = SoftwareKeys(Seal())
+        await software.add(message(key))
+        await check(software, key)
+        software.clear()
 
     run(main())
 
 
 def test_keys_outlive_the_process() -> None:
     async def main() -> None:
-        vault, keys = Vault(Seal()), [ed25519_key(), rsa_key(), ecdsa_key(Curve.NISTP384)]
+        software, keys = SoftwareKeys(Seal()), [ed25519_key(), rsa_key(), ecdsa_key(Curve.NISTP384)]
         for key in keys:
-            await vault.add(message(key))
-        os.kill(process_of(vault), signal.SIGKILL)
+            await software.add(message(key))
+        os.kill(process_of(software), signal.SIGKILL)
         for key in keys:
-            await check(vault, key)
+            await check(software, key)
         # Stopped it is as good as hung; killed in the middle of a signature, this is tried again.
-        before = process_of(vault)
+        before = process_of(software)
         os.kill(before, signal.SIGSTOP)
-        signing = asyncio.create_task(check(vault, keys[0]))
+        signing = asyncio.create_task(check(software, keys[0]))
         await asyncio.sleep(0.05)
         assert not signing.done()
         os.kill(before, signal.SIGKILL)
         await signing
-        assert process_of(vault) != before
-        vault.clear()
+        assert process_of(software) != before
+        software.clear()
 
     run(main())
 
 
 def test_a_client_that_leaves_while_its_signature_is_made_costs_nobody_the_process() -> None:
     async def main() -> None:
-        vault, key = Vault(Seal()), ed25519_key()
-        await vault.add(message(key))
-        process = process_of(vault)
+        software, key = SoftwareKeys(Seal()), ed25519_key()
+        await software.add(message(key))
+        process = process_of(software)
         os.kill(process, signal.SIGSTOP)
-        leaving = asyncio.create_task(check(vault, key))
+        leaving = asyncio.create_task(check(software, key))
         await settle()
         leaving.cancel()
-        staying = asyncio.create_task(check(vault, key))
+        staying = asyncio.create_task(check(software, key))
         await settle()
         os.kill(process, signal.SIGCONT)
         await staying
         assert leaving.cancelled()
-        assert process_of(vault) == process
-        vault.clear()
+        assert process_of(software) == process
+        software.clear()
 
     run(main())
 
 
 def test_removing_ends_the_process_and_keeps_the_others() -> None:
     async def main() -> None:
-        vault, one, other = Vault(Seal()), ed25519_key(), ed25519_key()
-        await vault.add(message(one))
-        await vault.add(message(other))
-        process = process_of(vault)
-        vault.remove(one.blob)
+        software, one, other = SoftwareKeys(Seal()), ed25519_key(), ed25519_key()
+        await software.add(message(one))
+        await software.add(message(other))
+        process = process_of(software)
+        software.remove(one.blob)
         await ended(process)
-        await check(vault, other)
-        vault.remove(one.blob)  # is not there
-        await check(vault, other)
-        process = process_of(vault)
-        vault.keep_only([])
+        await check(software, other)
+        software.remove(one.blob)  # is not there
+        await check(software, other)
+        process = process_of(software)
+        software.keep_only([])
         await ended(process)
-        assert vault._sealed == {}
+        assert software._sealed == {}
 
     run(main())
 
@@ -267,22 +267,22 @@ def test_removing_ends_the_process_and_keeps_the_others() -> None:
 def test_a_shut_seal_keeps_the_keys_from_everybody() -> None:
     async def main() -> None:
         seal = Seal()
-        vault, key = Vault(seal), ed25519_key()
-        await vault.add(message(key))
-        process = process_of(vault)
-        vault.suspend()
+        software, key = SoftwareKeys(seal), ed25519_key()
+        await software.add(message(key))
+        process = process_of(software)
+        software.suspend()
         seal.shut(DERIVED)
         await ended(process)
-        assert await refusal(vault.sign(key.blob, DATA, 0)) == "the agent is locked"
-        assert vault._process is None
-        assert await refusal(vault.add(message(rsa_key()))) in (
+        assert await refusal(software.sign(key.blob, DATA, 0)) == "the agent is locked"
+        assert software._process is None
+        assert await refusal(software.add(message(rsa_key()))) in (
             "the agent is locked",
             "the agent was locked meanwhile",
         )
-        assert vault._process is None
+        assert software._process is None
         seal.reopen(DERIVED)
-        await check(vault, key)
-        vault.clear()
+        await check(software, key)
+        software.clear()
 
     run(main())
 
@@ -291,22 +291,22 @@ def test_ended_just_as_it_has_its_keys_the_process_starts_once_more(monkeypatch:
     """Locked and unlocked between the last key's arrival and the signature."""
 
     async def main() -> None:
-        vault, key = Vault(Seal()), ed25519_key()
-        await vault.add(message(key))
-        vault.suspend()
+        software, key = SoftwareKeys(Seal()), ed25519_key()
+        await software.add(message(key))
+        software.suspend()
         add, processes = vault_module._add, []
 
-        async def then_suspended(process: WorkerProcess, body: bytearray) -> VaultKey:
+        async def then_suspended(process: WorkerProcess, body: bytearray) -> AddedKey:
             added = await add(process, body)
             processes.append(process)
             if len(processes) == 1:
-                vault.suspend()
+                software.suspend()
             return added
 
         monkeypatch.setattr(vault_module, "_add", then_suspended)
-        await check(vault, key)
+        await check(software, key)
         assert len(processes) == 2
-        vault.clear()
+        software.clear()
 
     run(main())
 
@@ -316,13 +316,13 @@ def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> No
         def fail(_program: str) -> None:
             raise OSError(11, "Resource temporarily unavailable")
 
-        vault = Vault(Seal())
+        software = SoftwareKeys(Seal())
         with monkeypatch.context() as patch:
             patch.setattr("replug.agent.keys.software.WorkerProcess", fail)
-            reason = await refusal(vault.add(message(ed25519_key())))
+            reason = await refusal(software.add(message(ed25519_key())))
         assert reason == "the process for software keys does not start: Resource temporarily unavailable"
-        await vault.add(message(key := ed25519_key()))
-        await check(vault, key)
-        vault.clear()
+        await software.add(message(key := ed25519_key()))
+        await check(software, key)
+        software.clear()
 
     run(main())

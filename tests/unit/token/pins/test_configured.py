@@ -12,7 +12,7 @@ from doubles.stand_ins import PIN, WRONG_PIN, Key, Person, StandInToken, lost, r
 from doubles.token_bench import COUNT_LOW, FINAL_TRY, KEYPAD, Bench, bench, careful_token
 
 from replug.token.errors import PinRejectedError, TokenError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin
 from replug.token.pins.policy import PinPolicy
@@ -36,7 +36,7 @@ class PinFile(ConfiguredPin):
         new.write_bytes(pin)
         new.replace(self.path)
 
-    def read(self, token: TokenIdentity) -> Pin:
+    def read(self, token: TokenId) -> Pin:
         self.before()
         self.pins.append(super().read(token))
         return self.pins[-1]
@@ -223,7 +223,7 @@ def test_a_locked_agent_does_not_read_it(
     async def main() -> None:
         token = careful_token() if careful else StandInToken(Key("key"))
         served = with_file(monkeypatch, file, token)
-        served.pins.put_away(Seal())
+        served.pins.seal(Seal())
         with pytest.raises(TokenError, match="the agent is locked"):
             await served.sign()
         assert (file.pins, served.slots.pins_sent) == ([], [])
@@ -246,7 +246,7 @@ def test_an_agent_that_is_locked_while_it_is_read_does_not_send_it(
         file.before = wait
         signing = asyncio.create_task(served.sign())
         await reading.wait()
-        served.pins.put_away(Seal())
+        served.pins.seal(Seal())
         served.served.suspend()
         go_on.set()
         with pytest.raises(TokenError, match="the agent is locked"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin, PinCache
 
-WORK = TokenIdentity("Maker", "Model", "1", "work")
-HOME = TokenIdentity("Maker", "Model", "2", "home")
+WORK = TokenId("Maker", "Model", "1", "work")
+HOME = TokenId("Maker", "Model", "2", "home")
 
 NONE = TokenFlag(0)
 COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
@@ -91,7 +91,7 @@ def test_each_token_has_a_pin_of_its_own() -> None:
 def test_the_same_label_on_another_token_is_another_token() -> None:
     cache = PinCache()
     cache.remember(WORK, Pin(b"123456"))
-    assert cache.get(TokenIdentity("Maker", "Model", "3", "work")) is None
+    assert cache.get(TokenId("Maker", "Model", "3", "work")) is None
 
 
 def test_remembering_another_wipes_the_old_one() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from replug.token.errors import TokenError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.source import ConfiguredPin, PinSource, SourceKind, parse_pin_source, read_pin
 
 ANOTHER = 54321  # a user id
@@ -257,7 +257,7 @@ def test_a_missing_credential(credentials: dict[str, str]) -> None:
 
 # A PIN that the token refused.
 
-TOKEN = TokenIdentity("Maker", "Model", "1", "work")
+TOKEN = TokenId("Maker", "Model", "1", "work")
 
 
 def test_a_rejected_pin_is_read_again_only_when_it_was_changed(file: Path) -> None:
@@ -322,5 +322,5 @@ def test_it_is_for_one_token(file: Path) -> None:
     configured = ConfiguredPin(source(file))
     configured.read(TOKEN)
     with pytest.raises(TokenError, match=r'is that of token "work".*give each token a'):
-        configured.read(TokenIdentity("Maker", "Model", "2", "work"))
+        configured.read(TokenId("Maker", "Model", "2", "work"))
     assert configured.read(TOKEN).value == b"123456"

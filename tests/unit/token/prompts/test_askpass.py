@@ -14,12 +14,12 @@ import pytest
 from doubles.stand_ins import ended, run
 
 from replug.token.errors import NobodyAskedError, PromptError, TokenError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts.askpass import AskpassPrompter, _read_line
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
-TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
+TOKEN = TokenId("Maker", "Model", "5001234", "work")
 REQUEST = PinRequest(TOKEN, TokenFlag.LOGIN_REQUIRED, "login key", Asker("ssh (pid 4711)"))
 NAME = 'token "work" (serial 5001234)'
 
@@ -223,7 +223,7 @@ def test_the_question(request_: PinRequest, lines: list[str]) -> None:
 @pytest.mark.parametrize("text", ["a\nLAST TRY: press OK", "a\0b", "a\x1b[2Jb", "a\rb", "a\u2028b"])
 def test_nobody_but_the_agent_writes_lines_of_the_question(askpass: Askpass, text: str) -> None:
     """A token chooses its labels, a program its name."""
-    token = TokenIdentity("Maker", "Model", "1", text)
+    token = TokenId("Maker", "Model", "1", text)
     request = PinRequest(token, TokenFlag(0), text, Asker(text, destination=text))
     assert len(request.text().splitlines()) == 4
     assert all(line.isprintable() for line in request.text().splitlines())

@@ -19,14 +19,14 @@ from doubles.stand_ins import run, settle
 from rigs.terminal import eventually
 
 from replug.token.errors import PromptError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts import choice as prompt_choice
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.place import Place
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
-TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
+TOKEN = TokenId("Maker", "Model", "5001234", "work")
 
 PROGRAM = '#!/bin/sh\necho {name} >>{record}\necho "$DISPLAY" >>{record}\necho {answer}\n'
 PINENTRY = """#!/bin/sh
@@ -258,9 +258,7 @@ def test_a_permission(desk: Desk) -> None:
 
 def test_two_questions_on_one_terminal_come_one_after_the_other(desk: Desk, screen: Screen) -> None:
     desk.terminal()
-    other = PinRequest(
-        TokenIdentity("Maker", "Model", "2", "other"), TokenFlag(0), "", Asker("git", os.getpid())
-    )
+    other = PinRequest(TokenId("Maker", "Model", "2", "other"), TokenFlag(0), "", Asker("git", os.getpid()))
 
     async def main() -> list[bytes]:
         prompter = ChoosingPrompter(desk.own, 15)

@@ -19,12 +19,12 @@ from doubles.screen import Screen
 from doubles.stand_ins import run
 
 from replug.token.errors import NobodyAskedError, PromptError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts.password_agent import PasswordAgentPrompter
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
-TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
+TOKEN = TokenId("Maker", "Model", "5001234", "work")
 ASKER = Asker("ssh (pid 4711)", destination="host example.org")
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
@@ -180,7 +180,7 @@ def test_a_permission_is_nothing_they_can_be_asked_for(folder: Path) -> None:
 
 @pytest.mark.parametrize("label", ["a\\", "a\nSocket=/evil", "[Ask]", '"'])
 def test_a_token_cannot_write_lines_of_the_file(folder: Path, label: str) -> None:
-    token = TokenIdentity("Maker", "Model", "1\nPID=1", label)
+    token = TokenId("Maker", "Model", "1\nPID=1", label)
     request = PinRequest(token, TokenFlag(0), label, Asker(label, destination="a\\"))
 
     async def main() -> dict[str, str]:

@@ -14,13 +14,13 @@ from doubles.screen import Screen
 from doubles.stand_ins import ended, run
 
 from replug.token.errors import NobodyAskedError, PromptError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts.pinentry import PinentryPrompter, find_pinentry, is_textual
 from replug.token.prompts.place import Terminal
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
-TOKEN = TokenIdentity("Maker", "Model", "5001234", "100% work")
+TOKEN = TokenId("Maker", "Model", "5001234", "100% work")
 ASKER = Asker("ssh (pid 4711)", destination="host example.org")
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER, rejected=True)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)

@@ -14,12 +14,12 @@ from doubles.screen import Screen
 from doubles.stand_ins import run
 
 from replug.token.errors import NobodyAskedError, PromptError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 from replug.token.prompts.terminal import TerminalPrompter
 
-TOKEN = TokenIdentity("Maker", "Model", "5001234", "work")
+TOKEN = TokenId("Maker", "Model", "5001234", "work")
 ASKER = Asker("ssh (pid 4711)", destination="host example.org")
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)

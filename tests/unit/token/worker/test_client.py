@@ -16,12 +16,12 @@ import pytest
 from doubles.stand_ins import reaped, run
 
 from replug.token.errors import WorkerLostError, WorkerRefusedError
-from replug.token.identity import TokenFlag, TokenIdentity, TokenInfo
+from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.pins.pin import Pin
-from replug.token.worker.client import Deadlines, Worker
+from replug.token.worker.client import Deadlines, WorkerClient
 from replug.token.worker.frames import Verdict
 
-TOKEN = TokenIdentity("Maker", "Model", "1", "work")
+TOKEN = TokenId("Maker", "Model", "1", "work")
 HEADER = {"manufacturer": "Maker", "model": "Model", "serial": "1", "label": "work"}
 
 PRELUDE = f"""#!{sys.executable} -IS
@@ -77,7 +77,7 @@ while True:
 """)
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         assert await worker.load("/module.so") == "Maker Module"
         assert await worker.slots() == [(7, True), (8, False)]
         assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C))]
@@ -104,7 +104,7 @@ with open({str(record)!r}, "w") as file:
 """)
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         pin = Pin(b"12\xff56")
         await worker.login(TOKEN, pin)
         await worker.login(TOKEN, None)
@@ -137,7 +137,7 @@ receive(1)
 """)
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         assert await worker.slots() == [(1, True)]
         worker.kill()
         await reaped(worker)
@@ -155,7 +155,7 @@ receive(1)
 """)
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.login(TOKEN, Pin(b"1"))
         assert (caught.value.verdict, caught.value.detail) == (Verdict.PIN_INCORRECT, "PinIncorrect")
@@ -184,7 +184,7 @@ def test_an_answer_that_makes_no_sense_ends_the_worker(script: Script, nonsense:
     script(f"request()\nagent.sendall({NONSENSE[nonsense]})\nsignal.pause()\n")
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         try:
             with pytest.raises(WorkerLostError, match="answer to scan makes no sense"):
                 await worker.scan()
@@ -209,7 +209,7 @@ def test_a_worker_that_ends_during_a_request(script: Script, death: str) -> None
     script(f"import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nrequest()\n{death}\n")
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         with pytest.raises(WorkerLostError, match="the worker process ended during scan"):
             await worker.scan()
         assert not worker.alive
@@ -224,7 +224,7 @@ def test_a_worker_that_ends_idle_is_known_to_be_dead(script: Script) -> None:
     script("signal.pause()")
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         os.kill(worker.pid, signal.SIGKILL)
         await reaped(worker)
         assert not worker.alive
@@ -233,7 +233,7 @@ def test_a_worker_that_ends_idle_is_known_to_be_dead(script: Script) -> None:
 
 
 DEADLINES = Deadlines(operation=0.11, touch=0.12, keypad=0.13)
-WAITS: dict[str, tuple[Callable[[Worker], Any], str]] = {
+WAITS: dict[str, tuple[Callable[[WorkerClient], Any], str]] = {
     "load": (lambda worker: worker.load("/module.so"), "0.11"),
     "slots": (lambda worker: worker.slots(), "0.11"),
     "scan": (lambda worker: worker.scan(), "0.11"),
@@ -251,7 +251,7 @@ def test_a_worker_that_does_not_answer_in_time_is_killed(script: Script, request
     call, seconds = WAITS[request_]
 
     async def main() -> None:
-        worker = Worker(DEADLINES)
+        worker = WorkerClient(DEADLINES)
         with pytest.raises(WorkerLostError) as caught:
             await call(worker)
         assert str(caught.value) == f"no answer to {request_.split()[0]} within {seconds} s"
@@ -266,7 +266,7 @@ def test_a_request_that_nobody_waits_for_ends_the_worker(script: Script) -> None
     script("signal.pause()")
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         scanning = asyncio.create_task(worker.scan())
         await asyncio.sleep(0)
         scanning.cancel()
@@ -289,7 +289,7 @@ signal.pause()
 """)
 
     async def main() -> None:
-        worker = Worker(Deadlines(operation=15))
+        worker = WorkerClient(Deadlines(operation=15))
         await worker.slots()
         scanning = asyncio.create_task(worker.scan())
         await asyncio.sleep(0)
@@ -307,7 +307,7 @@ def test_a_killed_workers_descriptor_is_free_again(script: Script) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        worker = Worker(Deadlines(operation=0.2))
+        worker = WorkerClient(Deadlines(operation=0.2))
         scanning = asyncio.create_task(worker.scan())
         await asyncio.sleep(0.01)
         worker.kill()
@@ -336,7 +336,7 @@ def test_killing_twice_is_killing(script: Script) -> None:
     script("signal.pause()")
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         worker.kill()
         worker.kill()
         await reaped(worker)

@@ -19,7 +19,7 @@ from rigs.agent import descendants
 from rigs.softhsm import MODULE
 
 from replug.token.errors import WorkerLostError
-from replug.token.worker.client import Worker
+from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkFailedError, ForkServer
 
@@ -41,8 +41,8 @@ async def fork_server(patience: float = PATIENCE) -> AsyncIterator[ForkServer]:
             await ended(pid)
 
 
-async def forked_worker(server: ForkServer) -> Worker:
-    return Worker(Deadlines(), await server.fork())
+async def forked_worker(server: ForkServer) -> WorkerClient:
+    return WorkerClient(Deadlines(), await server.fork())
 
 
 def test_workers_are_forked_of_one_process() -> None:

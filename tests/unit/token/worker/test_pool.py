@@ -11,7 +11,7 @@ from doubles.stand_ins import Slots, StandInToken, StandInWorker, lost, refused,
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError
 from replug.token.worker.client import Deadlines
 from replug.token.worker.frames import Verdict
-from replug.token.worker.pool import Supervisor
+from replug.token.worker.pool import WorkerPool
 
 PATH = "/usr/lib/module.so"
 
@@ -24,8 +24,8 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Slots:
 
 
 @pytest.fixture
-def supervisor(slots: Slots) -> Supervisor:
-    return Supervisor(PATH, Deadlines())
+def pool(slots: Slots) -> WorkerPool:
+    return WorkerPool(PATH, Deadlines())
 
 
 async def scan(worker: StandInWorker) -> int:
@@ -34,9 +34,9 @@ async def scan(worker: StandInWorker) -> int:
     return worker.number
 
 
-def test_one_worker_serves_until_it_fails(slots: Slots, supervisor: Supervisor) -> None:
+def test_one_worker_serves_until_it_fails(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        assert [await supervisor.attempt(scan) for _ in range(3)] == [0, 0, 0]
+        assert [await pool.attempt(scan) for _ in range(3)] == [0, 0, 0]
         assert slots.operations == ["load", "scan", "scan", "scan"]
 
     run(main())
@@ -44,11 +44,11 @@ def test_one_worker_serves_until_it_fails(slots: Slots, supervisor: Supervisor) 
 
 @pytest.mark.parametrize("fault", [lost(), refused(Verdict.FAILED), refused(Verdict.TOKEN_ABSENT)])
 def test_after_a_failure_a_fresh_worker_is_asked_once_more(
-    slots: Slots, supervisor: Supervisor, fault: Exception
+    slots: Slots, pool: WorkerPool, fault: Exception
 ) -> None:
     async def main() -> None:
         slots.fail_next("scan", fault)
-        assert await supervisor.attempt(scan) == 1
+        assert await pool.attempt(scan) == 1
         assert slots.alive == [1]
         assert slots.operations == ["load", "scan"] * 2
 
@@ -72,78 +72,76 @@ def test_after_a_failure_a_fresh_worker_is_asked_once_more(
     ],
 )
 def test_there_is_never_a_third_attempt(
-    slots: Slots, supervisor: Supervisor, fault: type, error: type[TokenError], words: str
+    slots: Slots, pool: WorkerPool, fault: type, error: type[TokenError], words: str
 ) -> None:
     async def main() -> None:
         slots.fail_next("scan", fault(), fault())
         with pytest.raises(error) as caught:
-            await supervisor.attempt(scan)
+            await pool.attempt(scan)
         assert str(caught.value) == words
         assert slots.operations == ["load", "scan"] * 2
         assert slots.alive == []
         # And the next request starts afresh.
-        assert await supervisor.attempt(scan) == 2
+        assert await pool.attempt(scan) == 2
 
     run(main())
 
 
-def test_failing_to_load_is_a_failure_like_any_other(slots: Slots, supervisor: Supervisor) -> None:
+def test_failing_to_load_is_a_failure_like_any_other(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         slots.fail_next("load", lost())
-        assert await supervisor.attempt(scan) == 1
+        assert await pool.attempt(scan) == 1
         slots.fail_next("load", lost(), lost())
         with pytest.raises(ModuleUnreachableError, match="failed twice"):
-            await supervisor.attempt(scan, fresh=True)
+            await pool.attempt(scan, fresh=True)
 
     run(main())
 
 
-def test_what_is_no_module_is_not_tried_twice(slots: Slots, supervisor: Supervisor) -> None:
+def test_what_is_no_module_is_not_tried_twice(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         slots.fail_next("load", refused(Verdict.NOT_A_MODULE, "file too short"))
         with pytest.raises(TokenError, match=f"{PATH} is not a PKCS#11 module: file too short"):
-            await supervisor.attempt(scan)
+            await pool.attempt(scan)
         assert slots.operations == ["load"]
         assert slots.alive == []
 
     run(main())
 
 
-def test_what_the_operation_itself_raises_passes_and_costs_no_worker(
-    slots: Slots, supervisor: Supervisor
-) -> None:
+def test_what_the_operation_itself_raises_passes_and_costs_no_worker(slots: Slots, pool: WorkerPool) -> None:
     async def refuse(_worker: StandInWorker) -> None:
         raise TokenError("the PIN is locked")
 
     async def main() -> None:
-        await supervisor.attempt(scan)
+        await pool.attempt(scan)
         with pytest.raises(TokenError, match="the PIN is locked"):
-            await supervisor.attempt(refuse)
+            await pool.attempt(refuse)
         assert slots.alive == [0]
 
     run(main())
 
 
-def test_fresh_means_a_new_worker_first(slots: Slots, supervisor: Supervisor) -> None:
+def test_fresh_means_a_new_worker_first(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        await supervisor.attempt(scan)
-        assert await supervisor.attempt(scan, fresh=True) == 1
+        await pool.attempt(scan)
+        assert await pool.attempt(scan, fresh=True) == 1
         assert slots.alive == [1]
 
     run(main())
 
 
-def test_a_worker_that_died_idle_costs_no_attempt(slots: Slots, supervisor: Supervisor) -> None:
+def test_a_worker_that_died_idle_costs_no_attempt(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        await supervisor.attempt(scan)
+        await pool.attempt(scan)
         slots.workers[0].kill()
         slots.fail_next("scan", lost())
-        assert await supervisor.attempt(scan) == 2
+        assert await pool.attempt(scan) == 2
 
     run(main())
 
 
-def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, supervisor: Supervisor) -> None:
+def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, pool: WorkerPool) -> None:
     order: list[int] = []
 
     async def numbered(number: int, worker: StandInWorker) -> None:
@@ -153,7 +151,7 @@ def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, super
     async def main() -> None:
         gate = slots.hold_next("scan")
         tasks = [
-            asyncio.create_task(supervisor.attempt(lambda worker, number=number: numbered(number, worker)))
+            asyncio.create_task(pool.attempt(lambda worker, number=number: numbered(number, worker)))
             for number in range(5)
         ]
         await gate.entered.wait()
@@ -166,41 +164,39 @@ def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, super
     run(main())
 
 
-def test_after_a_restart_the_next_operation_has_a_fresh_worker(slots: Slots, supervisor: Supervisor) -> None:
+def test_after_a_restart_the_next_operation_has_a_fresh_worker(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        supervisor.restart()
-        await supervisor.attempt(scan)
-        supervisor.restart()
+        pool.restart()
+        await pool.attempt(scan)
+        pool.restart()
         assert slots.alive == []
-        assert await supervisor.attempt(scan) == 1
+        assert await pool.attempt(scan) == 1
 
     run(main())
 
 
-def test_an_operation_under_way_at_a_restart_goes_on_to_its_end(slots: Slots, supervisor: Supervisor) -> None:
+def test_an_operation_under_way_at_a_restart_goes_on_to_its_end(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
-        scanning = asyncio.create_task(supervisor.attempt(scan))
+        scanning = asyncio.create_task(pool.attempt(scan))
         await gate.entered.wait()
-        assert supervisor.busy
-        supervisor.restart()
+        assert pool.busy
+        pool.restart()
         gate.opened.set()
         assert await scanning == 0
         await settle()
-        assert not supervisor.busy
+        assert not pool.busy
         assert slots.alive == []
-        assert await supervisor.attempt(scan) == 1
-        assert await supervisor.attempt(scan) == 1
+        assert await pool.attempt(scan) == 1
+        assert await pool.attempt(scan) == 1
 
     run(main())
 
 
-def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(
-    slots: Slots, supervisor: Supervisor
-) -> None:
+def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
-        tasks = [asyncio.create_task(supervisor.attempt(scan)) for _ in range(3)]
+        tasks = [asyncio.create_task(pool.attempt(scan)) for _ in range(3)]
         await gate.entered.wait()
         await settle()
         tasks[0].cancel()
@@ -215,23 +211,23 @@ def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(
     run(main())
 
 
-def test_a_process_that_cannot_be_forked(slots: Slots, supervisor: Supervisor) -> None:
+def test_a_process_that_cannot_be_forked(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         slots.fork_servers[0].failure = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         with pytest.raises(ModuleUnreachableError, match="no worker process can be started: Resource"):
-            await supervisor.attempt(scan)
+            await pool.attempt(scan)
         slots.fork_servers[0].failure = None
-        assert await supervisor.attempt(scan) == 0
+        assert await pool.attempt(scan) == 0
 
     run(main())
 
 
-def test_closing_ends_all_processes_and_refuses_what_waits(slots: Slots, supervisor: Supervisor) -> None:
+def test_closing_ends_all_processes_and_refuses_what_waits(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
-        waiting = [asyncio.create_task(supervisor.attempt(scan)) for _ in range(3)]
+        waiting = [asyncio.create_task(pool.attempt(scan)) for _ in range(3)]
         await gate.entered.wait()
-        supervisor.close()
+        pool.close()
         gate.opened.set()
         refusals = await asyncio.gather(*waiting, return_exceptions=True)
         assert [str(refusal) for refusal in refusals] == [f"{PATH} was removed from the agent"] * 3
@@ -240,12 +236,12 @@ def test_closing_ends_all_processes_and_refuses_what_waits(slots: Slots, supervi
     run(main())
 
 
-def test_closing_while_a_worker_loads_leaves_no_process(slots: Slots, supervisor: Supervisor) -> None:
+def test_closing_while_a_worker_loads_leaves_no_process(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("load")
-        waiting = asyncio.create_task(supervisor.attempt(scan))
+        waiting = asyncio.create_task(pool.attempt(scan))
         await gate.entered.wait()
-        supervisor.close()
+        pool.close()
         gate.opened.set()
         with pytest.raises(TokenError, match="was removed from the agent"):
             await waiting
@@ -259,21 +255,21 @@ def test_closing_while_a_worker_loads_leaves_no_process(slots: Slots, supervisor
     [lost(), refused(Verdict.FAILED, "GeneralError"), refused(Verdict.NOT_A_MODULE, "file too short")],
 )
 def test_a_worker_that_fails_to_load_leaves_no_process(
-    slots: Slots, supervisor: Supervisor, fault: Exception
+    slots: Slots, pool: WorkerPool, fault: Exception
 ) -> None:
     async def main() -> None:
         slots.fail_next("load", fault, fault)
         with pytest.raises(TokenError):
-            await supervisor.attempt(scan)
+            await pool.attempt(scan)
         assert [process.alive for process in slots.processes] == [False] * len(slots.processes)
 
     run(main())
 
 
-def test_closing_ends_what_forks_the_workers(slots: Slots, supervisor: Supervisor) -> None:
+def test_closing_ends_what_forks_the_workers(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        await supervisor.attempt(scan)
-        supervisor.close()
+        await pool.attempt(scan)
+        pool.close()
         assert [server.closed for server in slots.fork_servers] == [True]
 
     run(main())

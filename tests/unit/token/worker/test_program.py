@@ -20,10 +20,10 @@ from rigs.softhsm import KINDS, MODULE, PIN, Token
 
 from replug.protocol.keys import RsaPublicKey
 from replug.token.errors import WorkerLostError, WorkerRefusedError
-from replug.token.identity import TokenFlag, TokenIdentity
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.signing import finish_signature, signing_algorithm, signing_steps
-from replug.token.worker.client import Deadlines, Worker
+from replug.token.worker.client import Deadlines, WorkerClient
 from replug.token.worker.frames import Header, Verdict
 
 # Loading.
@@ -36,7 +36,7 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
         path.write_bytes(content)
 
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load(str(path))
         assert caught.value.verdict is Verdict.NOT_A_MODULE
@@ -49,7 +49,7 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
 
 def test_a_library_that_is_no_module() -> None:
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load("libc.so.6")
         assert caught.value.verdict is Verdict.NOT_A_MODULE
@@ -62,7 +62,7 @@ def test_a_library_that_is_no_module() -> None:
 
 def test_slots_and_tokens(all_kinds: Token) -> None:
     async def main() -> None:
-        worker = Worker(Deadlines())
+        worker = WorkerClient(Deadlines())
         assert "SoftHSM" in await worker.load(str(MODULE))
         # SoftHSM always has one more slot, with a token that nobody has initialised.
         assert [present for _, present in await worker.slots()] == [True, True]
@@ -82,7 +82,7 @@ def test_a_token_that_is_not_there(all_kinds: Token) -> None:
     async def main() -> None:
         session = await Session.start()
         with pytest.raises(WorkerRefusedError) as caught:
-            await session.worker.open(TokenIdentity("SoftHSM project", "SoftHSM v2", "0", "work"))
+            await session.worker.open(TokenId("SoftHSM project", "SoftHSM v2", "0", "work"))
         assert caught.value.verdict is Verdict.TOKEN_ABSENT
         assert caught.value.detail == 'token "work" (serial 0) is in no slot'
         await session.end()
@@ -305,9 +305,9 @@ def test_a_worker_dies_with_the_agent_even_when_it_hangs(tmp_path: Path) -> None
     """It is stopped, so that it cannot notice by itself that the socket closes."""
     program = (
         "import asyncio, os, signal\n"
-        "from replug.token.worker.client import Deadlines, Worker\n"
+        "from replug.token.worker.client import Deadlines, WorkerClient\n"
         "async def main():\n"
-        "    worker = Worker(Deadlines())\n"
+        "    worker = WorkerClient(Deadlines())\n"
         "    try:\n"
         "        await worker.scan()\n"
         "    except Exception:\n"

@@ -17,7 +17,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Asker
 from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
-from replug.token.worker.pool import Supervisor
+from replug.token.worker.pool import WorkerPool
 
 NEW_PIN = b"999999"
 
@@ -38,15 +38,15 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Slots:
 @pytest.mark.parametrize("workers", [0, -1])
 def test_a_module_has_a_worker(workers: int) -> None:
     with pytest.raises(ValueError, match="needs a worker"):
-        Supervisor("/usr/lib/module.so", Deadlines(), workers)
+        WorkerPool("/usr/lib/module.so", Deadlines(), workers)
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(1, 1), (2, 2), (3, 3)])
 def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: int, at_once: int) -> None:
     async def main() -> None:
-        supervisor = Supervisor("/usr/lib/module.so", Deadlines(), workers)
+        pool = WorkerPool("/usr/lib/module.so", Deadlines(), workers)
         gates = [slots.hold_next("scan") for _ in range(4)]
-        tasks = [asyncio.create_task(supervisor.attempt(scan, anywhere=True)) for _ in range(4)]
+        tasks = [asyncio.create_task(pool.attempt(scan, anywhere=True)) for _ in range(4)]
         await settle()
         assert [gate.entered.is_set() for gate in gates] == [number < at_once for number in range(4)]
         for gate in gates:
@@ -58,9 +58,9 @@ def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: 
 
 def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> None:
     async def main() -> None:
-        supervisor = Supervisor("/usr/lib/module.so", Deadlines(), 3)
+        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 3)
         for _ in range(5):
-            assert await supervisor.attempt(scan, anywhere=True) == 0
+            assert await pool.attempt(scan, anywhere=True) == 0
         assert len(slots.workers) == 1
 
     run(main())
@@ -68,13 +68,13 @@ def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> No
 
 def test_what_is_not_for_any_worker_waits_for_the_first(slots: Slots) -> None:
     async def main() -> None:
-        supervisor = Supervisor("/usr/lib/module.so", Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
         gate = slots.hold_next("scan")
-        held = asyncio.create_task(supervisor.attempt(scan))
+        held = asyncio.create_task(pool.attempt(scan))
         await gate.entered.wait()
-        waiting = asyncio.create_task(supervisor.attempt(scan))
-        assert supervisor.busy
-        assert await supervisor.attempt(scan, anywhere=True) == 1
+        waiting = asyncio.create_task(pool.attempt(scan))
+        assert pool.busy
+        assert await pool.attempt(scan, anywhere=True) == 1
         assert not waiting.done()
         gate.opened.set()
         assert await asyncio.gather(held, waiting) == [0, 0]
@@ -89,13 +89,13 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
         order.append(f"{name} {await scan(worker)}")
 
     async def main() -> None:
-        supervisor = Supervisor("/usr/lib/module.so", Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
         gates = [slots.hold_next("scan") for _ in range(2)]
-        tasks = [asyncio.create_task(supervisor.attempt(scan, anywhere=True)) for _ in range(2)]
+        tasks = [asyncio.create_task(pool.attempt(scan, anywhere=True)) for _ in range(2)]
         await settle()
         for name, anywhere in (("cancelled", True), ("first only", False), ("any", True), ("last", True)):
             operation = lambda worker, name=name: noted(name, worker)  # noqa: E731
-            tasks.append(asyncio.create_task(supervisor.attempt(operation, anywhere=anywhere)))
+            tasks.append(asyncio.create_task(pool.attempt(operation, anywhere=anywhere)))
         await settle()
         tasks[2].cancel()
         await settle()
@@ -111,9 +111,9 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
 
 def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slots) -> None:
     async def main() -> None:
-        supervisor = Supervisor("/usr/lib/module.so", Deadlines())
+        pool = WorkerPool("/usr/lib/module.so", Deadlines())
         gate = slots.hold_next("scan")
-        tasks = [asyncio.create_task(supervisor.attempt(scan)) for _ in range(3)]
+        tasks = [asyncio.create_task(pool.attempt(scan)) for _ in range(3)]
         await gate.entered.wait()
         gate.opened.set()
         await tasks[0]
@@ -126,13 +126,13 @@ def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slot
 
 def test_a_restart_and_the_end_are_for_all_workers(slots: Slots) -> None:
     async def main() -> None:
-        supervisor = Supervisor("/usr/lib/module.so", Deadlines(), 2)
-        await asyncio.gather(*(supervisor.attempt(scan, anywhere=True) for _ in range(2)))
+        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
+        await asyncio.gather(*(pool.attempt(scan, anywhere=True) for _ in range(2)))
         assert slots.alive == [0, 1]
-        supervisor.restart()
+        pool.restart()
         assert slots.alive == []
-        await asyncio.gather(*(supervisor.attempt(scan, anywhere=True) for _ in range(2)))
-        supervisor.close()
+        await asyncio.gather(*(pool.attempt(scan, anywhere=True) for _ in range(2)))
+        pool.close()
         assert not any(process.alive for process in slots.processes)
 
     run(main())

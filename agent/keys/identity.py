@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.keys.software import Vault
-from replug.agent.keys.terms import Terms
+from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.software import SoftwareKeys
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, plain_algorithm
-from replug.token.identity import TokenIdentity
+from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
@@ -19,13 +19,13 @@ from replug.token.served import ServedToken
 
 
 @dataclass(frozen=True)
-class HeldKey:
+class Identity:
     """An identity, and how to sign with it."""
 
     blob: bytes
     """The public key or certificate it is listed as."""
     comment: bytes
-    terms: Terms
+    constraints: KeyConstraints
 
     @cached_property
     def fingerprint(self) -> str:
@@ -44,7 +44,7 @@ class HeldKey:
 
     @property
     @abstractmethod
-    def holder(self) -> TokenIdentity | None:
+    def holder(self) -> TokenId | None:
         """The token that has the private key; None is the agent."""
 
     @property
@@ -63,10 +63,10 @@ class HeldKey:
 
 
 @dataclass(frozen=True)
-class SoftwareKey(HeldKey):
+class SoftwareIdentity(Identity):
     """A private key that a client gave the agent."""
 
-    vault: Vault
+    keys: SoftwareKeys
 
     @property
     def holder(self) -> None:
@@ -80,18 +80,18 @@ class SoftwareKey(HeldKey):
 
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
         """Sign at once."""
-        return await self.vault.sign(self.blob, data, flags)
+        return await self.keys.sign(self.blob, data, flags)
 
 
 @dataclass(frozen=True)
-class KeyOnToken(HeldKey):
+class TokenBackedIdentity(Identity):
     """A key on a token; `blob` is `key`'s, or that of a certificate for it."""
 
     key: TokenKey
     token: ServedToken
 
     @property
-    def holder(self) -> TokenIdentity:
+    def holder(self) -> TokenId:
         """The token."""
         return self.token.identity
 

@@ -16,8 +16,8 @@ from replug.agent.config.key_choice import chosen_keys
 from replug.agent.config.model import TokenSettings
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.certificates import Certificates
-from replug.agent.keys.held_keys import KeyOnToken
-from replug.agent.keys.terms import Terms
+from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.identity import TokenBackedIdentity
 from replug.token.keys import TokenKey
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
@@ -33,18 +33,18 @@ _BY_LABEL = "{label}"
 class Offer:
     """What a provider has at a time; another one as soon as anything has changed that it was made of."""
 
-    identities: tuple[KeyOnToken, ...] = ()
+    identities: tuple[TokenBackedIdentity, ...] = ()
     """One for each that was not removed, also for those of tokens that are out."""
     limited: bool = False
     """Whether any of them has, or will have, a lifetime."""
 
 
 @dataclass
-class AddedProvider:
+class ServedProvider:
     """A provider and what was said of its keys, when it was added and by the configuration."""
 
     provider: Provider
-    terms: Terms
+    constraints: KeyConstraints
     certificates: Certificates
     """Those that came with the request to add it."""
     certificate_files: CertificateFiles
@@ -71,14 +71,16 @@ class AddedProvider:
         made_of = [self.removed, self.certificate_files.known, *tokens]
         if made_of != self._made_of:
             lifetimes = (settings.lifetime for _, _, settings in tokens)
-            limited = self.terms.expires is not None or any(lifetime is not None for lifetime in lifetimes)
+            limited = self.constraints.expires is not None or any(
+                lifetime is not None for lifetime in lifetimes
+            )
             identities = (self._identities(token, settings) for token, _, settings in tokens)
             self._offer = Offer((*chain.from_iterable(identities),), limited)
         self._made_of = made_of  # also where it is equal: the same objects compare faster the next time
         return self._offer
 
-    def _identities(self, token: ServedToken, settings: TokenSettings) -> Iterator[KeyOnToken]:
-        terms = self._terms_by(settings)
+    def _identities(self, token: ServedToken, settings: TokenSettings) -> Iterator[TokenBackedIdentity]:
+        constraints = self._constraints_by(settings)
         for key in self._keys_by(settings, token):
             comment = self._comment_by(settings, key, token).encode()
             blobs = self._certificates_for(key)
@@ -86,16 +88,16 @@ class AddedProvider:
                 blobs = (*blobs, key.blob)
             for blob in blobs:
                 if blob not in self.removed:
-                    yield KeyOnToken(blob, comment, terms, key, token)
+                    yield TokenBackedIdentity(blob, comment, constraints, key, token)
 
     def expires_on(self, token: ServedToken) -> float | None:
         """When the identities on `token` are dropped, on the boot clock; None is never."""
-        return self._terms_by(self.settings_of(token)).expires
+        return self._constraints_by(self.settings_of(token)).expires
 
     @property
     def expiries(self) -> list[float | None]:
-        """All such times; of a provider without tokens yet, that of the terms it was added in."""
-        return [self.expires_on(token) for token in self.provider.tokens()] or [self.terms.expires]
+        """All such times; of a provider without tokens yet, that of the constraints it was added with."""
+        return [self.expires_on(token) for token in self.provider.tokens()] or [self.constraints.expires]
 
     def _certificates_for(self, key: TokenKey) -> tuple[bytes, ...]:
         found = self.certificates.of_key(key.blob) + self.certificate_files.known.of_key(key.blob)
@@ -110,10 +112,12 @@ class AddedProvider:
             return key.label or self.provider.name
         return fill_template(settings.comment, key, token.identity) or self.provider.name
 
-    def _terms_by(self, settings: TokenSettings) -> Terms:
-        terms = self.terms
-        if settings.confirm and not terms.confirm:
-            terms = replace(terms, confirm=True)
+    def _constraints_by(self, settings: TokenSettings) -> KeyConstraints:
+        constraints = self.constraints
+        if settings.confirm and not constraints.confirm:
+            constraints = replace(constraints, confirm=True)
         if settings.lifetime is not None and not self.lifetime_given:
-            terms = replace(terms, expires=self.added + settings.lifetime if settings.lifetime else None)
-        return terms
+            constraints = replace(
+                constraints, expires=self.added + settings.lifetime if settings.lifetime else None
+            )
+        return constraints

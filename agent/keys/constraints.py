@@ -15,7 +15,7 @@ from replug.protocol.constraints import (
 
 
 @dataclass(frozen=True)
-class Terms:
+class KeyConstraints:
     """The constraints of RFC 9987 section 5.2.7 and OpenSSH's, as they hold for an identity."""
 
     expires: float | None = None
@@ -26,7 +26,7 @@ class Terms:
     """Where it may be used; empty is anywhere."""
 
     @classmethod
-    def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> Terms:
+    def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> KeyConstraints:
         """What `constraints` say. `default_lifetime` in seconds is for who names none; 0 is no end."""
         expires = now + default_lifetime if default_lifetime else None
         confirm = False
