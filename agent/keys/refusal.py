@@ -1,0 +1,19 @@
+"""The agent's refusals. The wire says only FAILURE (RFC 9987 section 5.1); the log and `replug` say why."""
+
+from __future__ import annotations
+
+from replug.protocol.keys import fingerprint
+from replug.token.errors import ExplainedError
+
+
+class RequestRefusedError(ExplainedError):
+    """The agent will not do what was asked."""
+
+
+class ExtensionRefusedError(RequestRefusedError):
+    """An extension that the agent knows was refused (RFC 9987 section 5.8)."""
+
+
+def unknown_key(blob: bytes) -> RequestRefusedError:
+    """The refusal for a key that is not there, or that this client may not see."""
+    return RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")

@@ -1,0 +1,97 @@
+"""What `replug status` shows, as JSON on the control socket (see replug(1))."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from replug.agent.control.refusals import Refusal, RefusalHistory
+from replug.agent.keyring import Keyring
+from replug.agent.keys.identity import Identity
+from replug.protocol.keys import fingerprint
+from replug.token.identity import TokenFlag
+from replug.token.served import ServedToken
+
+STATUS_VERSION = 1
+"""Raised when a reader of the older form would misread the new one."""
+_TRIES = (
+    (TokenFlag.USER_PIN_LOCKED, "locked"),
+    (TokenFlag.USER_PIN_FINAL_TRY, "final"),
+    (TokenFlag.USER_PIN_COUNT_LOW, "low"),
+)
+
+
+def status(keyring: Keyring, history: RefusalHistory, agent_socket: str) -> dict[str, Any]:
+    """The agent as it is now. A locked one shows its keys to nobody, here no more than to ssh-add."""
+    keyring.drop_expired()
+    locked = keyring.locked
+    software = [] if locked else keyring.identities.software_keys()
+    return {
+        "version": STATUS_VERSION,
+        "pid": os.getpid(),
+        "socket": agent_socket,
+        "locked": locked,
+        "allowed_modules": keyring.settings.options.provider_patterns,
+        "providers": [
+            {"name": provider.name, "module": provider.module.path}
+            for provider in keyring.identities.providers()
+        ],
+        "tokens": [_token(keyring, token) for token in keyring.tokens()],
+        "software_keys": [_key(held) for held in software],
+        "refusals": [_refusal(refusal) for refusal in history],
+    }
+
+
+def forget(keyring: Keyring) -> dict[str, Any]:
+    """Forget every PIN, as `replug forget` asks; how many there were."""
+    return {"version": STATUS_VERSION, "forgotten": keyring.forget_pins()}
+
+
+def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
+    held = [] if keyring.locked else keyring.identities.on(token)
+    lifetime = keyring.identities.lifetime_left(token)
+    pin_left = keyring.pin_expires_in(token) if token.pin_remembered else None
+    return {
+        "label": token.identity.label,
+        "manufacturer": token.identity.manufacturer,
+        "model": token.identity.model,
+        "serial": token.identity.serial,
+        "state": token.state,
+        "why": token.why,
+        "pin_remembered": token.pin_remembered,
+        "pin_expires_in": None if pin_left is None else round(pin_left),
+        "pin_tries": _pin_tries(token),
+        "expires_in": None if lifetime is None else round(lifetime),
+        "last_inserted": token.last_inserted,
+        "last_removed": token.last_removed,
+        "keys": [_key(one) for one in held],
+    }
+
+
+def _pin_tries(token: ServedToken) -> str:
+    """What the flags said of the tries left when they were last read."""
+    for flag, word in _TRIES:
+        if flag in token.flags:
+            return word
+    return "full"
+
+
+def _key(held: Identity) -> dict[str, Any]:
+    return {
+        "fingerprint": fingerprint(held.blob),
+        "type": held.algorithm,
+        "comment": held.comment.decode(errors="replace"),
+        "certificate": held.is_certificate,
+        "confirm": held.constraints.confirm,
+        "restricted": bool(held.constraints.destinations),
+    }
+
+
+def _refusal(refusal: Refusal) -> dict[str, Any]:
+    return {
+        "time": refusal.when,
+        "request": refusal.request,
+        "program": refusal.program,
+        "reason": refusal.reason,
+        "next_step": refusal.next_step,
+    }
