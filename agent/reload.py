@@ -17,9 +17,9 @@ _PATIENCE = 10.0  # seconds for the file
 
 
 class Reloader:
-    """Has `keyring` go by what the file says; `changed` is called whenever it does anew."""
+    """Has `keyring` follow the file; `changed` is called whenever that has changed the settings."""
 
-    def __init__(self, keyring: Keyring, changed: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, keyring: Keyring, changed: Callable[[], object]) -> None:
         self._keyring = keyring
         self._changed = changed
         self._wanted = False
@@ -56,8 +56,8 @@ class Reloader:
         except ConfigError as error:
             log.error("the configuration was not read again: %s", error)
             return
-        old = keyring.options.config
-        keyring.change_options(keyring.options.with_config(config))
+        old = keyring.settings.config
+        keyring.change_options(keyring.settings.options.with_config(config))
         for name in changes_needing_restart(old, config):
             log.warning("takes effect when the agent is started again", extra={"setting": name})
         self._changed()

@@ -15,17 +15,19 @@ from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Answer
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
+from replug.agent.config.options import Options
+from replug.agent.config.settings import Settings
+from replug.agent.control.refusals import RefusalHistory
 from replug.agent.control.server import Control
 from replug.agent.desktop.logind import SessionEvents
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.handlers import Dispatcher
+from replug.agent.dispatch import Dispatcher
 from replug.agent.keyring import Keyring
-from replug.agent.options import Options
 from replug.agent.process import log as logging_setup
 from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
-from replug.agent.refusal import RefusalHistory
 from replug.agent.reload import Reloader
+from replug.agent.status import forget, status
 from replug.token.hotplug import UsbHotplug
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
@@ -64,11 +66,17 @@ class _Service:
             look=_environment_of,
         )
         notices = TouchNotices(os.environ, config.touch_notification)
-        keyring = Keyring(self._options, prompter, notices)
+        keyring = Keyring(Settings(self._options), prompter, notices)
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
-        control = Control(keyring, history, listener.getsockname())
+        control = Control(
+            listener.getsockname(),
+            {
+                "status": functools.partial(status, keyring, history, listener.getsockname()),
+                "forget": functools.partial(forget, keyring),
+            },
+        )
 
         def answerer(peer: Peer) -> Answer:
             return functools.partial(dispatcher.answer, Client(peer))
@@ -88,13 +96,13 @@ class _Service:
             watcher.run(),
             hotplug.run(),
             keyring.certificate_files.keep_fresh(),
-            keep_status(manager, keyring.modules, lambda: keyring.lock.locked),
+            keep_status(manager, keyring.modules, lambda: keyring.locked),
         ]
         watching = [asyncio.create_task(task) for task in tasks]
         listening: list[asyncio.Task[None]] = []
 
         def listen_for_events() -> None:
-            if keyring.options.config.forgets_on_session_events and not listening:
+            if keyring.settings.config.forgets_on_session_events and not listening:
                 listening.append(asyncio.create_task(events.run()))
 
         listen_for_events()

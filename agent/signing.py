@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
 from replug.agent.clients.client import Client
+from replug.agent.config.settings import Settings
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity
-from replug.agent.options import Options
-from replug.agent.refusal import RequestRefusedError, unknown_key
+from replug.agent.keys.refusal import RequestRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.sessions import DestinationError, check_sign
@@ -26,17 +25,17 @@ log = logging.getLogger(__name__)
 
 
 class Signing:
-    """Signs with what `identities` hold, as `options` say, and asks persons through `prompter`."""
+    """Signs with what `identities` hold, as `settings` say, and asks users through `prompter`."""
 
     def __init__(
         self,
         identities: Identities,
-        options: Callable[[], Options],
+        settings: Settings,
         prompter: Prompter,
         notices: TouchNotices,
     ) -> None:
         self._identities = identities
-        self._options = options
+        self._settings = settings
         self._notices = notices
         self._prompter = prompter
         self._question = asyncio.Lock()  # a person answers one at a time
@@ -52,7 +51,7 @@ class Signing:
         try:
             return await _first_signature(candidates, attempt, self._notices)
         except TokenAbsentError as absent:
-            patience = self._options().config.wait_for_token
+            patience = self._settings.config.wait_for_token
             if not patience or not await _any_back(candidates, patience):
                 raise
             log.info("the token came back in time", extra={"why": str(absent), "program": str(client.peer)})
@@ -77,7 +76,7 @@ class Signing:
         )
 
     async def _confirm(self, held: Identity, attempt: _Attempt) -> None:
-        key = fingerprint(held.blob, self._options().fingerprint_hash)
+        key = fingerprint(held.blob, self._settings.options.fingerprint_hash)
         question = ConfirmRequest(
             held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.destination)
         )

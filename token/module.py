@@ -7,12 +7,13 @@ cards, and selecting a card's application anew makes many of them forget that th
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId, TokenInfo
 from replug.token.pins.pin import PinCache
-from replug.token.pins.policy import PolicyOf, for_the_session
+from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
@@ -34,16 +35,21 @@ class Module:
         pins: PinCache,
         prompter: Prompter,
         deadlines: Deadlines,
-        workers: int = 1,
-        policy_of: PolicyOf = for_the_session,
+        workers: int,
+        policy_of: PolicyOf,
+        changed: Callable[[], None],
     ) -> None:
-        """`workers` is how many signatures may be made at the same time: more than one is not for cards."""
+        """`workers` is how many signatures may be made at the same time: more than one is not for cards.
+
+        `changed` is called whenever the tokens, their states or their keys are not what they were.
+        """
         self.path = path
         self.tokens: dict[TokenId, ServedToken] = {}
         self._choices: list[Uri] = []
         self._pins = pins
         self._prompter = prompter
         self._policy_of = policy_of
+        self._changed = changed
         self._pool = WorkerPool(path, deadlines, workers)
         self._view: View | None = None
         self._present: set[TokenId] = set()
@@ -107,7 +113,7 @@ class Module:
         for info in infos:
             if info.identity not in self.tokens and self._is_chosen(info.identity):
                 self.tokens[info.identity] = ServedToken(
-                    info.identity, self._pool, self._pins, self._prompter, self._policy_of
+                    info.identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
                 )
             served = self.tokens.get(info.identity)
             if served is not None and served.seen(info.flags):

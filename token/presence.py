@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from enum import StrEnum
 
 from replug.token.identity import TokenId
@@ -25,8 +26,10 @@ class TokenState(StrEnum):
 class Presence:
     """A token as far as it comes, goes, and can be used."""
 
-    def __init__(self, identity: TokenId) -> None:
+    def __init__(self, identity: TokenId, changed: Callable[[], None]) -> None:
+        """`changed` is called after each change of state."""
         self.identity = identity
+        self._changed = changed
         self.state = TokenState.ABSENT
         self.why = ""
         """The reason for the state, when it is a bad one."""
@@ -71,4 +74,7 @@ class Presence:
     def _set_state(self, state: TokenState, why: str = "") -> None:
         if state is not self.state:
             log.info("token %s", state, extra={"token": str(self.identity), "why": why})
+        changed = state is not self.state
         self.state, self.why = state, why
+        if changed:
+            self._changed()

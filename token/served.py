@@ -25,7 +25,7 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache
-from replug.token.pins.policy import PolicyOf, for_the_session
+from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence, TokenState
 from replug.token.prompts.request import Asker, PinRequest, Prompter
@@ -54,9 +54,11 @@ class ServedToken(Presence):
         pool: WorkerPool,
         pins: PinCache,
         prompter: Prompter,
-        policy_of: PolicyOf = for_the_session,
+        policy_of: PolicyOf,
+        changed: Callable[[], None],
     ) -> None:
-        super().__init__(identity)
+        """`changed` is called whenever the state or the keys are not what they were."""
+        super().__init__(identity, changed)
         self.flags = TokenFlag(0)
         """As last read; they age at once, so no login relies on them."""
         self.wants_login = True
@@ -65,7 +67,7 @@ class ServedToken(Presence):
         self._pins = pins
         self._rules = PinRules(identity, pins, policy_of)
         self._prompter = prompter
-        self._shown = ShownKeys()
+        self._shown = ShownKeys(changed)
         self._closed = False
         self._login = SharedAttempt()
         self._one_login = asyncio.Lock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from replug.token.errors import WorkerRefusedError
 from replug.token.keys import TokenKey
 from replug.token.worker.frames import Verdict
@@ -14,7 +16,9 @@ class OtherKeysError(Exception):
 class ShownKeys:
     """A token's keys as far as they are known. Keys that it hides until login stay as they were seen then."""
 
-    def __init__(self) -> None:
+    def __init__(self, changed: Callable[[], None]) -> None:
+        """`changed` is called when other keys are offered than before."""
+        self._changed = changed
         self.offered: dict[bytes, TokenKey] = {}
         """By public key blob, in the token's order."""
         self._visible: set[bytes] = set()
@@ -31,18 +35,19 @@ class ShownKeys:
         if self._visible and not now:
             raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
         if self._visible and not self._visible & now:
-            self._visible, self.offered = now, keys
+            self._visible = now
+            self._offer(keys)
             raise OtherKeysError
         # The private half is visible too, so perhaps it can be used (a PIV key of slot 9e).
         self._usable_without_login = {blob for blob, key in keys.items() if key.signs}
         gone, unknown = self._visible - now, now - self.offered.keys() - self._useless
-        self.offered = {blob: key for blob, key in self.offered.items() if blob not in gone}
-        self.offered |= {blob: keys[blob] for blob in keys if blob in unknown}
         self._visible = now
+        still_there = {blob: key for blob, key in self.offered.items() if blob not in gone}
+        self._offer(still_there | {blob: keys[blob] for blob in keys if blob in unknown})
 
     def saw_logged_in(self, keys: dict[bytes, TokenKey]) -> None:
         """These were shown after login, or where none is required: only what can sign is offered."""
-        self.offered = {blob: key for blob, key in keys.items() if key.signs}
+        self._offer({blob: key for blob, key in keys.items() if key.signs})
         self._useless = self._visible - self.offered.keys()
 
     def lacks_some_of(self, keys: dict[bytes, TokenKey]) -> bool:
@@ -52,6 +57,11 @@ class ShownKeys:
     def may_sign_without_login(self, blob: bytes) -> bool:
         """Whether its private half was visible before login."""
         return blob in self._usable_without_login
+
+    def _offer(self, keys: dict[bytes, TokenKey]) -> None:
+        if keys != self.offered or [*keys] != [*self.offered]:
+            self.offered = keys
+            self._changed()
 
     def forget_useless(self) -> None:
         """What did not sign may do so when the token is back: it may be another program's doing."""

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from replug.agent.config.options import DEFAULT_PROVIDER_PATTERNS
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
-from replug.agent.options import DEFAULT_PROVIDER_PATTERNS
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.locate import locate_module

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from replug.agent.config.settings import Settings
 from replug.agent.keys.certificates import Certificates
 from replug.protocol.certificates import Certificate
 from replug.protocol.wire import ProtocolError
@@ -30,10 +31,12 @@ _State = tuple[int, int, int, int, int]
 
 
 class CertificateFiles:
-    """The certificates in the files that `patterns` (absolute, with the shell's wildcards) match now."""
+    """The certificates in the files that the configured patterns (absolute, with wildcards) match now."""
 
-    def __init__(self, patterns: Callable[[], Sequence[str]]) -> None:
-        self._patterns = patterns
+    def __init__(self, settings: Settings, changed: Callable[[], None]) -> None:
+        """`changed` is called when `known` is not what it was."""
+        self._settings = settings
+        self._changed = changed
         self._read: dict[str, tuple[_State, bytes | None]] = {}
         self.known = Certificates(())
         """What was in them at the last look; another object when that has changed."""
@@ -51,7 +54,7 @@ class CertificateFiles:
         In a thread, as a folder may be on a network; in one thread, as that may be for ever.
         """
         if self._looking is None or self._looking.done():
-            patterns = tuple(self._patterns())
+            patterns = tuple(self._settings.config.certificates)
             if not patterns and not self._read:
                 return
             self._looking = asyncio.create_task(self._look(patterns))
@@ -69,6 +72,7 @@ class CertificateFiles:
         if read != before:
             self._read = read
             self.known = Certificates(blob for _, blob in read.values() if blob is not None)
+            self._changed()
 
 
 def _read_all(

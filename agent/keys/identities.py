@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from operator import is_
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
-from replug.agent.keys.served_provider import Offer, ServedProvider
+from replug.agent.keys.served_provider import ServedProvider
 from replug.protocol.messages import IdentitiesAnswer, ListedIdentity
-from replug.token.boottime import boottime
 from replug.token.presence import TokenState
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
@@ -18,48 +16,47 @@ from replug.token.served import ServedToken
 class Identities:
     """All entries. `clock` is the boot clock, in seconds."""
 
-    def __init__(self, clock: Callable[[], float] = boottime) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._entries: list[SoftwareIdentity | ServedProvider] = []
-        self._made_of: list[SoftwareIdentity | Offer] = []
-        self._held_now: list[Identity] = []
-        self._next_end: float | None = None
-        """When the next of these expires."""
-        self.limited = False
-        """Whether anything had, or was to have, a lifetime when they were last looked at."""
+        self._held: list[Identity] = []
+        """Each identity once for each holder: where it was added first, with the newest constraints."""
+        self._listed: list[Identity] = []
+        """Each key once, unless all tokens that hold it are out."""
         self._answer = IdentitiesAnswer(())
-        self._answer_of: list[Identity] = []
+        """The listing for clients that see all of it."""
+        self._restricted = False
+        """Whether there are clients that do not."""
+        self._next_end: float | None = None
+        """When the next lifetime ends."""
+        self.limited = False
+        """Whether anything has a lifetime, whether that has ended or not."""
 
     def now(self) -> float:
         """The time, as `KeyConstraints.expires` counts it."""
         return self._clock()
 
-    def listed(self, visible: Callable[[KeyConstraints], bool] = lambda _: True) -> list[Identity]:
-        """What is listed of what is visible: each key once, unless all tokens that hold it are out."""
-        listed: dict[bytes, Identity] = {}
-        for held in self._held():
-            out = isinstance(held, TokenBackedIdentity) and held.token.state is TokenState.ABSENT
-            if not out and held.blob not in listed and visible(held.constraints):
-                listed[held.blob] = held
-        return list(listed.values())
+    def listed(self, visible: Callable[[KeyConstraints], bool]) -> list[Identity]:
+        """What is listed for a client; `visible` says which identities with destinations it sees."""
+        if not self._restricted:
+            return self._listed
+        return _once_each(
+            held
+            for held in self._held
+            if _is_in(held) and (not held.constraints.destinations or visible(held.constraints))
+        )
 
     def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
-        """What is listed, as the answer that says so: the same object as long as that is the same."""
-        listed = self.listed(visible)
-        if listed != self._answer_of:
-            self._answer = IdentitiesAnswer(tuple(ListedIdentity(held.blob, held.comment) for held in listed))
-            self._answer_of = listed
-        return self._answer
+        """The same as an answer, at hand as long as nothing is hidden from anybody."""
+        return self._answer if not self._restricted else _answer(self.listed(visible))
 
     def holding(self, blob: bytes) -> list[Identity]:
         """The identities with this blob, one for each token that has it: the one nearest to signing first."""
-        return sorted((held for held in self._held() if held.blob == blob), key=lambda held: held.distance)
+        return sorted((held for held in self._held if held.blob == blob), key=lambda held: held.distance)
 
     def on(self, token: ServedToken) -> list[TokenBackedIdentity]:
         """The identities that `token` holds, whether it is in or out."""
-        held = (
-            held for held in self._held() if isinstance(held, TokenBackedIdentity) and held.token is token
-        )
+        held = (held for held in self._held if isinstance(held, TokenBackedIdentity) and held.token is token)
         return list({one.blob: one for one in held}.values())
 
     def software_keys(self) -> list[SoftwareIdentity]:
@@ -81,13 +78,17 @@ class Identities:
         """The providers, in the order they were added."""
         return [added.provider for added in self._providers()]
 
+    def changed(self) -> None:
+        """Follow a change of tokens, settings or certificates."""
+        for provider in self._providers():
+            provider.update()
+        self._arrange()
+
     def add(self, entry: SoftwareIdentity | ServedProvider) -> None:
         """Add an entry, in the place of the one that is for the same key or provider if there is one."""
-        for place, there in enumerate(self._entries):
-            if _same(there, entry):
-                self._entries[place] = entry
-                return
-        self._entries.append(entry)
+        place = next((i for i, there in enumerate(self._entries) if _same(there, entry)), len(self._entries))
+        self._entries[place : place + 1] = [entry]
+        self._arrange()
 
     def has(self, provider: Provider) -> bool:
         """Whether this provider was added."""
@@ -95,25 +96,18 @@ class Identities:
 
     def restore_configured(self, named: Sequence[Provider]) -> None:
         """Of what the configuration serves keep what it has `named`, and that with all its identities."""
-        for added in list(self._providers()):
-            if added.configured:
-                added.removed = frozenset()
-                if not any(_same_provider(added.provider, provider) for provider in named):
-                    self._entries.remove(added)
+        for served in list(self._providers()):
+            if served.configured:
+                served.removed = frozenset()
+                if not any(_same_provider(served.provider, provider) for provider in named):
+                    self._entries.remove(served)
+        self.changed()
 
     def remove_provider(self, chosen: Callable[[Provider], bool]) -> bool:
         """Remove the providers that `chosen` says; whether there was one."""
-        self._leave_to_persons()
-        kept = [
-            entry
-            for entry in self._entries
-            if isinstance(entry, SoftwareIdentity) or not chosen(entry.provider)
-        ]
-        found = len(kept) < len(self._entries)
-        self._entries = kept
-        return found
+        return self._keep(lambda entry: isinstance(entry, SoftwareIdentity) or not chosen(entry.provider))
 
-    def remove(self, blob: bytes, visible: Callable[[KeyConstraints], bool] = lambda _: True) -> None:
+    def remove(self, blob: bytes, visible: Callable[[KeyConstraints], bool]) -> None:
         """Remove an identity from all entries where it is visible.
 
         A token's key is back when its provider is added again.
@@ -122,81 +116,83 @@ class Identities:
             if isinstance(entry, SoftwareIdentity):
                 if entry.blob == blob and visible(entry.constraints):
                     self._entries.remove(entry)
-            elif any(one.blob == blob and visible(one.constraints) for one in entry.offer.identities):
+            elif any(one.blob == blob and visible(one.constraints) for one in entry.identities):
                 entry.removed |= {blob}
+                entry.update()
+        self._arrange()
 
     def clear(self) -> None:
         """Remove everything."""
-        self._entries.clear()
-        self._held()  # which forgets what it was made of
-        self._answer, self._answer_of = IdentitiesAnswer(()), []
+        self._keep(lambda _: False)
 
     def drop_expired(self) -> bool:
-        """Remove what has outlived its lifetime; whether there was any."""
-        self._held()
-        if not self.limited:
-            return False
+        """Remove what has outlived its lifetime; whether an entry is gone."""
         now = self._clock()
-        kept = [entry for entry in self._entries if _goes_on(entry, now)]
-        expired = len(kept) < len(self._entries)
-        self._entries = kept
-        return expired
+        if self._next_end is None or now < self._next_end:
+            return False
+        return self._keep(lambda entry: _goes_on(entry, now))
 
     def next_expiry(self) -> float | None:
-        """Seconds until the next identity expires; None if none will."""
-        now = self._clock()
-        times = [
-            max(0.0, end - now)
-            for entry in self._entries
-            for end in _ends(entry)
-            # What is over in a provider that goes on has been dealt with.
-            if end is not None and not (_is_over(end, now) and _goes_on(entry, now))
-        ]
-        return min(times, default=None)
+        """Seconds until the next lifetime ends; None if none will."""
+        return None if self._next_end is None else max(0.0, self._next_end - self._clock())
+
+    def _keep(self, wanted: Callable[[SoftwareIdentity | ServedProvider], bool]) -> bool:
+        before = len(self._entries)
+        self._entries = [entry for entry in self._entries if wanted(entry)]
+        self._arrange()
+        return len(self._entries) < before
 
     def _providers(self) -> Iterator[ServedProvider]:
         return (entry for entry in self._entries if isinstance(entry, ServedProvider))
 
-    def _leave_to_persons(self) -> None:
-        """What a person has added is served on that person's constraints alone.
+    def _arrange(self) -> None:
+        """Put together what the queries read."""
+        self._leave_to_users()
+        now = self._clock()
+        held = (one for entry in self._entries for one in _identities(entry))
+        # Of one provider's tokens some may have shorter lifetimes than others.
+        current = (one for one in held if not _is_over(one.constraints.expires, now))
+        self._held = list({(one.blob, one.holder): one for one in current}.values())
+        self._listed = _once_each(one for one in self._held if _is_in(one))
+        self._restricted = any(one.constraints.destinations for one in self._held)
+        self._answer = _answer(self._listed)
+        ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
+        self.limited = bool(ends)
+        self._next_end = min((end for end in ends if not _is_over(end, now)), default=None)
 
-        It has their constraints, and when they remove it, or its lifetime ends, it is gone for good. Called
-        whenever something is there that was not before: their tokens may have come since.
+    def _leave_to_users(self) -> None:
+        """What a user has added is served with that user's constraints alone.
+
+        When they remove it, or its lifetime ends, it is gone for good.
         """
         providers = list(self._providers())
-        configured = [added for added in providers if added.configured]
+        configured = [served for served in providers if served.configured]
         if configured and len(configured) < len(providers):
-            added_by_persons = (added for added in providers if not added.configured)
-            theirs = {held.blob for added in added_by_persons for held in added.offer.identities}
-            for added in configured:
-                added.removed |= theirs
+            added = (served for served in providers if not served.configured)
+            theirs = {held.blob for served in added for held in served.identities}
+            for served in configured:
+                if not theirs <= served.removed:
+                    served.removed |= theirs
+                    served.update()
 
-    def _held(self) -> Sequence[Identity]:
-        """Each identity once for each holder: where it was added first, with the newest constraints."""
-        parts, now = self._parts(), self._clock()
-        # Whether they are the same, which is told at once, not whether they are equal.
-        as_before = len(parts) == len(self._made_of) and all(map(is_, parts, self._made_of))
-        if not as_before or _is_over(self._next_end, now):
-            self._leave_to_persons()
-            self._made_of = parts = self._parts()
-            as_added: list[Identity] = []
-            self.limited = False
-            for part in parts:
-                if isinstance(part, SoftwareIdentity):
-                    as_added.append(part)
-                    self.limited |= part.constraints.expires is not None
-                else:
-                    as_added += part.identities
-                    self.limited |= part.limited
-            # Of one provider's tokens some may have shorter lifetimes than others.
-            held = [one for one in as_added if not _is_over(one.constraints.expires, now)]
-            self._held_now = list({(one.blob, one.holder): one for one in held}.values())
-            ends = (one.constraints.expires for one in held)
-            self._next_end = min((end for end in ends if end is not None), default=None)
-        return self._held_now
 
-    def _parts(self) -> list[SoftwareIdentity | Offer]:
-        return [entry if isinstance(entry, SoftwareIdentity) else entry.offer for entry in self._entries]
+def _identities(entry: SoftwareIdentity | ServedProvider) -> Sequence[Identity]:
+    return (entry,) if isinstance(entry, SoftwareIdentity) else entry.identities
+
+
+def _is_in(held: Identity) -> bool:
+    return not isinstance(held, TokenBackedIdentity) or held.token.state is not TokenState.ABSENT
+
+
+def _once_each(identities: Iterable[Identity]) -> list[Identity]:
+    once: dict[bytes, Identity] = {}
+    for held in identities:
+        once.setdefault(held.blob, held)
+    return list(once.values())
+
+
+def _answer(listed: Iterable[Identity]) -> IdentitiesAnswer:
+    return IdentitiesAnswer(tuple(ListedIdentity(held.blob, held.comment) for held in listed))
 
 
 def _ends(entry: SoftwareIdentity | ServedProvider) -> list[float | None]:

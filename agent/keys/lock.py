@@ -9,7 +9,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.token.hardening import wipe
 from replug.token.seal import Seal, derive_key
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from replug.agent.config.model import Config
+from replug.agent.config.settings import Settings
+from replug.agent.keys.identities import Identities
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.token.module import Module
 from replug.token.pins.pin import PinCache
@@ -16,21 +17,21 @@ from replug.token.uri import Uri, is_uri
 
 
 class Modules:
-    """By canonical path. `served` are the providers that were added, which decide what a module serves."""
+    """By canonical path. The providers among `identities` decide what a module serves."""
 
     def __init__(
         self,
-        config: Callable[[], Config],
-        settings: TokenSettingsFinder,
+        settings: Settings,
+        token_settings: TokenSettingsFinder,
         pins: PinCache,
         prompter: Prompter,
-        served: Callable[[], list[Provider]],
+        identities: Identities,
     ) -> None:
-        self._config = config
         self._settings = settings
+        self._token_settings = token_settings
         self._pins = pins
         self._prompter = prompter
-        self._served = served
+        self._identities = identities
         self._modules: dict[str, Module] = {}
         self._being_added: list[Provider] = []
 
@@ -45,14 +46,15 @@ class Modules:
         """What `name` means; its module is there until `serve_what_is_added` finds that nobody wants it."""
         module = self._modules.get(path)
         if module is None:
-            config = self._config()
+            config = self._settings.config
             module = self._modules[path] = Module(
                 path,
                 self._pins,
                 self._prompter,
                 config.deadlines,
                 config.workers_for(path),
-                self._settings.policies(path),
+                self._token_settings.policies(path),
+                self._identities.changed,
             )
         return Provider(name if not is_uri(name) else str(uri), module, uri)
 
@@ -74,7 +76,7 @@ class Modules:
 
     def serve_what_is_added(self) -> None:
         """Have each module serve what its providers choose; drop the modules that nobody wants any more."""
-        providers: Iterable[Provider] = [*self._served(), *self._being_added]
+        providers: Iterable[Provider] = [*self._identities.providers(), *self._being_added]
         for path, module in list(self._modules.items()):
             choices = [provider.uri for provider in providers if provider.module is module]
             module.serve(choices)

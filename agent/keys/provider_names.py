@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.token.locate import locate_module
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.uri import Uri, UriError, is_uri, parse_uri

@@ -29,16 +29,6 @@ _ALL_KEYS = ("*",)
 _BY_LABEL = "{label}"
 
 
-@dataclass(frozen=True, eq=False)
-class Offer:
-    """What a provider has at a time; another one as soon as anything has changed that it was made of."""
-
-    identities: tuple[TokenBackedIdentity, ...] = ()
-    """One for each that was not removed, also for those of tokens that are out."""
-    limited: bool = False
-    """Whether any of them has, or will have, a lifetime."""
-
-
 @dataclass
 class ServedProvider:
     """A provider and what was said of its keys, when it was added and by the configuration."""
@@ -59,27 +49,19 @@ class ServedProvider:
     """Whether it is served because the configuration says so, and nobody added it."""
     removed: frozenset[bytes] = frozenset()
     """Blobs of single identities that were removed since."""
-    _made_of: list[object] = field(default_factory=list, init=False, repr=False, compare=False)
-    _offer: Offer = field(default=Offer(), init=False, repr=False, compare=False)
+    identities: tuple[TokenBackedIdentity, ...] = field(default=(), init=False)
+    """One for each that was not removed, also for those of tokens that are out."""
 
-    @property
-    def offer(self) -> Offer:
-        """What it has now."""
-        tokens = [
-            (token, (*token.keys.values(),), self.settings_of(token)) for token in self.provider.tokens()
-        ]
-        made_of = [self.removed, self.certificate_files.known, *tokens]
-        if made_of != self._made_of:
-            lifetimes = (settings.lifetime for _, _, settings in tokens)
-            limited = self.constraints.expires is not None or any(
-                lifetime is not None for lifetime in lifetimes
-            )
-            identities = (self._identities(token, settings) for token, _, settings in tokens)
-            self._offer = Offer((*chain.from_iterable(identities),), limited)
-        self._made_of = made_of  # also where it is equal: the same objects compare faster the next time
-        return self._offer
+    def __post_init__(self) -> None:
+        self.update()
 
-    def _identities(self, token: ServedToken, settings: TokenSettings) -> Iterator[TokenBackedIdentity]:
+    def update(self) -> None:
+        """Find the identities again: the tokens, the settings, the certificates or `removed` changed."""
+        of_tokens = (self._identities(token) for token in self.provider.tokens())
+        self.identities = tuple(chain.from_iterable(of_tokens))
+
+    def _identities(self, token: ServedToken) -> Iterator[TokenBackedIdentity]:
+        settings = self.settings_of(token)
         constraints = self._constraints_by(settings)
         for key in self._keys_by(settings, token):
             comment = self._comment_by(settings, key, token).encode()

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.constraints import Constraint, parse_constraints
 from replug.protocol.wire import Reader
 from replug.token.errors import WorkerLostError, WorkerRefusedError

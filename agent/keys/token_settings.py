@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from replug.agent.config.model import Config, TokenSettings
+from replug.agent.config.settings import Settings
 from replug.token.identity import TokenId
 from replug.token.pins.policy import PinPolicy, PolicyOf
 from replug.token.pins.source import ConfiguredPin, PinSource
 
 
 class TokenSettingsFinder:
-    """Answers for each token by the configuration that `config` returns now."""
+    """Answers for each token by the configuration as it is now."""
 
-    def __init__(self, config: Callable[[], Config]) -> None:
-        self._config = config
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._known_for: Config | None = None
         self._known: dict[tuple[TokenId, str], TokenSettings] = {}
         self._sources: dict[tuple[str, PinSource], ConfiguredPin] = {}
@@ -22,7 +21,7 @@ class TokenSettingsFinder:
 
     def of(self, token: TokenId, module_path: str) -> TokenSettings:
         """The settings of `token`, seen through the module with this real path."""
-        config = self._config()
+        config = self._settings.config
         if config is not self._known_for:
             self._known_for, self._known = config, {}
         settings = self._known.get((token, module_path))
@@ -46,7 +45,7 @@ class TokenSettingsFinder:
 
     def _source(self, token: TokenId, module_path: str, source: PinSource | None) -> ConfiguredPin | None:
         """Always the same one, as it knows whose PIN it has, and which one the token has refused."""
-        entry = self._config().entry_for(token, module_path)
+        entry = self._settings.config.entry_for(token, module_path)
         if source is None or entry is None:
             return None
         return self._sources.setdefault((str(entry.uri), source), ConfiguredPin(source))

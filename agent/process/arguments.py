@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from replug.agent.config.duration import parse_duration
-from replug.agent.options import (
+from replug.agent.config.options import (
     DEFAULT_PROVIDER_PATTERNS,
     DEFAULT_WEBSAFE_ALLOW,
     FingerprintHash,

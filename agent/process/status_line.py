@@ -25,7 +25,7 @@ class TokenLine:
     """How many of its keys are served while it is in."""
 
 
-def status_line(tokens: Iterable[TokenLine], *, locked: bool = False) -> str:
+def status_line(tokens: Iterable[TokenLine], *, locked: bool) -> str:
     """What is served, for a person: `Serving 2 keys on token "work"; token "home" is out`."""
     if locked:
         return "Locked; unlock with ssh-add -X"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,15 @@ from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, use_slots
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.commands.main import main
+from replug.agent.config.options import Options
+from replug.agent.config.settings import Settings
 from replug.agent.control.client import control_path
+from replug.agent.control.refusals import RefusalHistory
 from replug.agent.control.server import Control
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.handlers import Dispatcher
+from replug.agent.dispatch import Dispatcher
 from replug.agent.keyring import Keyring
-from replug.agent.options import Options
-from replug.agent.refusal import RefusalHistory
+from replug.agent.status import forget, status
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Request, Response, decode_response
 from replug.protocol.messages import (
@@ -52,9 +55,8 @@ class AgentBench:
         self.module = folder / "module.so"
         self.module.touch()
         self.person = person or Person()
-        self.keyring = Keyring(
-            options or Options(provider_patterns=f"{folder}/*"), self.person, TouchNotices({}, None)
-        )
+        settings = Settings(options or Options(provider_patterns=f"{folder}/*"))
+        self.keyring = Keyring(settings, self.person, TouchNotices({}, None))
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self.client = self.new_client()
@@ -111,7 +113,11 @@ class ControlRig:
         self.agent = agent
         self.socket = str(folder / "agent")
         self.path = Path(control_path(self.socket))
-        self.control = Control(agent.keyring, agent.history, self.socket)
+        commands = {
+            "status": partial(status, agent.keyring, agent.history, self.socket),
+            "forget": partial(forget, agent.keyring),
+        }
+        self.control = Control(self.socket, commands)
         self._capsys = capsys
 
     async def replug(self, *arguments: str) -> tuple[int, str, str]:

@@ -72,5 +72,5 @@ def bench(
     use_slots(monkeypatch, slots)
     pool = WorkerPool("/usr/lib/module.so", Deadlines(), workers)
     policy = policy or PinPolicy()
-    served = ServedToken(token.identity, pool, pins, person, lambda _: policy)
+    served = ServedToken(token.identity, pool, pins, person, lambda _: policy, lambda: None)
     return Bench(slots, token, person, pins, served)

@@ -15,11 +15,11 @@ from fuzz.targets import recorded
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.peer import Peer
+from replug.agent.config.options import Options
+from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.handlers import Dispatcher
+from replug.agent.dispatch import Dispatcher
 from replug.agent.keyring import Keyring
-from replug.agent.options import Options
-from replug.agent.refusal import RefusalHistory
 from replug.protocol.decoding import decode_response, frame
 from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
@@ -97,8 +97,8 @@ async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int],
 
 async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
-    if agent.keyring.lock.locked:
-        fresh = Keyring(agent.keyring.options, Nobody(), TouchNotices({}, None))
+    if agent.keyring.locked:
+        fresh = Keyring(agent.keyring.settings.options, Nobody(), TouchNotices({}, None))
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._keyring = fresh
 

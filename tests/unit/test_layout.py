@@ -99,10 +99,9 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def public_names(node: Documented, name: str) -> Iterator[tuple[str, Documented]]:
-    """A module or class, and the public classes, functions and methods in it."""
+    """A module, and the public classes and functions in it; methods may do what an interface says."""
     yield name, node
     for child in node.body:
-        if isinstance(child, ast.ClassDef) and not child.name.startswith("_"):
-            yield from public_names(child, child.name)
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
-            yield f"{name}.{child.name}", child
+        named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if named and not child.name.startswith("_"):
+            yield child.name, child

@@ -26,8 +26,3 @@ class PinPolicy:
 
 PolicyOf: TypeAlias = Callable[[TokenId], PinPolicy]
 """The policy as it is now: it may change while the agent runs."""
-
-
-def for_the_session(_token: TokenId) -> PinPolicy:
-    """The default policy."""
-    return PinPolicy()

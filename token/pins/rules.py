@@ -17,7 +17,7 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.pin import Pin, PinCache
-from replug.token.pins.policy import PinPolicy, PolicyOf, for_the_session
+from replug.token.pins.policy import PinPolicy, PolicyOf
 from replug.token.worker.frames import Verdict
 
 _READING = 10.0  # seconds for a file or credential
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class PinRules:
     """The PIN of one token."""
 
-    def __init__(self, identity: TokenId, pins: PinCache, policy_of: PolicyOf = for_the_session) -> None:
+    def __init__(self, identity: TokenId, pins: PinCache, policy_of: PolicyOf) -> None:
         self._identity = identity
         self._pins = pins
         self._policy_of = policy_of

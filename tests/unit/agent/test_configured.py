@@ -10,7 +10,7 @@ from doubles.agent_bench import AgentBench
 from doubles.stand_ins import PIN, Key, Person, StandInToken, run
 
 from replug.agent.config.model import Config, TokenEntry
-from replug.agent.options import Options
+from replug.agent.config.options import Options
 from replug.protocol.constraints import Confirm, Lifetime
 from replug.protocol.messages import (
     Failure,
@@ -39,7 +39,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """For the PINs and for the keyring's timer."""
     clock = Clock()
-    for user in ("token.pins.rules", "agent.keyring"):
+    for user in ("token.pins.rules", "agent.keys.expiry"):
         monkeypatch.setattr(f"replug.{user}.boottime", clock)
     return clock
 
@@ -103,7 +103,7 @@ def test_what_is_configured_is_listed_from_the_first_request_on(
 
 def test_a_listing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def main() -> None:
-        monkeypatch.setattr("replug.agent.keyring._FIRST_LOOK", 0.01)
+        monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
         gate = agent.slots.hold_next("scan")
         agent.keyring.begin()
@@ -266,7 +266,7 @@ def test_what_the_file_names_no_more_is_served_no_more(
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
         await agent.begin()
         assert await agent.listed() == ["one"]
-        agent.keyring.change_options(agent.keyring.options.with_config(Config(modules=())))
+        agent.keyring.change_options(agent.keyring.settings.options.with_config(Config(modules=())))
         await agent.keyring.serve_configured()
         assert (await agent.listed(), agent.keyring.modules()) == ([], [])
 
@@ -407,7 +407,7 @@ def test_a_shorter_time_to_live_holds_for_the_pin_that_is_remembered(
         clock.now += 100
         for seconds, left in ((160, 60), (60, None)):
             config = Config(modules=agent.config.modules, pin_time_to_live=seconds)
-            agent.keyring.change_options(agent.keyring.options.with_config(config))
+            agent.keyring.change_options(agent.keyring.settings.options.with_config(config))
             assert agent.keyring.pin_expires_in(token) == left
         assert not token.pin_remembered
 

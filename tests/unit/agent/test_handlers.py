@@ -11,8 +11,8 @@ import pytest
 from doubles.agent_bench import LOGIN_KEY, AgentBench
 from doubles.stand_ins import PIN, WRONG_PIN, Key, StandInToken, run
 
+from replug.agent.control.refusals import RefusalHistory
 from replug.agent.keyring import Keyring
-from replug.agent.refusal import RefusalHistory
 from replug.protocol.constraints import (
     Confirm,
     Constraint,
@@ -85,7 +85,7 @@ def test_listing_asks_no_token(agent: AgentBench) -> None:
         await agent.add()
         before = list(agent.slots.calls)
         assert await agent.listed() == ["login"]
-        reply = agent.dispatcher.answer(agent.client, RequestIdentities().encode())
+        reply = agent.dispatcher.answer(agent.client, bytearray(RequestIdentities().encode()))
         assert isinstance(reply, bytes)
         assert agent.slots.calls == before
 
@@ -181,6 +181,10 @@ def test_a_refusal_is_failure_on_the_wire_and_a_reason_in_log_and_history(
     agent: AgentBench, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     request, reason = REFUSALS[case]
+    named = {0x0D: "SignRequest", 0x0B: "RequestIdentities"}
+    name = type(request).__name__
+    if isinstance(request, bytes):
+        name = named.get(request[0], f"message {request[0]}")
 
     async def main() -> None:
         before = time.time()
@@ -188,8 +192,7 @@ def test_a_refusal_is_failure_on_the_wire_and_a_reason_in_log_and_history(
         [refusal] = agent.history
         assert refusal.reason == reason
         assert before <= refusal.when <= time.time()
-        is_raw = isinstance(request, bytes)
-        assert refusal.request == (f"message {request[0]}" if is_raw else type(request).__name__)
+        assert refusal.request == name
         assert refusal.program.endswith(f"(pid {os.getpid()})")
         # And the agent goes on.
         assert await agent.add() == Success()
@@ -289,10 +292,10 @@ def test_no_pin_is_in_the_log_or_the_history(agent: AgentBench, caplog: pytest.L
 
 
 def test_the_history_keeps_the_last_refusals() -> None:
-    history = RefusalHistory(3)
-    for number in range(5):
+    history = RefusalHistory()
+    for number in range(25):
         history.add("SignRequest", "ssh", f"reason {number}", "")
-    assert [refusal.reason for refusal in history] == ["reason 2", "reason 3", "reason 4"]
+    assert [refusal.reason for refusal in history] == [f"reason {number}" for number in range(5, 25)]
 
 
 def test_the_history_takes_no_more_of_a_reason_than_a_person_would_read() -> None:

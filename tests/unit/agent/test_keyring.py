@@ -9,8 +9,8 @@ import pytest
 from doubles.agent_bench import HOME_KEY, WORK_KEY, AgentBench, processes_left
 from doubles.stand_ins import PIN, WITHOUT_PIN, WRONG_PIN, Key, StandInToken, refused, run
 
-from replug.agent.options import Options
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.config.options import Options
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.messages import Failure, SignResponse, Success
 from replug.token.errors import TokenError
 from replug.token.identity import TokenFlag

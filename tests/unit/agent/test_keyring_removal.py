@@ -9,8 +9,8 @@ import pytest
 from doubles.agent_bench import WORK_KEY, AgentBench, processes_left
 from doubles.stand_ins import PIN, StandInToken, run, settle
 
-from replug.agent import keyring as keyring_module
-from replug.agent.options import Options
+from replug.agent.config.options import Options
+from replug.agent.keys import expiry as expiry_module
 from replug.protocol.constraints import Lifetime
 from replug.protocol.messages import Failure, RemoveAllIdentities, SignResponse, Success
 
@@ -168,7 +168,7 @@ def test_keys_expire_and_pins_are_forgotten_though_nobody_asks(
     """The machine slept meanwhile: timers stood still, lifetimes did not."""
 
     async def main() -> None:
-        monkeypatch.setattr(keyring_module, "_LONGEST_SLEEP", 0.001)
+        monkeypatch.setattr(expiry_module, "_LONGEST_SLEEP", 0.001)
         clock = one.keyring.identities._clock = Clock()
         await one.add(Lifetime(3600))
         pin = one.keyring.pins.get(work.identity)

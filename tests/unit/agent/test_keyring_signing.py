@@ -10,7 +10,7 @@ from doubles.agent_bench import WORK_KEY, AgentBench, processes_left
 from doubles.stand_ins import PIN, WRONG_PIN, Person, StandInToken, run, settle
 
 from replug.agent.config.model import Config
-from replug.agent.options import Options
+from replug.agent.config.options import Options
 from replug.protocol.messages import Failure, SignResponse, Success
 from replug.token.served import ServedToken
 

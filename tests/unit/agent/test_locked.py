@@ -9,7 +9,7 @@ import pytest
 from doubles.agent_bench import LOGIN_KEY, AgentBench
 from doubles.stand_ins import PIN, Key, StandInToken, run, settle
 
-from replug.agent.options import Options
+from replug.agent.config.options import Options
 from replug.protocol.decoding import Request
 from replug.protocol.extensions import SESSION_BIND
 from replug.protocol.messages import (

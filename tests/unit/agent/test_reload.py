@@ -50,11 +50,11 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AgentBench:
 def test_what_the_file_says_now_holds(agent: AgentBench, file: File) -> None:
     async def main() -> None:
         changes: list[Config] = []
-        reloader = Reloader(agent.keyring, lambda: changes.append(agent.keyring.options.config))
+        reloader = Reloader(agent.keyring, lambda: changes.append(agent.keyring.settings.config))
         file.config = Config(modules=file.config.modules, allowed_modules="*", touch_notification=None)
         reloader.reload()
         await reloader.finished()
-        assert agent.keyring.options.config is file.config
+        assert agent.keyring.settings.config is file.config
         assert agent.keyring.notices.moment is None
         assert changes == [file.config]
         assert [module.path for module in agent.keyring.modules()] == [str(agent.module)]
@@ -66,16 +66,16 @@ def test_a_file_that_makes_no_sense_changes_nothing(
     agent: AgentBench, file: File, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        before, file.broken = agent.keyring.options, True
-        reloader = Reloader(agent.keyring)
+        before, file.broken = agent.keyring.settings.options, True
+        reloader = Reloader(agent.keyring, lambda: None)
         reloader.reload()
         await reloader.finished()
-        assert agent.keyring.options is before
+        assert agent.keyring.settings.options is before
         assert "nonsense" in caplog.text
         file.broken = False
         reloader.reload()
         await reloader.finished()
-        assert agent.keyring.options.config is file.config
+        assert agent.keyring.settings.config is file.config
 
     run(main())
 
@@ -84,7 +84,7 @@ def test_of_many_signals_the_last_one_counts(agent: AgentBench, file: File) -> N
     """And there is no race: a slow reading of an old file does not undo that of the new one."""
 
     async def main() -> None:
-        reloader = Reloader(agent.keyring)
+        reloader = Reloader(agent.keyring, lambda: None)
         file.go_on.clear()
         reloader.reload()
         reloader.reload()
@@ -93,7 +93,7 @@ def test_of_many_signals_the_last_one_counts(agent: AgentBench, file: File) -> N
             reloader.reload()
         file.go_on.set()
         await reloader.finished()
-        assert agent.keyring.options.config is file.config is not old
+        assert agent.keyring.settings.config is file.config is not old
         assert file.read <= 2
 
     run(main())
@@ -104,7 +104,7 @@ def test_a_file_system_that_does_not_answer(
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr(reload_module, "_PATIENCE", 0.01)
-        reloader = Reloader(agent.keyring)
+        reloader = Reloader(agent.keyring, lambda: None)
         file.go_on.clear()
         reloader.reload()
         await reloader.finished()

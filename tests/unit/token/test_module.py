@@ -10,6 +10,7 @@ from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refus
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError
 from replug.token.module import Module
 from replug.token.pins.pin import Pin, PinCache
+from replug.token.pins.policy import PinPolicy
 from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
 from replug.token.served import ServedToken
@@ -27,7 +28,9 @@ class Rig:
         self.slots = Slots(self.work, self.home)
         use_slots(monkeypatch, self.slots)
         self.pins = PinCache()
-        self.module = Module("/module.so", self.pins, Person(), Deadlines())
+        self.module = Module(
+            "/module.so", self.pins, Person(), Deadlines(), 1, lambda _: PinPolicy(), lambda: None
+        )
         self.module.serve([Uri()])
 
     def served(self, token: StandInToken) -> ServedToken:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from replug.agent.config.model import Config, TokenEntry, TokenSettings, changes_needing_restart
+from replug.agent.config.options import Options
 from replug.agent.config.reader import read_config
-from replug.agent.options import Options
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, SourceKind

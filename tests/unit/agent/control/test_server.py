@@ -81,7 +81,7 @@ def test_a_locked_agent_shows_no_keys(rig: ControlRig) -> None:
     async def main() -> None:
         await rig.control.start()
         await rig.agent.add()
-        await rig.agent.keyring.lock.lock(b"secret")
+        await rig.agent.keyring.lock(b"secret")
         _, out, _ = await rig.replug("status", "--json")
         answer = json.loads(out)
         assert answer["locked"]
@@ -137,7 +137,7 @@ def test_a_path_that_is_too_long_costs_only_the_control_socket(
     rig: ControlRig, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        too_long = Control(rig.agent.keyring, rig.agent.history, f"/tmp/{'x' * 100}")
+        too_long = Control(f"/tmp/{'x' * 100}", {})
         await too_long.start()
         too_long.close()
 

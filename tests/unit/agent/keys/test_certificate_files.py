@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from doubles.stand_ins import run
 
+from replug.agent.config.model import Config
+from replug.agent.config.options import Options
+from replug.agent.config.settings import Settings
 from replug.agent.keys import certificate_files
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.protocol.certificates import Certificate
@@ -38,6 +41,10 @@ class Authority:
         subprocess.run(["ssh-keygen", *arguments], check=True, capture_output=True)
 
 
+def certificates(patterns: list[str]) -> Settings:
+    return Settings(Options(config=Config(certificates=tuple(patterns))))
+
+
 def blob(path: Path) -> bytes:
     return base64.b64decode(path.read_text().split()[1])
 
@@ -50,7 +57,7 @@ def authority(tmp_path: Path) -> Authority:
 def test_found_renewed_and_gone(authority: Authority) -> None:
     async def main() -> None:
         key = blob(authority.public)
-        files = CertificateFiles(lambda: [f"{authority.folder}/*-cert.pub"])
+        files = CertificateFiles(certificates([f"{authority.folder}/*-cert.pub"]), lambda: None)
         await files.look()
         assert files.known.of_key(key) == ()
         for identity in ("first", "second"):
@@ -67,7 +74,7 @@ def test_found_renewed_and_gone(authority: Authority) -> None:
 def test_it_belongs_to_the_key_it_is_for(authority: Authority) -> None:
     async def main() -> None:
         path = authority.certify()
-        files = CertificateFiles(lambda: [str(path)])
+        files = CertificateFiles(certificates([str(path)]), lambda: None)
         await files.look()
         assert files.known.of_key(b"another") == ()
         assert files.known.of_key(Certificate.decode(blob(path)).key.encode()) == (blob(path),)
@@ -77,13 +84,13 @@ def test_it_belongs_to_the_key_it_is_for(authority: Authority) -> None:
 
 def test_patterns_may_change(authority: Authority) -> None:
     async def main() -> None:
-        path, patterns = authority.certify(), list[str]()
-        files = CertificateFiles(lambda: patterns)
+        path, settings = authority.certify(), certificates([])
+        files = CertificateFiles(settings, lambda: None)
         await files.look()
-        patterns.append(str(path))
+        settings.options = certificates([str(path)]).options
         await files.look()
         assert files.known.of_key(blob(authority.public)) == (blob(path),)
-        patterns.clear()
+        settings.options = certificates([]).options
         await files.look()
         assert files.known.of_key(blob(authority.public)) == ()
 
@@ -114,7 +121,7 @@ def test_what_is_none_is_said_once_and_in_nobodys_way(
         (folder / "folder").mkdir()
         (folder / "good").write_bytes(good.read_bytes())
         (folder / "dangling").symlink_to(folder / "nowhere")
-        files = CertificateFiles(lambda: [f"{folder}/*", "/dev/null", "/dev/nul\0"])
+        files = CertificateFiles(certificates([f"{folder}/*", "/dev/null", "/dev/nul\0"]), lambda: None)
         with caplog.at_level(logging.WARNING):
             await files.look()
             await files.look()
@@ -138,7 +145,7 @@ def test_a_file_that_may_not_be_read_is_read_when_it_may(
                 raise PermissionError(13, "Permission denied")
             return real_open(name, *arguments)
 
-        files = CertificateFiles(lambda: [str(path)])
+        files = CertificateFiles(certificates([str(path)]), lambda: None)
         monkeypatch.setattr(certificate_files.os, "open", refuse)
         await files.look()
         assert files.known.of_key(blob(authority.public)) == ()
@@ -167,7 +174,7 @@ def test_a_file_system_that_does_not_answer_keeps_nobody_waiting(
 
         monkeypatch.setattr(certificate_files.glob, "glob", hang)
         monkeypatch.setattr(certificate_files, "_PATIENCE", 0.01)
-        files = CertificateFiles(lambda: [str(path)])
+        files = CertificateFiles(certificates([str(path)]), lambda: None)
         for _ in range(5):
             await files.look()
         assert globs == [str(path)]

@@ -13,15 +13,17 @@ import pytest
 from doubles.stand_ins import Key, Person
 
 from replug.agent.config.model import Config
+from replug.agent.config.options import Options
+from replug.agent.config.settings import Settings
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.certificates import Certificates
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
 from replug.agent.keys.served_provider import ServedProvider
-from replug.protocol.messages import IdentitiesAnswer
 from replug.token.identity import TokenId
 from replug.token.pins.pin import PinCache
+from replug.token.pins.policy import PinPolicy
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
@@ -29,7 +31,7 @@ from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
 SETTINGS = Config().settings()
-FILES = CertificateFiles(lambda: ())
+FILES = CertificateFiles(Settings(Options()), lambda: None)
 
 
 class Clock:
@@ -45,10 +47,27 @@ class Clock:
 def token(serial: str, *keys: Key) -> ServedToken:
     """A present token with these keys."""
     identity = TokenId("Maker", "Model", serial, "work")
-    served = ServedToken(identity, WorkerPool("/module.so", Deadlines()), PinCache(), Person())
-    served._shown.offered = {key.blob: key.token_key() for key in keys}
+    served = ServedToken(
+        identity,
+        WorkerPool("/module.so", Deadlines()),
+        PinCache(),
+        Person(),
+        lambda _: PinPolicy(),
+        lambda: None,
+    )
+    offer(served, *keys)
     served.returned()
     return served
+
+
+def offer(served: ServedToken, *keys: Key) -> None:
+    served._shown.saw_logged_in({key.blob: key.token_key() for key in keys})
+
+
+def connect(identities: Identities, *tokens: ServedToken) -> None:
+    """Have the identities hear of changes of these tokens, as the modules do it."""
+    for one in tokens:
+        one._changed = one._shown._changed = identities.changed
 
 
 def module(*tokens: ServedToken, path: str = "/module.so") -> Any:
@@ -58,6 +77,11 @@ def module(*tokens: ServedToken, path: str = "/module.so") -> Any:
 
 def provider(of: Any, uri: Uri | None = None, name: str = "/module.so") -> Provider:
     return Provider(name, of, uri or Uri())
+
+
+def everything(_: KeyConstraints) -> bool:
+    """Sees all there is."""
+    return True
 
 
 @pytest.fixture
@@ -74,11 +98,12 @@ class Held(Identities):
 
     def add_provider(self, added: Provider, lifetime: int | None) -> None:
         expires = None if lifetime is None else self._now() + lifetime
+        connect(self, *added.module.tokens.values())
         self.add(ServedProvider(added, KeyConstraints(expires), Certificates(()), FILES, lambda _: SETTINGS))
 
     def remove_key(self, blob: bytes) -> bool:
         found = bool(self.holding(blob))
-        self.remove(blob)
+        self.remove(blob, everything)
         return found
 
 
@@ -92,11 +117,11 @@ def called(held: Iterable[Identity]) -> list[str]:
 
 
 def comments(identities: Identities) -> list[str]:
-    return called(identities.listed())
+    return called(identities.listed(everything))
 
 
 def test_nothing_is_held_at_first(identities: Held) -> None:
-    assert list(identities.listed()) == []
+    assert list(identities.listed(everything)) == []
     assert identities.holding(b"") == []
     assert identities.providers() == []
     assert identities.next_expiry() is None
@@ -280,20 +305,19 @@ def test_what_a_token_holds_whether_it_is_in_or_out(identities: Held) -> None:
 
 def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: Held) -> None:
     identities.add_provider(provider(module(token("1", Key("a")), token("2", Key("b")))), None)
-    first = identities.answer(lambda _: True)
+    first = identities.answer(everything)
     assert [identity.comment for identity in first.identities] == [b"a", b"b"]
-    assert identities.answer(lambda _: True) is first
+    assert identities.answer(everything) is first
     assert first.encode() is first.encode()
-    assert identities.answer(lambda _: False) == IdentitiesAnswer(())
-    assert identities.answer(lambda _: True) == first
+    assert identities.answer(lambda _: False) is first  # nothing that could be hidden from anybody
 
 
 def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     first, other = token("1", Key("a")), token("2", Key("b"))
     tokens = module(first)
-    files = CertificateFiles(lambda: ())
-    settings = SETTINGS
     identities = Identities(clock)
+    files = CertificateFiles(Settings(Options()), identities.changed)
+    settings = SETTINGS
     added = ServedProvider(
         provider(tokens),
         KeyConstraints(clock.now + 60),
@@ -304,34 +328,35 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     )
 
     def shown() -> list[str]:
-        return [identity.comment.decode() for identity in identities.answer(lambda _: True).identities]
+        return [identity.comment.decode() for identity in identities.answer(everything).identities]
 
     assert shown() == []
+    connect(identities, first, other)
     identities.add(added)
     assert shown() == ["a"]
+    other.left()
     tokens.tokens[other.identity] = other
+    other.returned()
     assert shown() == ["a", "b"]
-    first._shown.offered = {key.blob: key.token_key() for key in (Key("a"), Key("c"))}
+    offer(first, Key("a"), Key("c"))
     assert shown() == ["a", "c", "b"]
     first.left()
     assert shown() == ["b"]
     first.returned()
     assert shown() == ["a", "c", "b"]
     settings = replace(SETTINGS, comment="{label}!")
+    identities.changed()
     assert shown() == ["a!", "c!", "b!"]
-    identities.remove(identities.listed()[0].blob)
+    identities.remove(identities.listed(everything)[0].blob, everything)
     assert shown() == ["c!", "b!"]
     files.known = Certificates((b"no certificate",))
     assert shown() == ["c!", "b!"]
     settings = replace(SETTINGS, lifetime=30)
+    identities.changed()
     assert shown() == ["c", "b"]
     clock.now += 30
-    assert shown() == []
-    settings = SETTINGS
-    assert shown() == ["c", "b"]
-    clock.now += 30
-    assert shown() == []
     assert identities.drop_expired()
+    assert shown() == []
     assert identities.providers() == []
     assert not identities.drop_expired()
     assert not identities.limited
@@ -341,9 +366,9 @@ def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> Non
     identities = Identities(clock)
     for _ in range(2):
         identities.add(SoftwareIdentity(b"blob", b"mine", KeyConstraints(), keys=None))  # type: ignore[arg-type]
-        assert called(identities.listed()) == ["mine"]
-    identities.remove(b"blob")
-    assert identities.listed() == []
+        assert called(identities.listed(everything)) == ["mine"]
+    identities.remove(b"blob", everything)
+    assert identities.listed(everything) == []
     assert identities.software_keys() == []
 
 
@@ -360,7 +385,7 @@ def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock)
         identities.add(ServedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
     identities.add(SoftwareIdentity(key.blob, b"mine", hidden, keys=None))  # type: ignore[arg-type]
     identities.remove(key.blob, lambda terms: terms is not hidden)
-    assert [one.constraints for one in identities.listed()] == [hidden]
+    assert [one.constraints for one in identities.listed(everything)] == [hidden]
     assert [one.comment for one in identities.software_keys()] == [b"mine"]
 
 
@@ -368,7 +393,7 @@ def test_the_order_of_a_tokens_keys_is_followed(identities: Held) -> None:
     one, keys = token("1"), (Key("a"), Key("b"))
     identities.add_provider(provider(module(one)), None)
     for order in (keys, keys[::-1]):
-        one._shown.offered = {key.blob: key.token_key() for key in order}
+        offer(one, *order)
         assert comments(identities) == [key.label for key in order]
 
 
@@ -376,7 +401,7 @@ def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:
     one = token("1", Key("a"))
     identities.add_provider(provider(module(one)), None)
     assert comments(identities) == ["a"]
-    identities.answer(lambda _: True)
+    identities.answer(everything)
     identities.clear()
     gone = weakref.ref(one)
     del one
@@ -391,3 +416,23 @@ def test_only_what_has_a_lifetime_is_looked_at_for_its_end(identities: Held) -> 
     identities.add_provider(provider(module(path="/none-yet.so")), 10)
     assert not identities.drop_expired()
     assert identities.limited
+
+
+def test_queries_change_nothing(identities: Held, clock: Clock) -> None:
+    one, key = token("1", Key("a")), Key("b")
+    identities.add_provider(provider(module(one)), 10)
+    hidden = KeyConstraints(clock.now + 5, destinations=(object(),))  # type: ignore[arg-type]
+    identities.add(SoftwareIdentity(key.blob, b"mine", hidden, keys=None))  # type: ignore[arg-type]
+    before = vars(identities).copy()
+    contents = (list(identities._held), list(identities._listed), vars(identities._entries[0]).copy())
+    clock.now += 20  # a lifetime that is over is a reason to change something, but not for a query
+    identities.listed(everything)
+    identities.answer(everything)
+    identities.answer(lambda _: False)
+    identities.holding(key.blob)
+    identities.on(one)
+    identities.next_expiry()
+    identities.lifetime_left(one)
+    identities.over(one)
+    assert vars(identities) == before
+    assert (identities._held, identities._listed, vars(identities._entries[0])) == contents

@@ -9,7 +9,7 @@ from doubles.stand_ins import run, settle
 
 from replug.agent.keys import lock as lock_module
 from replug.agent.keys.lock import Lock
-from replug.agent.refusal import RequestRefusedError
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.token import seal
 
 

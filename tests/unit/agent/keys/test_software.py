@@ -16,8 +16,8 @@ from doubles.session_hosts import certificate
 from doubles.stand_ins import Key, ended, run, settle
 
 from replug.agent.keys import software as vault_module
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.software import AddedKey, SoftwareKeys
-from replug.agent.refusal import RequestRefusedError
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import Confirm, Lifetime, SkProvider
 from replug.protocol.keys import Curve, RsaPublicKey, SkPublicKey

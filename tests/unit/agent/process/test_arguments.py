@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replug.agent.options import Options
+from replug.agent.config.options import Options
 from replug.agent.process.arguments import ArgumentError, Arguments, UsageError
 from replug.agent.process.arguments import parse as parse_for_shell
 

@@ -40,7 +40,7 @@ HOME_OUT = TokenLine("home", TokenState.ABSENT, 1)
     ],
 )
 def test_what_it_says(tokens: list[TokenLine], line: str) -> None:
-    assert status_line(tokens) == line
+    assert status_line(tokens, locked=False) == line
 
 
 def test_a_locked_agent_tells_of_no_token() -> None:

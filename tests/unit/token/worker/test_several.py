@@ -14,6 +14,7 @@ from rigs.home import Home
 
 from replug.token.module import Module
 from replug.token.pins.pin import Pin, PinCache
+from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
@@ -224,7 +225,9 @@ def test_two_real_signatures_overlap(faulty: Faulty, monkeypatch: pytest.MonkeyP
         monkeypatch.setenv(name, value)
 
     async def main() -> None:
-        module = Module(str(faulty.module), PinCache(), Person(), Deadlines(), workers=2)
+        module = Module(
+            str(faulty.module), PinCache(), Person(), Deadlines(), 2, lambda _: PinPolicy(), lambda: None
+        )
         module.serve([Uri()])
         [token] = await module.look()
         await token.log_in(Pin(faulty.token.pin.encode()))

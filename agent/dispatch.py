@@ -1,0 +1,136 @@
+"""From a message's bytes to the reply's: one row for each message, one place where a refusal is answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from replug.agent import handlers
+from replug.agent.agent import Agent
+from replug.agent.clients.client import Client
+from replug.agent.control.refusals import RefusalHistory
+from replug.agent.handlers import Reply, UndecodedKey
+from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError
+from replug.protocol.constants import MessageType
+from replug.protocol.decoding import Response, decode_request
+from replug.protocol.messages import ExtensionFailure, Failure
+from replug.protocol.wire import ProtocolError
+from replug.token.errors import ExplainedError
+from replug.token.hardening import wipe
+
+log = logging.getLogger(__name__)
+
+_FAILURE = Failure().encode()
+_EXTENSION_FAILURE = ExtensionFailure().encode()
+
+
+class _Wipeable(Protocol):
+    def wipe(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What there is to know of a message."""
+
+    name: str
+    """As `replug explain` knows it."""
+    handle: Callable[[Agent, Client, Any], Reply]
+    decode: Callable[[bytearray], _Wipeable] = decode_request
+    """Wipes the bytes, or what it returns does."""
+    check_client: Callable[[Agent, Client], None] | None = None
+    """Refuses a client that may not ask, before anything is decoded for it."""
+    while_locked: bool = False
+    """Whether a locked agent does it."""
+    may_end_locked: bool = False
+    """Whether it is answered though the agent was locked meanwhile."""
+
+
+_ADD_KEY = _Row("AddIdentity", handlers.add_key, decode=UndecodedKey)
+_ADD_PROVIDER = _Row(
+    "AddSmartcardKey",
+    handlers.add_provider,
+    check_client=lambda agent, client: agent.check_may_add_provider(client),
+)
+_ROWS: dict[int, _Row] = {
+    MessageType.REQUEST_IDENTITIES: _Row(
+        "RequestIdentities", handlers.list_identities, while_locked=True, may_end_locked=True
+    ),
+    MessageType.SIGN_REQUEST: _Row("SignRequest", handlers.sign),
+    MessageType.ADD_IDENTITY: _ADD_KEY,
+    MessageType.ADD_ID_CONSTRAINED: _ADD_KEY,
+    MessageType.ADD_SMARTCARD_KEY: _ADD_PROVIDER,
+    MessageType.ADD_SMARTCARD_KEY_CONSTRAINED: _ADD_PROVIDER,
+    MessageType.REMOVE_SMARTCARD_KEY: _Row("RemoveSmartcardKey", handlers.remove_provider),
+    MessageType.REMOVE_IDENTITY: _Row("RemoveIdentity", handlers.remove_identity),
+    MessageType.REMOVE_ALL_IDENTITIES: _Row("RemoveAllIdentities", handlers.remove_all),
+    MessageType.REMOVE_ALL_RSA1_IDENTITIES: _Row("RemoveAllRsa1Identities", handlers.remove_all),
+    MessageType.LOCK: _Row("Lock", handlers.lock, may_end_locked=True),
+    MessageType.UNLOCK: _Row("Unlock", handlers.unlock, while_locked=True, may_end_locked=True),
+    # Of the extensions it is session-bind alone that a locked agent does; the handler sees to that.
+    MessageType.EXTENSION: _Row("Extension", handlers.extension, while_locked=True, may_end_locked=True),
+}
+
+
+class Dispatcher:
+    """Answers messages. It never raises: whatever goes wrong becomes FAILURE and a reason."""
+
+    def __init__(self, agent: Agent, history: RefusalHistory) -> None:
+        self._agent = agent
+        self._history = history
+
+    def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
+        """The reply; a coroutine only where a token, a user or a delay is waited for. Wipes the message."""
+        row = _ROWS.get(message[0])
+        request: _Wipeable | None = None
+        reply: Reply | None = None
+        try:
+            if row is None:
+                raise ProtocolError(f"unexpected message type {message[0]}")
+            if self._agent.locked and not row.while_locked:
+                raise handlers.locked()
+            if row.check_client is not None:
+                row.check_client(self._agent, client)
+            request = row.decode(message)
+            self._agent.drop_expired()
+            reply = row.handle(self._agent, client, request)
+            if isinstance(reply, Coroutine):
+                return self._answer_later(client, row, request, reply)
+            return reply.encode()
+        except Exception as error:
+            return self._refuse(client, row.name if row is not None else f"message {message[0]}", error)
+        finally:
+            if not isinstance(reply, Coroutine):
+                wipe(message)
+                if request is not None:
+                    request.wipe()
+
+    async def _answer_later(
+        self, client: Client, row: _Row, request: _Wipeable, reply: Coroutine[Any, Any, Response]
+    ) -> bytes:
+        try:
+            response = await reply
+            if self._agent.locked and not row.may_end_locked:
+                raise RequestRefusedError("the agent was locked meanwhile", "unlock it with ssh-add -X")
+            return response.encode()
+        except Exception as error:
+            return self._refuse(client, row.name, error)
+        finally:
+            request.wipe()
+
+    def _refuse(self, client: Client, name: str, error: Exception) -> bytes:
+        next_step = ""
+        match error:
+            case ExplainedError():
+                reason, next_step = error.reason, error.next_step
+            case ProtocolError():
+                reason = str(error)
+            case _:
+                reason = f"unexpected {type(error).__name__}"
+                log.exception("a handler failed", exc_info=error, extra={"request": name})
+        program = str(client.peer)
+        fields = {"request": name, "program": program, "why": reason, "next_step": next_step}
+        log.warning("refused", extra=fields)
+        self._history.add(name, program, reason, next_step)
+        return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE

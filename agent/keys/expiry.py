@@ -1,0 +1,77 @@
+"""The end of lifetimes: identities are dropped and PINs are forgotten, on the boot clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from replug.agent.keys.identities import Identities
+from replug.agent.keys.modules import Modules
+from replug.agent.keys.software import SoftwareKeys
+from replug.token.boottime import boottime
+from replug.token.pins.pin import PinCache
+from replug.token.served import ServedToken
+
+log = logging.getLogger(__name__)
+
+_LONGEST_SLEEP = 60.0  # seconds; timers stop while the machine sleeps, lifetimes do not
+
+
+class Expiry:
+    """Knows when the next lifetime ends, and ends it."""
+
+    def __init__(
+        self, identities: Identities, software_keys: SoftwareKeys, modules: Modules, pins: PinCache
+    ) -> None:
+        self._identities = identities
+        self._software_keys = software_keys
+        self._modules = modules
+        self._pins = pins
+        self._timer: asyncio.TimerHandle | None = None
+
+    def drop_expired(self) -> None:
+        """End the lifetimes that are over by now."""
+        if self._identities.drop_expired():
+            log.info("keys expired")
+            self._software_keys.keep_only(held.blob for held in self._identities.software_keys())
+            self._modules.serve_what_is_added()
+        if not self._anything_expires():
+            return
+        expired = self._pins.expired()
+        for token in self._modules.tokens():
+            # A token that is just being added is about to be served for longer.
+            over = token.pin_remembered and not self._modules.adding and self._identities.over(token)
+            if over or token.identity in expired:
+                token.forget_pin()
+                log.info("PIN expired", extra={"token": str(token.identity)})
+
+    def plan(self) -> None:
+        """Set the timer for the next end; to be called whenever a lifetime may have begun or changed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._anything_expires():
+            return
+        pin_end = self._pins.next_expiry()
+        ends = (self._identities.next_expiry(), None if pin_end is None else max(0.0, pin_end - boottime()))
+        wait = min((end for end in ends if end is not None), default=None)
+        if wait is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(wait, _LONGEST_SLEEP), self._expire)
+
+    def pin_expires_in(self, token: ServedToken) -> float | None:
+        """Seconds until the PIN of `token` expires if it is not used before; None if it does not.
+
+        A PIN goes with the token's keys, if their lifetime ends before.
+        """
+        end = self._pins.expires_at(token.identity)
+        left = [] if end is None else [max(0.0, end - boottime())]
+        lifetime = self._identities.lifetime_left(token)
+        return min(left if lifetime is None else [*left, lifetime], default=None)
+
+    def _anything_expires(self) -> bool:
+        return self._identities.limited or self._pins.next_expiry() is not None
+
+    def _expire(self) -> None:
+        self.drop_expired()
+        self.plan()

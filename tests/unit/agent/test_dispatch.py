@@ -1,0 +1,148 @@
+"""One row for each message: who may ask, what a locked agent does, and that handlers need an Agent only."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from doubles.agent_bench import AgentBench
+from doubles.stand_ins import Key, run
+
+from replug.agent.clients.client import Client
+from replug.agent.clients.peer import Peer
+from replug.agent.control.refusals import RefusalHistory
+from replug.agent.dispatch import Dispatcher
+from replug.agent.keys.identity import Identity
+from replug.agent.keys.refusal import RequestRefusedError
+from replug.protocol.constants import MessageType
+from replug.protocol.constraints import Constraint
+from replug.protocol.decoding import Response, decode_response
+from replug.protocol.messages import (
+    Failure,
+    IdentitiesAnswer,
+    ListedIdentity,
+    RemoveIdentity,
+    RequestIdentities,
+    SignRequest,
+    Success,
+)
+from replug.protocol.sessions import Sessions
+from replug.token.pins.pin import Pin
+
+KEY = Key("login")
+FORWARDED = Client(Peer(os.getpid(), os.getuid()), Sessions(bind_attempted=True))
+
+
+class OneKey:
+    """As small an agent as can be: it holds a key that cannot sign."""
+
+    def __init__(self) -> None:
+        self.locked = False
+        self.first_scan_done = True
+        self.held = (ListedIdentity(KEY.blob, b"the only one"),)
+
+    async def wait_for_first_scan(self) -> None:
+        pass
+
+    def drop_expired(self) -> None:
+        pass
+
+    def listing(self, client: Client) -> IdentitiesAnswer:
+        return IdentitiesAnswer(self.held)
+
+    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
+        raise RequestRefusedError("it cannot sign", "use another one")
+
+    async def add_key(self, client: Client, message: bytearray) -> Identity:
+        raise NotImplementedError
+
+    def check_may_add_provider(self, client: Client) -> None:
+        raise RequestRefusedError("no providers here")
+
+    async def add_provider(
+        self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
+    ) -> None:
+        raise NotImplementedError
+
+    async def remove_provider(self, name: str) -> None:
+        raise NotImplementedError
+
+    def remove_key(self, client: Client, blob: bytes) -> None:
+        self.held = ()
+
+    def remove_all(self) -> None:
+        self.held = ()
+
+    async def lock(self, passphrase: bytes | bytearray) -> None:
+        self.locked = True
+
+    async def unlock(self, passphrase: bytes | bytearray) -> None:
+        self.locked = False
+
+
+async def ask(dispatcher: Dispatcher, message: bytes, client: Client = FORWARDED) -> Response:
+    reply = dispatcher.answer(client, bytearray(message))
+    return decode_response(reply if isinstance(reply, bytes) else await reply)
+
+
+def test_handlers_need_no_more_than_the_interface() -> None:
+    async def main() -> None:
+        history = RefusalHistory()
+        dispatcher = Dispatcher(OneKey(), history)
+        listed = await ask(dispatcher, RequestIdentities().encode())
+        assert listed == IdentitiesAnswer((ListedIdentity(KEY.blob, b"the only one"),))
+        assert await ask(dispatcher, SignRequest(KEY.blob, b"data", 0).encode()) == Failure()
+        assert [(one.request, one.reason, one.next_step) for one in history] == [
+            ("SignRequest", "it cannot sign", "use another one")
+        ]
+        assert await ask(dispatcher, RemoveIdentity(KEY.blob).encode()) == Success()
+        assert await ask(dispatcher, RequestIdentities().encode()) == IdentitiesAnswer(())
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "kind", [MessageType.ADD_SMARTCARD_KEY, MessageType.ADD_SMARTCARD_KEY_CONSTRAINED], ids=["20", "26"]
+)
+def test_a_client_that_may_not_ask_has_nothing_decoded_for_it(agent: AgentBench, kind: int) -> None:
+    malformed = bytes([kind]) + b"\xff" * 200_000
+
+    async def main() -> None:
+        assert await ask(agent.dispatcher, malformed) == Failure()
+        assert agent.reasons == ["a forwarded connection may not load PKCS#11 modules"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [*MessageType, 200], ids=str)
+def test_a_locked_agent_decodes_nothing_that_it_does_not_do(agent: AgentBench, kind: int) -> None:
+    done = (
+        MessageType.REQUEST_IDENTITIES, MessageType.UNLOCK, MessageType.EXTENSION,
+        # No requests: the reason is that.
+        *(number for number in MessageType if not _is_request(number)), 200,
+    )  # fmt: skip
+
+    async def main() -> None:
+        await agent.keyring.lock(b"secret")
+        await ask(agent.dispatcher, bytes([kind]) + b"\xff" * 100)
+        assert (agent.reasons == ["the agent is locked"]) == (kind not in done)
+
+    run(main())
+
+
+def _is_request(number: int) -> bool:
+    return number in (
+        MessageType.REQUEST_IDENTITIES,
+        MessageType.SIGN_REQUEST,
+        MessageType.ADD_IDENTITY,
+        MessageType.ADD_ID_CONSTRAINED,
+        MessageType.ADD_SMARTCARD_KEY,
+        MessageType.ADD_SMARTCARD_KEY_CONSTRAINED,
+        MessageType.REMOVE_SMARTCARD_KEY,
+        MessageType.REMOVE_IDENTITY,
+        MessageType.REMOVE_ALL_IDENTITIES,
+        MessageType.REMOVE_ALL_RSA1_IDENTITIES,
+        MessageType.LOCK,
+        MessageType.UNLOCK,
+        MessageType.EXTENSION,
+    )
