@@ -16,9 +16,9 @@ from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
 from replug.protocol.messages import ExtensionFailure, Failure
+from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
-from replug.token.hardening import wipe
 
 log = logging.getLogger(__name__)
 

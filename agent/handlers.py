@@ -33,9 +33,9 @@ from replug.protocol.messages import (
     Success,
     Unlock,
 )
+from replug.protocol.secrets import wipe
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
-from replug.token.hardening import wipe
 from replug.token.pins.pin import Pin
 
 log = logging.getLogger(__name__)

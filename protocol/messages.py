@@ -19,6 +19,7 @@ from typing import Self
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import AssociatedCerts, Constraint, SkProvider, parse_constraints
 from replug.protocol.private_keys import PrivateKey, read_private_key
+from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 
@@ -313,7 +314,7 @@ class ExtensionResponse(_Named):
 
 def _wipe(secret: bytes | bytearray) -> None:
     if isinstance(secret, bytearray):
-        secret[:] = bytes(len(secret))
+        wipe(secret)
 
 
 def _write_constraints(writer: Writer, constraints: tuple[Constraint, ...]) -> Writer:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
+from replug.protocol.secrets import wipe
+
 if TYPE_CHECKING:
     from paramiko.message import Message
 
@@ -112,14 +114,14 @@ class Reader:
         return value
 
     def wipe_secrets(self) -> None:
-        """Overwrite the secrets that were taken: they belong to a message that is none."""
+        """Overwrite the secrets that were taken: the message they came from was malformed."""
         for secret in self._secrets:
-            secret[:] = bytes(len(secret))
+            wipe(secret)
 
     def wipe(self) -> None:
         """Overwrite the data, if it was a bytearray: the reader has a copy of its own then."""
         with self._message.packet.getbuffer() as data:
-            data[:] = bytes(len(data))
+            wipe(data)
 
     def cstring(self) -> bytes:
         """Take a string that may not hold a NUL, where C programs would read something else than we do."""

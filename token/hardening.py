@@ -37,20 +37,6 @@ def end_with_parent(parent: int) -> None:
         raise ProcessLookupError(f"process {parent} is gone")
 
 
-def wipe(buffer: bytearray) -> None:
-    """Overwrite with zeros, in place. Copies that Python or the kernel made are out of reach."""
-    buffer[:] = bytes(len(buffer))
-
-
-def copy_over(source: bytearray, begin: int, end: int, target: bytearray) -> None:
-    """Put `source[begin:end]` at the beginning of `target`.
-
-    To assign a slice to a slice would leave a copy in a third place, which nobody can wipe.
-    """
-    with memoryview(source) as from_, memoryview(target) as to:
-        to[: end - begin] = from_[begin:end]
-
-
 def _set_dumpable(value: int) -> None:
     _prctl(_PR_SET_DUMPABLE, value)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 
 KEY_SIZE = 32
 _NONCE_SIZE = 12

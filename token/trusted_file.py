@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 
 _EVERYBODY_ELSE_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 

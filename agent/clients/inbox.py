@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from replug.protocol.constants import MAX_MESSAGE
-from replug.token.hardening import copy_over, wipe
+from replug.protocol.secrets import copy_over, wipe
 
 _LENGTH = 4
 _SMALL = 4096  # bytes; nearly every request fits
@@ -54,7 +54,7 @@ class Inbox:
         if self._end < end:
             return None
         message = self._buffer[begin:end]
-        self._buffer[begin:end] = bytes(length)
+        wipe(self._buffer, begin, end)
         self._start = end
         if self._start == self._end:
             self._start = self._end = 0

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 
 from replug.agent.keys.refusal import RequestRefusedError
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.seal import Seal, derive_key
 
 _DELAY_PER_FAILURE = 0.1  # seconds

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.constraints import Constraint, parse_constraints
+from replug.protocol.secrets import wipe
 from replug.protocol.wire import Reader
 from replug.token.errors import WorkerLostError, WorkerRefusedError
-from replug.token.hardening import wipe
 from replug.token.seal import Seal, SealedError
 from replug.token.worker.frames import Verdict
 from replug.token.worker.process import WorkerProcess

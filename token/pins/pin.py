@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.lifetime import PinLifetime
 from replug.token.seal import Seal

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from replug.protocol.secrets import wipe
 from replug.token.errors import TokenError
-from replug.token.hardening import wipe
 from replug.token.identity import TokenId
 from replug.token.pins.pin import Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.pins.pin import Pin
 from replug.token.prompts.dialog import dialog, exit_status, readable
 from replug.token.prompts.request import LONGEST_PIN, AnyRequest, ConfirmRequest, PinRequest
@@ -87,6 +87,6 @@ async def _read_line(process: subprocess.Popen[bytes]) -> bytearray:
         raise
     process.stdout.close()  # whoever writes on into it is told so, and ends
     end = next((index for index, byte in enumerate(buffer[:used]) if byte in b"\r\n"), used)
-    buffer[end:] = bytes(len(buffer) - end)
+    wipe(buffer, end)
     del buffer[end:]
     return buffer

@@ -11,7 +11,7 @@ import re
 import subprocess
 from contextlib import suppress
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.identity import printable
 from replug.token.prompts.dialog import readable
 from replug.token.prompts.request import LONGEST_PIN
@@ -90,7 +90,7 @@ class Conversation:
             wipe(data)
             raise
         finally:
-            self._buffer[: self._used] = bytes(self._used)
+            wipe(self._buffer, 0, self._used)
             self._used = 0
 
     def _says(self, word: bytes, start: int) -> bool:

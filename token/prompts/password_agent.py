@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.pins.pin import Pin
 from replug.token.prompts.dialog import readable
 from replug.token.prompts.request import LONGEST_PIN, ConfirmRequest, PinRequest

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from replug.protocol.secrets import wipe
 from replug.token.errors import NobodyAskedError, PromptError
-from replug.token.hardening import wipe
 from replug.token.identity import TokenFlag, TokenId, printable
 from replug.token.pins.pin import Pin
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.pins.pin import Pin
 from replug.token.prompts.dialog import readable, writable
 from replug.token.prompts.place import Terminal

@@ -11,7 +11,7 @@ import struct
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from replug.token.hardening import copy_over
+from replug.protocol.secrets import copy_over, wipe
 
 if TYPE_CHECKING:
     import socket
@@ -96,7 +96,7 @@ class FrameReader:
 
     def wipe(self) -> None:
         """Leave nothing of what has arrived."""
-        self._buffer[: self._end] = bytes(self._end)
+        wipe(self._buffer, 0, self._end)
         self._end = 0
         if len(self._buffer) > _USUAL:
             self._buffer = bytearray(_USUAL)
@@ -106,7 +106,7 @@ class FrameReader:
             # A bytearray that grows may be moved, and its old place is not wiped.
             before, self._buffer = self._buffer, bytearray(size)
             copy_over(before, 0, self._end, self._buffer)
-            before[: self._end] = bytes(self._end)
+            wipe(before)
 
 
 def decode_prefix(frame: bytes | bytearray) -> tuple[int, int]:

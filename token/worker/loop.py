@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing, wipe
+from replug.protocol.secrets import wipe
+from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
 from replug.token.worker.frames import FrameError, FrameReader, Header, Verdict, encode
 
 

@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from replug.protocol.secrets import wipe
 from replug.token.errors import WorkerLostError, WorkerRefusedError
-from replug.token.hardening import wipe
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import FrameError, FrameReader, Header, Verdict, encode
 
@@ -154,7 +154,7 @@ class WorkerProcess:
         except OSError as error:
             self._fail(error)
             return
-        request[begin:sent] = bytearray(sent - begin)
+        wipe(request, begin, sent)
         if sent < len(request):
             self._sending = True
             self._loop.add_writer(self._socket, self._send, request, sent)

@@ -17,7 +17,7 @@ import pkcs11
 from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
 from pkcs11.types import PROTECTED_AUTH
 
-from replug.token.hardening import wipe
+from replug.protocol.secrets import wipe
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.worker.frames import Header, Verdict
 from replug.token.worker.loop import RefusedError, answer_requests, serve
