@@ -74,11 +74,6 @@ _RESPONSES: dict[int, Callable[[Reader], Response]] = {
 }
 
 
-def frame(payload: bytes) -> bytes:
-    """Return the payload with its length in front, as it goes over the socket (section 5)."""
-    return len(payload).to_bytes(4, "big") + payload
-
-
 def decode_request(payload: bytes | bytearray) -> Request:
     """Return the request a client sent; of a bytearray no copy is left but what the request holds.
 

@@ -12,10 +12,10 @@ import select
 import socket
 from collections.abc import Awaitable, Callable
 
-from replug.agent.clients.inbox import Inbox, MessageLengthError
 from replug.agent.clients.poller import Poller
 from replug.protocol.constants import MAX_MESSAGE
-from replug.protocol.decoding import frame
+from replug.protocol.framing import MessageReader, frame
+from replug.protocol.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Connection:
         self._socket = client
         self._answer = answer
         self._closed = closed
-        self._inbox = Inbox()
+        self._received = MessageReader()
         self._output = bytearray()
         self._reading = False
         self._at_end = False
@@ -72,11 +72,11 @@ class Connection:
             # Not at once: a task that never began would not wipe what its request holds.
             self._loop.call_soon(self._waiting.cancel)
         self._socket.close()
-        self._inbox.close()
+        self._received.wipe()
         self._closed(self)
 
     def _read_if_wanted(self) -> None:
-        wanted = not self._at_end and not self._inbox.full
+        wanted = not self._at_end and not self._received.full
         if wanted and not self._reading:
             self._poller.add_reader(self._socket, self._readable)
         elif not wanted and self._reading:
@@ -89,19 +89,21 @@ class Connection:
 
     def _readable(self) -> None:
         try:
-            received = self._inbox.receive(self._socket)
+            with self._received.writable() as space:
+                count = self._socket.recv_into(space)
         except BlockingIOError:
             return
         except OSError:
             self.close()
             return
-        if not received:
+        self._received.received(count)
+        if not count:
             if (self._waiting or self._output) and _is_gone(self._socket):
                 self.close()
                 return
             # It may have closed its sending side only: what it has asked is still answered.
             self._stop_reading()
-        elif self._inbox.full:
+        elif self._received.full:
             self._read_if_wanted()
         self._serve()
 
@@ -128,8 +130,8 @@ class Connection:
 
     def _next_message(self) -> bytearray | None:
         try:
-            return self._inbox.take()
-        except MessageLengthError as error:
+            return self._received.take()
+        except ProtocolError as error:
             log.warning("connection closed: %s", error)
             self.close()
             return None

@@ -20,7 +20,8 @@ from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Dispatcher
 from replug.agent.keyring import Keyring
-from replug.protocol.decoding import decode_response, frame
+from replug.protocol.decoding import decode_response
+from replug.protocol.framing import frame
 from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
 from replug.token.pins.pin import Pin

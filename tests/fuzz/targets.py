@@ -12,6 +12,7 @@ from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import parse_constraints
 from replug.protocol.decoding import decode_request, decode_response
 from replug.protocol.extensions import QueryResponse, SessionBind
+from replug.protocol.framing import MessageReader, frame
 from replug.protocol.keys import fingerprint, parse_any_public_key
 from replug.protocol.messages import (
     AddIdentity,
@@ -21,13 +22,14 @@ from replug.protocol.messages import (
     SignRequest,
 )
 from replug.protocol.private_keys import read_private_key
+from replug.protocol.receive_buffer import ReceiveBuffer
 from replug.protocol.sessions import BindError, verify_bind
 from replug.protocol.signatures import Signature
 from replug.protocol.userauth import UserauthRequest
 from replug.protocol.wire import ProtocolError, Reader
 from replug.token.keys import read_keys
 from replug.token.uri import UriError, parse_uri
-from replug.token.worker.frames import FrameError, decode_header
+from replug.token.worker.frames import FrameError, FrameReader, decode_header, encode
 from replug.token.worker.loop import RefusedError
 
 _MESSAGES = Path(__file__).parent.parent / "messages"
@@ -78,6 +80,40 @@ def _request(data: bytes) -> None:
     received = bytearray(data)
     decode_request(received)
     assert received == data
+
+
+def _framed(data: bytes) -> None:
+    """The messages of a connection, received in pieces, are the same that come out at once."""
+    assert _messages(data, 7) == _messages(data, len(data))
+
+
+def _messages(data: bytes, at_once: int) -> list[bytes]:
+    reader, messages = MessageReader(), []
+    while data and not reader.full:
+        data = _receive(reader, data, at_once)
+        messages += [bytes(message) for message in iter(reader.take, None)]
+    buffer = reader._buffer
+    reader.wipe()
+    assert not any(buffer)
+    return messages
+
+
+def _worker_frame(data: bytes) -> None:
+    """A frame of a worker, received in pieces."""
+    reader = FrameReader()
+    while data:
+        data = _receive(reader, data, 7)
+        if reader.take() is not None:
+            assert not any(reader._buffer)
+
+
+def _receive(reader: ReceiveBuffer, data: bytes, at_once: int) -> bytes:
+    """Fill the reader with at most so many bytes; the rest."""
+    with reader.writable() as space:
+        count = min(len(space), len(data), at_once)
+        space[:count] = data[:count]
+    reader.received(count)
+    return data[count:]
 
 
 def _keys_of(header: bytes) -> None:
@@ -144,5 +180,9 @@ TARGETS: dict[str, Target] = {
         [QueryResponse(("a", "b")).encode()], lambda data: _same_again(QueryResponse.decode, data)
     ),
     "URIs": Target(list(_KNOWN_URIS), lambda data: parse_uri(data.decode()), (UriError, UnicodeDecodeError)),
+    "frames": Target([b"".join(map(frame, recorded("requests")[:5])), frame(bytes(5000))], _framed),
+    "workers' frames": Target(
+        [bytes(encode({"keys": []}, b"body")), bytes(encode({}, bytes(5000)))], _worker_frame, (FrameError,)
+    ),
     "workers' answers": Target(list(_HEADERS), _keys_of, (FrameError,)),
 }

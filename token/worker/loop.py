@@ -42,9 +42,14 @@ def answer_requests(
     says what an error means that is no RefusedError.
     """
     frames = FrameReader()
-    with contextlib.suppress(EOFError, ConnectionError, FrameError):
+    with contextlib.suppress(ConnectionError, FrameError):
         while True:
-            request = frames.receive(connection)
+            with frames.writable() as space:
+                count = connection.recv_into(space)
+            if count == 0:
+                break
+            frames.received(count)
+            request = frames.take()
             if request is not None:
                 connection.sendall(encode(*_answer(operations, verdict, *request)))
     # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.

@@ -165,8 +165,12 @@ class WorkerProcess:
 
     def _readable(self) -> None:
         try:
-            while (frame := self._frames.receive(self._socket)) is None:
-                pass
+            while (frame := self._frames.take()) is None:
+                with self._frames.writable() as space:
+                    count = self._socket.recv_into(space)
+                if count == 0:
+                    raise EOFError
+                self._frames.received(count)
             if self._answer is None or self._answer.done() or self._sending:
                 raise FrameError("an answer to nothing")
             self._answer.set_result(frame)

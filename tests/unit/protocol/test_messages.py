@@ -7,8 +7,9 @@ import pytest
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import AssociatedCerts, Confirm, SkProvider
-from replug.protocol.decoding import UnknownMessageError, decode_request, decode_response, frame
+from replug.protocol.decoding import UnknownMessageError, decode_request, decode_response
 from replug.protocol.extensions import QUERY, QueryResponse, SessionBind
+from replug.protocol.framing import frame
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.messages import (
     AddIdentity,

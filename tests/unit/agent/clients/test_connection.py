@@ -13,7 +13,7 @@ from doubles.link import Answer, Link, echo
 from doubles.stand_ins import run, settle
 
 from replug.protocol.constants import MAX_MESSAGE
-from replug.protocol.decoding import frame
+from replug.protocol.framing import frame
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from replug.agent.clients import server as server_module
 from replug.agent.clients.connection import Answer
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
-from replug.protocol.decoding import frame
+from replug.protocol.framing import frame
 
 REQUEST = frame(b"hello")
 

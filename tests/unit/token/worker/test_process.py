@@ -34,12 +34,13 @@ class Scripted:
 
     async def request(self) -> tuple[Header, bytearray]:
         """The next request, as it arrives."""
-        while True:
-            try:
-                if (request := self.asked.receive(self.connection)) is not None:
-                    return request
-            except BlockingIOError:
-                await asyncio.sleep(0.001)
+        while (request := self.asked.take()) is None:
+            with self.asked.writable() as space:
+                try:
+                    self.asked.received(self.connection.recv_into(space))
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)
+        return request
 
     def ask(self, body: bytes | bytearray = b"", deadline: float = DEADLINE) -> asyncio.Task[object]:
         """Have the agent's side ask something."""

@@ -1,0 +1,63 @@
+"""Bytes as they arrive, in one buffer that is filled in place and leaves nothing behind, without I/O.
+
+The owner of a socket fills `writable()` (with `recv_into`), says how much came with `received()`, and takes
+whatever is whole. Messages hold PINs and keys: `recv` would return them as bytes, which nobody can wipe.
+"""
+
+from __future__ import annotations
+
+from replug.protocol.secrets import copy_over, wipe
+
+_USUAL = 4096  # bytes; nearly every message fits
+
+
+class ReceiveBuffer:
+    """What has arrived and nobody has taken: at most `largest` bytes. The place of what is gone is wiped."""
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._buffer = bytearray(_USUAL)
+        self._start = 0
+        self._end = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it holds as much as it may: something is to be taken before more is received."""
+        return self._end - self._start >= self._largest
+
+    def writable(self) -> memoryview:
+        """Where the next bytes belong; unless it is `full`, there is room for one at least."""
+        if self._end == len(self._buffer):
+            self._make_room()
+        return memoryview(self._buffer)[self._end :]
+
+    def received(self, count: int) -> None:
+        """The next `count` bytes have been written."""
+        self._end += count
+
+    def wipe(self) -> None:
+        """Leave nothing of what has arrived."""
+        wipe(self._buffer, 0, self._end)
+        self._start = self._end = 0
+        if len(self._buffer) > _USUAL:
+            self._buffer = bytearray(_USUAL)
+
+    def _take(self, begin: int, end: int) -> bytearray:
+        """A copy of `begin` to `end`, which the caller wipes; all up to `end` is gone from here."""
+        taken = self._buffer[begin:end]
+        if end == self._end:
+            self.wipe()
+        else:
+            wipe(self._buffer, self._start, end)
+            self._start = end
+        return taken
+
+    def _make_room(self) -> None:
+        # A bytearray that grows may be moved, and its old place is not wiped.
+        waiting = self._end - self._start
+        grows = waiting == len(self._buffer)
+        before, size = self._buffer, min(4 * waiting, self._largest) if grows else len(self._buffer)
+        self._buffer = bytearray(size)
+        copy_over(before, self._start, self._end, self._buffer)
+        wipe(before)
+        self._start, self._end = 0, waiting
