@@ -57,7 +57,7 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "model": token.identity.model,
         "serial": token.identity.serial,
         "state": token.state,
-        "why": token.why,
+        "why": token.reason,
         "pin_remembered": token.pin_remembered,
         "pin_expires_in": None if pin_left is None else round(pin_left),
         "pin_tries": _pin_tries(token),

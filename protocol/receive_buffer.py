@@ -12,7 +12,7 @@ _USUAL = 4096  # bytes; nearly every message fits
 
 
 class ReceiveBuffer:
-    """What has arrived and nobody has taken: at most `largest` bytes. The place of what is gone is wiped."""
+    """What has arrived and was not taken yet: at most `largest` bytes. What is taken is wiped here."""
 
     def __init__(self, largest: int) -> None:
         self._largest = largest

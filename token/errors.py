@@ -1,13 +1,30 @@
-"""Why a token cannot do what was asked, in words a person can act on."""
+"""Why a token cannot do what was asked, in words a user can act on."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from replug.token.identity import TokenId
-from replug.token.worker.frames import Verdict
+
+
+class Verdict(StrEnum):
+    """How a worker refuses. All but FAILED are answers; after FAILED this worker is of no further use."""
+
+    PIN_INCORRECT = "pin-incorrect"
+    PIN_LOCKED = "pin-locked"
+    PIN_UNUSABLE = "pin-unusable"  # wrong length or characters: it never reached the token's counter
+    PIN_NOT_SET = "pin-not-set"
+    LOGIN_CANCELLED = "login-cancelled"
+    MECHANISM = "mechanism"
+    NOT_A_MODULE = "not-a-module"
+    NOT_A_KEY = "not-a-key"
+    TOKEN_ABSENT = "token-absent"  # noqa: S105 - not a password
+    NOT_LOGGED_IN = "not-logged-in"
+    FAILED = "failed"
 
 
 class ExplainedError(Exception):
-    """A refusal: `reason` names the thing and what is wrong, `next_step` the way out, for a person."""
+    """A refusal: `reason` names the thing and what is wrong, `next_step` what the user can do about it."""
 
     def __init__(self, reason: str, next_step: str = "") -> None:
         self.reason = reason
@@ -39,7 +56,7 @@ class ModuleUnreachableError(TokenError):
 
 
 class PinNeededError(Exception):
-    """Login needs a PIN that only a person can give; `rejected` if the remembered one was refused."""
+    """Login needs a PIN that only the user can give; `rejected` if the remembered one was refused."""
 
     def __init__(self, token: TokenId, *, rejected: bool = False) -> None:
         self.rejected = rejected
@@ -47,11 +64,11 @@ class PinNeededError(Exception):
 
 
 class PromptError(TokenError):
-    """A person could not be asked, or gave no answer."""
+    """The user could not be asked, or gave no answer."""
 
 
 class NobodyAskedError(PromptError):
-    """No person has seen the question, so another way may be tried; `obstacle` says why, for a list."""
+    """The question was not shown, so another way may be tried; `obstacle` says why, for a list."""
 
     def __init__(self, subject: str, obstacle: str, next_step: str = "") -> None:
         super().__init__(f"{subject}: {obstacle}", next_step)
@@ -65,7 +82,7 @@ class WorkerLostError(Exception):
 class WorkerRefusedError(Exception):
     """The worker's answer was a refusal."""
 
-    def __init__(self, verdict: Verdict, detail: str) -> None:
+    def __init__(self, verdict: Verdict, reason: str) -> None:
         self.verdict = verdict
-        self.detail = detail
-        super().__init__(detail)
+        self.reason = reason
+        super().__init__(reason)

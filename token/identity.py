@@ -1,4 +1,4 @@
-"""Who a token is, and what it says of itself (PKCS#11 v2.40, C_GetTokenInfo)."""
+"""The identity of a token, and what it reports about itself (PKCS#11 v2.40, C_GetTokenInfo)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def printable(text: str) -> str:
 
 
 class TokenFlag(IntFlag):
-    """The CKF_* bits of CK_TOKEN_INFO that say how a login stands."""
+    """The CKF_* bits of CK_TOKEN_INFO that concern the login."""
 
     LOGIN_REQUIRED = 0x00000004
     USER_PIN_INITIALIZED = 0x00000008

@@ -1,20 +1,20 @@
 """One PKCS#11 module: its workers, and the tokens of it that are served.
 
 All tokens of a module share them. A module for cards has one worker: a second process would bind the same
-cards, and selecting a card's application anew makes many of them forget that the PIN was verified.
+cards, and selecting a card's application again makes many of them forget that the PIN was verified.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId, TokenInfo
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
+from replug.token.recovery import attempt
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
 from replug.token.worker.client import Slots, WorkerClient
@@ -57,12 +57,12 @@ class Module:
 
     @property
     def busy(self) -> bool:
-        """Whether the worker has something to do just now."""
+        """Whether its first worker is in use."""
         return self._pool.busy
 
     @property
     def misses_a_token(self) -> bool:
-        """Whether a token left lately, and may be back any moment."""
+        """Whether a token left recently and may be back at any moment."""
         left = (token.last_removed for token in self.tokens.values() if not token.present)
         return any(when is not None and time.time() - when < _MISSED_FOR for when in left)
 
@@ -75,15 +75,16 @@ class Module:
             self._pool.close()
 
     async def look(self, *, fresh: bool = False, closely: bool = True) -> list[ServedToken]:
-        """Look at the slots and set the tokens' states; the tokens that are new or have returned.
+        """Scan the slots and report to the tokens; return those that are new or have returned.
 
-        With `fresh` by a new process, which sees what a running one may not: tokens that another process
-        initialised. Unless `closely`, a glance that sends no command to a card: it is enough as long as
-        the slots and the tokens' states are as they were. Raises TokenError when the module cannot be asked.
+        With `fresh` a new process scans: it sees tokens that another process initialised, which a running
+        one may not. Unless `closely`, only the list of slots is compared with the last one, which sends no
+        command to a card and is enough as long as slots and states are as they were. Raises TokenError when
+        the module cannot be asked.
         """
         try:
             known = None if closely or fresh or self._present != self._now_present() else self._view
-            seen = await self._pool.attempt(partial(_scan, known), fresh=fresh)
+            seen = await attempt(self._pool, _scan, known, fresh=fresh)
         except ModuleUnreachableError as error:
             self._view = None
             for token in self.tokens.values():
@@ -124,7 +125,7 @@ class Module:
         return any(uri.matches_token(identity) for uri in self._choices)
 
 
-async def _scan(known: View | None, worker: WorkerClient) -> tuple[View, list[TokenInfo]] | None:
+async def _scan(worker: WorkerClient, known: View | None) -> tuple[View, list[TokenInfo]] | None:
     """The slots and the tokens in them; None if this worker still sees what is `known`."""
     view = (worker.pid, await worker.slots())
     if view == known:

@@ -19,7 +19,7 @@ class TooManyThreadsError(Exception):
 
 
 async def in_daemon_thread(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, run in a thread that keeps nobody waiting.
+    """What `call` returns or raises, run in a thread that nothing waits for.
 
     asyncio's own threads are few, and the process waits for them at its end.
     """
@@ -33,6 +33,6 @@ async def in_daemon_thread(call: Callable[[], T]) -> T:
         except Exception as error:
             future.set_exception(error)
 
-    future.set_running_or_notify_cancel()  # from here on who asked may leave, and the thread finishes alone
+    future.set_running_or_notify_cancel()  # from here on the caller may be cancelled; the thread goes on
     threading.Thread(target=run, name=_NAME, daemon=True).start()
     return await asyncio.wrap_future(future)

@@ -1,4 +1,7 @@
-"""Where a token stands: the one place that owns its states and what leads from one to another."""
+"""The state of a token, and everything that changes it: one method for each event.
+
+Code that notices an event (a scan of the slots, a worker, a refused PIN) reports it here and sets no state.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,13 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
-from replug.token.identity import TokenId
+from replug.token.identity import TokenFlag, TokenId
 
 log = logging.getLogger(__name__)
 
 
 class TokenState(StrEnum):
-    """Where a token stands."""
+    """Whether a token can be used, and if not, what it lacks."""
 
     ABSENT = "absent"
     PRESENT = "present"
@@ -23,58 +26,85 @@ class TokenState(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+_OUT = (TokenState.ABSENT, TokenState.UNREACHABLE)
+
+
 class Presence:
-    """A token as far as it comes, goes, and can be used."""
+    """One token: whether it is there and can be used."""
 
     def __init__(self, identity: TokenId, changed: Callable[[], None]) -> None:
         """`changed` is called after each change of state."""
         self.identity = identity
         self._changed = changed
-        self.state = TokenState.ABSENT
-        self.why = ""
-        """The reason for the state, when it is a bad one."""
+        self.reason = ""
+        """Why the state is what it is, when it is a bad one."""
+        self.flags = TokenFlag(0)
+        """As last read; they age at once, so no login relies on them."""
+        self.closed = False
+        """Whether the agent serves it no longer."""
         self.last_inserted: float | None = None
         """When it was last inserted, in seconds since the epoch."""
         self.last_removed: float | None = None
+        self._state = TokenState.ABSENT
         self._back = asyncio.Event()
 
     @property
+    def state(self) -> TokenState:
+        """The state now; only this class changes it."""
+        return self._state
+
+    @property
     def present(self) -> bool:
-        """Whether it was in a slot when we last looked, and the slot could be looked at."""
-        return self.state not in (TokenState.ABSENT, TokenState.UNREACHABLE)
+        """Whether it was in a slot at the last scan, and the module could be asked."""
+        return self._state not in _OUT
 
     async def wait_until_back(self) -> None:
-        """Return when the token is in a slot, or is served no more."""
+        """Return when the token is in a slot, or is no longer served."""
         await self._back.wait()
 
     def returned(self) -> None:
         """The token is in a slot (again)."""
-        if self.state is TokenState.ABSENT:
+        if self._state is TokenState.ABSENT:
             self.last_inserted = time.time()
-        if not self.present:
-            self._set_state(TokenState.PRESENT)
+        if self._state in _OUT:
+            self.__become(TokenState.PRESENT)
         self._back.set()
 
     def left(self) -> None:
         """The token is in no slot any more."""
-        if self.state is not TokenState.ABSENT:
+        if self._state is not TokenState.ABSENT:
             self.last_removed = time.time()
             self._back.clear()
-        self._set_state(TokenState.ABSENT, "it is in no slot")
+        self.__become(TokenState.ABSENT, "it is in no slot")
 
-    def cut_off(self, why: str) -> None:
+    def cut_off(self, reason: str) -> None:
         """The module cannot be asked. A token that is out stays out."""
-        if self.state is not TokenState.ABSENT:
-            self._set_state(TokenState.UNREACHABLE, why)
+        if self._state is not TokenState.ABSENT:
+            self.__become(TokenState.UNREACHABLE, reason)
 
-    def _logged_out(self) -> None:
-        if self.state is TokenState.READY:
-            self._set_state(TokenState.PRESENT)
+    def opened(self, *, logged_in: bool) -> None:
+        """A worker has read its keys; `logged_in` also where no login is required."""
+        self.returned()
+        self.__become(TokenState.READY if logged_in else TokenState.PRESENT)
 
-    def _set_state(self, state: TokenState, why: str = "") -> None:
-        if state is not self.state:
-            log.info("token %s", state, extra={"token": str(self.identity), "why": why})
-        changed = state is not self.state
-        self.state, self.why = state, why
+    def logged_out(self) -> None:
+        """Its sessions have ended, or end with what is under way."""
+        if self._state is TokenState.READY:
+            self.__become(TokenState.PRESENT)
+
+    def pin_locked(self, reason: str) -> None:
+        """No PIN can be right any more."""
+        self.__become(TokenState.LOCKED, reason)
+
+    def close(self) -> None:
+        """It is no longer served. What waits for it to be back is told."""
+        self.closed = True
+        self._back.set()
+
+    def __become(self, state: TokenState, reason: str = "") -> None:
+        # Two underscores: a subclass, too, reports events and sets no state.
+        changed = state is not self._state
+        self._state, self.reason = state, reason
         if changed:
+            log.info("token %s", state, extra={"token": str(self.identity), "why": reason})
             self._changed()

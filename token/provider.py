@@ -44,12 +44,12 @@ class Provider:
                 yield token, key
 
     async def look(self) -> None:
-        """See what is there and read its keys; that something cannot be read is in the log, and no matter."""
+        """Scan the slots and read the keys. What fails is only logged."""
         try:
             await self.module.look()
             await self._read([token for token in self.tokens() if token.present])
         except TokenError as error:
-            log.info("looked in vain", extra={"provider": self.name, "why": str(error)})
+            log.info("slot scan failed", extra={"provider": self.name, "why": str(error)})
 
     async def load(self, pin: Pin | None) -> None:
         """Look for the tokens on a fresh worker, and read their keys; log in with `pin` if there is one.

@@ -16,11 +16,11 @@ _SCRYPT_COST = 2**15  # about 0.1 s and 32 MiB
 
 
 class SealedError(Exception):
-    """The seal is shut: without the passphrase nothing can be sealed or opened."""
+    """The seal is shut: nothing can be sealed or opened without the passphrase."""
 
 
 class Seal:
-    """A random key of this process's own. What it sealed is opened with it; while it is shut, by nobody."""
+    """A random key of this process, which seals secrets and opens them; while it is shut, it does neither."""
 
     def __init__(self) -> None:
         self._key = bytearray()

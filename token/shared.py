@@ -1,11 +1,30 @@
-"""One attempt for all who wait for it."""
+"""Waiting for what another task does: one attempt for everyone who wants it, which no single caller ends."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def result_of(task: asyncio.Task[T]) -> T:
+    """What `task` returns or raises. It goes on to its end when the caller is cancelled.
+
+    asyncio.shield() would then report as unhandled what the task raises.
+    """
+    ended = asyncio.get_running_loop().create_future()
+
+    def task_ended(task: asyncio.Task[T]) -> None:
+        task.cancelled() or task.exception()  # taken here, too: the caller may be gone
+        if not ended.done():
+            ended.set_result(None)
+
+    task.add_done_callback(task_ended)
+    await ended
+    return task.result()
 
 
 class StoppedError(Exception):
@@ -15,7 +34,8 @@ class StoppedError(Exception):
 class SharedAttempt:
     """An attempt that is made once however many wait, and ends the same way for all of them.
 
-    Who comes after its end starts another. In its stoppable part it is stopped when nobody waits any more.
+    A caller that arrives after it ends starts a new one. While it can safely be cancelled, it is cancelled
+    once nobody is waiting.
     """
 
     def __init__(self) -> None:
@@ -36,7 +56,7 @@ class SharedAttempt:
         self._unwanted = False
         self._waiting += 1
         try:
-            await asyncio.shield(task)
+            await result_of(task)
         except asyncio.CancelledError:
             if task.cancelled():
                 raise StoppedError from None
@@ -48,7 +68,7 @@ class SharedAttempt:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """For the part of the attempt that can be given up without harm; not begun if nobody wants it."""
+        """For the part of the attempt that can safely be cancelled; not begun if nobody is waiting."""
         if self._unwanted:
             raise asyncio.CancelledError
         self._stoppable = True
@@ -63,7 +83,5 @@ class SharedAttempt:
         if self._task is not None and self._stoppable:
             self._task.cancel()
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, _task: asyncio.Task[None]) -> None:
         self._task = None
-        # Taken here too, in case that everybody who waited is gone.
-        task.cancelled() or task.exception()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from replug.token.errors import WorkerRefusedError
+from replug.token.errors import Verdict, WorkerRefusedError
 from replug.token.keys import TokenKey
-from replug.token.worker.frames import Verdict
 
 
 class OtherKeysError(Exception):
@@ -14,7 +13,7 @@ class OtherKeysError(Exception):
 
 
 class ShownKeys:
-    """A token's keys as far as they are known. Keys that it hides until login stay as they were seen then."""
+    """The known keys of a token. Those that it hides until login stay as they were when last seen."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         """`changed` is called when other keys are offered than before."""

@@ -17,11 +17,9 @@ from replug.protocol.signatures import (
     rsa_digest_info,
     verify_signature,
 )
-from replug.token.errors import TokenError, WorkerRefusedError
+from replug.token.errors import TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
-from replug.token.pins.pin import Pin
-from replug.token.worker.frames import Verdict
 
 if TYPE_CHECKING:
     from replug.token.worker.client import WorkerClient
@@ -83,12 +81,12 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
 
 
 async def signature_on(
-    worker: WorkerClient, token: TokenId, key: TokenKey, algorithm: str, data: bytes, pin: Pin | None
+    worker: WorkerClient, token: TokenId, key: TokenKey, algorithm: str, data: bytes, pin: bytearray | None
 ) -> bytes:
     """The signature blob, made on `worker` by the first mechanism that the token has for it.
 
     `pin` is for a key that wants it at every use; without one that is asked for at the token's keypad. Raises
-    WorkerRefusedError, and TokenError where another try would be in vain.
+    WorkerRefusedError, and TokenError where another try would not help.
     """
     for step in signing_steps(key.public, algorithm, data):
         started = time.monotonic()

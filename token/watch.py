@@ -1,7 +1,7 @@
-"""Noticing that tokens come and go: slots are looked at slowly all the time, and often after a USB event.
+"""Noticing that tokens come and go: slots are scanned slowly all the time, and often after a USB event.
 
 No event tells of a card pulled from a fixed reader, of pcscd restarted, or of a network HSM. And after a USB
-event pcscd needs up to some seconds, so one look is not enough.
+event pcscd needs up to some seconds, so one scan is not enough.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from replug.token.module import Module
 
 log = logging.getLogger(__name__)
 
-_SLOW = 1.0  # seconds between looks; each costs about a millisecond and no command to a card
-_QUICK = 0.25  # seconds between looks for a token that left a moment ago: soon somebody wants to use it
-_GAP = 5.0  # seconds of the boot clock without a look
+_SLOW = 1.0  # seconds between scans; each costs about a millisecond and no command to a card
+_QUICK = 0.25  # seconds between scans for a token that left a moment ago: it will soon be wanted
+_GAP = 5.0  # seconds of the boot clock without a scan
 _SLOWEST = 30.0  # seconds, while a module cannot be asked
-_APART = 0.05  # seconds between looks however many events there are
-_AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the looks that follow the one at once
+_APART = 0.05  # seconds between scans however many events there are
+_AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the scans that follow the first one
 
 
 @dataclass
@@ -35,7 +35,7 @@ class _Rest:
 
 
 class Watcher:
-    """Looks at the modules that `modules` names, each in its own time."""
+    """Scans the slots of the modules that `modules` returns, each at its own pace."""
 
     def __init__(self, modules: Callable[[], list[Module]]) -> None:
         self._modules = modules
@@ -45,7 +45,7 @@ class Watcher:
         self._event = asyncio.Event()
 
     def nudge(self) -> None:
-        """Something was plugged or unplugged. However many of these come, the looks begin anew once."""
+        """Something was plugged or unplugged. However often this comes, the scans start again once."""
         self._event.set()
 
     async def run(self) -> None:
@@ -101,9 +101,9 @@ class Watcher:
             failures = [error for error in read if isinstance(error, Exception)]
         for failure in failures:
             if isinstance(failure, TokenError):
-                log.debug("looked in vain", extra={"path": module.path, "why": str(failure)})
+                log.debug("slot scan failed", extra={"path": module.path, "why": str(failure)})
             else:
-                log.error("a look failed", exc_info=failure, extra={"path": module.path})
+                log.error("slot scan failed", exc_info=failure, extra={"path": module.path})
         if failures:
             last = self._resting.get(module)
             length = min(2 * last.length, _SLOWEST) if last else _SLOW

@@ -16,9 +16,9 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.constraints import Constraint, parse_constraints
 from replug.protocol.secrets import wipe
 from replug.protocol.wire import Reader
-from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.seal import Seal, SealedError
-from replug.token.worker.frames import Verdict
+from replug.token.shared import result_of
 from replug.token.worker.process import WorkerProcess
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class AddedKey:
 
 
 class SoftwareKeys:
-    """All software keys, by blob; `seal` keeps what is needed to start the process anew."""
+    """All software keys, by blob; `seal` keeps what is needed to start the process again."""
 
     def __init__(self, seal: Seal) -> None:
         self._seal = seal
@@ -67,16 +67,14 @@ class SoftwareKeys:
         header = {"key": blob.hex(), "flags": flags}
 
         async def sign(process: WorkerProcess) -> bytes:
-            signing = asyncio.create_task(
-                process.call("sign", header, lambda _, blob: bytes(blob), _DEADLINE, bytearray(data))
-            )
+            signing = asyncio.create_task(process.call("sign", header, _DEADLINE, data))
             try:
-                return await asyncio.shield(signing)
+                _, signature = await result_of(signing)
             except asyncio.CancelledError:
                 # The client is gone; to break off would end the process, which has everybody's keys.
                 await asyncio.wait([signing])
-                signing.cancelled() or signing.exception()
                 raise
+            return bytes(signature)
 
         return await self._attempt(sign, needed=blob)
 
@@ -117,7 +115,7 @@ class SoftwareKeys:
                     return await operation(process)
                 except WorkerRefusedError as refused:
                     if refused.verdict is Verdict.NOT_A_KEY:
-                        raise RequestRefusedError(refused.detail) from refused
+                        raise RequestRefusedError(refused.reason) from refused
                     lost: Exception = refused
                 except WorkerLostError as error:
                     lost = error
@@ -147,19 +145,19 @@ class SoftwareKeys:
                     await _add(process, message)
                 finally:
                     wipe(message)
-        # Not `_process`: whoever ended it meanwhile has left nothing there.
+        # Not `_process`: that is None if the process was ended meanwhile.
         return process
 
 
 async def _add(process: WorkerProcess, message: bytearray) -> AddedKey:
-    return await process.call(
+    return await process.ask(
         "add",
         {},
+        _DEADLINE,
         lambda reply, body: AddedKey(
             bytes.fromhex(reply["blob"]),
             bytes.fromhex(reply["comment"]),
             parse_constraints(Reader(body)),
         ),
-        _DEADLINE,
         message,
     )

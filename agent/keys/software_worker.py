@@ -28,7 +28,8 @@ from replug.protocol.signatures import (
     rsa_hash_name,
 )
 from replug.protocol.wire import ProtocolError
-from replug.token.worker.frames import Header, Verdict
+from replug.token.errors import Verdict
+from replug.token.worker.frames import Header
 from replug.token.worker.loop import RefusedError, serve
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _load_rsa(key: RsaPrivateKey) -> rsa.RSAPrivateKey:
         iqmp=key.iqmp,
         public_numbers=rsa.RSAPublicNumbers(e, n),
     )
-    # That p and q are primes is not looked at, as it is not by ssh-agent: for a key of 16384 bits it takes
+    # That p and q are primes is not checked, as it is not by ssh-agent: for a key of 16384 bits it takes
     # most of a minute, in which no other key signs.
     return numbers.private_key(unsafe_skip_rsa_key_validation=True)
 

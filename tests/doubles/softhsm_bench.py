@@ -10,7 +10,6 @@ from rigs.softhsm import MODULE, PIN, Token
 
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey, read_keys
-from replug.token.pins.pin import Pin
 from replug.token.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
 
@@ -55,9 +54,9 @@ class Session:
         return list(read_keys((await self.worker.open(self.identity)).records).values())
 
     async def log_in(self, pin: str = PIN) -> list[TokenKey]:
-        return list(read_keys(await self.worker.login(self.identity, Pin(pin.encode()))).values())
+        return list(read_keys(await self.worker.login(self.identity, bytearray(pin.encode()))).values())
 
-    async def sign(self, key: TokenKey, flags: int = 0, pin: Pin | None = None) -> bytes:
+    async def sign(self, key: TokenKey, flags: int = 0, pin: bytearray | None = None) -> bytes:
         """The verified signature blob, by the first mechanism there is for the key."""
         algorithm = signing_algorithm(key.public, flags)
         step = next(signing_steps(key.public, algorithm, DATA))

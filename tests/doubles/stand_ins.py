@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
-from replug.token.errors import TokenError, WorkerLostError, WorkerRefusedError
+from replug.token.errors import TokenError, Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
 from replug.token.worker.client import Deadlines, Opened, WorkerClient
-from replug.token.worker.frames import Header, Verdict
+from replug.token.worker.frames import Header
 
 T = TypeVar("T")
 
@@ -66,6 +66,7 @@ async def reaped(worker: WorkerClient) -> None:
     async with asyncio.timeout(10):
         while not has_been_reaped(worker.pid):  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.001)
+    await settle()  # the loop may not have told the client yet
 
 
 def has_been_reaped(pid: int) -> bool:
@@ -283,7 +284,7 @@ class StandInWorker:
         self.opened.add(identity)
         return Opened(token.flags, token.records(logged_in=identity in self._logged_in))
 
-    async def login(self, identity: TokenId, pin: Pin | None) -> list[Header]:
+    async def login(self, identity: TokenId, pin: bytearray | None) -> list[Header]:
         sent = await self._enter("login", pin)
         token = self._find(identity)
         self._check_pin(token, sent)
@@ -292,7 +293,7 @@ class StandInWorker:
         return token.records(logged_in=True)
 
     async def sign(
-        self, identity: TokenId, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
+        self, identity: TokenId, key: str, mechanism: str, data: bytes, pin: bytearray | None, *, keypad: bool
     ) -> bytes:
         sent = await self._enter("sign", pin)
         token = self._find(identity)
@@ -307,10 +308,10 @@ class StandInWorker:
     def kill(self) -> None:
         self.alive = False
 
-    async def _enter(self, operation: str, pin: Pin | None = None) -> bytes | None:
+    async def _enter(self, operation: str, pin: bytearray | None = None) -> bytes | None:
         """Begin an operation; the PIN as it was sent, whatever becomes of the agent's buffer."""
         assert self.alive, f"{operation} was asked of a dead worker"
-        sent = None if pin is None else bytes(pin.value)
+        sent = None if pin is None else bytes(pin)
         try:
             await self._slots.entered(Call(self.number, operation, sent))
         except WorkerLostError:
@@ -401,6 +402,6 @@ def lost() -> WorkerLostError:
     return WorkerLostError("the worker process ended")
 
 
-def refused(verdict: Verdict, detail: str = "refused") -> WorkerRefusedError:
+def refused(verdict: Verdict, reason: str = "refused") -> WorkerRefusedError:
     """A worker's refusal."""
-    return WorkerRefusedError(verdict, detail)
+    return WorkerRefusedError(verdict, reason)

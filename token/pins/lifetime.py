@@ -1,4 +1,4 @@
-"""How long a remembered PIN is kept: by the clock, and up to an event."""
+"""How long a remembered PIN is kept: for a time, or until an event."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ForgetOn(StrEnum):
-    """What may happen that makes the agent forget a PIN."""
+    """An event that can make the agent forget a PIN."""
 
     REMOVAL = "removal"  # the token is pulled out
     SCREEN_LOCK = "screen-lock"
@@ -31,18 +31,19 @@ class PinLifetime:
         self._entered = self._used = clock()
 
     def change(self, time_to_live: float | None, idle_time: float | None) -> None:
-        """Other times hold, also for the time that is gone."""
+        """Apply other times, from the same start."""
         self._time_to_live = time_to_live
         self._idle_time = idle_time
 
     def entered(self) -> None:
-        """A person has typed the PIN again: both times begin anew."""
+        """The user has typed the PIN again: both times start again."""
         self._entered = self._used = self._clock()
 
     def used(self) -> None:
-        """A key of the token was used: the idle time begins anew, unless the PIN has expired."""
-        if not self.expired:
-            self._used = self._clock()
+        """A key of the token was used: the idle time starts again, unless the PIN has expired."""
+        now, end = self._clock(), self.expires_at
+        if end is None or now < end:
+            self._used = now
 
     @property
     def expires_at(self) -> float | None:

@@ -25,9 +25,9 @@ class PinPast:
 class Pin:
     """A PIN in a buffer of our own.
 
-    `last_try_known` if the person who typed it was told that it was the last try; `past` is what became of
-    the same PIN before; `configured` if it is from a file or credential, and nobody typed it; `chosen_now`
-    if a person gave it in the knowledge of what the token says of its tries.
+    `last_try_known` if the user who typed it was told that it was the last try; `past` is what became of
+    the same PIN before; `configured` if it is from a file or credential and was not typed; `chosen_now`
+    if the user gave it knowing how many tries the token reports.
     """
 
     def __init__(
@@ -53,32 +53,22 @@ class Pin:
         """Whether it went to the token at all."""
         return self.past.sent
 
-    @sent.setter
-    def sent(self, sent: bool) -> None:
-        """Say so."""
-        self.past.sent = sent
-
     @property
     def verified(self) -> bool:
         """Whether the token accepted it."""
         return self.past.verified
 
-    @verified.setter
-    def verified(self, verified: bool) -> None:
-        """Say so."""
-        self.past.verified = verified
-
     @property
     def expired(self) -> bool:
-        """Whether it is not to be used any more."""
+        """Whether it must no longer be used."""
         return self.lifetime is not None and self.lifetime.expired
 
     def may_be_sent(self, flags: TokenFlag) -> bool:
         """Whether the token, with `flags` read just now, may be sent this PIN.
 
-        A PIN that was sent without a verdict (the worker died meanwhile) may have cost a try, so it is
-        not sent again. When tries are already missing, only a PIN that a person typed just now is; for
-        the last one that person must have known.
+        A PIN that was sent without an answer (the worker died meanwhile) may have cost a try, so it is
+        not sent again. When tries are already missing, only a PIN that the user typed just now is sent; for
+        the last try, the user must have been told.
         """
         if TokenFlag.USER_PIN_LOCKED in flags or not self.value or self.past.rejected:
             return False
@@ -98,7 +88,7 @@ class Pin:
         self._sealed = b""
 
     def seal(self, seal: Seal) -> None:
-        """Keep it encrypted, until `unseal`; nobody can use it meanwhile."""
+        """Keep it encrypted until `unseal`; it cannot be used meanwhile."""
         sealed = seal.seal(self.value) if self.value else b""
         self.wipe()
         self._sealed = sealed
@@ -115,7 +105,7 @@ class PinCache:
 
     def __init__(self) -> None:
         self._pins: dict[TokenId, Pin] = {}
-        self._away = False
+        self._sealed = False
 
     def get(self, token: TokenId) -> Pin | None:
         """The PIN remembered for exactly this token, unless it has expired."""
@@ -137,31 +127,37 @@ class PinCache:
         ends = (lifetime.expires_at for lifetime in lifetimes if lifetime is not None)
         return min((end for end in ends if end is not None), default=None)
 
+    def used(self, token: TokenId) -> None:
+        """A key of `token` was used, from which its PIN's idle time counts."""
+        pin = self._pins.get(token)
+        if pin is not None and pin.lifetime is not None:
+            pin.lifetime.used()
+
     def remember(self, token: TokenId, pin: Pin) -> None:
-        """Keep `pin` for `token`, in place of an older one; not while the PINs are put away."""
-        if self._pins.get(token) is not pin and not self._away:
+        """Keep `pin` for `token`, in place of an older one; not while the PINs are sealed."""
+        if self._pins.get(token) is not pin and not self._sealed:
             self.forget(token)
             self._pins[token] = pin
 
     @property
     def sealed(self) -> bool:
-        """Whether they are put away, so that no PIN may be used at all."""
-        return self._away
+        """Whether they are sealed, so that no PIN may be used at all."""
+        return self._sealed
 
     def seal(self, seal: Seal) -> None:
         """Keep all of them encrypted, and no new ones."""
-        self._away = True
+        self._sealed = True
         for pin in self._pins.values():
             pin.seal(seal)
 
     def unseal(self, seal: Seal) -> None:
         """Undo `seal`."""
-        self._away = False
+        self._sealed = False
         for pin in self._pins.values():
             pin.unseal(seal)
 
     def wipe_unless_kept(self, pin: Pin) -> None:
-        """Wipe a PIN that has had its use, unless it is one of those remembered."""
+        """Wipe a PIN that is no longer needed, unless it is one of those remembered."""
         if not any(kept is pin for kept in self._pins.values()):
             pin.wipe()
 

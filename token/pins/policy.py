@@ -13,10 +13,10 @@ from replug.token.pins.source import ConfiguredPin
 
 @dataclass(frozen=True)
 class PinPolicy:
-    """By default a PIN comes from a person and is kept for the session."""
+    """By default the user is asked for the PIN, and it is kept for the session."""
 
     source: ConfiguredPin | None = None
-    """Where it is read when none is remembered; None is a person."""
+    """Where it is read when none is remembered; None: the user is asked."""
     time_to_live: float | None = None
     """Seconds from when it was entered; None is no end."""
     idle_time: float | None = None

@@ -11,6 +11,7 @@ from replug.token.errors import (
     PinNeededError,
     PinRejectedError,
     TokenError,
+    Verdict,
     WorkerRefusedError,
 )
 from replug.token.identity import TokenFlag, TokenId
@@ -18,7 +19,6 @@ from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
-from replug.token.worker.frames import Verdict
 
 _READING = 10.0  # seconds for a file or credential
 
@@ -60,21 +60,15 @@ class PinRules:
         if pin is not None and pin.lifetime is not None:
             pin.lifetime.change(policy.time_to_live, policy.idle_time)
 
-    def used(self) -> None:
-        """A key of the token was used."""
-        pin = self._pins.get(self._identity)
-        if pin is not None and pin.lifetime is not None:
-            pin.lifetime.used()
-
     def forget_if(self, event: ForgetOn) -> bool:
-        """Forget the PIN if that is the policy for `event`; whether it is."""
+        """Forget the PIN if that is the policy for `event`; whether it is the policy."""
         wanted = event in self._policy.forget_on
         if wanted:
             self.forget()
         return wanted
 
     async def configured(self) -> Pin | None:
-        """The PIN of the source in the policy, if none is remembered; None if a person has to be asked.
+        """The PIN of the source in the policy, if none is remembered; None if the user has to be asked.
 
         The caller wipes it unless it is kept, and reads the token's flags afterwards: this takes its time.
         Raises TokenError when it cannot be read, was refused before, or the agent is locked.
@@ -82,7 +76,7 @@ class PinRules:
         source = self._policy.source
         if source is None or self.remembers:
             return None
-        self._refuse_if_put_away()
+        self._refuse_if_sealed()
         try:
             async with asyncio.timeout(_READING):
                 pin = await in_daemon_thread(lambda: source.read(self._identity))
@@ -92,7 +86,7 @@ class PinRules:
             raise TokenError(f"{self._identity}: {error.reason}", error.next_step) from error
         if self._pins.sealed:
             pin.wipe()
-        self._refuse_if_put_away()
+        self._refuse_if_sealed()
         return pin
 
     def forget(self) -> bool:
@@ -104,17 +98,17 @@ class PinRules:
         """What to log in with now: `pin`, else the one remembered, marked as sent; None is the keypad.
 
         `flags` were read just now. A remembered PIN that no token has taken yet was typed for a key that
-        wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when a person has to be
-        asked, TokenError when that would be in vain, or the agent was locked while the request waited.
+        wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when the user has to
+        be asked, TokenError when that would not help, or the agent was locked while the request waited.
         """
-        self._refuse_if_put_away()
+        self._refuse_if_sealed()
         self.refuse_if_locked(flags)
         if pin is not None and not pin.value:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
         if pin is not None and pin.sent and not pin.verified:
             raise TokenError(
                 f"{self._identity}: no answer came to the login, which may have cost a PIN try",
-                "put the PIN anew where pin_source says, if it is right" if pin.configured else "try again",
+                "write the PIN to pin_source again, if it is right" if pin.configured else "try again",
             )
         chosen = pin or self._pins.get(self._identity)
         if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
@@ -122,14 +116,14 @@ class PinRules:
         if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
             log.warning("PIN tries are missing, so that of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
-            chosen.sent = True
+            chosen.past.sent = True
             self._wanted = True
             return chosen
         if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
             return None
         raise PinNeededError(self._identity)
 
-    def _refuse_if_put_away(self) -> None:
+    def _refuse_if_sealed(self) -> None:
         if self._pins.sealed:
             raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
 
@@ -141,7 +135,7 @@ class PinRules:
     def accepted(self, pin: Pin | None) -> None:
         """The token took this PIN (None: the keypad's)."""
         if pin is not None and pin.value and self._wanted:
-            pin.verified = True
+            pin.past.verified = True
             self.remember(pin)
 
     def refused(self, refusal: WorkerRefusedError, pin: Pin | None) -> None:
@@ -174,7 +168,7 @@ class PinRules:
                     else "one try is spent; the next use asks again",
                 )
             case Verdict.PIN_UNUSABLE:
-                return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.detail})")
+                return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.reason})")
             case Verdict.PIN_LOCKED:
                 return PinLockedError(token)
             case Verdict.PIN_NOT_SET:

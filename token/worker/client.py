@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.pins.pin import Pin
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
 from replug.token.worker.process import WorkerProcess
 
-T = TypeVar("T")
 Slots = list[tuple[int, bool]]
 """Slot numbers, each with CKF_TOKEN_PRESENT."""
 
@@ -40,58 +36,60 @@ class WorkerClient(WorkerProcess):
 
     async def load(self, path: str) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
-        return await self._call("load", {"path": path}, lambda reply, _: str(reply["library"]))
+        return await self.ask(
+            "load", {"path": path}, self._deadlines.operation, lambda reply, _: str(reply["library"])
+        )
 
     async def slots(self) -> Slots:
         """Every slot and whether a token is in it; costs no command to a card."""
-        return await self._call(
-            "slots", {}, lambda reply, _: [(int(slot), bool(present)) for slot, present in reply["slots"]]
+        return await self.ask(
+            "slots",
+            {},
+            self._deadlines.operation,
+            lambda reply, _: [(int(slot), bool(present)) for slot, present in reply["slots"]],
         )
 
     async def scan(self) -> list[TokenInfo]:
         """All initialised tokens in the module's slots."""
-        return await self._call(
-            "scan", {}, lambda reply, _: [_token_info(token) for token in reply["tokens"]]
+        return await self.ask(
+            "scan",
+            {},
+            self._deadlines.operation,
+            lambda reply, _: [_token_info(token) for token in reply["tokens"]],
         )
 
     async def open(self, token: TokenId) -> Opened:
         """Open a session on `token` unless it is open; its flags and keys are read afresh."""
-        header = {"token": token.fields()}
-        opened = await self._call(
-            "open", header, lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"]))
+        opened = await self.ask(
+            "open",
+            {"token": token.fields()},
+            self._deadlines.operation,
+            lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"])),
         )
         self.opened.add(token)
         return opened
 
-    async def login(self, token: TokenId, pin: Pin | None) -> list[Header]:
+    async def login(self, token: TokenId, pin: bytearray | None) -> list[Header]:
         """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
-        header = {"token": token.fields(), "keypad": pin is None}
-        deadline = self._deadlines.keypad if pin is None else self._deadlines.operation
-        body = b"" if pin is None else pin.value
-        records = await self._call("login", header, lambda reply, _: list(reply["keys"]), deadline, body)
+        records = await self.ask(
+            "login",
+            {"token": token.fields(), "keypad": pin is None},
+            self._deadlines.keypad if pin is None else self._deadlines.operation,
+            lambda reply, _: list(reply["keys"]),
+            pin or b"",
+        )
         self.ready.add(token)
         return records
 
     async def sign(
-        self, token: TokenId, key: str, mechanism: str, data: bytes, pin: Pin | None, *, keypad: bool
+        self, token: TokenId, key: str, mechanism: str, data: bytes, pin: bytearray | None, *, keypad: bool
     ) -> bytes:
         """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
-        secret = b"" if pin is None else pin.value
+        secret = pin or b""
         header = {"token": token.fields(), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
         deadline = self._deadlines.touch + (self._deadlines.keypad if keypad else 0)
-        return await self._call("sign", header, lambda _, signature: bytes(signature), deadline, secret, data)
-
-    async def _call(
-        self,
-        operation: str,
-        header: Header,
-        read: Callable[[Header, bytearray], T],
-        deadline: float | None = None,
-        *body: bytes | bytearray,
-    ) -> T:
-        return await self.call(
-            operation, header, read, self._deadlines.operation if deadline is None else deadline, *body
-        )
+        _, signature = await self.call("sign", header, deadline, secret, data)
+        return bytes(signature)
 
 
 def _token_info(reply: Header) -> TokenInfo:

@@ -1,4 +1,4 @@
-"""How long what may take."""
+"""How long a worker may take for each kind of operation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Deadlines:
     """How long a worker may take, in seconds, before it counts as hung."""
 
     operation: float = 20.0
-    """Loading the module, looking at slots, reading keys, C_Login: card commands, no human."""
+    """Loading the module, scanning slots, reading keys, C_Login: card commands that wait for no user."""
     touch: float = 45.0
     """C_Sign, with the time to touch the token (a YubiKey gives up after 15, OpenSC asks twice)."""
     keypad: float = 90.0

@@ -21,7 +21,7 @@ class Forked:
         self.pid = pid
         self.connection = connection
         self.exit_notice = pidfd
-        """Readable when the process has ended; whoever watches it closes it then."""
+        """Readable when the process has ended; its watcher closes it then."""
         self._pidfd = os.dup(pidfd)
 
     def kill(self) -> None:
@@ -38,7 +38,7 @@ class Forked:
 
 
 class ForkFailedError(OSError):
-    """There can be no more processes; the fork server says why."""
+    """No further process can be started; the fork server reports the errno."""
 
 
 class ForkServer:
@@ -52,7 +52,7 @@ class ForkServer:
         self._closed = False
 
     def close(self) -> None:
-        """End it, and with it whatever it has forked; it forks no more."""
+        """End it, and with it all that it has forked; nothing is forked after this."""
         self._closed = True
         self._end()
 
@@ -70,8 +70,7 @@ class ForkServer:
             except ForkFailedError:
                 raise
             except (EOFError, OSError, TimeoutError) as error:
-                # Somebody killed or stopped it: what matters is that there is one. Who asked it at the same
-                # time may have replaced it already.
+                # It was killed or stopped, and another will do. Another caller may have replaced it already.
                 failure = error
                 if self._process is asked:
                     self._end()

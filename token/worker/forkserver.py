@@ -37,7 +37,7 @@ def load_worker() -> ModuleType:
     stand_in.__getattr__ = lambda name: None  # type: ignore[method-assign]  # pkcs11 re-exports its modules
     sys.modules.setdefault("pkcs11.util", stand_in)
     worker = import_module("replug.token.worker.program")
-    import_module("pkcs11._pkcs11")  # else loaded with the first module, in every worker anew
+    import_module("pkcs11._pkcs11")  # else loaded with the first module, in every worker again
     if sys.modules["pkcs11.util"] is stand_in:
         del sys.modules["pkcs11.util"]
     return worker

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import struct
-from enum import StrEnum
 from typing import Any
 
 from replug.protocol.receive_buffer import ReceiveBuffer
@@ -19,22 +18,6 @@ MAX_BODY = 1024 * 1024
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
 Header = dict[str, Any]
-
-
-class Verdict(StrEnum):
-    """How a worker refuses. All but FAILED are answers; FAILED means this worker is of no more use."""
-
-    PIN_INCORRECT = "pin-incorrect"
-    PIN_LOCKED = "pin-locked"
-    PIN_UNUSABLE = "pin-unusable"  # wrong length or characters: it never reached the token's counter
-    PIN_NOT_SET = "pin-not-set"
-    LOGIN_CANCELLED = "login-cancelled"
-    MECHANISM = "mechanism"
-    NOT_A_MODULE = "not-a-module"
-    NOT_A_KEY = "not-a-key"
-    TOKEN_ABSENT = "token-absent"  # noqa: S105 - not a password
-    NOT_LOGGED_IN = "not-logged-in"
-    FAILED = "failed"
 
 
 class FrameError(Exception):

@@ -11,16 +11,17 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from replug.protocol.secrets import wipe
+from replug.token.errors import Verdict
 from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
-from replug.token.worker.frames import FrameError, FrameReader, Header, Verdict, encode
+from replug.token.worker.frames import FrameError, FrameReader, Header, encode
 
 
 class RefusedError(Exception):
     """The answer to a request that cannot be met."""
 
-    def __init__(self, verdict: Verdict, detail: str) -> None:
+    def __init__(self, verdict: Verdict, reason: str) -> None:
         self.verdict = verdict
-        super().__init__(detail)
+        super().__init__(reason)
 
 
 def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> NoReturn:
@@ -62,10 +63,10 @@ def _answer(
     try:
         return getattr(operations, header["operation"])(header, body)  # type: ignore[no-any-return]
     except RefusedError as refusal:
-        return {"verdict": refusal.verdict, "detail": str(refusal)}, b""
+        return {"verdict": refusal.verdict, "reason": str(refusal)}, b""
     except Exception as error:
         # python-pkcs11's errors are named after the CKR_ value, mostly without a text.
-        detail = f"{type(error).__name__}: {error}".rstrip(": ")
-        return {"verdict": verdict(error), "detail": detail}, b""
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        return {"verdict": verdict(error), "reason": reason}, b""
     finally:
         wipe(body)

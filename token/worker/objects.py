@@ -123,7 +123,7 @@ def _record(item: Any, kind: str, material: list[bytes]) -> Header:
 def _private_keys(session: Any) -> Iterator[PrivateObject]:
     for item in _objects(session, ObjectClass.PRIVATE_KEY):
         kind = _KEY_KINDS.get(_read(item, Attribute.KEY_TYPE))
-        # A key without CKA_SIGN (a PIV slot 9d EC key only derives) would be offered in vain.
+        # A key without CKA_SIGN (a PIV slot 9d EC key only derives) would be offered and could not sign.
         if kind is None or not _read(item, Attribute.SIGN, False):
             continue
         yield PrivateObject(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
-from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.restarting import RestartingWorker
 from replug.token.worker.starter import Starter
 
-T = TypeVar("T")
-
 
 class WorkerPool:
-    """Keeps the workers of one module; each does one operation at a time, and who waits is served in order.
+    """The workers of one module. Each is used by one caller at a time; the others wait in order.
 
     A module for cards has one worker: another process would bind the same card. One for a network HSM, or for
     keys in software, may have several, which sign at the same time.
@@ -26,50 +22,22 @@ class WorkerPool:
         """`path` is the module's canonical path. All but the first of the `workers` start when needed."""
         if workers < 1:
             raise ValueError(f"a module needs a worker, not {workers}")
+        self.path = path
         self._starter = Starter(path, deadlines)
         self._workers = [RestartingWorker(self._starter) for _ in range(workers)]
-        self._running: set[asyncio.Task[None]] = set()
         self._waiting: deque[tuple[asyncio.Future[RestartingWorker], Sequence[RestartingWorker]]] = deque()
 
     @property
     def busy(self) -> bool:
-        """Whether who wants the first worker has to wait."""
+        """Whether a caller that wants the first worker has to wait."""
         return self._workers[0].busy
 
-    async def attempt(
-        self,
-        operation: Callable[[WorkerClient], Awaitable[T]],
-        *,
-        fresh: bool = False,
-        anywhere: bool = False,
-    ) -> T:
-        """Run `operation` on a live worker; if that worker fails, once more on a fresh one.
+    async def take(self, *, anywhere: bool = False) -> RestartingWorker:
+        """The first worker, or with `anywhere` any; the caller must `give` it back.
 
-        It is the first worker, or with `anywhere` any that is free. With `fresh` it is a new one too.
-        Raises TokenAbsentError or ModuleUnreachableError when the second attempt fails as well; what
-        `operation` itself raises is a verdict and passes. Who is cancelled while waiting for a worker leaves
-        the queue; what has begun goes on to its end.
+        A caller that is cancelled meanwhile leaves the queue.
         """
-        worker = await self._take(self._workers if anywhere else self._workers[:1])
-        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        running = asyncio.create_task(self._run(worker, operation, fresh, outcome))
-        self._running.add(running)
-        running.add_done_callback(self._running.discard)
-        return await outcome
-
-    def restart(self) -> None:
-        """End the workers, whose sessions are of no more use, when what is under way there has ended."""
-        for worker in self._workers:
-            worker.restart()
-
-    def close(self) -> None:
-        """End all processes, for good; what still waits is refused."""
-        self._starter.close()
-        for worker in self._workers:
-            worker.close()
-
-    async def _take(self, workers: Sequence[RestartingWorker]) -> RestartingWorker:
-        """One of `workers`, busy from now on for who gets it."""
+        workers = self._workers if anywhere else self._workers[:1]
         for worker in workers:
             if not worker.busy:
                 worker.busy = True
@@ -82,11 +50,14 @@ class WorkerPool:
             if turn.cancelled():
                 self._waiting.remove((turn, workers))
             else:
-                self._give(turn.result())
+                self.give(turn.result())
             raise
 
-    def _give(self, worker: RestartingWorker) -> None:
-        """Let the first of those who can use `worker` have it."""
+    def give(self, worker: RestartingWorker) -> None:
+        """Take `worker` back, and let the first caller that can use it have it."""
+        worker.task = None
+        if worker.restart_pending:
+            worker.discard()
         for place, (turn, workers) in enumerate(self._waiting):
             if worker in workers and not turn.cancelled():
                 del self._waiting[place]
@@ -94,25 +65,16 @@ class WorkerPool:
                 return
         worker.busy = False
 
-    async def _run(
-        self,
-        worker: RestartingWorker,
-        operation: Callable[[WorkerClient], Awaitable[T]],
-        fresh: bool,
-        outcome: asyncio.Future[T],
-    ) -> None:
-        """Go on to the end, whether who waits for the `outcome` is still there or not."""
-        try:
-            result = await worker.attempt(operation, fresh=fresh)
-        except asyncio.CancelledError:
-            outcome.cancel()
-            raise
-        except Exception as error:
-            if not outcome.done():
-                outcome.set_exception(error)
-        else:
-            if not outcome.done():
-                outcome.set_result(result)
-        finally:
-            worker.release()
-            self._give(worker)
+    def restart(self) -> None:
+        """End the processes, whose sessions are of no further use; busy ones when they are given back."""
+        for worker in self._workers:
+            if worker.busy:
+                worker.restart_pending = True
+            else:
+                worker.discard()
+
+    def close(self) -> None:
+        """End all processes, for good; callers that still wait are refused."""
+        self._starter.close()
+        for worker in self._workers:
+            worker.discard()

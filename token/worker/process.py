@@ -1,7 +1,7 @@
 """A worker process and the agent's side of the conversation with it: start it, ask it, kill it.
 
 There is no way back from a missed deadline, a crash or a frame that makes no sense: the process is
-killed and `WorkerLostError` raised. What to do then is for who uses it to decide.
+killed and `WorkerLostError` raised. What to do then is for the caller to decide.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from replug.protocol.secrets import wipe
-from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.worker.forking import Forked
-from replug.token.worker.frames import FrameError, FrameReader, Header, Verdict, encode
+from replug.token.worker.frames import FrameError, FrameReader, Header, encode
 
 T = TypeVar("T")
 
@@ -90,14 +90,9 @@ class WorkerProcess:
         self.kill()
 
     async def call(
-        self,
-        operation: str,
-        header: Header,
-        read: Callable[[Header, bytearray], T],
-        deadline: float,
-        *body: bytes | bytearray,
-    ) -> T:
-        """What `read` makes of the answer, which is to come within `deadline` seconds.
+        self, operation: str, header: Header, deadline: float, *body: bytes | bytearray
+    ) -> tuple[Header, bytearray]:
+        """The answer's header and body, which are to come within `deadline` seconds.
 
         The parts of the request's `body` are the caller's to wipe; of copies, none is left once it is sent.
         Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none.
@@ -107,39 +102,47 @@ class WorkerProcess:
         if self._answer is not None:
             raise RuntimeError("a worker was asked two things at once")
         request = encode({"operation": operation, **header}, *body)
+        answer = self._answer = self._loop.create_future()
+        timer = self._loop.call_later(deadline, self._fail, TimeoutError())
         answered = False
         try:
-            reply, content = await self._exchange(request, deadline)
+            self._send(request, 0)
+            reply, content = await answer
             if "verdict" in reply:
-                refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["detail"]))
+                refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["reason"]))
                 answered = True
                 raise refused
-            result = read(reply, content)
             answered = True
-            return result
+            return reply, content
         except TimeoutError:
             raise WorkerLostError(f"no answer to {operation} within {deadline:g} s") from None
         except (EOFError, OSError) as error:
             raise WorkerLostError(f"the worker process ended during {operation}") from error
         except (FrameError, KeyError, TypeError, ValueError) as error:
-            raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
-        finally:
-            # Cancellation too leaves an answer under way that nobody will take.
-            if not answered:
-                self.kill()
-
-    async def _exchange(self, request: bytearray, deadline: float) -> tuple[Header, bytearray]:
-        """Send all of `request`, and wipe it; the answer to it."""
-        answer: asyncio.Future[tuple[Header, bytearray]] = self._loop.create_future()
-        self._answer = answer
-        timer = self._loop.call_later(deadline, self._fail, TimeoutError())
-        try:
-            self._send(request, 0)
-            return await answer
+            raise WorkerLostError(_nonsense(operation)) from error
         finally:
             timer.cancel()
             self._answer = None
             wipe(request)
+            # A cancelled caller, too, leaves an answer under way that nobody will take.
+            if not answered:
+                self.kill()
+
+    async def ask(
+        self,
+        operation: str,
+        header: Header,
+        deadline: float,
+        read: Callable[[Header, bytearray], T],
+        *body: bytes | bytearray,
+    ) -> T:
+        """Like `call`, but what `read` makes of the answer: one that it cannot read is nonsense."""
+        reply, content = await self.call(operation, header, deadline, *body)
+        try:
+            return read(reply, content)
+        except (KeyError, TypeError, ValueError) as error:
+            self.kill()
+            raise WorkerLostError(_nonsense(operation)) from error
 
     def _send(self, request: bytearray, begin: int) -> None:
         """Send as much as the worker takes now, and the rest when it takes more; wipe what is sent.
@@ -165,12 +168,14 @@ class WorkerProcess:
 
     def _readable(self) -> None:
         try:
-            while (frame := self._frames.take()) is None:
+            frame = None
+            while frame is None:
                 with self._frames.writable() as space:
                     count = self._socket.recv_into(space)
                 if count == 0:
                     raise EOFError
                 self._frames.received(count)
+                frame = self._frames.take()
             if self._answer is None or self._answer.done() or self._sending:
                 raise FrameError("an answer to nothing")
             self._answer.set_result(frame)
@@ -181,6 +186,10 @@ class WorkerProcess:
             self.kill()
 
     def _fail(self, error: Exception) -> None:
-        """Tell whoever waits for an answer that there will be none."""
+        """Tell the caller that waits for an answer that there will be none."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+def _nonsense(operation: str) -> str:
+    return f"the worker's answer to {operation} makes no sense"

@@ -18,8 +18,9 @@ from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
 from pkcs11.types import PROTECTED_AUTH
 
 from replug.protocol.secrets import wipe
+from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.worker.frames import Header, Verdict
+from replug.token.worker.frames import Header
 from replug.token.worker.loop import RefusedError, answer_requests, serve
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.worker.opensc import forbid_pin_caching

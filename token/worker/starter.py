@@ -5,12 +5,12 @@ from __future__ import annotations
 from replug.token.errors import (
     ModuleUnreachableError,
     TokenError,
+    Verdict,
     WorkerRefusedError,
 )
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.frames import Verdict
 
 
 class Starter:
@@ -24,7 +24,7 @@ class Starter:
         self._closed = False
 
     def close(self) -> None:
-        """Start no more, and end what was started."""
+        """End what was started; nothing is started after this."""
         self._closed = True
         for worker in self._loading:
             worker.kill()
@@ -58,7 +58,7 @@ class Starter:
         except BaseException as error:
             worker.kill()
             if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.NOT_A_MODULE:
-                raise TokenError(f"{self.path} is not a PKCS#11 module: {error.detail}") from error
+                raise TokenError(f"{self.path} is not a PKCS#11 module: {error.reason}") from error
             raise
         finally:
             self._loading.remove(worker)

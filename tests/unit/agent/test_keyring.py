@@ -12,10 +12,9 @@ from doubles.stand_ins import PIN, WITHOUT_PIN, WRONG_PIN, Key, StandInToken, re
 from replug.agent.config.options import Options
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.messages import Failure, SignResponse, Success
-from replug.token.errors import TokenError
+from replug.token.errors import TokenError, Verdict
 from replug.token.identity import TokenFlag
 from replug.token.pins.pin import Pin
-from replug.token.worker.frames import Verdict
 
 
 def test_adding_with_a_pin_logs_in(one: AgentBench) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refused, run, use_slots
 
-from replug.token.errors import ModuleUnreachableError, TokenAbsentError
+from replug.token.errors import ModuleUnreachableError, TokenAbsentError, Verdict
 from replug.token.module import Module
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
@@ -16,7 +16,6 @@ from replug.token.prompts.request import Asker
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
 from replug.token.worker.client import Deadlines
-from replug.token.worker.frames import Verdict
 
 
 class Rig:
@@ -167,7 +166,7 @@ def test_a_module_that_cannot_be_asked_cuts_off_its_tokens_until_it_can(rig: Rig
         with pytest.raises(ModuleUnreachableError):
             await rig.look()
         assert [token.state for token in rig.module.tokens.values()] == [TokenState.UNREACHABLE] * 2
-        assert rig.served(rig.work).why == "module /module.so failed twice: the worker process ended"
+        assert rig.served(rig.work).reason == "module /module.so failed twice: the worker process ended"
         # The slots are as they were, and yet all has to be looked at.
         assert await rig.look(closely=False) == ["work", "home"]
         assert [token.state for token in rig.module.tokens.values()] == [TokenState.PRESENT] * 2

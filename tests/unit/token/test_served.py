@@ -19,11 +19,10 @@ from doubles.stand_ins import (
 from doubles.token_bench import Bench, bench
 
 from replug.protocol.wire import ProtocolError
-from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError
+from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError, Verdict
 from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
 from replug.token.served import ServedToken
-from replug.token.worker.frames import Verdict
 
 
 @pytest.fixture
@@ -57,13 +56,13 @@ def test_leaving_and_returning(plain: Bench) -> None:
     async def main() -> None:
         await plain.remember()
         plain.served.left()
-        assert (plain.served.state, plain.served.why, plain.served.present) == (
+        assert (plain.served.state, plain.served.reason, plain.served.present) == (
             TokenState.ABSENT,
             "it is in no slot",
             False,
         )
         plain.served.returned()
-        assert (plain.served.state, plain.served.why) == (TokenState.PRESENT, "")
+        assert (plain.served.state, plain.served.reason) == (TokenState.PRESENT, "")
         # Its keys and its PIN were kept for this.
         assert labels(plain.served) == ["key"]
         assert plain.served.pin_remembered
@@ -76,7 +75,7 @@ def test_a_module_that_cannot_be_asked_cuts_off_its_token(plain: Bench) -> None:
     assert plain.served.state is TokenState.ABSENT
     plain.served.returned()
     plain.served.cut_off("pcscd is gone")
-    assert (plain.served.state, plain.served.why, plain.served.present) == (
+    assert (plain.served.state, plain.served.reason, plain.served.present) == (
         TokenState.UNREACHABLE,
         "pcscd is gone",
         False,

@@ -377,7 +377,7 @@ def test_what_a_module_says_of_itself_is_logged_for_those_who_want_details(
 
     assert [
         (record.levelno, record.message) for record in caplog.records if record.name.startswith("replug")
-    ] == [(logging.DEBUG, "looked in vain")]
+    ] == [(logging.DEBUG, "slot scan failed")]
 
 
 async def storm(watcher: Watcher, *, seconds: float) -> None:

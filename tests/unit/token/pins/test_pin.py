@@ -47,7 +47,7 @@ ALL = (
 def test_when_a_pin_may_be_sent(flags: TokenFlag, known: tuple[bool, bool, bool]) -> None:
     verified, sent, last_try_known = known
     pin = Pin(b"123456", last_try_known=last_try_known)
-    pin.verified, pin.sent = verified, sent
+    pin.past.verified, pin.past.sent = verified, sent
     assert pin.may_be_sent(flags | TokenFlag.LOGIN_REQUIRED) == (known in MAY_BE_SENT[flags])
 
 
@@ -71,7 +71,7 @@ def test_wiping_clears_the_callers_own_buffer() -> None:
 
 def test_a_wiped_pin_is_not_sent() -> None:
     pin = Pin(b"123456")
-    pin.verified = pin.sent = True
+    pin.past.verified = pin.past.sent = True
     pin.wipe()
     assert not pin.may_be_sent(NONE)
 

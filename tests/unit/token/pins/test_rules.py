@@ -22,10 +22,10 @@ from replug.token.errors import (
     PinRejectedError,
     TokenAbsentError,
     TokenError,
+    Verdict,
 )
 from replug.token.pins.pin import Pin
 from replug.token.presence import TokenState
-from replug.token.worker.frames import Verdict
 
 # A PIN goes only to the token it was entered for.
 

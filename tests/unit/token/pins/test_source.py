@@ -299,7 +299,7 @@ def test_a_pin_that_is_being_changed_is_not_used(file: Path, monkeypatch: pytest
 def test_what_is_read_again_is_the_same_pin(file: Path) -> None:
     """One that was sent, and maybe cost a try, is not a new one because the agent has read it once more."""
     configured = ConfiguredPin(source(file))
-    configured.read(TOKEN).sent = True
+    configured.read(TOKEN).past.sent = True
     assert configured.read(TOKEN).sent
     file.write_bytes(b"7654321\n")
     assert not configured.read(TOKEN).sent

@@ -19,9 +19,9 @@ from doubles.token_bench import FINAL_TRY, KEYPAD, LOCKED, Bench, bench, careful
 from replug.token.errors import (
     PinRejectedError,
     TokenError,
+    Verdict,
 )
 from replug.token.presence import TokenState
-from replug.token.worker.frames import Verdict
 
 # Where a PIN comes from: the request, memory, the keypad, a prompt.
 

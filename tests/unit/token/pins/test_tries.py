@@ -31,7 +31,7 @@ def test_a_locked_token_is_sent_nothing_and_nobody_is_asked(plain: Bench) -> Non
         with pytest.raises(TokenError, match="the PIN is locked; unblock it with the PUK"):
             await plain.remember()
         assert plain.slots.logins == [PIN]
-        assert (plain.served.state, plain.served.why) == (
+        assert (plain.served.state, plain.served.reason) == (
             TokenState.LOCKED,
             'token "work" (serial 1): the PIN is locked',
         )

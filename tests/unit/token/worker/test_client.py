@@ -15,11 +15,9 @@ from typing import Any
 import pytest
 from doubles.stand_ins import reaped, run
 
-from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.pins.pin import Pin
 from replug.token.worker.client import Deadlines, WorkerClient
-from replug.token.worker.frames import Verdict
 
 TOKEN = TokenId("Maker", "Model", "1", "work")
 HEADER = {"manufacturer": "Maker", "model": "Model", "serial": "1", "label": "work"}
@@ -84,7 +82,7 @@ while True:
         opened = await worker.open(TOKEN)
         assert (opened.flags, opened.records) == (TokenFlag.LOGIN_REQUIRED, [{"label": "before"}])
         assert (worker.opened, worker.ready) == ({TOKEN}, set())
-        assert await worker.login(TOKEN, Pin(b"123456")) == [{"label": "after"}]
+        assert await worker.login(TOKEN, bytearray(b"123456")) == [{"label": "after"}]
         assert worker.ready == {TOKEN}
         assert await worker.sign(TOKEN, "key", "EDDSA", b"data", None, keypad=False) == b"atad"
         worker.kill()
@@ -105,13 +103,13 @@ with open({str(record)!r}, "w") as file:
 
     async def main() -> None:
         worker = WorkerClient(Deadlines())
-        pin = Pin(b"12\xff56")
+        pin = bytearray(b"12\xff56")
         await worker.login(TOKEN, pin)
         await worker.login(TOKEN, None)
         await worker.sign(TOKEN, "key", "EDDSA", b"data", pin, keypad=False)
         await worker.sign(TOKEN, "key", "EDDSA", b"data", None, keypad=True)
         # The buffer is its owner's, who may need it again.
-        assert pin.value == b"12\xff56"
+        assert pin == b"12\xff56"
         worker.kill()
         await reaped(worker)
 
@@ -148,7 +146,7 @@ receive(1)
 def test_a_refusal_is_an_answer(script: Script) -> None:
     script("""
 request()
-agent.sendall(frame({"verdict": "pin-incorrect", "detail": "PinIncorrect"}))
+agent.sendall(frame({"verdict": "pin-incorrect", "reason": "PinIncorrect"}))
 request()
 agent.sendall(frame({"tokens": []}))
 receive(1)
@@ -157,8 +155,8 @@ receive(1)
     async def main() -> None:
         worker = WorkerClient(Deadlines())
         with pytest.raises(WorkerRefusedError) as caught:
-            await worker.login(TOKEN, Pin(b"1"))
-        assert (caught.value.verdict, caught.value.detail) == (Verdict.PIN_INCORRECT, "PinIncorrect")
+            await worker.login(TOKEN, bytearray(b"1"))
+        assert (caught.value.verdict, caught.value.reason) == (Verdict.PIN_INCORRECT, "PinIncorrect")
         assert worker.ready == set()
         assert await worker.scan() == []
         worker.kill()
@@ -173,7 +171,7 @@ NONSENSE = {
     "text that is not JSON": "struct.pack('>II', 4, 0) + b'{{{{'",
     "bytes that are not text": "struct.pack('>II', 2, 0) + bytes([0xff, 0xfe])",
     "JSON that is no object": "struct.pack('>II', 2, 0) + b'[]'",
-    "a verdict that does not exist": "frame({'verdict': 'perhaps', 'detail': ''})",
+    "a verdict that does not exist": "frame({'verdict': 'perhaps', 'reason': ''})",
     "a reply without what was asked for": "frame({})",
     "a reply of another form": "frame({'tokens': [1]})",
 }
@@ -238,7 +236,7 @@ WAITS: dict[str, tuple[Callable[[WorkerClient], Any], str]] = {
     "slots": (lambda worker: worker.slots(), "0.11"),
     "scan": (lambda worker: worker.scan(), "0.11"),
     "open": (lambda worker: worker.open(TOKEN), "0.11"),
-    "login": (lambda worker: worker.login(TOKEN, Pin(b"1")), "0.11"),
+    "login": (lambda worker: worker.login(TOKEN, bytearray(b"1")), "0.11"),
     "login at the keypad": (lambda worker: worker.login(TOKEN, None), "0.13"),
     "sign": (lambda worker: worker.sign(TOKEN, "key", "EDDSA", b"", None, keypad=False), "0.12"),
     "sign at the keypad": (lambda worker: worker.sign(TOKEN, "key", "EDDSA", b"", None, keypad=True), "0.25"),

@@ -8,9 +8,9 @@ import errno
 import pytest
 from doubles.stand_ins import Slots, StandInToken, StandInWorker, lost, refused, run, settle, use_slots
 
-from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError
+from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError, Verdict
+from replug.token.recovery import attempt
 from replug.token.worker.client import Deadlines
-from replug.token.worker.frames import Verdict
 from replug.token.worker.pool import WorkerPool
 
 PATH = "/usr/lib/module.so"
@@ -36,7 +36,7 @@ async def scan(worker: StandInWorker) -> int:
 
 def test_one_worker_serves_until_it_fails(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        assert [await pool.attempt(scan) for _ in range(3)] == [0, 0, 0]
+        assert [await attempt(pool, scan) for _ in range(3)] == [0, 0, 0]
         assert slots.operations == ["load", "scan", "scan", "scan"]
 
     run(main())
@@ -48,7 +48,7 @@ def test_after_a_failure_a_fresh_worker_is_asked_once_more(
 ) -> None:
     async def main() -> None:
         slots.fail_next("scan", fault)
-        assert await pool.attempt(scan) == 1
+        assert await attempt(pool, scan) == 1
         assert slots.alive == [1]
         assert slots.operations == ["load", "scan"] * 2
 
@@ -77,12 +77,12 @@ def test_there_is_never_a_third_attempt(
     async def main() -> None:
         slots.fail_next("scan", fault(), fault())
         with pytest.raises(error) as caught:
-            await pool.attempt(scan)
+            await attempt(pool, scan)
         assert str(caught.value) == words
         assert slots.operations == ["load", "scan"] * 2
         assert slots.alive == []
         # And the next request starts afresh.
-        assert await pool.attempt(scan) == 2
+        assert await attempt(pool, scan) == 2
 
     run(main())
 
@@ -90,10 +90,10 @@ def test_there_is_never_a_third_attempt(
 def test_failing_to_load_is_a_failure_like_any_other(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         slots.fail_next("load", lost())
-        assert await pool.attempt(scan) == 1
+        assert await attempt(pool, scan) == 1
         slots.fail_next("load", lost(), lost())
         with pytest.raises(ModuleUnreachableError, match="failed twice"):
-            await pool.attempt(scan, fresh=True)
+            await attempt(pool, scan, fresh=True)
 
     run(main())
 
@@ -102,7 +102,7 @@ def test_what_is_no_module_is_not_tried_twice(slots: Slots, pool: WorkerPool) ->
     async def main() -> None:
         slots.fail_next("load", refused(Verdict.NOT_A_MODULE, "file too short"))
         with pytest.raises(TokenError, match=f"{PATH} is not a PKCS#11 module: file too short"):
-            await pool.attempt(scan)
+            await attempt(pool, scan)
         assert slots.operations == ["load"]
         assert slots.alive == []
 
@@ -114,9 +114,9 @@ def test_what_the_operation_itself_raises_passes_and_costs_no_worker(slots: Slot
         raise TokenError("the PIN is locked")
 
     async def main() -> None:
-        await pool.attempt(scan)
+        await attempt(pool, scan)
         with pytest.raises(TokenError, match="the PIN is locked"):
-            await pool.attempt(refuse)
+            await attempt(pool, refuse)
         assert slots.alive == [0]
 
     run(main())
@@ -124,8 +124,8 @@ def test_what_the_operation_itself_raises_passes_and_costs_no_worker(slots: Slot
 
 def test_fresh_means_a_new_worker_first(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        await pool.attempt(scan)
-        assert await pool.attempt(scan, fresh=True) == 1
+        await attempt(pool, scan)
+        assert await attempt(pool, scan, fresh=True) == 1
         assert slots.alive == [1]
 
     run(main())
@@ -133,10 +133,10 @@ def test_fresh_means_a_new_worker_first(slots: Slots, pool: WorkerPool) -> None:
 
 def test_a_worker_that_died_idle_costs_no_attempt(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        await pool.attempt(scan)
+        await attempt(pool, scan)
         slots.workers[0].kill()
         slots.fail_next("scan", lost())
-        assert await pool.attempt(scan) == 2
+        assert await attempt(pool, scan) == 2
 
     run(main())
 
@@ -151,7 +151,7 @@ def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, pool:
     async def main() -> None:
         gate = slots.hold_next("scan")
         tasks = [
-            asyncio.create_task(pool.attempt(lambda worker, number=number: numbered(number, worker)))
+            asyncio.create_task(attempt(pool, lambda worker, number=number: numbered(number, worker)))
             for number in range(5)
         ]
         await gate.entered.wait()
@@ -167,10 +167,10 @@ def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, pool:
 def test_after_a_restart_the_next_operation_has_a_fresh_worker(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         pool.restart()
-        await pool.attempt(scan)
+        await attempt(pool, scan)
         pool.restart()
         assert slots.alive == []
-        assert await pool.attempt(scan) == 1
+        assert await attempt(pool, scan) == 1
 
     run(main())
 
@@ -178,7 +178,7 @@ def test_after_a_restart_the_next_operation_has_a_fresh_worker(slots: Slots, poo
 def test_an_operation_under_way_at_a_restart_goes_on_to_its_end(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
-        scanning = asyncio.create_task(pool.attempt(scan))
+        scanning = asyncio.create_task(attempt(pool, scan))
         await gate.entered.wait()
         assert pool.busy
         pool.restart()
@@ -187,8 +187,8 @@ def test_an_operation_under_way_at_a_restart_goes_on_to_its_end(slots: Slots, po
         await settle()
         assert not pool.busy
         assert slots.alive == []
-        assert await pool.attempt(scan) == 1
-        assert await pool.attempt(scan) == 1
+        assert await attempt(pool, scan) == 1
+        assert await attempt(pool, scan) == 1
 
     run(main())
 
@@ -196,7 +196,7 @@ def test_an_operation_under_way_at_a_restart_goes_on_to_its_end(slots: Slots, po
 def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
-        tasks = [asyncio.create_task(pool.attempt(scan)) for _ in range(3)]
+        tasks = [asyncio.create_task(attempt(pool, scan)) for _ in range(3)]
         await gate.entered.wait()
         await settle()
         tasks[0].cancel()
@@ -215,9 +215,9 @@ def test_a_process_that_cannot_be_forked(slots: Slots, pool: WorkerPool) -> None
     async def main() -> None:
         slots.fork_servers[0].failure = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         with pytest.raises(ModuleUnreachableError, match="no worker process can be started: Resource"):
-            await pool.attempt(scan)
+            await attempt(pool, scan)
         slots.fork_servers[0].failure = None
-        assert await pool.attempt(scan) == 0
+        assert await attempt(pool, scan) == 0
 
     run(main())
 
@@ -225,7 +225,7 @@ def test_a_process_that_cannot_be_forked(slots: Slots, pool: WorkerPool) -> None
 def test_closing_ends_all_processes_and_refuses_what_waits(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
-        waiting = [asyncio.create_task(pool.attempt(scan)) for _ in range(3)]
+        waiting = [asyncio.create_task(attempt(pool, scan)) for _ in range(3)]
         await gate.entered.wait()
         pool.close()
         gate.opened.set()
@@ -239,7 +239,7 @@ def test_closing_ends_all_processes_and_refuses_what_waits(slots: Slots, pool: W
 def test_closing_while_a_worker_loads_leaves_no_process(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("load")
-        waiting = asyncio.create_task(pool.attempt(scan))
+        waiting = asyncio.create_task(attempt(pool, scan))
         await gate.entered.wait()
         pool.close()
         gate.opened.set()
@@ -260,7 +260,7 @@ def test_a_worker_that_fails_to_load_leaves_no_process(
     async def main() -> None:
         slots.fail_next("load", fault, fault)
         with pytest.raises(TokenError):
-            await pool.attempt(scan)
+            await attempt(pool, scan)
         assert [process.alive for process in slots.processes] == [False] * len(slots.processes)
 
     run(main())
@@ -268,7 +268,7 @@ def test_a_worker_that_fails_to_load_leaves_no_process(
 
 def test_closing_ends_what_forks_the_workers(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        await pool.attempt(scan)
+        await attempt(pool, scan)
         pool.close()
         assert [server.closed for server in slots.fork_servers] == [True]
 

@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 from doubles.stand_ins import run
 
-from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.worker import process as process_module
 from replug.token.worker.forking import Forked
-from replug.token.worker.frames import MAX_BODY, FrameReader, Header, Verdict, encode
+from replug.token.worker.frames import MAX_BODY, FrameReader, Header, encode
 from replug.token.worker.process import WorkerProcess
 
 DEADLINE = 10.0  # seconds; nothing here takes a second
@@ -46,7 +46,7 @@ class Scripted:
         """Have the agent's side ask something."""
 
         async def ask() -> object:
-            return await self.worker.call("sign", {}, lambda *answer: answer, deadline, body)
+            return await self.worker.call("sign", {}, deadline, body)
 
         return asyncio.create_task(ask())
 
@@ -87,7 +87,7 @@ def test_a_refusal_is_an_answer() -> None:
     async def talk(scripted: Scripted) -> None:
         asking = scripted.ask()
         await scripted.request()
-        scripted.connection.send(encode({"verdict": "pin-locked", "detail": "too often"}))
+        scripted.connection.send(encode({"verdict": "pin-locked", "reason": "too often"}))
         with pytest.raises(WorkerRefusedError, match="too often") as refused:
             await asking
         assert refused.value.verdict is Verdict.PIN_LOCKED
@@ -126,7 +126,7 @@ def test_one_that_says_nothing_is_killed_in_time(size: int) -> None:
         encode({})[:4] + b"\xff\xff\xff\xff",
         b"\0\0\0\2\0\0\0\0[]",
         b"\0\0\x0f\xa0\0\0\0\0" + b"[" * 4000,
-        encode({"verdict": "nonsense", "detail": ""}),
+        encode({"verdict": "nonsense", "reason": ""}),
         encode({"verdict": "failed"}),
     ],
     ids=["two", "no frame", "too long", "no header", "too deep", "no verdict", "no reason"],

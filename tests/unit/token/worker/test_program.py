@@ -19,12 +19,11 @@ from doubles.stand_ins import ended, reaped, run
 from rigs.softhsm import KINDS, MODULE, PIN, Token
 
 from replug.protocol.keys import RsaPublicKey
-from replug.token.errors import WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId
-from replug.token.pins.pin import Pin
 from replug.token.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
-from replug.token.worker.frames import Header, Verdict
+from replug.token.worker.frames import Header
 
 # Loading.
 
@@ -40,7 +39,7 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load(str(path))
         assert caught.value.verdict is Verdict.NOT_A_MODULE
-        assert str(path) in caught.value.detail
+        assert str(path) in caught.value.reason
         worker.kill()
         await reaped(worker)
 
@@ -53,7 +52,7 @@ def test_a_library_that_is_no_module() -> None:
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load("libc.so.6")
         assert caught.value.verdict is Verdict.NOT_A_MODULE
-        assert "C_GetFunctionList" in caught.value.detail
+        assert "C_GetFunctionList" in caught.value.reason
         worker.kill()
         await reaped(worker)
 
@@ -84,7 +83,7 @@ def test_a_token_that_is_not_there(all_kinds: Token) -> None:
         with pytest.raises(WorkerRefusedError) as caught:
             await session.worker.open(TokenId("SoftHSM project", "SoftHSM v2", "0", "work"))
         assert caught.value.verdict is Verdict.TOKEN_ABSENT
-        assert caught.value.detail == 'token "work" (serial 0) is in no slot'
+        assert caught.value.reason == 'token "work" (serial 0) is in no slot'
         await session.end()
 
     run(main())
@@ -169,7 +168,7 @@ def test_a_wrong_pin_counts_and_the_flags_say_so_at_once(token: Token) -> None:
         with pytest.raises(WorkerRefusedError) as caught:
             await session.log_in("654321")
         assert caught.value.verdict is Verdict.PIN_INCORRECT
-        assert "654321" not in caught.value.detail
+        assert "654321" not in caught.value.reason
         assert session.identity not in session.worker.ready
         after = await session.worker.open(session.identity)
         assert TokenFlag.USER_PIN_COUNT_LOW in after.flags
@@ -187,9 +186,9 @@ def test_a_careful_key_needs_the_pin_at_every_use(token: Token) -> None:
         [key] = await session.log_in()
         assert (key.signs, key.always_authenticate) == (True, True)
         for _ in range(2):
-            await session.sign(key, pin=Pin(PIN.encode()))
+            await session.sign(key, pin=bytearray(PIN.encode()))
         with pytest.raises(WorkerRefusedError) as caught:
-            await session.sign(key, pin=Pin(b"654321"))
+            await session.sign(key, pin=bytearray(b"654321"))
         assert caught.value.verdict is Verdict.PIN_INCORRECT
         await session.end()
 

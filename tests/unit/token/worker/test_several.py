@@ -16,6 +16,7 @@ from replug.token.module import Module
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
+from replug.token.recovery import attempt
 from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.pool import WorkerPool
@@ -47,7 +48,7 @@ def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: 
     async def main() -> None:
         pool = WorkerPool("/usr/lib/module.so", Deadlines(), workers)
         gates = [slots.hold_next("scan") for _ in range(4)]
-        tasks = [asyncio.create_task(pool.attempt(scan, anywhere=True)) for _ in range(4)]
+        tasks = [asyncio.create_task(attempt(pool, scan, anywhere=True)) for _ in range(4)]
         await settle()
         assert [gate.entered.is_set() for gate in gates] == [number < at_once for number in range(4)]
         for gate in gates:
@@ -61,7 +62,7 @@ def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> No
     async def main() -> None:
         pool = WorkerPool("/usr/lib/module.so", Deadlines(), 3)
         for _ in range(5):
-            assert await pool.attempt(scan, anywhere=True) == 0
+            assert await attempt(pool, scan, anywhere=True) == 0
         assert len(slots.workers) == 1
 
     run(main())
@@ -71,11 +72,11 @@ def test_what_is_not_for_any_worker_waits_for_the_first(slots: Slots) -> None:
     async def main() -> None:
         pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
         gate = slots.hold_next("scan")
-        held = asyncio.create_task(pool.attempt(scan))
+        held = asyncio.create_task(attempt(pool, scan))
         await gate.entered.wait()
-        waiting = asyncio.create_task(pool.attempt(scan))
+        waiting = asyncio.create_task(attempt(pool, scan))
         assert pool.busy
-        assert await pool.attempt(scan, anywhere=True) == 1
+        assert await attempt(pool, scan, anywhere=True) == 1
         assert not waiting.done()
         gate.opened.set()
         assert await asyncio.gather(held, waiting) == [0, 0]
@@ -92,11 +93,11 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
     async def main() -> None:
         pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
         gates = [slots.hold_next("scan") for _ in range(2)]
-        tasks = [asyncio.create_task(pool.attempt(scan, anywhere=True)) for _ in range(2)]
+        tasks = [asyncio.create_task(attempt(pool, scan, anywhere=True)) for _ in range(2)]
         await settle()
         for name, anywhere in (("cancelled", True), ("first only", False), ("any", True), ("last", True)):
             operation = lambda worker, name=name: noted(name, worker)  # noqa: E731
-            tasks.append(asyncio.create_task(pool.attempt(operation, anywhere=anywhere)))
+            tasks.append(asyncio.create_task(attempt(pool, operation, anywhere=anywhere)))
         await settle()
         tasks[2].cancel()
         await settle()
@@ -114,7 +115,7 @@ def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slot
     async def main() -> None:
         pool = WorkerPool("/usr/lib/module.so", Deadlines())
         gate = slots.hold_next("scan")
-        tasks = [asyncio.create_task(pool.attempt(scan)) for _ in range(3)]
+        tasks = [asyncio.create_task(attempt(pool, scan)) for _ in range(3)]
         await gate.entered.wait()
         gate.opened.set()
         await tasks[0]
@@ -128,11 +129,11 @@ def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slot
 def test_a_restart_and_the_end_are_for_all_workers(slots: Slots) -> None:
     async def main() -> None:
         pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
-        await asyncio.gather(*(pool.attempt(scan, anywhere=True) for _ in range(2)))
+        await asyncio.gather(*(attempt(pool, scan, anywhere=True) for _ in range(2)))
         assert slots.alive == [0, 1]
         pool.restart()
         assert slots.alive == []
-        await asyncio.gather(*(pool.attempt(scan, anywhere=True) for _ in range(2)))
+        await asyncio.gather(*(attempt(pool, scan, anywhere=True) for _ in range(2)))
         pool.close()
         assert not any(process.alive for process in slots.processes)
 

@@ -1,0 +1,200 @@
+"""What is done with one token on a worker: find it, log in, sign.
+
+A PIN goes to the token only after this very worker has found the same identity and public keys and read the
+flags. The other rules about PINs are in `pins/rules.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from replug.token.errors import TokenAbsentError, TokenError, Verdict, WorkerRefusedError
+from replug.token.identity import TokenFlag
+from replug.token.keys import TokenKey, read_keys
+from replug.token.pins.pin import Pin, PinCache
+from replug.token.pins.rules import PinRules
+from replug.token.presence import Presence
+from replug.token.shown_keys import OtherKeysError, ShownKeys
+from replug.token.signing import signature_on
+from replug.token.worker.client import WorkerClient
+from replug.token.worker.pool import WorkerPool
+
+_TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
+
+
+class TokenOperations:
+    """The operations on one token, for `recovery.attempt`: each gets a worker, and may be run once more.
+
+    Their outcome is reported to `token`, which keeps the state, and to `rules`, which keep the PIN.
+    """
+
+    def __init__(
+        self,
+        token: Presence,
+        pool: WorkerPool,
+        pins: PinCache,
+        rules: PinRules,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called when other keys are offered than before."""
+        self.keys = ShownKeys(changed)
+        self._token = token
+        self._pool = pool
+        self._pins = pins
+        self._rules = rules
+        self._one_login = asyncio.Lock()
+        """Held while a worker sends a PIN: two of them at once could spend two tries on a wrong one."""
+
+    async def open(self, worker: WorkerClient) -> TokenFlag:
+        """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
+        self.refuse_if_closed()
+        token = self._token.identity
+        try:
+            opened = await worker.open(token)
+        except WorkerRefusedError as refused:
+            others_work = worker.ready - {token}
+            if refused.verdict is Verdict.TOKEN_ABSENT and token not in worker.opened and others_work:
+                # This worker sees other tokens, so it is not blind, and they must not lose their login.
+                raise TokenAbsentError(refused.reason, "plug it in") from refused
+            raise
+        self._token.flags = opened.flags
+        keys = read_keys(opened.records)
+        if token in worker.ready and self.keys.lacks_some_of(keys):
+            # libykcs11 hides private keys when another program has reset the card. To believe that would
+            # lose them; a fresh worker, logged in, tells what is true.
+            raise WorkerRefusedError(Verdict.NOT_LOGGED_IN, "keys are missing that this session has shown")
+        if TokenFlag.LOGIN_REQUIRED not in opened.flags:
+            worker.ready.add(token)
+        self._saw_keys(keys, logged_in=token in worker.ready)
+        return opened.flags
+
+    async def open_to_ask(self, worker: WorkerClient) -> TokenFlag:
+        """Like `open`, but PinLockedError if it is of no use to ask for the PIN."""
+        flags = await self.open(worker)
+        self._rules.refuse_if_locked(flags)
+        return flags
+
+    async def log_in(self, worker: WorkerClient, pin: Pin, at_every_use: bool) -> None:
+        """Log in with `pin` unless this worker is logged in; keep it for keys that want it at every use."""
+        flags = await self.open(worker)
+        if self._token.identity not in worker.ready:
+            await self._log_in(worker, pin, flags)
+        elif at_every_use:
+            # The key's own login will tell whether it is right.
+            self._rules.remember(pin)
+
+    async def sign(self, worker: WorkerClient, blob: bytes, algorithm: str, data: bytes) -> bytes:
+        """The signature blob over `data` by the key with this public key blob, after a login if need be."""
+        if self._token.identity not in worker.ready:
+            signature = await self._sign_or_log_in(worker, blob, algorithm, data)
+            if signature is not None:
+                return signature
+        key = self._require(blob)
+        if key.always_authenticate:
+            signature = await self._sign_with_pin(worker, key, algorithm, data)
+        else:
+            signature = await signature_on(worker, self._token.identity, key, algorithm, data, None)
+        self._pins.used(self._token.identity)
+        return signature
+
+    async def _sign_or_log_in(
+        self, worker: WorkerClient, blob: bytes, algorithm: str, data: bytes
+    ) -> bytes | None:
+        """The signature if the key makes it without a login; else None, after the login."""
+        flags = await self.open(worker)
+        key = self._require(blob)
+        if self.keys.may_sign_without_login(blob) and not key.always_authenticate:
+            try:
+                signature = await signature_on(worker, self._token.identity, key, algorithm, data, None)
+            except WorkerRefusedError as refused:
+                if refused.verdict is not Verdict.NOT_LOGGED_IN:
+                    raise
+            else:
+                self._pins.used(self._token.identity)
+                return signature
+            flags = await self.open(worker)
+        if self._token.identity not in worker.ready:
+            await self._log_in(worker, None, flags)
+        return None
+
+    async def _sign_with_pin(self, worker: WorkerClient, key: TokenKey, algorithm: str, data: bytes) -> bytes:
+        """The signature by a key that wants the PIN for each."""
+        async with self._one_login, self._configured_pin() as configured:
+            pin = self._rules.choose(configured, await self.open(worker), for_one_use=True)
+            sent = None if pin is None else pin.value
+            try:
+                signature = await signature_on(worker, self._token.identity, key, algorithm, data, sent)
+            except WorkerRefusedError as refused:
+                worker.kill()
+                self._rules.refused(refused, pin)
+                raise
+            self._accepted(pin)
+            return signature
+
+    async def _log_in(self, worker: WorkerClient, pin: Pin | None, flags: TokenFlag) -> None:
+        """Log in on the token just opened with `pin`, else with the remembered PIN or the keypad."""
+        others_may_change_them = self._one_login.locked()
+        async with self._one_login:
+            if others_may_change_them:
+                flags = await self.open(worker)
+            self.refuse_if_closed()
+            self._rules.refuse_if_locked(flags)
+            async with self._configured_pin(pin) as configured:
+                if configured is not None:
+                    flags = await self.open(worker)
+                    self.refuse_if_closed()
+                chosen = self._rules.choose(pin or configured, flags)
+                try:
+                    records = await worker.login(
+                        self._token.identity, None if chosen is None else chosen.value
+                    )
+                except WorkerRefusedError as refused:
+                    worker.kill()
+                    # Other workers may be logged in with a PIN that is no longer right.
+                    self._pool.restart()
+                    self._rules.refused(refused, chosen)
+                    raise
+                self._accepted(chosen)
+        self._saw_keys(read_keys(records), logged_in=True)
+
+    @asynccontextmanager
+    async def _configured_pin(self, instead: Pin | None = None) -> AsyncIterator[Pin | None]:
+        """The configured PIN if there is one and none `instead`; wiped at the end unless it is kept."""
+        pin = await self._rules.configured() if instead is None else None
+        try:
+            yield pin
+        finally:
+            if pin is not None:
+                self._pins.wipe_unless_kept(pin)
+
+    def refuse_if_closed(self) -> None:
+        """Raise TokenError if the token is no longer served."""
+        if self._token.closed:
+            raise TokenError(f"{self._token.identity} was removed from the agent")
+
+    def _require(self, blob: bytes) -> TokenKey:
+        key = self.keys.offered.get(blob)
+        if key is None:
+            raise TokenError(f"{self._token.identity} no longer holds this key, or may not sign with it")
+        return key
+
+    def _accepted(self, pin: Pin | None) -> None:
+        self._rules.accepted(pin)
+        if pin is not None:
+            self._token.flags &= ~_TRIES_LOST  # a right PIN gives them back
+
+    def _saw_keys(self, keys: dict[bytes, TokenKey], *, logged_in: bool) -> None:
+        """Its PIN is for a token that still shows one of the keys it had."""
+        if logged_in:
+            self.keys.saw_logged_in(keys)
+        else:
+            try:
+                self.keys.saw_without_login(keys)
+            except OtherKeysError:
+                self._rules.forget()
+                raise TokenError(
+                    f"{self._token.identity} holds other keys than before: its PIN is forgotten, not sent"
+                ) from None
+        self._token.opened(logged_in=logged_in)
