@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from replug.protocol.keys import (
     Curve,
@@ -19,7 +20,6 @@ from replug.protocol.keys import (
     parse_public_key,
 )
 from replug.protocol.wire import ProtocolError
-from replug.token.worker.frames import Header
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ _ED25519 = (
     "130c656477617264733235353139",  # PrintableString "edwards25519"
 )
 _OCTET_STRING = 0x04
+
+KeyRecord = dict[str, Any]
+"""What a worker reports about a key; it may hold anything, as a worker may have been taken over."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class TokenKey:
     """CKA_ALWAYS_AUTHENTICATE: every signature needs the PIN again."""
 
 
-def read_keys(records: list[Header]) -> dict[bytes, TokenKey]:
+def read_keys(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
     """The keys that SSH can use, by blob, in the token's order; others are left out with a log line."""
     keys: dict[bytes, TokenKey] = {}
     for record in records:
@@ -77,7 +80,7 @@ def read_keys(records: list[Header]) -> dict[bytes, TokenKey]:
     return keys
 
 
-def _read_key(record: Header) -> TokenKey:
+def _read_key(record: KeyRecord) -> TokenKey:
     material = [bytes.fromhex(part) for part in record["material"]]
     label = str(record["label"])
     match record["kind"]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 
 import pytest
 from doubles.stand_ins import run, settle
 
-from replug.token.shared import SharedAttempt, StoppedError
+from replug.token.shared import SharedAttempt, StoppedError, result_of
 
 
 class Attempts:
@@ -141,5 +142,43 @@ def test_one_that_all_have_left_does_not_begin_what_could_be_stopped() -> None:
         before.set()
         await settle()
         assert not asked
+
+    run(main())
+
+
+def test_what_has_begun_goes_on_without_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        proceed, ended = asyncio.Event(), asyncio.Event()
+
+        async def work() -> None:
+            await proceed.wait()
+            ended.set()
+            raise ValueError("no caller hears this")
+
+        task = asyncio.create_task(work())
+        caller = asyncio.create_task(result_of(task))
+        await settle()
+        caller.cancel()
+        await settle()
+        assert caller.cancelled()
+        proceed.set()
+        await ended.wait()
+        await settle()
+        del task
+        gc.collect()
+
+    run(main())
+    assert caplog.records == []
+
+
+def test_a_result_and_an_error_reach_the_caller() -> None:
+    async def main() -> None:
+        assert await result_of(asyncio.create_task(asyncio.sleep(0, "result"))) == "result"
+
+        async def fail() -> None:
+            raise ValueError("error")
+
+        with pytest.raises(ValueError, match="error"):
+            await result_of(asyncio.create_task(fail()))
 
     run(main())
