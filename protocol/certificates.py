@@ -20,6 +20,7 @@ from replug.protocol.keys import (
 from replug.protocol.signatures import verify_any
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
+_EMPTY_STRING = bytes(4)
 Options: TypeAlias = tuple[tuple[str, bytes], ...]
 """Critical options or extensions: names, with data whose form depends on the name."""
 
@@ -66,7 +67,7 @@ class Certificate:
 
     def encode(self) -> bytes:
         """Return the certificate blob."""
-        return bytes(Writer().raw(self._signed_part()).string(self.signature))
+        return bytes(Writer().raw(self.body()).string(self.signature))
 
     @classmethod
     def decode(cls, blob: bytes) -> Certificate:
@@ -93,11 +94,17 @@ class Certificate:
         reader.check_end()
         return certificate
 
+    @classmethod
+    def decode_body(cls, body: bytes) -> Certificate:
+        """Return the certificate that a CA is asked to sign, with an empty signature."""
+        return cls.decode(body + _EMPTY_STRING)
+
     def verify_signature(self) -> None:
         """Raise `ProtocolError` unless the CA key signed this."""
-        verify_any(parse_any_public_key(self.ca_key), self.signature, self._signed_part())
+        verify_any(parse_any_public_key(self.ca_key), self.signature, self.body())
 
-    def _signed_part(self) -> bytes:
+    def body(self) -> bytes:
+        """Return what the CA signs: the blob without the signature."""
         writer = Writer().text(self.algorithm).string(self.nonce)
         self.key.write_fields(writer)
         writer.uint64(self.serial).uint32(self.type).string(self.key_id)

@@ -276,8 +276,8 @@ def parse_public_key(blob: bytes) -> PublicKey:
     return key
 
 
-def _plain_blob(blob: bytes) -> bytes:
-    """Return the blob of the key inside a certificate, without a look at the rest of the certificate."""
+def plain_blob(blob: bytes) -> bytes:
+    """Return the blob of the key inside a certificate without decoding the rest; any other blob as it is."""
     reader = Reader(blob)
     algorithm = reader.text()
     if not is_certificate(algorithm):
@@ -293,7 +293,7 @@ def fingerprint(blob: bytes, hash_name: str = "sha256") -> str:
     bytes that are no key blob have a fingerprint too. `hash_name` is "sha256" or "md5".
     """
     with suppress(ProtocolError):
-        blob = _plain_blob(blob)
+        blob = plain_blob(blob)
     if hash_name == "md5":
         return "MD5:" + hashlib.md5(blob, usedforsecurity=False).digest().hex(":")
     if hash_name == "sha256":

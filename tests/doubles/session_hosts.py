@@ -66,7 +66,7 @@ def sk_certificate(key: Key, ca: Key, *names: str) -> bytes:
     """A host certificate by a CA with such a key."""
     public, _ = sk_signature(ca, b"")
     unsigned = replace(Certificate.decode(certificate(key, Key(), *names)), ca_key=public)
-    _, blob = sk_signature(ca, unsigned._signed_part())
+    _, blob = sk_signature(ca, unsigned.body())
     return replace(unsigned, signature=blob).encode()
 
 
@@ -90,7 +90,7 @@ def certificate(key: Key, ca: Key, *names: str, **changes: Any) -> bytes:
     )
     how = {"rsa_name": changes.pop("rsa_name")} if "rsa_name" in changes else {}
     unsigned = replace(unsigned, **changes)
-    return replace(unsigned, signature=signature(ca, unsigned._signed_part(), **how)).encode()
+    return replace(unsigned, signature=signature(ca, unsigned.body(), **how)).encode()
 
 
 def hop(name: str, *keys: Key | bytes, user: str = "", ca: Key | None = None) -> Hop:
