@@ -1,0 +1,169 @@
+"""The names that known_hosts files give to host keys (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT).
+
+ssh looks for a name and finds keys; here a key is given and its names are wanted. A hashed name cannot be
+read back, only compared with a name that somebody suggests.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hmac
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from replug.protocol.certificates import Certificate
+from replug.protocol.keys import blob_algorithm, is_certificate
+from replug.protocol.patterns import matches_list
+from replug.protocol.sessions import HostCertificate
+from replug.protocol.wire import ProtocolError
+
+LONGEST_NAME = 253
+"""Characters of a host name (RFC 1035); a longer one is not shown as one."""
+_LONGEST_LINE = 16 * 1024
+_MOST_LINES = 50_000
+_MOST_NAMES = 64  # kept of one key
+_MOST_CANDIDATES = 8
+_CERT_AUTHORITY, _REVOKED = b"@cert-authority", b"@revoked"
+_HASHED = "|1|"
+_SHA1_SIZE = 20
+
+
+@dataclass(frozen=True)
+class KnownAs:
+    """What known_hosts says about one host key."""
+
+    names: tuple[str, ...] = ()
+    """In the order of the files, as written there: `host`, `10.0.0.5`, `[host]:2222`, `*.example.com`."""
+    hashed: bool = False
+    """There are hashed names besides, which nobody suggested."""
+    revoked: bool = False
+    """It, or the CA that certified it, is marked as revoked."""
+
+
+@dataclass
+class _Names:
+    """Of one key, while the files are read."""
+
+    plain: dict[str, None] = field(default_factory=dict)
+    hashed: list[tuple[bytes, bytes]] = field(default_factory=list)
+    revoked: bool = False
+    certifies: list[str] = field(default_factory=list)
+    """Pattern lists, where the key is a CA's."""
+
+    def names(self, candidates: Sequence[str]) -> tuple[str, ...]:
+        if not self.hashed:
+            return tuple(self.plain)
+        return tuple(dict.fromkeys([*self.plain, *_confirmed(self.hashed, candidates)]))
+
+
+@dataclass(frozen=True)
+class _Line:
+    marker: bytes
+    hosts: str
+    key: bytes
+
+
+_NOT_KNOWN = KnownAs()
+
+
+class KnownHosts:
+    """The host keys of known_hosts files. Lines that are malformed are skipped, as ssh does."""
+
+    def __init__(self, files: Iterable[bytes] = ()) -> None:
+        """`files` are the files' contents."""
+        self._by_key: dict[bytes, _Names] = {}
+        for text in files:
+            for line in _lines(text):
+                self._add(line)
+
+    def known_as(self, host_key: bytes, candidates: Sequence[str] = ()) -> KnownAs:
+        """Return what the files say about a host key or a host certificate.
+
+        `candidates` are names that may be among the hashed ones. A candidate becomes a name only if its hash
+        is in the files for this very key, so a client may suggest what it likes. The certificate's own
+        signature must have been verified.
+        """
+        found = self._by_key.get(host_key)
+        if found is None and (certificate := _certificate(host_key)) is not None:
+            found = self._by_key.get(certificate.key.encode(), _Names())
+            if (authority := self._by_key.get(certificate.ca_key)) is not None:
+                names = [*_certified(certificate, authority.certifies), *found.names(candidates)]
+                revoked = found.revoked or authority.revoked
+                return KnownAs(tuple(dict.fromkeys(names)), bool(found.hashed), revoked)
+        if found is None:
+            return _NOT_KNOWN
+        return KnownAs(found.names(candidates), bool(found.hashed), found.revoked)
+
+    def _add(self, line: _Line) -> None:
+        names = self._by_key.setdefault(line.key, _Names())
+        if line.marker == _REVOKED:
+            names.revoked = True
+        elif line.marker == _CERT_AUTHORITY:
+            if len(names.certifies) < _MOST_NAMES:
+                names.certifies.append(line.hosts)
+        elif line.hosts.startswith(_HASHED):
+            if len(names.hashed) < _MOST_NAMES and (hashed := _hashed(line.hosts)):
+                names.hashed.append(hashed)
+        else:
+            for host in line.hosts.split(","):
+                if 0 < len(host) <= LONGEST_NAME and host[0] != "!" and len(names.plain) < _MOST_NAMES:
+                    names.plain[host] = None
+
+
+def _lines(text: bytes) -> Iterator[_Line]:
+    """The lines that hold a key: `[@marker] hosts type base64 [comment]`."""
+    for line in text.split(b"\n", _MOST_LINES)[:_MOST_LINES]:
+        words = line.split(None, 4) if len(line) <= _LONGEST_LINE else []
+        if not words or words[0].startswith(b"#"):
+            continue
+        marker = b""
+        if words[0].startswith(b"@"):
+            marker, *words = words
+            if marker not in (_CERT_AUTHORITY, _REVOKED):
+                continue
+        try:
+            hosts, algorithm, encoded = words[:3]
+            key = binascii.a2b_base64(encoded, strict_mode=True)
+            if blob_algorithm(key).encode() == algorithm:
+                yield _Line(marker, hosts.decode(errors="surrogateescape"), key)
+        except (ValueError, ProtocolError):
+            continue  # too few words, no base64, or a key of another type
+
+
+def _hashed(hosts: str) -> tuple[bytes, bytes] | None:
+    """The salt and the hash of `|1|salt|hash` [extract_salt]; None if it is malformed."""
+    try:
+        salt, value = (binascii.a2b_base64(part) for part in hosts.removeprefix(_HASHED).split("|"))
+    except ValueError:
+        return None
+    return (salt, value) if len(salt) == len(value) == _SHA1_SIZE else None
+
+
+def _confirmed(hashed: Sequence[tuple[bytes, bytes]], candidates: Sequence[str]) -> Iterator[str]:
+    """The candidates that are among the hashed names [host_hash]; ssh hashes names in lower case."""
+    for candidate in candidates[:_MOST_CANDIDATES]:
+        name = candidate.lower()
+        encoded = name.encode(errors="surrogateescape")
+        if 0 < len(encoded) <= LONGEST_NAME and any(
+            hmac.digest(salt, encoded, "sha1") == value for salt, value in hashed
+        ):
+            yield name
+
+
+def _certificate(host_key: bytes) -> Certificate | None:
+    """The host certificate, if it is one."""
+    with suppress(ProtocolError):
+        if is_certificate(blob_algorithm(host_key)):
+            return Certificate.decode(host_key)
+    return None
+
+
+def _certified(certificate: Certificate, authority: Sequence[str]) -> Iterator[str]:
+    """The host names of a certificate that is good now and whose CA known_hosts trusts for them."""
+    host = HostCertificate(certificate)
+    for principal in certificate.principals[:_MOST_NAMES]:
+        name = principal.decode(errors="surrogateescape")
+        trusted = len(name) <= LONGEST_NAME and any(matches_list(name, patterns) for patterns in authority)
+        if trusted and host.certifies(name):
+            yield name
