@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from replug.protocol.keys import blob_algorithm
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
-_USERAUTH_REQUEST = 50
+USERAUTH_REQUEST = 50
+"""The message number that follows the session identifier in what is signed (RFC 4252 section 6)."""
 _SERVICE = "ssh-connection"
 _PLAIN_METHOD = "publickey"
 _HOST_BOUND_METHOD = "publickey-hostbound-v00@openssh.com"
@@ -35,7 +36,7 @@ class UserauthRequest:
     def encode(self) -> bytes:
         """Return the data to sign."""
         method = _PLAIN_METHOD if self.host_key is None else _HOST_BOUND_METHOD
-        writer = Writer().string(self.session_id).byte(_USERAUTH_REQUEST).text(self.user).text(_SERVICE)
+        writer = Writer().string(self.session_id).byte(USERAUTH_REQUEST).text(self.user).text(_SERVICE)
         writer.text(method).byte(1).text(self.algorithm).string(self.key_blob)
         return bytes(writer if self.host_key is None else writer.string(self.host_key))
 
@@ -46,7 +47,7 @@ class UserauthRequest:
         session_id, number, user = reader.string(), reader.byte(), reader.text()
         service, method, signed = reader.text(), reader.text(), reader.byte()
         algorithm, key_blob = reader.text(), reader.string()
-        if (number, service, signed) != (_USERAUTH_REQUEST, _SERVICE, 1):
+        if (number, service, signed) != (USERAUTH_REQUEST, _SERVICE, 1):
             raise ProtocolError("not a login")
         if method not in (_PLAIN_METHOD, _HOST_BOUND_METHOD):
             raise ProtocolError(f"a login by {method!r}")

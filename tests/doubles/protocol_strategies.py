@@ -46,6 +46,7 @@ from replug.protocol.private_keys import (
     RsaPrivateKey,
     SkPrivateKey,
 )
+from replug.protocol.signed_data import HostKeyProof, SshSignature
 
 bounded = settings(max_examples=100, derandomize=True, database=None, deadline=None)
 """The same examples in every run, and no clock: a run on a loaded machine decides nothing."""
@@ -102,6 +103,15 @@ def certificates_for(key: st.SearchStrategy) -> st.SearchStrategy[Certificate]:
 
 
 certificates = certificates_for(public_keys | sk_keys)
+ssh_signatures = st.sampled_from((("sha256", 32), ("sha512", 64))).flatmap(
+    lambda known: st.builds(
+        SshSignature,
+        cstrings.filter(bool),
+        st.just(known[0]),
+        st.binary(min_size=known[1], max_size=known[1]),
+    )
+)
+host_key_proofs = st.builds(HostKeyProof, strings.filter(bool), strings)
 
 
 @st.composite

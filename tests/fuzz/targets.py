@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from replug.protocol.decoding import decode_request, decode_response
 from replug.protocol.extensions import QueryResponse, SessionBind
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.keys import fingerprint, parse_any_public_key
+from replug.protocol.known_hosts import KnownHosts
 from replug.protocol.messages import (
     AddIdentity,
     AddSmartcardKey,
@@ -22,9 +24,12 @@ from replug.protocol.messages import (
     SignRequest,
 )
 from replug.protocol.private_keys import read_private_key
+from replug.protocol.purpose import CertificateToSign, Login, OtherData, UnboundLogin, purpose_of
+from replug.protocol.purpose_text import in_one_line
 from replug.protocol.receive_buffer import ReceiveBuffer
-from replug.protocol.sessions import BindError, verify_bind
+from replug.protocol.sessions import BindError, Binding, Sessions, verify_bind
 from replug.protocol.signatures import Signature
+from replug.protocol.signed_data import HostKeyProof, SshSignature
 from replug.protocol.userauth import UserauthRequest
 from replug.protocol.wire import ProtocolError, Reader
 from replug.token.keys import read_keys
@@ -120,6 +125,28 @@ def _keys_of(header: bytes) -> None:
     read_keys([decode_header(header)])
 
 
+def _purpose(data: bytes) -> None:
+    """It is of one form, exactly; and whatever it is, there are words for it."""
+    for key in _SIGNERS:
+        purpose = purpose_of(data, key, _SESSIONS, KnownHosts(_KNOWN_HOSTS).known_as, 0)
+        assert in_one_line(purpose).isprintable()
+        match purpose.signed:
+            case CertificateToSign(certificate):
+                assert certificate.body() == data
+            case SshSignature() | HostKeyProof() as signed:
+                assert signed.encode() == data
+            case Login() | UnboundLogin():
+                assert UserauthRequest.decode(data).encode() == data
+            case OtherData(size):
+                assert size == len(data)
+
+
+def _known_hosts(data: bytes) -> None:
+    hosts = KnownHosts([data])
+    for key in _SIGNERS:
+        hosts.known_as(key, ["localhost"])
+
+
 def _requests(kind: type) -> list[bytes]:
     return [message for message in recorded("requests") if isinstance(decode_request(message), kind)]
 
@@ -138,6 +165,18 @@ _BLOBS = [
     for answer in map(decode_response, recorded("responses", "identities-*"))
     if isinstance(answer, IdentitiesAnswer)
     for identity in answer.identities
+]
+
+_SIGNERS = list(dict.fromkeys(request.key_blob for request in _decoded(SignRequest)))
+_LOGIN = UserauthRequest.decode(decode_request(recorded("requests", "sign-login")[0]).data)  # type: ignore[union-attr]
+_SESSIONS = Sessions((Binding(_LOGIN.host_key or b"", _LOGIN.session_id, False),), bind_attempted=True)
+_KNOWN_HOSTS = [
+    b"".join(
+        hosts + b" " + blob[4 : 4 + blob[3]] + b" " + base64.b64encode(blob) + b"\n"
+        for blob in _SIGNERS
+        for hosts in (b"localhost,[127.0.0.1]:22,*.example.org,!x", b"@cert-authority *", b"@revoked *")
+    ),
+    b"|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= ssh-ed25519 AAAA\n# comment\n",
 ]
 
 TARGETS: dict[str, Target] = {
@@ -171,6 +210,8 @@ TARGETS: dict[str, Target] = {
         [request.data for request in _decoded(SignRequest) if b"ssh-connection" in request.data],
         lambda data: _same_again(UserauthRequest.decode, data),
     ),
+    "purposes": Target([request.data for request in _decoded(SignRequest)], _purpose, ()),
+    "known_hosts": Target(list(_KNOWN_HOSTS), _known_hosts, ()),
     "session-bind": Target(
         [request.contents for request in _decoded(Extension) if request.name.startswith("session-bind")],
         lambda data: verify_bind(SessionBind.decode(data)),

@@ -204,6 +204,33 @@ def record_logins(recorder: Recorder) -> None:
         recorder.keep("sign", f"rsa-{name}", response=f"sign-rsa-{name}")
 
 
+def record_certifying(recorder: Recorder) -> None:
+    """An agent that holds a CA's key."""
+    recorder.run("ssh-add", "-q", "ca")
+    certify = ("ssh-keygen", "-q", "-U", "-s", "ca.pub", "-z", "7")
+    user = ("-I", "alice@bastion", "-n", "root,www", "-V", "20200101Z:20400101Z")
+    for name in KEY_TYPES:
+        recorder.run(*certify, *user, "-O", "source-address=127.0.0.0/8", f"{name}.pub")
+        recorder.keep("sign", f"certificate-{name}")
+    recorder.run(*certify, "-I", "anybody", "ed25519.pub")
+    recorder.keep("sign", "certificate-anybody")
+    recorder.run(*certify, "-h", "-I", "a host", "-n", "localhost", "host-ed25519.pub")
+    recorder.keep("sign", "certificate-host")
+
+
+def record_host_keys(recorder: Recorder) -> None:
+    """An agent that holds sshd's host keys (HostKeyAgent): a key exchange, and a proof to UpdateHostKeys."""
+    home = recorder.home
+    public = {name: (home / f"{name}.pub").read_text() for name in HOST_KEYS}
+    (home / "known_hosts").write_text(f"localhost {public['host-ed25519']}")
+    recorder.run("ssh-add", "-q", "ed25519", "host-ed25519", "host-ecdsa-nistp256")
+    served = "".join(f"HostKey {home}/{name}.pub\n" for name in HOST_KEYS[:2])
+    update = ("-o", "UpdateHostKeys=yes", "-i", "ed25519.pub", "true")
+    login(recorder, f"HostKeyAgent {home}/proxy\n{served}", *update)
+    recorder.keep("sign", "key-exchange")
+    recorder.keep("sign", "host-key-proof", which=-1)
+
+
 def login(recorder: Recorder, server_options: str, *arguments: str) -> None:
     home = recorder.home
     (home / "sshd_config").write_text(
@@ -251,6 +278,8 @@ def main() -> None:
         record_removing(recorder)
         record_logins(recorder)
         record_smartcard(recorder)
+        record_certifying(recorder)
+        record_host_keys(recorder)
 
 
 if __name__ == "__main__":
