@@ -9,13 +9,12 @@ import asyncio
 import base64
 import glob
 import logging
-import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from replug.agent.config.settings import Settings
 from replug.agent.keys.certificates import Certificates
+from replug.agent.keys.regular_file import FileState, file_state, read_regular_file
 from replug.protocol.certificates import Certificate
 from replug.protocol.wire import ProtocolError
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
@@ -27,8 +26,6 @@ _PATIENCE = 5.0  # seconds for one look; it goes on, and no other begins before 
 _LARGEST = 64 * 1024  # bytes; several have to fit into a message
 _MOST = 256  # files
 
-_State = tuple[int, int, int, int, int]
-
 
 class CertificateFiles:
     """The certificates in the files that the configured patterns (absolute, with wildcards) match now."""
@@ -37,7 +34,7 @@ class CertificateFiles:
         """`changed` is called when `known` is not what it was."""
         self._settings = settings
         self._changed = changed
-        self._read: dict[str, tuple[_State, bytes | None]] = {}
+        self._read: dict[str, tuple[FileState, bytes | None]] = {}
         self.known = Certificates(())
         """What was in them at the last look; another object when that has changed."""
         self._looking: asyncio.Task[None] | None = None
@@ -76,15 +73,14 @@ class CertificateFiles:
 
 
 def _read_all(
-    patterns: Sequence[str], before: dict[str, tuple[_State, bytes | None]]
-) -> dict[str, tuple[_State, bytes | None]]:
+    patterns: Sequence[str], before: dict[str, tuple[FileState, bytes | None]]
+) -> dict[str, tuple[FileState, bytes | None]]:
     """By path; what has not changed is taken from `before`."""
-    now: dict[str, tuple[_State, bytes | None]] = {}
+    now: dict[str, tuple[FileState, bytes | None]] = {}
     paths = dict.fromkeys(path for pattern in patterns for path in sorted(glob.glob(pattern)))
     for path in list(paths)[:_MOST]:
         with suppress(OSError, ValueError):  # gone since, or no path
-            status = os.stat(path)
-            state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            state = file_state(path)
             known = before.get(path)
             now[path] = known if known is not None and known[0] == state else (state, _read_or_say(path))
     return now
@@ -101,16 +97,7 @@ def _read_or_say(path: str) -> bytes | None:
 
 def _read(path: str) -> bytes:
     """The blob in a file such as ssh-keygen writes: a type, base64, a comment; OSError, ValueError."""
-    # A FIFO would keep the thread for ever, and to open a device may do something to it.
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("not a regular file")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("not a regular file")
-        text = file.read(_LARGEST + 1)
-    if len(text) > _LARGEST:
-        raise ValueError(f"larger than {_LARGEST} bytes")
+    text = read_regular_file(path, _LARGEST)
     try:
         blob = base64.b64decode(text.split(None, 2)[1], validate=True)
         Certificate.decode(blob)

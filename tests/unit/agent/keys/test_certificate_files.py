@@ -16,7 +16,7 @@ from doubles.stand_ins import run
 from replug.agent.config.model import Config
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
-from replug.agent.keys import certificate_files
+from replug.agent.keys import certificate_files, regular_file
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.protocol.certificates import Certificate
 
@@ -146,7 +146,7 @@ def test_a_file_that_may_not_be_read_is_read_when_it_may(
             return real_open(name, *arguments)
 
         files = CertificateFiles(certificates([str(path)]), lambda: None)
-        monkeypatch.setattr(certificate_files.os, "open", refuse)
+        monkeypatch.setattr(regular_file.os, "open", refuse)
         await files.look()
         assert files.known.of_key(blob(authority.public)) == ()
         monkeypatch.undo()

@@ -1,0 +1,31 @@
+"""Reading files that anybody may have put there, without hanging on a FIFO or filling the memory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TypeAlias
+
+FileState: TypeAlias = tuple[int, int, int, int, int]
+"""What changes when a file is written or replaced."""
+
+
+def file_state(path: str) -> FileState:
+    """Return the file's state now; OSError, ValueError."""
+    status = os.stat(path)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def read_regular_file(path: str, largest: int) -> bytes:
+    """Return the contents; ValueError for anything but a file of at most `largest` bytes, OSError."""
+    # A FIFO would keep the thread for ever, and to open a device may do something to it.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("not a regular file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ValueError("not a regular file")
+        contents = file.read(largest + 1)
+    if len(contents) > largest:
+        raise ValueError(f"larger than {largest} bytes")
+    return contents
