@@ -27,6 +27,7 @@ from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader
 
 _MOST_SHOWN = 3  # names of a host, hops, principals, options
+_ROOM = 160  # characters for several names; pinentry takes 1000 for a whole question
 _SMALLEST_LOGIN = 65  # bytes; what is smaller can be the hash of a key exchange, which is 20 to 64
 _LAST_DATE = 253_402_300_799  # seconds since 1970: the end of the year 9999
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
@@ -45,7 +46,7 @@ def in_lines(purpose: Purpose) -> list[str]:
         lines.append("through a connection whose sessions could not be verified")
     if purpose.forwarded_to:
         nearest, *beyond = map(host_in_words, purpose.forwarded_to)
-        lines.append(f"asked for by a program on {nearest} over the forwarded agent")
+        lines.append(f"for a program on {nearest}, over the forwarded agent")
         if beyond:
             lines.append(f"which reports further hops: {_some(beyond)}")
     return lines + chosen
@@ -58,7 +59,7 @@ def host_in_words(host: Host) -> str:
         return f"the host with key {host.fingerprint}"
     warning = "REVOKED " if known.revoked else ""
     if known.names:
-        names = _some([visible(name, LONGEST_NAME) for name in known.names])
+        names = _some(visible(name, LONGEST_NAME) for name in known.names)
         return f"{names} ({warning}{host.fingerprint})"
     where = "in known_hosts under a hashed name" if known.hashed else "not in known_hosts"
     return f"the host with {warning}key {host.fingerprint} ({where})"
@@ -125,10 +126,15 @@ def _options(certificate: Certificate) -> Iterable[str]:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few of them, and how many there are besides."""
+    """The first few of them, and how many there are besides; all but the first only if they are short."""
     listed = list(names)
-    more = len(listed) - _MOST_SHOWN
-    return ",".join(listed[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    shown = ""
+    for count, name in enumerate(listed):
+        longer = f"{shown},{name}" if shown else name
+        if count == _MOST_SHOWN or (shown and len(longer) > _ROOM):
+            return f"{shown} and {len(listed) - count} more"
+        shown = longer
+    return shown
 
 
 def _date(seconds: int) -> str:

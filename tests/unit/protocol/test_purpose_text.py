@@ -26,7 +26,7 @@ AT_SERVER = sessions((SERVER, False))
 OVER_BASTION = sessions((BASTION, True), (SERVER, False))
 FORWARDED = sessions((BASTION, True))
 AT, BY = f"server ({fingerprint(SERVER.blob)})", f"bastion ({fingerprint(BASTION.blob)})"
-OVER = f"asked for by a program on {BY} over the forwarded agent"
+OVER = f"for a program on {BY}, over the forwarded agent"
 NAMES: dict[bytes, KnownAs | None] = {
     SERVER.blob: KnownAs(("server",)),
     BASTION.blob: KnownAs(("bastion",)),
@@ -111,6 +111,8 @@ def test_no_user_name_reads_like_our_words(user: str) -> None:
         (KnownAs(hashed=True), "the host with key {} (in known_hosts under a hashed name)"),
         (KnownAs(("a", "[b]:22"), hashed=True), "a,[b]:22 ({})"),
         (KnownAs(("a", "b", "c", "d", "e")), "a,b,c and 2 more ({})"),
+        (KnownAs(("a" * 150, "b" * 20, "c")), "a" * 150 + " and 2 more ({})"),
+        (KnownAs(("a" * 253, "b")), "a" * 253 + " and 1 more ({})"),
         (KnownAs(("a",), revoked=True), "a (REVOKED {})"),
         (KnownAs(revoked=True), "the host with REVOKED key {} (not in known_hosts)"),
         (KnownAs(("a b",)), '"a b" ({})'),
