@@ -6,6 +6,7 @@ from typing import Protocol
 
 from replug.agent.clients.client import Client
 from replug.agent.keys.identity import Identity
+from replug.agent.signing import Signed
 from replug.protocol.constraints import Constraint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
 from replug.token.pins.pin import Pin
@@ -31,8 +32,11 @@ class Agent(Protocol):
     def listing(self, client: Client) -> IdentitiesAnswer:
         """What `client` sees; public data that is at hand, so no token is asked."""
 
-    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
-        """The signature blob, and the identity that made it. Raises ProtocolError for flags, too."""
+    async def sign(self, client: Client, request: SignRequest) -> Signed:
+        """Sign what is asked for; SignRefusedError, for flags too."""
+
+    async def read_host_names(self) -> None:
+        """Read known_hosts again if it has changed; takes half a second at most."""
 
     async def add_key(self, client: Client, message: bytearray) -> Identity:
         """Hold the private key of an ADD_IDENTITY message.

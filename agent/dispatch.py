@@ -12,10 +12,11 @@ from replug.agent.agent import Agent
 from replug.agent.clients.client import Client
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.handlers import Reply, UndecodedKey
-from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError
+from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, SignRefusedError
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
 from replug.protocol.messages import ExtensionFailure, Failure
+from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
@@ -120,8 +121,10 @@ class Dispatcher:
             request.wipe()
 
     def _refuse(self, client: Client, name: str, error: Exception) -> bytes:
-        next_step = ""
+        next_step = purpose = ""
         match error:
+            case SignRefusedError():
+                reason, next_step, purpose = error.reason, error.next_step, in_one_line(error.purpose)
             case ExplainedError():
                 reason, next_step = error.reason, error.next_step
             case ProtocolError():
@@ -131,6 +134,8 @@ class Dispatcher:
                 log.exception("a handler failed", exc_info=error, extra={"request": name})
         program = str(client.peer)
         fields = {"request": name, "program": program, "why": reason, "next_step": next_step}
+        if purpose:
+            fields["purpose"] = purpose
         log.warning("refused", extra=fields)
-        self._history.add(name, program, reason, next_step)
+        self._history.add(name, program, reason, next_step, purpose)
         return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE

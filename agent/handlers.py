@@ -33,6 +33,7 @@ from replug.protocol.messages import (
     Success,
     Unlock,
 )
+from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
@@ -69,18 +70,18 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
     await agent.wait_for_first_scan()
     started = time.monotonic()
-    signature, held = await agent.sign(client, request)
+    signed = await agent.sign(client, request)
     log.info(
         "signed",
         extra={
-            "key": held.fingerprint,
-            "token": held.place,
+            "key": signed.identity.fingerprint,
+            "token": signed.identity.place,
             "program": str(client.peer),
-            "destination": describe_destination(client.sessions),
+            "purpose": in_one_line(signed.purpose),
             "duration_ms": round((time.monotonic() - started) * 1000),
         },
     )
-    return SignResponse(signature)
+    return SignResponse(signed.signature)
 
 
 async def add_key(agent: Agent, client: Client, request: UndecodedKey) -> Response:
@@ -138,7 +139,7 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
     """RFC 9987 section 5.8."""
     match request.name:
         case extensions.SESSION_BIND:
-            return session_bind(client, request.contents)
+            return session_bind(agent, client, request.contents)
         case _ if agent.locked:
             raise locked()
         case extensions.QUERY if not request.contents:
@@ -147,7 +148,7 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
     return Failure()
 
 
-async def session_bind(client: Client, contents: bytes) -> Response:
+async def session_bind(agent: Agent, client: Client, contents: bytes) -> Response:
     """OpenSSH's PROTOCOL.agent: the connection speaks for a session, and is remote from here on."""
     client.sessions = replace(client.sessions, bind_attempted=True)
     try:
@@ -156,6 +157,7 @@ async def session_bind(client: Client, contents: bytes) -> Response:
         client.sessions = replace(client.sessions, bindings=add_binding(client.sessions.bindings, binding))
     except ProtocolError as error:
         raise ExtensionRefusedError(f"session-bind: {error}") from error
+    await agent.read_host_names()  # ssh has written a new host's key there by now
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 

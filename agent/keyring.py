@@ -13,13 +13,14 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.expiry import Expiry
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity
+from replug.agent.keys.known_host_names import KnownHostNames, default_files
 from replug.agent.keys.lock import Lock
 from replug.agent.keys.modules import Modules
 from replug.agent.keys.providers import Providers
 from replug.agent.keys.refusal import RequestRefusedError, unknown_key
 from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_settings import TokenSettingsFinder
-from replug.agent.signing import Signing
+from replug.agent.signing import Signed, Signing
 from replug.protocol.constraints import Constraint, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
@@ -52,7 +53,8 @@ class Keyring:
             settings, token_settings, self.certificate_files, self._modules, self.identities
         )
         self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
-        self._signing = Signing(self.identities, settings, prompter, notices)
+        self._known_host_names = KnownHostNames(default_files)
+        self._signing = Signing(self.identities, settings, prompter, notices, self._known_host_names.known_as)
         self._emptied = 0
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
@@ -77,11 +79,14 @@ class Keyring:
     def listing(self, client: Client) -> IdentitiesAnswer:
         return self.identities.answer(client.sees)
 
-    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
+    async def sign(self, client: Client, request: SignRequest) -> Signed:
         try:
             return await self._signing.sign(client, request)
         finally:
             self._expiry.plan()  # a use may prolong the life of a PIN
+
+    async def read_host_names(self) -> None:
+        await self._known_host_names.look()
 
     async def add_key(self, client: Client, message: bytearray) -> Identity:
         emptied = self._emptied

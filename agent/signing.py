@@ -7,21 +7,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from dataclasses import dataclass
 
 from replug.agent.clients.client import Client
 from replug.agent.config.settings import Settings
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity
-from replug.agent.keys.refusal import RequestRefusedError, unknown_key
+from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
+from replug.protocol.purpose import HostNames, Purpose, purpose_of
 from replug.protocol.sessions import DestinationError, check_sign
+from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
 from replug.token.identity import TokenId
 from replug.token.prompts.request import ConfirmRequest, Prompter
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A signature: its blob, the identity that made it, and what it is for."""
+
+    signature: bytes
+    identity: Identity
+    purpose: Purpose
 
 
 class Signing:
@@ -33,20 +46,34 @@ class Signing:
         settings: Settings,
         prompter: Prompter,
         notices: TouchNotices,
+        host_names: HostNames,
     ) -> None:
+        self._host_names = host_names
         self._identities = identities
         self._settings = settings
         self._notices = notices
         self._prompter = prompter
         self._question = asyncio.Lock()  # a person answers one at a time
 
-    async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
-        """The signature blob, and the identity that made it.
+    async def sign(self, client: Client, request: SignRequest) -> Signed:
+        """Sign what is asked for; SignRefusedError.
 
         A key may be on several tokens: any that is in will do, with its own PIN. If all are out, the
-        configuration says how long to wait for one. Raises ExplainedError, ProtocolError.
+        configuration says how long to wait for one.
         """
-        attempt = _Attempt(client, request)
+        purpose = purpose_of(
+            request.data, request.key_blob, client.sessions, self._host_names, int(time.time())
+        )
+        attempt = _Attempt(client, request, purpose)
+        try:
+            signature, held = await self._sign(attempt)
+        except ExplainedError as error:
+            raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
+        except ProtocolError as error:
+            raise SignRefusedError(attempt.purpose, str(error)) from error
+        return Signed(signature, held, attempt.purpose)
+
+    async def _sign(self, attempt: _Attempt) -> tuple[bytes, Identity]:
         candidates = await self._allowed(attempt)
         try:
             return await _first_signature(candidates, attempt, self._notices)
@@ -54,7 +81,8 @@ class Signing:
             patience = self._settings.config.wait_for_token
             if not patience or not await _any_back(candidates, patience):
                 raise
-            log.info("the token came back in time", extra={"why": str(absent), "program": str(client.peer)})
+            fields = {"why": str(absent), "program": str(attempt.client.peer)}
+            log.info("the token came back in time", extra=fields)
         return await _first_signature(await self._allowed(attempt), attempt, self._notices)
 
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
@@ -78,7 +106,7 @@ class Signing:
     async def _confirm(self, held: Identity, attempt: _Attempt) -> None:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)
         question = ConfirmRequest(
-            held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.destination)
+            held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.purpose)
         )
         async with self._question:
             if not await self._prompter.confirm(question):
@@ -86,12 +114,12 @@ class Signing:
 
 
 class _Attempt:
-    """A request, the client it came from, and what is known of where the signature goes."""
+    """A request, the client it came from, and what the signature is for."""
 
-    def __init__(self, client: Client, request: SignRequest) -> None:
+    def __init__(self, client: Client, request: SignRequest, purpose: Purpose) -> None:
         self.client = client
         self.request = request
-        self.destination = ""
+        self.purpose = purpose
         self.confirmed = False
         """Whether a person has agreed."""
 
@@ -113,13 +141,13 @@ class _Attempt:
         if not held.constraints.destinations:
             return
         to = check_sign(held.constraints.destinations, self.client.sessions, held.blob, self.request.data)
-        self.destination = f"{to.user}@{to.host_name}"
+        self.purpose = self.purpose.named(to.host_name)
 
 
 async def _first_signature(
     candidates: list[Identity], attempt: _Attempt, notices: TouchNotices
 ) -> tuple[bytes, Identity]:
-    request, asker = attempt.request, attempt.client.asker(attempt.destination)
+    request, asker = attempt.request, attempt.client.asker(attempt.purpose)
     last: ExplainedError | None = None
     for held in candidates:
         try:

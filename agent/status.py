@@ -92,6 +92,7 @@ def _refusal(refusal: Refusal) -> dict[str, Any]:
         "time": refusal.when,
         "request": refusal.request,
         "program": refusal.program,
+        "purpose": refusal.purpose,
         "reason": refusal.reason,
         "next_step": refusal.next_step,
     }

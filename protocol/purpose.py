@@ -7,7 +7,7 @@ so data is never taken for two of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from replug.protocol.certificates import Certificate, CertificateType
@@ -101,6 +101,14 @@ class Purpose:
     own ssh; what lies beyond it is what programs there say."""
     unverified: bool
     """A session-bind was attempted and none held: the request may come from anywhere."""
+
+    def named(self, host_name: str) -> Purpose:
+        """Return it with what a destination constraint calls the host, where known_hosts has no name."""
+        match self.signed:
+            case Login(Host(known=known) as host, user) if known is None or not known.names:
+                known = replace(known or KnownAs(), names=(host_name,))
+                return replace(self, signed=Login(replace(host, known=known), user))
+        return self
 
     @property
     def is_login(self) -> bool:

@@ -19,6 +19,7 @@ from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, pa
 from replug.protocol.patterns import LimitedMatching
 from replug.protocol.signatures import verify_any
 from replug.protocol.userauth import UserauthRequest
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader
 
 _CA_ALGORITHM_TOO_WEAK = "ssh-rsa"  # SHA-1
@@ -173,7 +174,7 @@ def check_sign(
     constraint = _permitting(constraints, sessions.bindings, request.user)
     if constraint is None:
         raise DestinationError(
-            f"{key}, and not for user {request.user!r} at {describe_destination(sessions)}"
+            f"{key}, and not for user {visible(request.user)} at {describe_destination(sessions)}"
         )
     if request.session_id != last.session_id:
         raise DestinationError(f"{key}, and the login is for another session than the connection")

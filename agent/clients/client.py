@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from replug.agent.clients.peer import Peer
 from replug.agent.keys.constraints import KeyConstraints
-from replug.protocol.sessions import Sessions, describe_destination, permitted
+from replug.protocol.purpose import Purpose
+from replug.protocol.purpose_text import in_lines
+from replug.protocol.sessions import Sessions, permitted
 from replug.token.prompts.request import Asker
 
 
@@ -26,6 +28,6 @@ class Client:
         """Whether an identity with these constraints exists for this client."""
         return permitted(constraints.destinations, self.sessions)
 
-    def asker(self, destination: str = "") -> Asker:
+    def asker(self, purpose: Purpose) -> Asker:
         """This client, as a person who is asked on its behalf wants to know it."""
-        return Asker(str(self.peer), self.peer.pid, destination or describe_destination(self.sessions))
+        return Asker(str(self.peer), self.peer.pid, tuple(in_lines(purpose)))

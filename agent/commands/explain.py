@@ -73,9 +73,11 @@ def explain(refusals: list[dict[str, Any]], now: float) -> Iterator[str]:
         request = _ASKED.get(last["request"], f"something ({last['request']})")
         program = last["program"] or "A program"
         times = f" {len(same)} times, last" if len(same) > 1 else ""
+        purpose = f" ({last['purpose']})" if last.get("purpose") else ""
         when = f"{how_long_ago(last['time'], now)} ({clock(last['time'], now)})"
         yield printable(
-            f"{program} asked{times} {when} {request}. The agent refused: {_sentence(last['reason'])}"
+            f"{program} asked{times} {when} {request}{purpose}."
+            f" The agent refused: {_sentence(last['reason'])}"
             f" What to do now: {_next_step(last)}"
         )
 
@@ -84,7 +86,9 @@ def _repeated(refusals: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """Runs of refusals of the same request for the same reason."""
     run: list[dict[str, Any]] = []
     for refusal in refusals:
-        if run and any(run[0][key] != refusal[key] for key in ("request", "reason", "next_step")):
+        if run and any(
+            run[0].get(key) != refusal.get(key) for key in ("request", "reason", "next_step", "purpose")
+        ):
             yield run
             run = []
         run.append(refusal)

@@ -123,6 +123,8 @@ def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Itera
     for refusal in shown:
         head = f"{how_long_ago(refusal['time'], now)}, {refusal['program']}, {refusal['request']}:"
         yield from style.wrap(printable(head), first="  ", rest="    ")
+        if refusal.get("purpose"):
+            yield from style.wrap(printable(refusal["purpose"]), first="    ", rest="    ")
         yield from style.wrap(printable(refusal["reason"]), first="    ", rest="    ")
         if refusal["next_step"]:
             arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"

@@ -21,6 +21,8 @@ class Refusal:
     program: str
     reason: str
     next_step: str
+    purpose: str
+    """What was to be signed; empty for other requests."""
 
 
 class RefusalHistory:
@@ -29,9 +31,11 @@ class RefusalHistory:
     def __init__(self) -> None:
         self._refusals: deque[Refusal] = deque(maxlen=_LENGTH)
 
-    def add(self, request: str, program: str, reason: str, next_step: str) -> None:
+    def add(self, request: str, program: str, reason: str, next_step: str, purpose: str) -> None:
         """Record a refusal that happened now."""
-        self._refusals.append(Refusal(time.time(), request, program, reason[:_LONGEST_REASON], next_step))
+        self._refusals.append(
+            Refusal(time.time(), request, program, reason[:_LONGEST_REASON], next_step, purpose)
+        )
 
     def __iter__(self) -> Iterator[Refusal]:
         return iter(self._refusals)

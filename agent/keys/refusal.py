@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from replug.protocol.keys import fingerprint
+from replug.protocol.purpose import Purpose
 from replug.token.errors import ExplainedError
 
 
 class RequestRefusedError(ExplainedError):
     """The agent will not do what was asked."""
+
+
+class SignRefusedError(RequestRefusedError):
+    """A signature for this purpose was refused, or could not be made."""
+
+    def __init__(self, purpose: Purpose, reason: str, next_step: str = "") -> None:
+        super().__init__(reason, next_step)
+        self.purpose = purpose
 
 
 class ExtensionRefusedError(RequestRefusedError):

@@ -17,7 +17,7 @@ from replug.token.pins.pin import Pin
 
 LONGEST_PIN = 255
 """In bytes; CK_ULONG would allow more, no token does."""
-_LONGEST_SHOWN = 120  # characters
+_LONGEST_SHOWN = 80  # characters; pinentry takes 1000 bytes for a whole question
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,13 @@ class Asker:
     """E.g. `ssh (pid 4711)`."""
     pid: int | None = None
     """The process, as it was when it connected."""
-    destination: str = ""
-    """What is known of the host it is for; empty if nothing is."""
+    purpose: tuple[str, ...] = ()
+    """What is to be signed, one fact a line, ready to be shown: bounded in length, in printable ASCII."""
 
     def lines(self) -> list[str]:
-        """What is known, one fact a line."""
-        lines = []
-        if self.program:
-            lines.append(f"asked for by {_shown(self.program)}")
-        if self.destination:
-            lines.append(f"for {_shown(self.destination)}")
-        return lines
+        """What is known, one fact a line; what the program calls itself last."""
+        by = [f"asked for by {_shown(self.program)}"] if self.program else []
+        return [*self.purpose, *by]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from doubles.agent_bench import LOGIN_KEY, WORK_KEY, AgentBench
@@ -38,6 +39,7 @@ from replug.protocol.messages import (
 )
 from replug.protocol.private_keys import PrivateKey
 from replug.protocol.signatures import verify
+from replug.protocol.signed_data import SshSignature
 from replug.protocol.userauth import UserauthRequest
 
 SERVER, BASTION = Key(), Key()
@@ -283,18 +285,61 @@ def test_the_newest_terms_hold_however_a_token_was_named(agent: AgentBench) -> N
     run(main())
 
 
-def test_a_person_is_told_the_destination(agent: AgentBench) -> None:
+def test_a_person_is_told_what_is_signed(agent: AgentBench, caplog: pytest.LogCaptureFixture) -> None:
+    """The same words in the question and in the log; the name is the constraint's."""
+
     async def main() -> None:
         await add(agent, KEY, TO_SERVER, Confirm())
         here = await bound(agent, bind_of(SERVER, b"s"))
         await agent.ask(login(KEY.blob, "ssh-ed25519"), here)
         await add(agent, KEY, Confirm())
-        await agent.ask(SignRequest(KEY.blob, b"data", 0), here)
-        to = [asked.asker.destination for asked in agent.person.confirmations]
-        assert to == ["alice@server", f"host key {fingerprint(SERVER.blob)}"]
+        await agent.ask(SignRequest(KEY.blob, bytes(100), 0), here)
+        agent.keyring.remove_all()
+
+    with caplog.at_level(logging.INFO):
+        run(main())
+    asked = [question.asker.purpose for question in agent.person.confirmations]
+    assert asked == [
+        (f"login at server ({fingerprint(SERVER.blob)})", "as alice"),
+        ("data of 100 bytes that is no login, certificate or signature of a known form",),
+    ]
+    signed = [record.__dict__["purpose"] for record in caplog.records if record.message == "signed"]
+    assert signed == [", ".join(lines) for lines in asked]
+
+
+def test_a_forwarded_login_and_a_signature_for_the_hosts_root_differ(agent: AgentBench) -> None:
+    """The attack: over `ssh -A`, `ssh-keygen -Y sign -n git` on the host looked like a login there."""
+
+    async def main() -> None:
+        await add(agent, KEY, Confirm())
+        git = SshSignature(b"git", "sha512", bytes(64)).encode()
+        there = await bound(agent, bind_of(BASTION, b"f", forwarding=True))
+        assert isinstance(await agent.ask(SignRequest(KEY.blob, git, 0), there), SignResponse)
+        beyond = await bound(agent, bind_of(BASTION, b"f", forwarding=True), bind_of(SERVER, b"s"))
+        assert isinstance(await agent.ask(login(KEY.blob, "ssh-ed25519"), beyond), SignResponse)
         agent.keyring.remove_all()
 
     run(main())
+    (first, *signature), (second, *logged_in) = (
+        [line.split(" (")[0] for line in question.asker.purpose] for question in agent.person.confirmations
+    )
+    over = [f"for a program on the host with key {fingerprint(BASTION.blob)}"]
+    assert (first, signature) == ("SSHSIG signature, not a login", [*over, "namespace git"])
+    assert (second, logged_in) == (
+        f"login at the host with key {fingerprint(SERVER.blob)}",
+        [*over, "as alice"],
+    )
+
+
+def test_a_refused_signature_is_remembered_with_its_purpose(agent: AgentBench) -> None:
+    async def main() -> None:
+        await add(agent, KEY, TO_SERVER)
+        assert await agent.ask(login(KEY.blob, "ssh-ed25519"), await bound(agent)) == Failure()
+        agent.keyring.remove_all()
+
+    run(main())
+    [refusal] = agent.history
+    assert refusal.purpose == "login at an UNKNOWN host: the connection is bound to no session, as alice"
 
 
 # session-bind, and the other extension.

@@ -376,7 +376,7 @@ WRONG: dict[str, tuple[Sessions, bytes, str]] = {
     "another session's": (AT_SERVER, login(session=b"other"), "another session"),
     "another key's": (AT_SERVER, login(key=STRANGER), "another key"),
     "another host's": (AT_SERVER, login(host=BASTION.blob), "another host"),
-    "another user's": (AT_SERVER, login(user="root"), "not for user 'root' at host key SHA256:"),
+    "another user's": (AT_SERVER, login(user="root"), "not for user root at host key SHA256:"),
     "forwarded, no host key": (HOPS, login(session=b"session 1"), "names no host key"),
     "forwarded to a place to log in": (sessions((SERVER, True)), login(), "not for user"),
 }

@@ -71,6 +71,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "request": "RemoveIdentity",
             "reason": f"key {fingerprint(b'unknown')} is not in the agent",
             "next_step": "",
+            "purpose": "",
         }
         rig.control.close()
 

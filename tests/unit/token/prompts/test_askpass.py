@@ -224,13 +224,15 @@ def test_the_question(request_: PinRequest, lines: list[str]) -> None:
 def test_nobody_but_the_agent_writes_lines_of_the_question(askpass: Askpass, text: str) -> None:
     """A token chooses its labels, a program its name."""
     token = TokenId("Maker", "Model", "1", text)
-    request = PinRequest(token, TokenFlag(0), text, Asker(text, destination=text))
-    assert len(request.text().splitlines()) == 4
+    request = PinRequest(token, TokenFlag(0), text, Asker(text, purpose=()))
+    assert len(request.text().splitlines()) == 3
     assert all(line.isprintable() for line in request.text().splitlines())
     assert ask(askpass("echo 123456"), request).value == b"123456"
 
 
-CONFIRM = ConfirmRequest("login key", "SHA256:abc", Asker("ssh (pid 4711)", destination="host example.org"))
+CONFIRM = ConfirmRequest(
+    "login key", "SHA256:abc", Asker("ssh (pid 4711)", purpose=("login at host example.org",))
+)
 
 
 def confirm(prompter: AskpassPrompter) -> bool:
@@ -241,8 +243,8 @@ def test_the_question_for_a_permission() -> None:
     assert CONFIRM.text().splitlines() == [
         "Allow use of key login key?",
         "Key fingerprint SHA256:abc.",
+        "login at host example.org",
         "asked for by ssh (pid 4711)",
-        "for host example.org",
     ]
 
 

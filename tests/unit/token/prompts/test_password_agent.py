@@ -25,12 +25,12 @@ from replug.token.prompts.password_agent import PasswordAgentPrompter
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
 TOKEN = TokenId("Maker", "Model", "5001234", "work")
-ASKER = Asker("ssh (pid 4711)", destination="host example.org")
+ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 MESSAGE = (
-    'PIN for token "work" (serial 5001234), to use the key login key, asked for by ssh (pid 4711), '
-    "for host example.org, LAST TRY: a wrong PIN locks the token.:"
+    'PIN for token "work" (serial 5001234), to use the key login key, login at host example.org, '
+    "asked for by ssh (pid 4711), LAST TRY: a wrong PIN locks the token.:"
 )
 
 
@@ -181,7 +181,7 @@ def test_a_permission_is_nothing_they_can_be_asked_for(folder: Path) -> None:
 @pytest.mark.parametrize("label", ["a\\", "a\nSocket=/evil", "[Ask]", '"'])
 def test_a_token_cannot_write_lines_of_the_file(folder: Path, label: str) -> None:
     token = TokenId("Maker", "Model", "1\nPID=1", label)
-    request = PinRequest(token, TokenFlag(0), label, Asker(label, destination="a\\"))
+    request = PinRequest(token, TokenFlag(0), label, Asker(label, purpose=("a\\",)))
 
     async def main() -> dict[str, str]:
         asking = asyncio.create_task(PasswordAgentPrompter(folder, 15).ask(request))

@@ -21,7 +21,7 @@ from replug.token.prompts.place import Terminal
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
 TOKEN = TokenId("Maker", "Model", "5001234", "100% work")
-ASKER = Asker("ssh (pid 4711)", destination="host example.org")
+ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER, rejected=True)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 
@@ -106,7 +106,7 @@ def test_what_it_is_told_before_it_asks_for_a_pin(pinentry: ScriptedPinentry, sc
         "SETTIMEOUT 30",
         "SETTITLE replug",
         'SETDESC PIN for token "100%25 work" (serial 5001234)%0Ato use the key login key%0A'
-        "asked for by ssh (pid 4711)%0Afor host example.org",
+        "login at host example.org%0Aasked for by ssh (pid 4711)",
         "SETPROMPT PIN:",
         "SETERROR The PIN remembered until now was rejected.%0ALAST TRY: a wrong PIN locks the token.",
         "GETPIN",
@@ -119,7 +119,7 @@ def test_what_it_is_told_before_it_asks_for_a_permission(pinentry: ScriptedPinen
         "SETTIMEOUT 15",
         "SETTITLE replug",
         "SETDESC Allow use of key login key?%0AKey fingerprint SHA256:abc.%0A"
-        "asked for by ssh (pid 4711)%0Afor host example.org",
+        "login at host example.org%0Aasked for by ssh (pid 4711)",
         "SETOK Allow",
         "SETCANCEL Refuse",
         "CONFIRM",
@@ -227,7 +227,7 @@ def test_a_program_that_is_none(program: str) -> None:
 
 def test_names_of_any_length_leave_room_for_the_question(pinentry: ScriptedPinentry) -> None:
     long = "%" * 100_000
-    request = ConfirmRequest(long, "SHA256:abc", Asker(long, destination=long))
+    request = ConfirmRequest(long, "SHA256:abc", Asker(long))
     pinentry.answers()
     assert run(pinentry.prompter().confirm(request)) is True
     [description] = [line for line in pinentry.told if line.startswith("SETDESC")]
@@ -310,7 +310,7 @@ def test_pinentry_curses_on_a_terminal(screen: Screen) -> None:
     screen.size(40, 100)
     assert answered(screen, real("pinentry-curses", screen), "<Cancel>", "123456\r").value == b"123456"
     assert 'PIN for token "100% work" (serial 5001234)' in screen.shown
-    assert "for host example.org" in screen.shown
+    assert "login at host example.org" in screen.shown
     assert "123456" not in screen.shown
     assert screen.mode == before
 

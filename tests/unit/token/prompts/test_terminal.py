@@ -20,7 +20,7 @@ from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 from replug.token.prompts.terminal import TerminalPrompter
 
 TOKEN = TokenId("Maker", "Model", "5001234", "work")
-ASKER = Asker("ssh (pid 4711)", destination="host example.org")
+ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 
@@ -89,8 +89,8 @@ def test_the_question_is_shown_and_the_pin_is_not(screen: Screen) -> None:
     assert screen.shown.splitlines() == [
         'PIN for token "work" (serial 5001234)',
         "to use the key login key",
+        "login at host example.org",
         "asked for by ssh (pid 4711)",
-        "for host example.org",
         "LAST TRY: a wrong PIN locks the token.: ",
     ]
 
