@@ -73,10 +73,11 @@ def explain(refusals: list[dict[str, Any]], now: float) -> Iterator[str]:
         request = _ASKED.get(last["request"], f"something ({last['request']})")
         program = last["program"] or "A program"
         times = f" {len(same)} times, last" if len(same) > 1 else ""
-        purpose = f" ({last['purpose']})" if last.get("purpose") else ""
+        if last.get("purpose"):
+            request = f"for a signature: {last['purpose']}"
         when = f"{how_long_ago(last['time'], now)} ({clock(last['time'], now)})"
         yield printable(
-            f"{program} asked{times} {when} {request}{purpose}."
+            f"{program} asked{times} {when} {request}."
             f" The agent refused: {_sentence(last['reason'])}"
             f" What to do now: {_next_step(last)}"
         )

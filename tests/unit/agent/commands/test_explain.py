@@ -39,6 +39,15 @@ def test_a_paragraph_says_what_who_why_and_what_now() -> None:
     assert paragraph.endswith("What to do now: unblock it with the PUK.")
 
 
+def test_what_was_to_be_signed_is_said() -> None:
+    login, other = "login at server (SHA256:abc), as root", "login at server (SHA256:abc), as alice"
+    paragraphs = list(explain([LOCKED | {"purpose": login}, LOCKED | {"purpose": other}], NOW))
+    assert [
+        f" for a signature: {purpose}. The agent refused: " in said
+        for purpose, said in zip((login, other), paragraphs, strict=True)
+    ] == [True, True]
+
+
 def test_what_is_refused_again_is_told_once() -> None:
     other = LOCKED | {"reason": "the agent is locked"}
     paragraphs = list(explain([LOCKED, LOCKED, LOCKED, other], NOW))

@@ -213,7 +213,7 @@ FULL = STATUS | {
             "keys": [KEY, KEY | {"comment": "a comment so long that it does not fit a terminal"}],
         }
     ],
-    "refusals": [REFUSAL] * 5,
+    "refusals": [REFUSAL | {"purpose": "login at server (SHA256:abc), as root"}] * 5,
 }
 
 
@@ -230,6 +230,7 @@ def test_piped_lines_are_whole_and_plain() -> None:
     assert "\x1b" not in text
     assert "a comment so long that it does not fit a terminal (ECDSA)" in text
     assert "Last refusals, 3 of 5 (replug explain says more):" in text
+    assert text.count("\n    login at server (SHA256:abc), as root\n    token ") == 3
 
 
 def test_colours_say_what_words_say_too() -> None:
