@@ -93,7 +93,7 @@ def test_the_answer_decides(answer: str, status: int, allowed: bool, person: Per
 
 @pytest.mark.parametrize("fingerprint", ["sha256", "md5"])
 def test_what_is_asked(fingerprint: str, person: Person, key: Path, home: Home) -> None:
-    """OpenSSH's two lines, and then who asks."""
+    """OpenSSH's two lines, and then what is to be signed and for which program."""
     agents = person.agents("-E", fingerprint)
 
     compare(agents, lambda agent: [agent.ssh_add("-c", key), agent.ssh_add("-T", public_of(key))])
@@ -102,8 +102,9 @@ def test_what_is_asked(fingerprint: str, person: Person, key: Path, home: Home) 
     listed = home.run("ssh-keygen", "-l", "-E", fingerprint, "-f", public_of(key)).out.split()
     assert ours[:3] == theirs[:3]
     assert theirs == ["kind confirm", "Allow use of key careful?", f"Key fingerprint {listed[1]}."]
-    assert ours[3].startswith("asked for by ssh-add (pid ")
-    assert len(ours) == 4
+    assert ours[3] == "data of 1024 bytes that is no login, certificate or signature of a known form"
+    assert ours[4].startswith("asked for by ssh-add (pid ")
+    assert len(ours) == 5
 
 
 @pytest.mark.parametrize(

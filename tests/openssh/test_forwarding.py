@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -111,3 +112,41 @@ def test_unless_it_is_allowed(
 
     assert [done.status for done in said] == [0] * 5, agents[0].log
     assert len(said[4].out.splitlines()) == 1
+
+
+def test_the_log_tells_a_login_from_what_the_far_host_has_signed(
+    start_agent: StartAgent, home: Home, key: Path
+) -> None:
+    """The attack: root of a host uses the agent forwarded to it for a signature or a certificate."""
+    outer, inner = Server(home, name="outer"), Server(home, name="inner")
+    for server in (outer, inner):
+        server.authorize(public_of(key))
+    home.write("commit", "signed\n")
+    options, agent = ("-A", *only(public_of(key))), start_agent()
+    assert agent.ssh_add("-q", key).status == 0
+    logging_in = shlex.join(inner.ssh(*options, command="true"))
+    sign = f"ssh-keygen -q -Y sign -n git -f {public_of(key)} {home.folder}/commit"
+    certify = f"ssh-keygen -q -U -s {public_of(key)} -I evil {public_of(make_key(home, 'evil'))}"
+
+    done = outer.login(agent, *options, command=f"{logging_in} && {sign} && {certify}")
+
+    assert done.status == 0, (done, agent.log)
+    outer_key, inner_key = (_fingerprint(home, server.host_key) for server in (outer, inner))
+    over = rf"for a program on [^()]* {re.escape(outer_key)}[^,]*, over the forwarded agent"
+    purposes = [
+        line.partition('purpose="')[2].partition('" duration_ms')[0]
+        for line in agent.log.splitlines()
+        if " signed " in line
+    ]
+    expected = [
+        rf"login at [^,]*{re.escape(outer_key)}[^,]*, as {USER}",
+        rf"login at [^,]*{re.escape(inner_key)}[^,]*, {over}, as {USER}",
+        rf"SSHSIG signature, not a login, {over}, namespace git",
+        rf"user certificate for ANY USER, valid FOREVER, {over}, key id evil, .*",
+    ]
+    assert len(purposes) == len(expected), agent.log
+    assert [said for said, form in zip(purposes, expected, strict=True) if not re.fullmatch(form, said)] == []
+
+
+def _fingerprint(home: Home, public: Path) -> str:
+    return home.run("ssh-keygen", "-l", "-f", public).out.split()[1]

@@ -71,7 +71,8 @@ def test_on_the_display_of_the_program(headless_agent: Agent, faulty: Faulty, pi
     assert pinentry.told[:2] == ["DISPLAY=:3", "OPTION display=:3"]
     [description] = [line for line in pinentry.told if line.startswith("SETDESC ")]
     assert description.startswith('SETDESC PIN for token "faulty" (serial ')
-    assert f"%0Ato use the key faulty-p256%0A{ASKED}" in description
+    assert "%0Ato use the key faulty-p256%0Adata of 1024 bytes that is no login" in description
+    assert f"%0A{ASKED}" in description
 
 
 def test_cancelled_on_the_terminal(headless_agent: Agent, faulty: Faulty) -> None:
