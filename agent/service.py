@@ -89,6 +89,7 @@ class _Service:
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
         events = SessionEvents(
+            os.environ,
             on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
             on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
         )

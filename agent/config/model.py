@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -188,21 +188,3 @@ class Config:
             if entry.module is not None
         ]
         return tuple(dict.fromkeys([*self.modules, *named]))
-
-
-def changes_needing_restart(old: Config, new: Config) -> list[str]:
-    """Names of the keys that differ and that a running agent does not take over."""
-    from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS
-
-    def entries(config: Config, name: str) -> list[object]:
-        return [(entry.uri, getattr(entry, name)) for entry in config.tokens if getattr(entry, name)]
-
-    def changed() -> Iterator[str]:
-        for key in GLOBAL_KEYS:
-            if key.needs_restart and getattr(old, key.name) != getattr(new, key.name):
-                yield key.name
-        for key in TOKEN_KEYS:
-            if key.needs_restart and entries(old, key.name) != entries(new, key.name):
-                yield f"[[token]] {key.name}"
-
-    return list(changed())

@@ -11,28 +11,16 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replug.agent.desktop.bus_names import BusError, Signal
+
 if TYPE_CHECKING:
-    from replug.agent.desktop.bus_connection import BusConnection, Signal
+    from replug.agent.desktop.bus_connection import BusConnection
 
 _SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PATIENCE = 5.0  # seconds, from connecting to the bus's first answer
-
-
-class BusError(Exception):
-    """A bus or a service on it cannot be reached, refuses, or does not answer in time; the text says why."""
-
-
-@dataclass(frozen=True)
-class Remote:
-    """An interface of an object of a service."""
-
-    name: str
-    path: str
-    interface: str
 
 
 def session_bus(environment: Mapping[str, str]) -> list[bytes]:

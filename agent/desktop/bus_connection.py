@@ -11,7 +11,6 @@ import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from jeepney import (
@@ -26,7 +25,7 @@ from jeepney import (
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 from jeepney.fds import FileDescriptor, fds_buf_size
 
-from replug.agent.desktop.bus import BusError, Remote
+from replug.agent.desktop.bus_names import BusError, Remote, Signal
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +35,6 @@ _LONGEST_READ = 1 << 16  # bytes
 _LONGEST_LINE = 1024  # bytes, while authenticating
 
 _BUS = Remote("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A signal. The bus vouches for `sender`, a unique name such as `:1.7`, and for nothing else."""
-
-    sender: str
-    path: str
-    interface: str
-    member: str
-    arguments: tuple[Any, ...]
 
 
 class BusConnection:

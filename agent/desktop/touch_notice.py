@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from replug.agent.desktop.bus import BusError, Remote, open_bus, session_bus
+from replug.agent.desktop.bus import open_bus, session_bus
+from replug.agent.desktop.bus_names import BusError, Remote
 from replug.token.identity import printable
 
 if TYPE_CHECKING:

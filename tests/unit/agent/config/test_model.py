@@ -1,4 +1,4 @@
-"""What the configuration means: values, tokens, and what a running agent takes over."""
+"""What the configuration means: values, tokens, and what the command line overrides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replug.agent.config.model import Config, TokenEntry, TokenSettings, changes_needing_restart
+from replug.agent.config.model import Config, TokenEntry, TokenSettings
 from replug.agent.config.options import Options
 from replug.agent.config.reader import read_config
 from replug.token.identity import TokenId
@@ -212,27 +212,3 @@ def test_the_command_line_wins() -> None:
 def test_a_file_that_is_read_again_takes_back_what_it_said() -> None:
     first = Options().with_config(config('default_lifetime = "1h"\nallowed_modules = "/opt/*"'))
     assert first.with_config(Config()) == Options()
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "names"),
-    [
-        ("", "", []),
-        (
-            "",
-            'pin_idle_time = "1h"\nforget_pin_on = ["removal"]\nallowed_modules = "/*"\nwait_for_token = "9"',
-            [],
-        ),
-        ("", 'workers = 2\ntouch_timeout = "9s"', ["touch_timeout", "workers"]),
-        ('prompt = "askpass"', "", ["prompt"]),
-        ("", '[[token]]\nuri = "pkcs11:token=a"\nconfirm = true', []),
-        ("", '[[token]]\nuri = "pkcs11:token=a"\nworkers = 2', ["[[token]] workers"]),
-        (
-            '[[token]]\nuri = "pkcs11:token=a"\nmodule = "/a"',
-            '[[token]]\nuri = "pkcs11:token=a"\nmodule = "/b"',
-            [],
-        ),
-    ],
-)
-def test_what_a_running_agent_does_not_take_over(old: str, new: str, names: list[str]) -> None:
-    assert changes_needing_restart(config(old), config(new)) == names
