@@ -32,7 +32,7 @@ class _Checks:
 
     def all(self) -> Iterator[Problem]:
         config = self._config
-        if ("pinentry_program",) in self._lines and shutil.which(config.pinentry_program) is None:
+        if config.pinentry_program is not None and shutil.which(config.pinentry_program) is None:
             yield self._problem(f"there is no program {config.pinentry_program}", "pinentry_program")
         for place, certificate in enumerate(config.certificates):
             if not _WILDCARDS & set(certificate) and not Path(certificate).is_file():

@@ -11,9 +11,10 @@ from typing import get_args
 from replug.agent.config.comment_template import check_template
 from replug.agent.config.key_choice import check_choice
 from replug.agent.config.kinds import Boolean, Choice, Count, Kind, ListOf, Notice, Text, Time, absolute_path
-from replug.agent.config.model import AUTO, Config, PromptWay, TokenEntry
+from replug.agent.config.model import AUTO, Config, TokenEntry
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, parse_pin_source
+from replug.token.prompts.way import PromptWay
 from replug.token.uri import Uri, is_uri, parse_uri
 
 _MOST_WORKERS = 64
@@ -66,10 +67,16 @@ def _patterns(text: str) -> str:
     return text
 
 
-def _program(text: str) -> str:
+def _program(text: str) -> str | None:
+    if text == AUTO:
+        return None
     if not text or "\0" in text:
         raise ValueError("must be the name or the path of a program")
     return absolute_path(text) if "/" in text else text
+
+
+def _program_text(program: str | None) -> str:
+    return AUTO if program is None else program
 
 
 def _key_choice(text: str) -> str:
@@ -136,8 +143,9 @@ GLOBAL_KEYS = (
     ),
     Key(
         "pinentry_program",
-        Text(_program, what="a program"),
-        "The pinentry to start: a path, or a name that is looked up in PATH.",
+        Text(_program, _program_text, what="a program"),
+        'The pinentry to start: a path, or a name that is looked up in PATH; "auto" takes the first one that '
+        "is installed.",
         needs_restart=True,
     ),
     Key(

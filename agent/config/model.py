@@ -6,17 +6,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
+from replug.token.prompts.way import PromptWay
 from replug.token.worker.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from replug.token.pins.source import PinSource
     from replug.token.uri import Uri
-
-PromptWay = Literal["auto", "pinentry", "askpass", "terminal", "systemd"]
 
 AUTO = "auto"
 """In `modules`: whatever modules the machine has."""
@@ -118,8 +117,8 @@ class Config:
     pin_idle_time: int | None = None
     forget_pin_on: frozenset[ForgetOn] = frozenset()
     prompt: PromptWay = "auto"
-    pinentry_program: str = "pinentry"
-    """A path, or a name to look up in PATH."""
+    pinentry_program: str | None = None
+    """A path, or a name to look up in PATH; None is the first pinentry that is found."""
     touch_notification: float | None = 1.0
     """How long a signature takes before a notification asks for a touch; None is no notification."""
     tokens: tuple[TokenEntry, ...] = ()

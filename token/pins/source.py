@@ -17,11 +17,10 @@ from pathlib import Path
 from replug.protocol.secrets import wipe
 from replug.token.errors import TokenError
 from replug.token.identity import TokenId
-from replug.token.pins.pin import Pin, PinPast
+from replug.token.pins.pin import LONGEST_PIN, Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
-_LONGEST_PIN = 255  # bytes
-_LARGEST_FILE = _LONGEST_PIN + len(b"\r\n")
+_LARGEST_FILE = LONGEST_PIN + len(b"\r\n")
 _LONGEST_NAME = 255  # of a credential (systemd's credential_name_valid)
 _PROMPT = "prompt"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -170,8 +169,8 @@ class ConfiguredPin:
 def _why_no_pin(value: bytearray) -> str:
     if not value:
         return "is empty"
-    if len(value) > _LONGEST_PIN:
-        return f"has more than {_LONGEST_PIN} bytes"
+    if len(value) > LONGEST_PIN:
+        return f"has more than {LONGEST_PIN} bytes"
     if any(byte in b"\0\r\n" for byte in value):
         return "has more than one line"
     return ""

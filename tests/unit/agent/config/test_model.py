@@ -117,6 +117,7 @@ def test_all_of_it_is_optional(text: str) -> None:
         ("touch_notification = false", Config(touch_notification=None)),
         ("touch_notification = true", Config(touch_notification=1.0)),
         ('pinentry_program = "pinentry-curses"', Config(pinentry_program="pinentry-curses")),
+        ('pinentry_program = "auto"', Config()),
         ('[[token]]\nuri = "pkcs11:"', Config(tokens=(TokenEntry(Uri()),))),
         (
             '[[token]]\nuri = "pkcs11:token=a?module-path=/opt/a.so"',

@@ -56,7 +56,7 @@ configs = st.builds(
     pin_idle_time=maybe,
     forget_pin_on=forgets,
     prompt=st.sampled_from(["auto", "pinentry", "askpass", "terminal", "systemd"]),
-    pinentry_program=st.one_of(path, st.just("pinentry-gtk-2")),
+    pinentry_program=st.one_of(path, st.just("pinentry-gtk-2"), st.none()),
     touch_notification=maybe,
     workers=st.integers(1, 64),
     # One is enough: several might hide each other.
