@@ -36,7 +36,7 @@ def run(chosen: argparse.Namespace) -> int:
 
     findings = []
     style = Style.of_output()
-    for found in examine(Machine(os.environ, Path.home(), tuple(chosen.module))):
+    for found in examine(Machine(os.environ, Path.home(), tuple(chosen.module), root=Path("/"))):
         findings.append(found)
         if not chosen.json:  # at once: a check of something that hangs takes its time
             print("\n".join(describe(found, style)), flush=True)

@@ -67,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(chosen: argparse.Namespace) -> int:
     """Set up or remove; the exit status."""
-    manager = UserManager()
+    manager = UserManager(os.environ)
     try:
         environment = manager.environment()
     except ManagerError as error:

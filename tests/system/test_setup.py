@@ -183,7 +183,7 @@ def test_gpg_agents_socket_counts_only_if_it_is_used(logged_in: LogIn, home: Hom
     home.write(".gnupg/gpg-agent.conf", "# Mine\nenable-ssh-support\n", 0o644)
     said = set_up(session, "--yes").out
     assert f"stop and mask {unit}" in said
-    assert "gpg-agent.conf:2 has gpg-agent take SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
+    assert "gpg-agent.conf:2 lets gpg-agent set SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
 
 
 def test_gnomes_keyring_starts_no_agent_any_more(logged_in: LogIn, home: Home) -> None:
@@ -221,8 +221,8 @@ def test_what_leads_elsewhere_is_named_and_not_touched(session: UserManager, hom
     home.write(".bashrc", '# ssh-agent\neval "$(ssh-agent -s)"\n', 0o644)
     before = session.listing()
     said = set_up(session).out
-    assert "~/.ssh/config:2 has ssh use ~/.1password/agent.sock" in said
-    assert '~/.bashrc:2 sets up an agent of its own: eval "$(ssh-agent -s)"' in said
+    assert "/.ssh/config:2 makes ssh use ~/.1password/agent.sock" in said
+    assert '~/.bashrc:2 starts or selects another agent: eval "$(ssh-agent -s)"' in said
     set_up(session, "--remove")
     assert session.listing() == before
 
