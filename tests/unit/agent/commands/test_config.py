@@ -63,10 +63,10 @@ def test_a_file_that_others_can_change(shell: Shell) -> None:
 
 def test_without_a_file(shell: Shell) -> None:
     status, out, err = shell.replug("config", "check")
-    assert (status, out, err) == (0, f"# {shell.file} does not exist: defaults hold\n", "")
+    assert (status, out, err) == (0, f"# {shell.file} does not exist: defaults apply\n", "")
     status, out, err = shell.replug("config", "show")
     assert (status, err) == (0, "")
-    assert out.startswith(f"# {shell.file} does not exist: defaults hold\nmodules = ")
+    assert out.startswith(f"# {shell.file} does not exist: defaults apply\nmodules = ")
     assert read_config(out).config == Config()
 
 

@@ -68,15 +68,15 @@ def test_an_agent_that_is_not_ours(
     path = str(tmp_path / "agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
     assert ask_in_vain(capsys) == (
-        f"replug: no replug-agent answers beside {path}: No such file or directory\n"
+        f"replug: no replug-agent answers at {path}.control: No such file or directory\n"
     )
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"", "the agent's answer makes no sense"),
-        (b"{", "the agent's answer makes no sense"),
+        (b"", "the agent's answer is malformed"),
+        (b"{", "the agent's answer is malformed"),
         (b"[]\n", "the agent does not know this command: is it older than this program?"),
         (b'{"error": "unknown command"}\n', "the agent does not know this command"),
     ],

@@ -201,7 +201,8 @@ def test_a_check_that_breaks_is_a_finding_and_no_end(
 
 def test_nothing_found_can_forge_a_line() -> None:
     found = fail("token", "\x1b[2J\nok   agent: all is well", "x\ny")
-    for style in (Style(), Style(colours=True, unicode=True, width=80)):
+    piped = Style(colours=False, unicode=False, width=None)
+    for style in (piped, Style(colours=True, unicode=True, width=80)):
         text = "\n".join(describe(found, style))
         assert "\x1b[2J" not in text
         assert not any(line.startswith("ok ") for line in text.splitlines())
