@@ -67,7 +67,7 @@ class Reloader:
 
 
 def changes_needing_restart(old: Config, new: Config) -> list[str]:
-    """Names of the keys that differ and that a running agent does not take over."""
+    """The names of the keys that differ and that need a restart of the agent."""
     from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS
 
     def entries(config: Config, name: str) -> list[object]:

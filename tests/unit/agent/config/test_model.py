@@ -17,6 +17,7 @@ from replug.token.worker.client import Deadlines
 
 WORK = TokenId("Yubico", "YubiKey", "5001234", "work")
 HOME = TokenId("Yubico", "YubiKey", "7", "home")
+MODULE = "/usr/lib/opensc-pkcs11.so"
 
 
 def config(text: str) -> Config:
@@ -138,7 +139,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         '[[token]]\nuri = "pkcs11:token=work"\npin_time_to_live = "never"\nconfirm = true\n'
         '[[token]]\nuri = "pkcs11:manufacturer=Yubico"\nforget_pin_on = []\nworkers = 1\nlifetime = "never"\n'
     )
-    assert of.for_token(WORK) == TokenSettings(
+    assert of.for_token(WORK, MODULE) == TokenSettings(
         workers=2,
         pin_source=None,
         pin_time_to_live=None,
@@ -149,7 +150,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         comment="{label}",
         lifetime=None,
     )
-    assert of.for_token(HOME) == TokenSettings(
+    assert of.for_token(HOME, MODULE) == TokenSettings(
         workers=1,
         pin_source=None,
         pin_time_to_live=28800,
@@ -161,13 +162,13 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         lifetime=0,
     )
     elsewhere = TokenId("SoftHSM project", "SoftHSM v2", "1", "work2")
-    assert of.for_token(elsewhere) == of.settings()
-    assert of.settings().forget_pin_on == {ForgetOn.SUSPEND}
+    assert of.for_token(elsewhere, MODULE) == of.settings(None)
+    assert of.settings(None).forget_pin_on == {ForgetOn.SUSPEND}
 
 
 def test_without_a_file_all_tokens_are_alike() -> None:
-    settings = Config().for_token(WORK)
-    assert settings == Config().for_token(HOME)
+    settings = Config().for_token(WORK, MODULE)
+    assert settings == Config().for_token(HOME, MODULE)
     assert (settings.keys, settings.confirm, settings.pin_source) == (("*",), False, None)
 
 
@@ -182,7 +183,6 @@ def test_an_entry_with_a_module_holds_for_no_other(tmp_path: Path) -> None:
     )
     assert of.for_token(WORK, str(module)).confirm
     assert of.for_token(WORK, str(link)).confirm
-    assert of.for_token(WORK).confirm
     assert of.for_token(WORK, "/usr/lib/libykcs11.so").comment == "other"
 
 

@@ -136,7 +136,7 @@ def test_all_of_the_example_can_be_uncommented() -> None:
     (entry,) = reading.config.tokens
     settings = {name: getattr(reading.config, name) for name in values}
     assert Config(**settings) == Config()
-    assert Config(tokens=(entry,)).settings(entry).keys == Config().settings().keys
+    assert Config(tokens=(entry,)).settings(entry).keys == Config().settings(None).keys
 
 
 def test_the_man_page_has_every_key_with_its_default() -> None:
