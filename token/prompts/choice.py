@@ -39,7 +39,7 @@ class Way(Prompter, Protocol):
         """The terminal that it occupies."""
 
     def check(self) -> None:
-        """Raise NobodyAskedError if asking is bound to fail, as far as this shows without asking."""
+        """Raise NobodyAskedError if asking is bound to fail, where that shows without asking."""
 
 
 class ChoosingPrompter:

@@ -1,4 +1,4 @@
-"""`replug config`, as a person runs it."""
+"""`replug config`, as the user runs it."""
 
 from __future__ import annotations
 

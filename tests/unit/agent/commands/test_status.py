@@ -1,4 +1,4 @@
-"""`replug status`: what a person reads in a terminal, and what a program reads."""
+"""`replug status`: what the user reads in a terminal, and what a program reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking for a PIN through SSH_ASKPASS: the answer, every way to get none, and what the person is told."""
+"""Asking for a PIN through SSH_ASKPASS: the answer, every way to get none, and what the user is told."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_a_job_that_nobody_sits_at_is_asked_for_where_the_agent_is(start: Start)
 
 
 def test_behind_an_sshd_nobody_sits(start: Start, screen: Screen, tmp_path: Path) -> None:
-    """It asks for the person at the other end; the terminal it was started from is another's."""
+    """It asks for the user at the other end; the terminal it was started from is another's."""
     sshd = tmp_path / "sshd"
     sshd.symlink_to("/bin/sleep")
     pid = start(str(sshd), "600", env={"DISPLAY": ":3"}, screen=screen)
