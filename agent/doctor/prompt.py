@@ -40,7 +40,7 @@ def check_prompt(machine: Machine) -> Iterator[Finding]:
             f"no way to ask for a PIN here: {reasons}",
             fix or "give the PIN beforehand, from a terminal: ssh-add -s MODULE",
         )
-    elif display and all(way.terminal for way in usable):
+    elif display and failures and all(way.terminal for way in usable):
         yield warn("prompt", f"by {usable[0]} only: programs without a terminal cannot ask ({reasons})", fix)
     else:
         yield ok("prompt", f"by {usable[0]}")

@@ -300,12 +300,18 @@ def test_a_terminal_alone_is_a_warning_on_a_display(home: Home) -> None:
     programs = home.folder / "programs"
     programs.mkdir()
     home.write("doctor.sh", f"#!/bin/sh\nPATH={programs} exec {REPLUG} doctor\n", 0o700)
-    shown = home.run(
-        "script", "-qec", home.folder / "doctor.sh", "/dev/null",
-        env={"DISPLAY": ":9", "TERM": "dumb", "SSH_ASKPASS_REQUIRE": "never"},
-    )  # fmt: skip
-    [line] = [line for line in shown.out.splitlines() if line[5:].startswith("prompt")]
-    assert line.startswith("warn prompt     by the terminal /dev/pts/")
+
+    def line() -> str:
+        shown = home.run(
+            "script", "-qec", home.folder / "doctor.sh", "/dev/null",
+            env={"DISPLAY": ":9", "TERM": "dumb", "SSH_ASKPASS_REQUIRE": "never"},
+        )  # fmt: skip
+        [line] = [line for line in shown.out.splitlines() if line[5:].startswith("prompt")]
+        return line
+
+    assert line().startswith("warn prompt     by the terminal /dev/pts/")
+    home.configure('modules = []\nprompt = "terminal"')
+    assert line().startswith("ok   prompt     by the terminal /dev/pts/")
 
 
 def test_password_agents_are_a_way_to_ask(home: Home) -> None:
