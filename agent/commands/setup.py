@@ -104,7 +104,7 @@ def _set_up(
     except (ManagerError, OSError) as error:
         _say(f"That failed: {error}")
         _say("Undoing it:")
-        remove(manager, record, _say)
+        remove(manager, record, _say, dry_run=False)
         return 1
     _say_done(ours, plan)
     _say_what_leads_elsewhere(ours)

@@ -42,7 +42,7 @@ class BusConnection:
 
     @classmethod
     async def open(
-        cls, connected: socket.socket, on_signal: Callable[[Signal], None] | None = None
+        cls, connected: socket.socket, on_signal: Callable[[Signal], None] | None
     ) -> BusConnection:
         """Say Hello on a non-blocking socket, which the connection owns from then on; BusError, OSError."""
         await _authenticate(connected)
@@ -95,7 +95,7 @@ class BusConnection:
             raise BusError(f"{remote.name} refuses {method}: {words or name}")
         return tuple(message.body)
 
-    def send(self, remote: Remote, method: str, signature: str = "", *arguments: Any) -> None:
+    def send(self, remote: Remote, method: str, signature: str, *arguments: Any) -> None:
         """Call a method without waiting for a reply; the connection may be closed right after. BusError."""
         message = _method_call(remote, method, signature, arguments)
         message.header.flags |= MessageFlag.no_reply_expected

@@ -15,9 +15,7 @@ from replug.agent.setup.user_manager import ManagerError, UserManager, units_fol
 _Step = tuple[str, Callable[[], object]]
 
 
-def remove(
-    manager: UserManager, record: Record | None, say: Callable[[str], None], *, dry_run: bool = False
-) -> int:
+def remove(manager: UserManager, record: Record | None, say: Callable[[str], None], *, dry_run: bool) -> int:
     """Undo everything in `record`, announcing each step with `say`; returns the exit status.
 
     ManagerError and OSError are raised only before the first change.

@@ -35,7 +35,7 @@ _NEXT_STEP = "install a pinentry, or set pinentry_program"
 _GRACE = 2.0  # seconds for the dialog to report its timeout
 
 
-def find_pinentry(path: str | None, *, windows: bool = False) -> str | None:
+def find_pinentry(path: str | None, *, windows: bool) -> str | None:
     """A pinentry in the folders of `path` (as in $PATH); with `windows`, one that can show windows.
 
     Plain `pinentry` is the user's or the system's choice and comes first.
