@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -203,6 +204,7 @@ def test_a_number_without_an_end() -> None:
     assert "4300 digits" in found
 
 
+@unhurried
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     read_config(text)
@@ -229,6 +231,7 @@ statements = st.one_of(
 )
 
 
+@unhurried
 @given(st.lists(statements, max_size=8).map("\n".join))
 def test_nothing_in_a_file_is_too_odd_to_be_told_with_its_line(text: str) -> None:
     reading = read_config(text)

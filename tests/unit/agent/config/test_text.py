@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,7 @@ configs = st.builds(
 )
 
 
+@unhurried
 @given(configs)
 def test_what_is_shown_is_what_holds(config: Config) -> None:
     reading = read_config("\n".join(shown(config)))
@@ -71,6 +73,7 @@ def test_what_is_shown_is_what_holds(config: Config) -> None:
     assert reading.config == config
 
 
+@unhurried
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_can_be_written(text: str) -> None:
     assert tomllib.loads(f"a = {quoted(text)}") == {"a": text}
