@@ -21,12 +21,12 @@ from replug.agent.commands.main import main, make_parser
 from replug.agent.keys.refusal import unknown_key
 from replug.protocol import decoding, messages
 from replug.protocol.messages import RemoveIdentity, RemoveSmartcardKey
-from replug.token.errors import ExplainedError, WorkerRefusedError
+from replug.token.errors import ExplainedError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import PinCache
+from replug.token.pins.policy import PinPolicy
 from replug.token.pins.rules import PinRules
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
-from replug.token.worker.frames import Verdict
 
 NOW = 1_700_000_000.0
 TOKEN = TokenId("Maker", "Model", "1", "work")
@@ -42,7 +42,7 @@ LOCKED = {
 def refused_login(verdict: Verdict) -> ExplainedError:
     """What a login raises that the worker refused for this reason."""
     with pytest.raises(ExplainedError) as caught:
-        PinRules(TOKEN, PinCache()).refused(WorkerRefusedError(verdict, ""), None)
+        PinRules(TOKEN, PinCache(), lambda _: PinPolicy()).refused(WorkerRefusedError(verdict, ""), None)
     return caught.value
 
 
