@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from replug.agent.config.file import config_path, load_config
-from replug.agent.config.model import ConfigError, changes_needing_restart
+from replug.agent.config.model import Config, ConfigError
 from replug.agent.keyring import Keyring
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 
@@ -64,3 +64,21 @@ class Reloader:
         await keyring.certificate_files.look()
         await keyring.serve_configured()
         log.info("configuration read again")
+
+
+def changes_needing_restart(old: Config, new: Config) -> list[str]:
+    """The names of the keys that differ and that need a restart of the agent."""
+    from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS
+
+    def entries(config: Config, name: str) -> list[object]:
+        return [(entry.uri, getattr(entry, name)) for entry in config.tokens if getattr(entry, name)]
+
+    def changed() -> Iterator[str]:
+        for key in GLOBAL_KEYS:
+            if key.needs_restart and getattr(old, key.name) != getattr(new, key.name):
+                yield key.name
+        for key in TOKEN_KEYS:
+            if key.needs_restart and entries(old, key.name) != entries(new, key.name):
+                yield f"[[token]] {key.name}"
+
+    return list(changed())

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Answer
@@ -31,7 +30,7 @@ from replug.agent.status import forget, status
 from replug.token.hotplug import UsbHotplug
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
-from replug.token.prompts.environment import look_at
+from replug.token.prompts.environment import environment_of
 from replug.token.watch import Watcher
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class _Service:
             config.prompt_timeout,
             way=config.prompt,
             pinentry_program=config.pinentry_program,
-            look=_environment_of,
+            environment_of=environment_of,
         )
         notices = TouchNotices(os.environ, config.touch_notification)
         keyring = Keyring(Settings(self._options), prompter, notices)
@@ -89,6 +88,7 @@ class _Service:
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
         events = SessionEvents(
+            os.environ,
             on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
             on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
         )
@@ -147,11 +147,6 @@ class _Service:
     def _end(self, status: int) -> None:
         if not self._ended.done():
             self._ended.set_result(status)
-
-
-def _environment_of(pid: int) -> Mapping[str, str]:
-    process = look_at(pid)
-    return process.environment if process else {}
 
 
 def _prepare() -> None:

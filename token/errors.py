@@ -68,11 +68,7 @@ class PromptError(TokenError):
 
 
 class NobodyAskedError(PromptError):
-    """The question was not shown, so another way may be tried; `obstacle` says why, for a list."""
-
-    def __init__(self, subject: str, obstacle: str, next_step: str = "") -> None:
-        super().__init__(f"{subject}: {obstacle}", next_step)
-        self.obstacle = obstacle
+    """One way to ask did not reach the user, so another may be tried; `reason` is for a list of such."""
 
 
 class WorkerLostError(Exception):

@@ -1,4 +1,4 @@
-"""Times as people say them."""
+"""Ages and times of day for display."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _DAY = 86400
 
 
 def how_long(seconds: float) -> str:
-    """A length of time in its largest unit, rounded down: `59 s`, `3 min`, `2 h`, `5 days`."""
+    """A duration in its largest unit, rounded down: `59 s`, `3 min`, `2 h`, `5 days`."""
     whole = max(0, int(seconds))
     for length, unit in ((_DAY, "days"), (3600, "h"), (60, "min")):
         if whole >= length:
@@ -18,12 +18,12 @@ def how_long(seconds: float) -> str:
 
 
 def how_long_ago(when: float, now: float) -> str:
-    """The same, ago; both in seconds since the epoch, by clocks that may have been set since."""
+    """`3 min ago`, from two times in seconds since the epoch; `just now` if the clock was set back."""
     return f"{how_long(now - when)} ago" if now - when >= 1 else "just now"
 
 
 def clock(when: float, now: float) -> str:
-    """The local time, with the date when it is not today's."""
+    """The local time of day, with the date if that is not today."""
     moment, today = time.localtime(when), time.localtime(now)
     same_day = (moment.tm_year, moment.tm_yday) == (today.tm_year, today.tm_yday)
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)

@@ -1,6 +1,6 @@
-"""What a command of `replug` is: a module that declares its arguments and runs.
+"""The interface of a command of `replug`: a module that declares its arguments and runs.
 
-Modules of commands are all imported at every start, so what they import at their top is cheap.
+All command modules are imported at every start, so they import nothing slow at their top.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 class Command(Protocol):
-    """The two functions of a command's module."""
+    """A command's module has these two functions."""
 
     def add_parser(self, commands: Commands) -> None:
         """Add the command's parser to `commands`, with `run` among its defaults."""
 
     def run(self, chosen: argparse.Namespace) -> int:
-        """Do it and return the exit status; AskError when the agent cannot be asked."""
+        """Run the command; returns the exit status. AskError if the agent cannot be asked."""

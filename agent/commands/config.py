@@ -1,4 +1,4 @@
-"""`replug config`: check the configuration file, show what holds, print an example to begin with."""
+"""`replug config`: check the configuration file, show the settings in effect, print an example."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("config", help="check or show the configuration file")
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", metavar="action", required=True)
-    check = actions.add_parser("check", help="say all that is wrong with it; exit status 1 if anything is")
-    show = actions.add_parser("show", help="every setting as it holds, as TOML")
+    check = actions.add_parser("check", help="report every error in it; exit status 1 if there are any")
+    show = actions.add_parser("show", help="show every setting in effect, as TOML")
     for action in (check, show):
-        action.add_argument("file", nargs="?", type=Path, help="instead of the agent's own")
-    actions.add_parser("example", help="a file that explains every key, to begin with")
+        action.add_argument("file", nargs="?", type=Path, help="a file other than the agent's own")
+    actions.add_parser("example", help="print an example file that explains every key")
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Do what `chosen` says; the exit status."""
+    """Run the action; returns the exit status."""
     from replug.agent.config.model import ConfigError
 
     try:
@@ -84,9 +84,9 @@ def _example() -> int:
 
 
 def _missing(path: Path, named: Path | None) -> int:
-    """The agent's own file may be missing, one that was named may not."""
+    """The agent's own file need not exist; one that the user names must."""
     if named is None:
-        print(f"# {path} does not exist: defaults hold")
+        print(f"# {path} does not exist: defaults apply")
         return 0
     print(f"{path}: No such file or directory", file=sys.stderr)
     return 1

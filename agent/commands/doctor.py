@@ -1,4 +1,4 @@
-"""`replug doctor`: what is wrong between ssh and the token, and what to do about it."""
+"""`replug doctor`: finds faults between ssh and the token, and says how to fix them."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ if TYPE_CHECKING:
     from replug.agent.doctor.machine import Machine
 
 DOCTOR_VERSION = 1
-"""Of the form of `--json`; raised when a reader of the older form would misread it."""
+"""The version of the format of `--json`; increased by incompatible changes."""
 _COLOURS: dict[Outcome, Colour] = {Outcome.OK: "green", Outcome.WARN: "yellow", Outcome.FAIL: "red"}
 
 
 def add_parser(commands: Commands) -> None:
-    """Declare `doctor`."""
-    parser = commands.add_parser("doctor", help="find what is wrong, each with its fix")
-    parser.add_argument("module", nargs="*", help="a PKCS#11 module or URI to look at as well")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    """Add `doctor` to the commands of `replug`."""
+    parser = commands.add_parser("doctor", help="find faults between ssh and the token, with fixes")
+    parser.add_argument("module", nargs="*", help="a PKCS#11 module or URI to check as well")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Make all checks and print their findings; 1 if one of them failed."""
+    """Run all checks and print their findings; returns 1 if one of them failed."""
     from replug.agent.doctor.machine import Machine
 
     findings = []
     style = Style.of_output()
-    for found in examine(Machine(os.environ, Path.home(), tuple(chosen.module))):
+    for found in examine(Machine(os.environ, Path.home(), tuple(chosen.module), root=Path("/"))):
         findings.append(found)
-        if not chosen.json:  # at once: a check of something that hangs takes its time
+        if not chosen.json:  # at once: some checks have to wait for a timeout
             print("\n".join(describe(found, style)), flush=True)
     if chosen.json:
         print(
@@ -50,7 +50,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def examine(machine: Machine) -> Iterator[Finding]:
-    """The findings of all checks, from ssh to the card. A check that breaks is a finding too."""
+    """The findings of all checks, from ssh to the card. A check that raises is a finding, too."""
     for check in _checks():
         try:
             yield from check(machine)
@@ -80,7 +80,7 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
 
 
 def describe(found: Finding, style: Style) -> Iterator[str]:
-    """One line, folded where it must fit a terminal, and the fix below or behind it."""
+    """A finding on one line; for a terminal, wrapped and with the fix on a line of its own."""
     outcome = f"{found.outcome:<5}"
     reason, fix = printable(found.reason), printable(found.fix)
     if style.width is None:
@@ -90,7 +90,7 @@ def describe(found: Finding, style: Style) -> Iterator[str]:
     yield style.paint(lines[0][:5], _COLOURS[found.outcome], "bold") + lines[0][5:]
     yield from lines[1:]
     if fix:
-        # Not folded: it is there to be copied.
+        # Not wrapped: it is there to be copied.
         arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
         yield " " * 16 + style.paint(f"{arrow} {fix}", "bold")
 

@@ -1,4 +1,4 @@
-"""`replug explain`: why the agent refused, which the protocol has no words for."""
+"""`replug explain`: the reasons of refusals and what to do next, which the protocol cannot carry."""
 
 from __future__ import annotations
 
@@ -23,42 +23,31 @@ _ASKED = {
     "RemoveIdentity": "to remove a key (ssh-add -d)",
     "RemoveSmartcardKey": "to remove the keys of a token (ssh-add -e)",
     "RequestIdentities": "which keys there are (ssh-add -l)",
-    "SignRequest": "for a signature, which is how one logs in with a key",
+    "SignRequest": "for a signature, as for a login with a key",
     "Unlock": "to unlock the agent (ssh-add -X)",
 }
 """By the name of the request (replug.protocol.messages)."""
-_ADVICE = (
-    (
-        "is not in the agent",
-        "See which keys there are with ssh-add -l; add a token's with ssh-add -s MODULE.",
-    ),
-    ("was not added", "See what was added with replug status --json, under providers."),
-    ("PIN prompt was cancelled", "Try again and enter the PIN."),
-    ("no PIN was entered within", "Try again; prompt_timeout in config.toml gives you longer."),
-    ("does not do that yet", "Use OpenSSH's ssh-agent for that."),
-    ("wrong PIN", "Try again with the right PIN: a few wrong ones lock the token."),
-)
-"""What to do, for reasons that come without a next step."""
-_OTHERWISE = (
-    "Try again; if it is refused again, replug doctor looks for the cause and replug logs has the details."
-)
+_OTHERWISE = "try again; if it is refused again, run replug doctor, and see replug logs for the details"
+"""For refusals that carry no next step."""
 
 
 def add_parser(commands: Commands) -> None:
-    """Declare `explain`."""
-    parser = commands.add_parser("explain", help="the last refusals in plain words: what, who, why, what now")
+    """Add `explain` to the commands of `replug`."""
+    parser = commands.add_parser(
+        "explain", help="explain the last refusals: program, request, reason and next step"
+    )
     parser.add_argument(
-        "-n", "--lines", metavar="N", type=_positive, default=5, help="how many, at most (default 5)"
+        "-n", "--lines", metavar="N", type=_positive, default=5, help="show at most N refusals (default 5)"
     )
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Ask the agent and print a paragraph for each refusal, the latest last."""
+    """Print a paragraph for each refusal, the latest last."""
     paragraphs = list(explain(ask("status")["refusals"], time.time()))[-chosen.lines :]
     style = Style.of_output()
     if not paragraphs:
-        print("Nothing was refused since the agent was started.")
+        print("Nothing has been refused since the agent was started.")
     print(
         "\n\n".join("\n".join(style.wrap(paragraph)) for paragraph in paragraphs),
         end="\n" if paragraphs else "",
@@ -67,7 +56,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def explain(refusals: list[dict[str, Any]], now: float) -> Iterator[str]:
-    """A paragraph each, oldest first; what was refused again for the same reason is told once."""
+    """A paragraph each, oldest first; the same refusal several times in a row is one paragraph."""
     for same in _repeated(refusals):
         last = same[-1]
         request = _ASKED.get(last["request"], f"something ({last['request']})")
@@ -77,9 +66,8 @@ def explain(refusals: list[dict[str, Any]], now: float) -> Iterator[str]:
             request = f"for a signature: {last['purpose']}"
         when = f"{how_long_ago(last['time'], now)} ({clock(last['time'], now)})"
         yield printable(
-            f"{program} asked{times} {when} {request}."
-            f" The agent refused: {_sentence(last['reason'])}"
-            f" What to do now: {_next_step(last)}"
+            f"{program} asked{times} {when} {request}. The agent refused: {_sentence(last['reason'])}"
+            f" What to do now: {_sentence(last['next_step'] or _OTHERWISE)}"
         )
 
 
@@ -95,12 +83,6 @@ def _repeated(refusals: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
         run.append(refusal)
     if run:
         yield run
-
-
-def _next_step(refusal: dict[str, Any]) -> str:
-    if refusal["next_step"]:
-        return _sentence(refusal["next_step"])
-    return next((advice for part, advice in _ADVICE if part in refusal["reason"]), _OTHERWISE)
 
 
 def _sentence(text: str) -> str:

@@ -1,4 +1,4 @@
-"""`replug logs`: what the agent has written, wherever it went."""
+"""`replug logs`: shows the agent's log from the journal, or says where else it is."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ replug: there is no systemd journal here. The agent writes
   - to syslog, facility auth, as a daemon where /dev/log exists: look in /var/log/auth.log or /var/log/secure
     for lines with replug-agent;
   - nowhere as a daemon otherwise: start it with replug-agent -D 2>FILE.
-The last refusals and their reasons are in replug explain.
+replug explain shows the last refusals and their reasons.
 """
 
 
 def add_parser(commands: Commands) -> None:
-    """Declare `logs`."""
-    parser = commands.add_parser("logs", help="what the agent has logged")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as the agent writes")
-    parser.add_argument("-n", "--lines", metavar="N", help="the last N lines")
+    """Add `logs` to the commands of `replug`."""
+    parser = commands.add_parser("logs", help="show the agent's log")
+    parser.add_argument("-f", "--follow", action="store_true", help="keep showing new messages")
+    parser.add_argument("-n", "--lines", metavar="N", help="show the last N lines")
     parser.add_argument(
         "--since",
         metavar="TIME",
-        help="from then on: yesterday, '2026-01-31 12:00', or a time back as in --since=-1h",
+        help="show messages from TIME on: yesterday, '2026-01-31 12:00', or an age as in --since=-1h",
     )
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Become journalctl; returns only where there is no journal."""
+    """Execute journalctl; returns only if there is no journal."""
     journalctl = shutil.which("journalctl")
     if journalctl is not None and os.path.exists(_JOURNAL):
         os.execv(journalctl, arguments(chosen))  # noqa: S606 - no shell is wanted
@@ -43,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def arguments(chosen: argparse.Namespace) -> list[str]:
-    """journalctl's arguments. By identifier, not by unit: an agent that a shell started logs there too."""
+    """journalctl's arguments. By identifier, not by unit, so that an agent started by a shell is included."""
     return [
         "journalctl",
         "--user",

@@ -1,4 +1,4 @@
-"""`replug`, the program for the person: one file for each command, and this table of them."""
+"""`replug`, the program for the user: one file for each command, and this table of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from replug.agent.commands import config, doctor, explain, forget, logs, setup, 
 from replug.agent.commands.command import Command
 from replug.agent.control.client import AskError
 
-_INTERRUPTED = 130  # as shells count a SIGINT
+_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 COMMANDS: tuple[Command, ...] = (
     status,
     forget,
@@ -24,7 +24,7 @@ COMMANDS: tuple[Command, ...] = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command in `arguments` (default: the program's); the exit status."""
+    """Run the command in `arguments` (None: those of the process); returns the exit status."""
     chosen = make_parser().parse_args(arguments)
     try:
         status: int = chosen.run(chosen)
@@ -37,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The command line: each command adds its own."""
-    parser = argparse.ArgumentParser(prog="replug", description="See to a running replug-agent.")
+    """The parser of the command line; each command adds its own arguments."""
+    parser = argparse.ArgumentParser(prog="replug", description="Inspect and control a running replug-agent.")
     parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for command in COMMANDS:
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when it is asked for: that takes longer than all the rest."""
+    """Looks up the version only if it is asked for: that takes longer than everything else."""
 
     def __call__(
         self,

@@ -1,4 +1,4 @@
-"""`replug setup`: the agent in every session, from login on; and `replug setup --remove`, which undoes it."""
+"""`replug setup`: starts the agent in every login session; `replug setup --remove` undoes it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from replug.agent.setup.record import (
     write_file,
 )
 from replug.agent.setup.remove import remove
-from replug.agent.setup.units import SERVICE, SOCKET, ProgramError
+from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET, ProgramError
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
 
 NO_SYSTEMD = 3
-"""The exit status where no user manager answers; what to do instead is on stdout."""
+"""The exit status if no user manager answers; stdout says what to do instead."""
 
 
 class SetupError(Exception):
-    """Nothing was changed; the text says why."""
+    """Setup refuses, and nothing was changed."""
 
 
 @dataclass(frozen=True)
 class _Plan:
     files: dict[Path, str]
-    """What is to be written, and is not there yet."""
+    """The files to write, without those that are up to date."""
     replaced: list[Replaced]
     other: str
-    """Where SSH_AUTH_SOCK leads in the user manager, if not to replug."""
+    """SSH_AUTH_SOCK in the user manager, if it is another agent's."""
     start: bool
-    """Whether the socket is to be enabled and started."""
+    """Whether the socket needs to be enabled and started."""
     running: bool
-    """Whether units that now change are in use."""
+    """Whether units that will change are in use."""
 
     @property
     def empty(self) -> bool:
@@ -55,19 +55,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add `setup` to the commands of `replug`."""
     parser = commands.add_parser(
         "setup",
-        help="have the agent in every session from login on, by systemd; --remove undoes it",
-        description="Writes user units for systemd, enables the socket, and sets SSH_AUTH_SOCK.",
-        epilog=f"Exit status: 0 done; 1 refused or failed; {NO_SYSTEMD} no systemd, lines for ~/.profile.",
+        help="start the agent in every login session (systemd user units); --remove undoes it",
+        description="Write user units for systemd, enable the socket, and set SSH_AUTH_SOCK.",
+        epilog=f"Exit status: 0 done; 1 refused or failed; {NO_SYSTEMD} no systemd; lines for ~/.profile.",
     )
-    parser.add_argument("--remove", action="store_true", help="undo all that setup did")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--yes", action="store_true", help="do not ask before replacing another agent")
+    parser.add_argument("--remove", action="store_true", help="undo everything that setup did")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
+    parser.add_argument("--yes", action="store_true", help="replace another agent without asking")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Set up or remove; the exit status."""
-    manager = UserManager()
+    """Set up or remove; returns the exit status."""
+    manager = UserManager(os.environ)
     try:
         environment = manager.environment()
     except ManagerError as error:
@@ -84,11 +84,11 @@ def run(chosen: argparse.Namespace) -> int:
 def _set_up(
     manager: UserManager, record: Record, environment: dict[str, str], chosen: argparse.Namespace
 ) -> int:
-    ours = f"{_runtime_folder(environment)}/replug/agent.sock"
+    ours = f"{_runtime_folder(environment)}/{AGENT_SOCKET}"
     before = environment.get("SSH_AUTH_SOCK", "")
     plan = _plan(manager, record, before if before != ours else "")
     if plan.empty:
-        _say("replug is set up already; there is nothing to change.")
+        _say("replug is already set up; there is nothing to change.")
         _say_what_leads_elsewhere(ours)
         return 0
     _say("replug setup will" if not chosen.dry_run else "replug setup would")
@@ -103,8 +103,8 @@ def _set_up(
         _apply(manager, record, plan, ours)
     except (ManagerError, OSError) as error:
         _say(f"That failed: {error}")
-        _say("So it is undone:")
-        remove(manager, record, _say)
+        _say("Undoing it:")
+        remove(manager, record, _say, dry_run=False)
         return 1
     _say_done(ours, plan)
     _say_what_leads_elsewhere(ours)
@@ -121,8 +121,8 @@ def _plan(manager: UserManager, record: Record, other: str) -> _Plan:
         if os.path.lexists(path) and not record.wrote(path):
             whose = "was changed since" if str(path) in record.files else "is not replug's"
             raise SetupError(
-                f"{path} {whose} and is left alone; move it away"
-                " (settings of your own belong into systemctl --user edit)"
+                f"{path} {whose} and was not touched; move it away"
+                f" (put your own settings in a drop-in: systemctl --user edit {SERVICE})"
             )
     socket = manager.state(SOCKET)
     return _Plan(
@@ -145,7 +145,7 @@ def _described(plan: _Plan) -> Iterator[str]:
         how = "mask" if one.masked else "disable"
         yield f"stop and {how} {one.unit}, {rivals.what_it_is(one.unit)}"
     if _autostart(plan):
-        yield "and so keep gnome-keyring from starting its agent for ssh at login"
+        yield "which keeps gnome-keyring from starting its ssh agent at login"
     if plan.start:
         instead = f" in place of {plan.other}" if plan.other else ""
         yield f"enable and start {SOCKET}, which sets SSH_AUTH_SOCK in the user manager{instead}"
@@ -163,13 +163,13 @@ def _confirm(*, yes: bool) -> None:
             terminal.write(b"Replace the other agent? `replug setup --remove` brings it back. [y/N] ")
             answer = terminal.readline()
     except OSError:
-        raise SetupError("another agent is in use; to replace it, run this with --yes") from None
+        raise SetupError("another agent is in use; to replace it, run this command with --yes") from None
     if answer.strip().lower() not in (b"y", b"yes"):
         raise SetupError("nothing was changed")
 
 
 def _apply(manager: UserManager, record: Record, plan: _Plan, ours: str) -> None:
-    # The record is first, so that what is interrupted can be undone.
+    # The record comes first, so that an interrupted setup can be undone.
     where = record_path()
     record.plan_folders(where)
     for path, text in plan.files.items():
@@ -183,32 +183,32 @@ def _apply(manager: UserManager, record: Record, plan: _Plan, ours: str) -> None
         manager.call("mask" if one.masked else "disable", "--now", one.unit)
     manager.call("daemon-reload")
     manager.call("enable", "--now", SOCKET)
-    # As the socket does when it starts; but it may run, and another agent may have taken its place since.
+    # The socket does this when it starts, but it may be running, and another agent may have changed it since.
     manager.call("set-environment", f"SSH_AUTH_SOCK={ours}")
 
 
 def _say_done(ours: str, plan: _Plan) -> None:
-    _say("Done. What the session starts from now on finds the agent; in this shell, type")
+    _say("Done. Programs that the session starts from now on use the agent; in this shell, type")
     _say(f"  export SSH_AUTH_SOCK={ours}")
     if plan.running:
-        _say("The agent that runs goes on as it is, with its keys and PINs, until you type")
+        _say("The running agent is not replaced, and keeps its keys and PINs, until you type")
         _say(f"  systemctl --user restart {SOCKET} {SERVICE}")
-    _say("Logins on a console or by ssh do not ask systemd; for those, add this line to ~/.profile:")
+    _say("Console and ssh logins do not get it from systemd; for those, add this line to ~/.profile:")
     _say(f'  [ -S "${{SSH_AUTH_SOCK-}}" ] || export SSH_AUTH_SOCK={ours}')
 
 
 def _say_what_leads_elsewhere(ours: str) -> None:
     found = list(rivals.leads_elsewhere(ours))
     if found:
-        _say("These files are yours and were not touched, but lead some programs past replug:")
+        _say("These are your files, and setup did not touch them, but they send programs past replug:")
         for line in found:
             _say(f"  {line}")
 
 
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:
-    _say(f"No user manager of systemd answers here: {error}")
+    _say(f"No systemd user manager answers here: {error}")
     if remove:
-        _say("Nothing was changed. Log in where it runs, and type this again.")
+        _say("Nothing was changed. Log in where it runs, and run this command again.")
         return NO_SYSTEMD
     try:
         program = units.agent_program()

@@ -1,4 +1,4 @@
-"""`replug status`: what the agent has, and what it refused."""
+"""`replug status`: the agent's tokens and keys, and its last refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _COLOURS: dict[str, Colour] = {
     "locked": "red",
     "unreachable": "red",
 }
-_TERMS = (("certificate", "certificate"), ("confirm", "asks each time"), ("restricted", "some hosts only"))
+_PROPERTIES = (
+    ("certificate", "certificate"),
+    ("confirm", "asks each time"),
+    ("restricted", "some hosts only"),
+)
 _TRIES = {
     "final": "one try for the PIN is left: a wrong one locks the token",
     "low": "a wrong PIN was entered since the last right one",
@@ -31,14 +35,14 @@ _KINDS = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA"}
 
 
 def add_parser(commands: Commands) -> None:
-    """Declare `status`."""
-    parser = commands.add_parser("status", help="tokens, keys, and the last refusals with their reasons")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    """Add `status` to the commands of `replug`."""
+    parser = commands.add_parser("status", help="show tokens, keys, and the last refusals with their reasons")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Ask the agent and print the answer."""
+    """Print the agent's status."""
     status = ask("status")
     if chosen.json:
         print(json.dumps(status, indent=2))
@@ -48,7 +52,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
-    """The status as lines for a person; `now` is in seconds since the epoch."""
+    """The status as lines of text; `now` is in seconds since the epoch."""
     yield style.paint("replug-agent", "bold") + printable(f" (pid {status['pid']}) on {status['socket']}")
     if status["locked"]:
         yield "  " + style.paint("locked", "red", "bold") + ": unlock it with ssh-add -X"
@@ -73,14 +77,14 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     name = f'"{token["label"]}"' if token["label"] else token["model"]
     serial = f" (serial {token['serial']})" if token["serial"] else ""
     title = style.paint(printable(name), "bold") + printable(serial)
-    why = f": {printable(token['why'])}" if token["why"] else ""
+    reason = f": {printable(token['why'])}" if token["why"] else ""
     state = style.paint(token["state"], colour, "bold")
     width = len(printable(name + serial)) + len(f"{mark} Token  is {token['state']}")
-    if style.width is not None and why and width + len(why) > style.width:
+    if style.width is not None and reason and width + len(reason) > style.width:
         yield f"{style.paint(mark, colour)} Token {title} is {state}"
-        yield from style.wrap(why[2:], first="  ", rest="  ")
+        yield from style.wrap(reason[2:], first="  ", rest="  ")
     else:
-        yield f"{style.paint(mark, colour)} Token {title} is {state}{why}"
+        yield f"{style.paint(mark, colour)} Token {title} is {state}{reason}"
     facts = ", ".join(_facts(token, now))
     if facts:
         yield from (style.paint(line, "dim") for line in style.wrap(facts, first="  ", rest="  "))
@@ -108,9 +112,9 @@ def _facts(token: dict[str, Any], now: float) -> Iterator[str]:
 
 
 def _key(key: dict[str, Any], style: Style) -> str:
-    """One line: the fingerprint whole, and as much of the comment as there is room for."""
+    """One line: the whole fingerprint, and the comment, shortened to fit."""
     kind = _KINDS.get(key["type"]) or ("ECDSA" if key["type"].startswith("ecdsa-") else key["type"])
-    kind += "".join(f", {word}" for field, word in _TERMS if key.get(field))
+    kind += "".join(f", {word}" for field, word in _PROPERTIES if key.get(field))
     ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
     room = max(8, (style.width or 0) - sum(map(len, ends)))
     return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")
@@ -119,7 +123,7 @@ def _key(key: dict[str, Any], style: Style) -> str:
 def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Iterator[str]:
     shown = refusals[-_FEW_REFUSALS:]
     more = f", {len(shown)} of {len(refusals)}" if len(refusals) > len(shown) else ""
-    yield style.paint("Last refusals", "bold") + f"{more} (replug explain says more):"
+    yield style.paint("Last refusals", "bold") + f"{more} (see replug explain for details):"
     for refusal in shown:
         head = f"{how_long_ago(refusal['time'], now)}, {refusal['program']}, {refusal['request']}:"
         yield from style.wrap(printable(head), first="  ", rest="    ")

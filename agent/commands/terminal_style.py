@@ -1,4 +1,4 @@
-"""How to write for whoever reads standard output: a person at a terminal, or a program behind a pipe."""
+"""Formats output for its reader: the user at a terminal, or a program behind a pipe."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Literal, TextIO
 Colour = Literal["bold", "dim", "red", "green", "yellow"]
 
 _CODES: dict[Colour, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
-_LONGEST_LINE = 100  # columns; longer lines are no pleasure to read on a wide terminal
+_LONGEST_LINE = 100  # columns; longer lines are hard to read
 
 
 @dataclass(frozen=True)
 class Style:
-    """What the reader can be shown."""
+    """What the output may contain."""
 
-    colours: bool = False
-    unicode: bool = False
-    width: int | None = None
-    """Columns to keep within; None where lines are for programs and stay whole."""
+    colours: bool
+    unicode: bool
+    width: int | None
+    """Columns to fit in; None if the output is for programs, and lines are not wrapped."""
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
         """The style for a stream: colours on a terminal unless $NO_COLOR is set (no-color.org).
 
-        A stream that cannot encode every character is made to replace what it cannot.
+        A stream that cannot encode every character is set to replace the others.
         """
         terminal = stream.isatty()
         encoding = (stream.encoding or "ascii").lower().replace("-", "")
@@ -46,13 +46,13 @@ class Style:
         return cls.of(sys.stdout)
 
     def paint(self, text: str, *colours: Colour) -> str:
-        """`text` in colours, where there are any."""
+        """`text` in these colours, if colours are used."""
         if not self.colours or not colours:
             return text
         return f"\x1b[{';'.join(_CODES[colour] for colour in colours)}m{text}\x1b[0m"
 
     def wrap(self, text: str, *, first: str = "", rest: str = "") -> list[str]:
-        """`text` in lines that fit, the first after `first`, the others after `rest`."""
+        """`text` wrapped into lines, with `first` before the first and `rest` before the others."""
         if self.width is None:
             return [first + text]
         lines = textwrap.wrap(
@@ -66,7 +66,7 @@ class Style:
         return lines or [first]
 
     def shorten(self, text: str, room: int) -> str:
-        """`text` in at most `room` columns; whole where lines need not fit."""
+        """`text` cut to `room` columns; unchanged if lines are not wrapped."""
         if self.width is None or len(text) <= room:
             return text
         mark = "\N{HORIZONTAL ELLIPSIS}" if self.unicode else "..."

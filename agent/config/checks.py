@@ -1,10 +1,11 @@
-"""What a configuration says rightly and is not so on this machine: missing files, unsafe PIN files.
+"""Settings that are valid but do not match this machine: missing files, unsafe PIN files.
 
-Only `replug config check` asks: what is missing now may be there when it is needed.
+Only `replug config check` checks this: what is missing now may exist when it is needed.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ _WILDCARDS = frozenset("*?[")
 
 
 def problems_of_the_machine(reading: Reading) -> list[Problem]:
-    """All of them, in the order of their lines; `reading` has no problems of its own."""
+    """Settings in `reading`, a valid configuration, that do not match this machine, in line order."""
     return sorted(_Checks(reading).all(), key=lambda problem: problem.line or 0)
 
 
@@ -32,11 +33,11 @@ class _Checks:
 
     def all(self) -> Iterator[Problem]:
         config = self._config
-        if ("pinentry_program",) in self._lines and shutil.which(config.pinentry_program) is None:
+        if config.pinentry_program is not None and shutil.which(config.pinentry_program) is None:
             yield self._problem(f"there is no program {config.pinentry_program}", "pinentry_program")
         for place, certificate in enumerate(config.certificates):
             if not _WILDCARDS & set(certificate) and not Path(certificate).is_file():
-                yield self._problem(f"{certificate} is not there", "certificates", place)
+                yield self._problem(f"{certificate} does not exist", "certificates", place)
         for place, name in enumerate(config.modules):
             module = parse_uri(name).module_path if is_uri(name) else name
             if module is not None and module != AUTO:
@@ -48,17 +49,17 @@ class _Checks:
         if entry.module is not None:
             in_uri = ("token", place, "module") not in self._lines
             yield from self._module(entry.module, "token", place, "uri" if in_uri else "module")
-        # A credential is there for the service only.
+        # A credential exists only for the service.
         if entry.pin_source is not None and entry.pin_source.kind is SourceKind.FILE:
             try:
-                read_pin(entry.pin_source).wipe()
+                read_pin(entry.pin_source, os.environ).wipe()
             except TokenError as error:
                 yield Problem(self._line("token", place, "pin_source"), error.reason)
 
     def _module(self, module: str, *path: str | int) -> Iterator[Problem]:
         real = Path(module).resolve()
         if not real.exists():
-            yield self._problem(f"{module} is not there", *path)
+            yield self._problem(f"{module} does not exist", *path)
         elif not real.is_file():
             yield self._problem(f"{module} is not a file", *path)
         elif not matches_list(str(real), self._config.allowed_modules):
@@ -70,6 +71,6 @@ class _Checks:
         return Problem(self._line(*path), f"{name}: {message}")
 
     def _line(self, *path: str | int) -> int | None:
-        """Where it stands; what stands alone for a list has the line of its key."""
+        """The line of a setting; a single value in place of a list has the line of its key."""
         whole: KeyPath = path
         return self._lines.get(whole) or self._lines.get(whole[:-1])

@@ -12,9 +12,8 @@ _TERM = r"([0-9]*\.[0-9]+|[0-9]+)([smhdwSMHDW]|\Z)"
 def parse_duration(text: str) -> int:
     """Seconds in `text`: numbers, each followed by one of the units `smhdw` in either case.
 
-    The last number may go without a unit and then counts seconds. Seconds may be given once and may
-    have a fraction, which the result drops (misc.c convtime). Raises ValueError for anything else,
-    and for more than 2**31 - 1 seconds.
+    A last number without a unit is in seconds. Seconds may be given once, and may have a fraction, which is
+    dropped (misc.c convtime). Raises ValueError for anything else, and for more than 2**31 - 1 seconds.
     """
     if not re.fullmatch(f"(?:{_TERM})+", text):
         raise ValueError(f"not a duration: {text!r}")
@@ -35,7 +34,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(seconds: int) -> str:
-    """`seconds` as `parse_duration` reads them, in the largest units that they fill: `1h30m`, `0s`."""
+    """`seconds` as `parse_duration` reads them, in the largest units: `1h30m`, `0s`."""
     text = ""
     for unit in ("w", "d", "h", "m"):
         count, seconds = divmod(seconds, _UNITS[unit])

@@ -14,16 +14,16 @@ _LARGEST = 1024 * 1024  # bytes
 
 
 def config_path() -> Path:
-    """Where the file is looked for: `~/.config/replug/config.toml`, or under $XDG_CONFIG_HOME."""
+    """The path of the file: `~/.config/replug/config.toml`, or under $XDG_CONFIG_HOME."""
     import platformdirs
 
     return platformdirs.user_config_path("replug") / "config.toml"
 
 
 def load_config(path: Path) -> Config:
-    """The configuration in `path`, or the defaults if there is no such file; ConfigError with all problems.
+    """The configuration in `path`, or the defaults if there is no such file; ConfigError.
 
-    The file names programs to run and where PINs are, so it is not read if others can change it.
+    The file names programs to run and where PINs are, so it is not read if other users can change it.
     """
     try:
         reading = read_file(path)
@@ -35,7 +35,7 @@ def load_config(path: Path) -> Config:
 
 
 def read_file(path: Path) -> Reading:
-    """What is in `path` and what is wrong with it; FileNotFoundError, ConfigError if it cannot be read."""
+    """Read `path` and find the errors in it; FileNotFoundError, ConfigError if it cannot be read."""
     try:
         path.lstat()
     except NotADirectoryError as error:
@@ -44,7 +44,7 @@ def read_file(path: Path) -> Reading:
         raise
     except OSError as error:
         raise ConfigError(path, [Problem(None, error.strerror or str(error))]) from error
-    # Only who has a file pays for reading it.
+    # Imported only if there is a file: this slows the start.
     from replug.agent.config.reader import read_config
     from replug.token.trusted_file import UntrustedFileError, read_trusted
 

@@ -1,4 +1,4 @@
-"""Which keys of a token are offered, and in which order: the `keys` of a `[[token]]`."""
+"""Chooses and orders the keys that are offered of a token: the `keys` of a `[[token]]`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _WHOLE_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)
 
 
 def check_choice(choice: str) -> None:
-    """Raise ValueError if `choice` is no URI of a key, no fingerprint and no pattern for labels."""
+    """Raise ValueError unless `choice` is the URI of a key, a fingerprint, or a pattern for labels."""
     if is_uri(choice):
         uri = parse_uri(choice)
         if uri.key_id is None and uri.object is None:
-            raise ValueError("the URI chooses no key: give it id= or object=")
+            raise ValueError("the URI does not choose a key: add id= or object=")
         if any((uri.token, uri.manufacturer, uri.serial, uri.model, uri.module_path, uri.module_name)):
-            raise ValueError("the URI must have id=, object= and type= only: the token is chosen by uri")
+            raise ValueError("the URI may have only id=, object= and type=: the token is chosen with uri")
     elif choice.startswith(_FINGERPRINT):
         if not _WHOLE_FINGERPRINT.fullmatch(choice):
             raise ValueError("not a fingerprint: ssh-add -l shows them, SHA256: and 43 characters")
@@ -30,7 +30,7 @@ def check_choice(choice: str) -> None:
 
 
 def chosen_keys(keys: Iterable[TokenKey], choices: Sequence[str]) -> list[TokenKey]:
-    """Those of `keys` that one of `choices` is for: in the order of the choices, then in their own.
+    """Those of `keys` that `choices` match: in the order of the choices, then in their own.
 
     A choice is a URI (`pkcs11:id=%01`), a fingerprint (`SHA256:...`), or a pattern for the label in which `*`
     and `?` are wildcards.
@@ -38,12 +38,12 @@ def chosen_keys(keys: Iterable[TokenKey], choices: Sequence[str]) -> list[TokenK
     left = list(keys)
     chosen = []
     for choice in choices:
-        chosen += [key for key in left if _is_for(choice, key)]
-        left = [key for key in left if not _is_for(choice, key)]
+        chosen += [key for key in left if _matches(choice, key)]
+        left = [key for key in left if not _matches(choice, key)]
     return chosen
 
 
-def _is_for(choice: str, key: TokenKey) -> bool:
+def _matches(choice: str, key: TokenKey) -> bool:
     if is_uri(choice):
         return parse_uri(choice).matches_key(key)
     if choice.startswith(_FINGERPRINT):

@@ -1,6 +1,6 @@
-"""Every key of the configuration file: the one table behind reading, showing, the example and their tests.
+"""Every key of the configuration file: the table for parsing, showing, the example and their tests.
 
-Defaults stand where the values live, in `config`.
+The defaults are in `model`, with the values.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import get_args
 from replug.agent.config.comment_template import check_template
 from replug.agent.config.key_choice import check_choice
 from replug.agent.config.kinds import Boolean, Choice, Count, Kind, ListOf, Notice, Text, Time, absolute_path
-from replug.agent.config.model import AUTO, Config, PromptWay, TokenEntry
+from replug.agent.config.model import AUTO, Config, TokenEntry
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, parse_pin_source
+from replug.token.prompts.way import PromptWay
 from replug.token.uri import Uri, is_uri, parse_uri
 
 _MOST_WORKERS = 64
@@ -21,21 +22,21 @@ _MOST_WORKERS = 64
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its name, which is also that of the field, the kind of its value, and what it decides."""
+    """One key: its name, which is also the field's, the kind of its value, and its meaning."""
 
     name: str
     kind: Kind
     meaning: str
     inherits: str | None = None
-    """Of a key of `[[token]]`: the global key whose value holds without it."""
+    """For a key of `[[token]]`: the global key that applies without it."""
     sample: str = ""
-    """A value for the example, where there is no default."""
+    """A value for the example, if there is no default."""
     needs_restart: bool = False
-    """Whether a running agent goes on with the old value when it reads the file again."""
+    """Whether a running agent keeps the old value when it reloads the file."""
 
     @property
     def default(self) -> str:
-        """The value without the file, as TOML; empty if there is none."""
+        """The default as TOML; empty if there is none."""
         if self.sample:
             return ""
         if self.inherits is not None:
@@ -46,9 +47,9 @@ class Key:
 def _token_uri(text: str) -> Uri:
     uri = parse_uri(text)
     if any((uri.object, uri.key_id, uri.type)):
-        raise ValueError("the URI must name a token only: what chooses keys of it goes to keys")
+        raise ValueError("the URI may only name a token: choose its keys with keys")
     if uri.module_name:
-        raise ValueError("module-name has no meaning here: give the path with module")
+        raise ValueError("module-name is not allowed here: give the path with module")
     return uri
 
 
@@ -66,10 +67,16 @@ def _patterns(text: str) -> str:
     return text
 
 
-def _program(text: str) -> str:
+def _program(text: str) -> str | None:
+    if text == AUTO:
+        return None
     if not text or "\0" in text:
         raise ValueError("must be the name or the path of a program")
     return absolute_path(text) if "/" in text else text
+
+
+def _program_text(program: str | None) -> str:
+    return AUTO if program is None else program
 
 
 def _key_choice(text: str) -> str:
@@ -92,76 +99,76 @@ GLOBAL_KEYS = (
     Key(
         "modules",
         ListOf(Text(_provider, what="a path, a URI or auto"), alone=True),
-        'What is served without ssh-add: paths of PKCS#11 modules, pkcs11: URIs, and "auto" for the modules '
+        'The modules to serve without ssh-add: paths of PKCS#11 modules, pkcs11: URIs, and "auto" for those '
         "that the machine has.",
     ),
     Key(
         "allowed_modules",
         ListOf(Text(_patterns, what="a pattern"), ",".join, lambda patterns: patterns.split(","), alone=True),
-        "The modules that may be loaded: patterns for their real paths, as -P takes them, which wins.",
+        "The modules that may be loaded: patterns for their real paths, as for -P, which overrides this.",
     ),
     Key(
         "certificates",
         ListOf(Text(absolute_path, what="a path")),
-        "OpenSSH certificates (*-cert.pub) to list beside the token keys they are for; the shell's wildcards "
-        "may be used.",
+        "OpenSSH certificates (*-cert.pub) to list with their token keys; shell wildcards are allowed.",
     ),
     Key(
         "default_lifetime",
         Time(never=True, forever=0, zero=True),
-        "How long identities are kept that were added without a lifetime; -t wins.",
+        "The lifetime of identities that were added without one; -t overrides this.",
     ),
     Key(
         "wait_for_token",
         Time(zero=True),
-        "How long a request waits for a token that is out; without it the request is refused at once.",
+        "How long a request waits for an absent token; by default it is refused at once.",
     ),
     Key(
         "pin_time_to_live",
         Time(never=True),
-        "How long a PIN is remembered after it was entered; the time in which the machine sleeps counts.",
+        "How long a PIN is remembered after it was entered; time that the machine sleeps counts.",
     ),
     Key("pin_idle_time", Time(never=True), "How long a PIN is remembered after its last use."),
     Key(
         "forget_pin_on",
         _FORGET_ON,
-        'What makes the agent forget a PIN: "removal" of the token, "screen-lock", "suspend".',
+        'The events that make the agent forget a PIN: "removal" of the token, "screen-lock", "suspend".',
     ),
     Key(
         "prompt",
         Choice(get_args(PromptWay)),
-        'How a person is asked: "auto" looks at where the request comes from; "pinentry", "askpass", '
-        '"terminal" and "systemd" (its password agents) are the ways there are.',
+        'How the user is asked: "auto" chooses by where the request comes from, or only "pinentry", '
+        '"askpass", "terminal" or "systemd" (its password agents).',
         needs_restart=True,
     ),
     Key(
         "pinentry_program",
-        Text(_program, what="a program"),
-        "The pinentry to start: a path, or a name that is looked up in PATH.",
+        Text(_program, _program_text, what="a program"),
+        'The pinentry to start: a path, or a name that is looked up in PATH; "auto" takes the first one that '
+        "is installed.",
         needs_restart=True,
     ),
     Key(
         "prompt_timeout",
         Time(),
-        "How long a question may stand unanswered.",
+        "How long a question may stay unanswered.",
         needs_restart=True,
     ),
     Key(
         "touch_notification",
         Notice(moment=1.0),
         "Whether a desktop notification asks for a touch when a signature takes longer than a second, or "
-        "after which time it does.",
+        "than the time given.",
     ),
     Key(
         "operation_timeout",
         Time(),
-        "How long a module may take to load, to look at its slots, and to log in.",
+        "How long a module may take to load, to scan its slots, and to log in.",
         needs_restart=True,
     ),
     Key(
         "touch_timeout",
         Time(),
-        "How long a signature may take, with the time to touch the token.",
+        "How long a signature may take, including the time to touch the token.",
         needs_restart=True,
     ),
     Key(
@@ -173,7 +180,7 @@ GLOBAL_KEYS = (
     Key(
         "workers",
         Count(_MOST_WORKERS),
-        "How many processes load a module, so that signatures run side by side: for network HSMs and "
+        "How many processes load a module, so that signatures run in parallel: for network HSMs and "
         "SoftHSM. Smart cards need 1.",
         needs_restart=True,
     ),
@@ -183,39 +190,38 @@ TOKEN_KEYS = (
     Key(
         "uri",
         Text(_token_uri, what="a pkcs11: URI"),
-        "Which tokens the entry is for, by label, serial, model and manufacturer (RFC 7512). It must be "
-        "there; the first entry that matches holds.",
+        "The tokens that the entry applies to, by label, serial, model and manufacturer (RFC 7512). It is "
+        "required; the first entry that matches applies.",
         sample='"pkcs11:token=work"',
     ),
     Key(
         "module",
         Text(absolute_path, what="a path"),
-        "The PKCS#11 module to serve the token through, without ssh-add; the entry holds for no other.",
+        "The PKCS#11 module to serve the token through, without ssh-add; the entry applies to no other.",
         sample='"/usr/lib/softhsm/libsofthsm2.so"',
     ),
     Key(
         "pin_source",
         Text(parse_pin_source, _source_text),
-        'Where the PIN comes from: "prompt" is a person, "file:/path" a file that only you can read, '
+        'Where the PIN comes from: "prompt" asks you, "file:/path" is a file that only you can read, '
         '"credential:NAME" a systemd credential of the agent\'s service.',
     ),
     Key(
         "keys",
         ListOf(Text(_key_choice, what="a choice of keys")),
-        "Which keys are offered, in this order: URIs (pkcs11:id=%01), fingerprints (SHA256:...), and "
+        "The keys to offer, in this order: URIs (pkcs11:id=%01), fingerprints (SHA256:...), and "
         "patterns for labels.",
     ),
     Key("confirm", Boolean(), "Whether each use of a key has to be confirmed."),
     Key(
         "comment",
         Text(_comment),
-        "The comment of the keys; {label}, {id}, {token}, {serial}, {manufacturer} and {model} are "
-        "filled in.",
+        "The comment of the keys; {label}, {id}, {token}, {serial}, {manufacturer} and {model} are replaced.",
     ),
     Key(
         "lifetime",
         Time(never=True, forever=0, zero=True),
-        "How long the keys are kept, if ssh-add -t does not say; wins over -t of the agent.",
+        "The lifetime of the keys without ssh-add -t; overrides the agent's -t.",
         inherits="default_lifetime",
     ),
     Key(

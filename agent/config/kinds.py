@@ -1,4 +1,4 @@
-"""The kinds of values in the configuration file: read from TOML, checked, and written as TOML."""
+"""The kinds of values in the configuration file: parsed from TOML, checked, and written as TOML."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from replug.agent.config.duration import format_duration, parse_duration
 
 Place = tuple[int, ...]
-"""Where in a value something is: () for all of it, (2,) for the third element of a list."""
+"""A place in a value: () is all of it, (2,) the third element of a list."""
 
 
 class WrongValueError(Exception):
-    """A value is of the wrong type or has no meaning; `faults` say where and what, after the key's name."""
+    """A value has the wrong type or is invalid; `faults` are places and texts to put after the key's name."""
 
     def __init__(self, *faults: tuple[Place, str]) -> None:
         self.faults = faults
@@ -23,33 +23,32 @@ class WrongValueError(Exception):
 
 
 class Kind(Protocol):
-    """A kind of values."""
+    """A kind of value."""
 
     def read(self, value: object) -> Any:
-        """What the TOML value means; WrongValueError."""
+        """The setting for a TOML value; WrongValueError."""
 
     def write(self, value: Any) -> str:
-        """What was read, as TOML that is read the same."""
+        """A setting as TOML, from which `read` makes the same setting."""
 
 
 def quoted(text: str) -> str:
     """`text` as a basic string of TOML."""
-    # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+    # JSON and TOML escape alike, except DEL, which TOML wants escaped.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @dataclass(frozen=True)
-class Time:
+class Time(Kind):
     """A time in quotes, in seconds."""
 
     never: bool = False
-    """Whether "never" may be said; `forever` stands for it."""
+    """Whether "never" is allowed; it is read as `forever`."""
     forever: int | None = None
     zero: bool = False
-    """Whether it may be zero."""
+    """Whether zero is allowed."""
 
     def read(self, value: object) -> int | None:
-        """Seconds."""
         if self.never and value == "never":
             return self.forever
         if not isinstance(value, str):
@@ -64,7 +63,6 @@ class Time:
         return seconds
 
     def write(self, value: float | None) -> str:
-        """As short as it can be said."""
         if self.never and value == self.forever:
             return quoted("never")
         assert value is not None
@@ -72,13 +70,12 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """Whether something is told, or after which time; None is no, `moment` seconds are yes."""
+class Notice(Kind):
+    """Whether the user is notified, or after which time; None is no, `moment` seconds are yes."""
 
     moment: float
 
     def read(self, value: object) -> float | None:
-        """Seconds, or None."""
         if isinstance(value, bool):
             return self.moment if value else None
         if not isinstance(value, str):
@@ -86,72 +83,64 @@ class Notice:
         return Time().read(value)
 
     def write(self, value: float | None) -> str:
-        """true, false or a time."""
         if value is None or value == self.moment:
             return "false" if value is None else "true"
         return Time().write(value)
 
 
 @dataclass(frozen=True)
-class Boolean:
+class Boolean(Kind):
     """true or false."""
 
     def read(self, value: object) -> bool:
-        """The same."""
         if not isinstance(value, bool):
             raise WrongValueError(((), " must be true or false, without quotes"))
         return value
 
     def write(self, value: bool) -> str:
-        """The same."""
         return "true" if value else "false"
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(Kind):
     """A whole number from 1 to `most`."""
 
     most: int
 
     def read(self, value: object) -> int:
-        """The same."""
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= self.most:
             raise WrongValueError(((), f" must be a whole number from 1 to {self.most}, without quotes"))
         return value
 
     def write(self, value: int) -> str:
-        """The same."""
         return str(value)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """One of a few words; `type_` makes of it what the agent works with."""
+class Choice(Kind):
+    """One of a few words; `type_` converts it."""
 
     words: Sequence[str]
     type_: Callable[[str], Any] = str
 
     def read(self, value: object) -> Any:
-        """The word."""
         if not isinstance(value, str) or value not in self.words:
             raise WrongValueError(((), f" must be {or_(self.words)}"))
         return self.type_(value)
 
     def write(self, value: str) -> str:
-        """The word in quotes."""
         return quoted(value)
 
 
 @dataclass(frozen=True)
-class Text:
-    """A string that `meaning` understands, raising ValueError; `text` is the way back."""
+class Text(Kind):
+    """A string that `meaning` converts, raising ValueError; `text` converts it back."""
 
     meaning: Callable[[str], Any]
     text: Callable[[Any], str] = str
     what: str = "text"
 
     def read(self, value: object) -> Any:
-        """What it means."""
         if not isinstance(value, str):
             raise WrongValueError(((), f" must be {self.what} in quotes"))
         try:
@@ -161,13 +150,12 @@ class Text:
             raise WrongValueError(((), f"{separator}{error}")) from error
 
     def write(self, value: Any) -> str:
-        """The string in quotes."""
         return quoted(self.text(value))
 
 
 @dataclass(frozen=True)
-class ListOf:
-    """A list of `element`s, made into a `whole`; `alone` is whether a single one may go without brackets."""
+class ListOf(Kind):
+    """A list of `element`s, converted by `whole`; with `alone`, a single one needs no brackets."""
 
     element: Kind
     whole: Callable[[list[Any]], Any] = tuple
@@ -175,7 +163,6 @@ class ListOf:
     alone: bool = False
 
     def read(self, value: object) -> Any:
-        """The whole; every wrong element is reported."""
         if self.alone and isinstance(value, str):
             return self.whole([self.element.read(value)])
         if not isinstance(value, list):
@@ -191,7 +178,6 @@ class ListOf:
         return self.whole(read)
 
     def write(self, value: Any) -> str:
-        """The list on one line."""
         return "[" + ", ".join(self.element.write(part) for part in self.parts(value)) + "]"
 
 

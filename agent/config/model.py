@@ -1,38 +1,36 @@
-"""What the configuration file decides: typed values and their defaults. `config_file` reads them."""
+"""The values of the configuration file, typed, with their defaults."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
+from replug.token.prompts.way import PromptWay
 from replug.token.worker.deadlines import Deadlines
 
 if TYPE_CHECKING:
     from replug.token.pins.source import PinSource
     from replug.token.uri import Uri
 
-PromptWay = Literal["auto", "pinentry", "askpass", "terminal", "systemd"]
-
 AUTO = "auto"
-"""In `modules`: whatever modules the machine has."""
+"""In `modules` the modules that the machine has; as `pinentry_program` the first pinentry that it has."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with the file, and in which line if it is one."""
+    """An error in the file, with its line if it has one."""
 
     line: int | None
     message: str
 
 
 class ConfigError(Exception):
-    """The file cannot be read or says what has no meaning; the text has a line `file:line: message` for each
-    of `problems`."""
+    """The file cannot be read or has errors; the text has a line `file:line: message` for each problem."""
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
         self.path = path
@@ -41,45 +39,45 @@ class ConfigError(Exception):
 
 
 def in_words(path: Path, problem: Problem) -> str:
-    """`file:line: message`, as compilers say it."""
+    """`file:line: message`, as compilers write it."""
     return f"{path}{f':{problem.line}' if problem.line else ''}: {problem.message}"
 
 
 @dataclass(frozen=True)
 class TokenSettings:
-    """How one token is treated: what its `[[token]]` entry says, and the rest of the file."""
+    """The settings of one token: from its `[[token]]` entry, else from the rest of the file."""
 
     workers: int
     """How many processes load its module."""
     pin_source: PinSource | None
-    """Where the PIN comes from; None is a person."""
+    """Where the PIN comes from; None is the user."""
     pin_time_to_live: int | None
     """Seconds a PIN is kept after it was entered; None is for the session."""
     pin_idle_time: int | None
     """Seconds a PIN is kept after its last use; None is for the session."""
     forget_pin_on: frozenset[ForgetOn]
     keys: tuple[str, ...]
-    """Which keys are offered, in this order, for `replug.agent.config.key_choice`."""
+    """The keys to offer, in this order (see `replug.agent.config.key_choice`)."""
     confirm: bool
-    """Whether a person is asked before each use of a key."""
+    """Whether the user has to confirm each use of a key."""
     comment: str
-    """The keys' comment, for `replug.agent.config.comment_template`."""
+    """The template of the keys' comment (see `replug.agent.config.comment_template`)."""
     lifetime: int | None
-    """Seconds its keys are kept; 0 is for ever, None is what holds for all identities."""
+    """Seconds its keys are kept; 0 is for ever, None is the default of all identities."""
 
 
 @dataclass(frozen=True)
 class TokenEntry:
-    """One `[[token]]`. What is None is not in it, and the rest of the file decides."""
+    """One `[[token]]`. A value of None is not in it: the rest of the file decides."""
 
     uri: Uri
     module: str | None = None
-    """The module that serves it, without ssh-add; through another module the entry does not hold."""
+    """The module to serve it through, without ssh-add; the entry does not apply to other modules."""
     workers: int | None = None
     pin_source: PinSource | None = None
-    """Where the PIN comes from; None is a person."""
+    """Where the PIN comes from; None is the user."""
     pin_time_to_live: int | None = None
-    """0 is never, which may differ from what holds for all tokens."""
+    """Seconds; 0 is no limit, whatever the rest of the file says."""
     pin_idle_time: int | None = None
     forget_pin_on: frozenset[ForgetOn] | None = None
     keys: tuple[str, ...] = ("*",)
@@ -87,30 +85,30 @@ class TokenEntry:
     comment: str = "{label}"
     lifetime: int | None = None
 
-    def matches(self, identity: TokenId, module: str | None) -> bool:
-        """Whether the entry holds for this token, seen through `module` (a real path; None: through any)."""
+    def matches(self, identity: TokenId, module: str) -> bool:
+        """Whether the entry applies to this token when it is served through `module` (a real path)."""
         if not self.uri.matches_token(identity):
             return False
-        return module is None or self.module in (None, module) or os.path.realpath(self.module) == module
+        return self.module is None or module in (self.module, os.path.realpath(self.module))
 
 
 @dataclass(frozen=True)
 class Config:
-    """All of the file. Times are in seconds."""
+    """The whole file. Times are in seconds."""
 
     operation_timeout: float = Deadlines.operation
     touch_timeout: float = Deadlines.touch
     keypad_timeout: float = Deadlines.keypad
     prompt_timeout: float = 120.0
-    """How long a PIN prompt may stand unanswered."""
+    """How long a PIN prompt may stay unanswered."""
     wait_for_token: float = 0.0
-    """How long a request waits for a token that is out; 0 refuses it at once."""
+    """How long a request waits for an absent token; 0 refuses it at once."""
     default_lifetime: int = 0
-    """How long identities are kept that were added without a lifetime; 0 is for ever (-t)."""
+    """Lifetime of identities that were added without one; 0 is for ever (-t)."""
     allowed_modules: str = "/usr/lib*/*,/usr/local/lib*/*"
     """A pattern list for the real paths of the modules that may be loaded (-P)."""
     modules: tuple[str, ...] = (AUTO,)
-    """What is served without ssh-add: paths, URIs, and `AUTO`."""
+    """The modules to serve without ssh-add: paths, URIs, and `AUTO`."""
     certificates: tuple[str, ...] = ()
     """Absolute paths of OpenSSH certificates, with wildcards as the shell has them."""
     workers: int = 1
@@ -118,10 +116,10 @@ class Config:
     pin_idle_time: int | None = None
     forget_pin_on: frozenset[ForgetOn] = frozenset()
     prompt: PromptWay = "auto"
-    pinentry_program: str = "pinentry"
-    """A path, or a name to look up in PATH."""
+    pinentry_program: str | None = None
+    """A path, or a name to look up in PATH; None is the first pinentry that is found."""
     touch_notification: float | None = 1.0
-    """How long a signature takes before a notification asks for a touch; None is no notification."""
+    """How long a signature takes before a notification asks for a touch; None is never."""
     tokens: tuple[TokenEntry, ...] = ()
 
     @property
@@ -129,19 +127,19 @@ class Config:
         """How long workers may take."""
         return Deadlines(self.operation_timeout, self.touch_timeout, self.keypad_timeout)
 
-    def for_token(self, identity: TokenId, module: str | None = None) -> TokenSettings:
-        """What holds for this token, seen through the module with the real path `module`.
+    def for_token(self, identity: TokenId, module: str) -> TokenSettings:
+        """The settings of this token when it is served through `module` (a real path).
 
-        The first `[[token]]` that matches decides; what it leaves out is taken from the rest of the file.
+        The first `[[token]]` that matches applies; what it leaves out is taken from the rest of the file.
         """
         return self.settings(self.entry_for(identity, module))
 
-    def entry_for(self, identity: TokenId, module: str | None = None) -> TokenEntry | None:
-        """The `[[token]]` that holds for this token, seen through the module with this real path."""
+    def entry_for(self, identity: TokenId, module: str) -> TokenEntry | None:
+        """The `[[token]]` that applies to this token when it is served through `module` (a real path)."""
         return next((entry for entry in self.tokens if entry.matches(identity, module)), None)
 
-    def settings(self, entry: TokenEntry | None = None) -> TokenSettings:
-        """What holds for the tokens of `entry`; without one, for those that no entry is about."""
+    def settings(self, entry: TokenEntry | None) -> TokenSettings:
+        """The settings of the tokens that `entry` applies to; None: of those that no entry applies to."""
         if entry is None:
             from replug.token.uri import Uri
 
@@ -167,13 +165,13 @@ class Config:
 
     @property
     def forgets_on_session_events(self) -> bool:
-        """Whether any PIN is forgotten at a screen lock or suspend, so that logind has to be listened to."""
+        """Whether any PIN is forgotten at a screen lock or suspend, which logind has to report."""
         wanted = {ForgetOn.SCREEN_LOCK, ForgetOn.SUSPEND}
         said = [self.forget_pin_on, *(entry.forget_pin_on for entry in self.tokens)]
         return any(wanted & forget_on for forget_on in said if forget_on is not None)
 
     def workers_for(self, module: str) -> int:
-        """How many processes load the module with this real path."""
+        """How many processes load the module with the real path `module`."""
         for entry in self.tokens:
             named = entry.module is not None and os.path.realpath(entry.module) == module
             if named and entry.workers is not None:
@@ -181,28 +179,10 @@ class Config:
         return self.workers
 
     def providers(self) -> tuple[str, ...]:
-        """What to serve at the start: `modules`, and each token whose entry names its module, as a URI."""
+        """The providers to serve at the start: `modules`, and URIs of tokens whose entries name a module."""
         named = [
             str(replace(entry.uri, module_path=entry.module))
             for entry in self.tokens
             if entry.module is not None
         ]
         return tuple(dict.fromkeys([*self.modules, *named]))
-
-
-def changes_needing_restart(old: Config, new: Config) -> list[str]:
-    """Names of the keys that differ and that a running agent does not take over."""
-    from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS
-
-    def entries(config: Config, name: str) -> list[object]:
-        return [(entry.uri, getattr(entry, name)) for entry in config.tokens if getattr(entry, name)]
-
-    def changed() -> Iterator[str]:
-        for key in GLOBAL_KEYS:
-            if key.needs_restart and getattr(old, key.name) != getattr(new, key.name):
-                yield key.name
-        for key in TOKEN_KEYS:
-            if key.needs_restart and entries(old, key.name) != entries(new, key.name):
-                yield f"[[token]] {key.name}"
-
-    return list(changed())

@@ -1,4 +1,4 @@
-"""What the command line and the configuration file decide about a running agent."""
+"""The options of a running agent, from the command line and the configuration file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Options:
     socket_activated: bool = False
     """Whether systemd made the socket; then SIGTERM is an orderly stop with exit status 0, not 2."""
     config: Config = field(default_factory=Config)
-    """What the configuration file says."""
+    """The configuration file."""
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """The options that the command line gave, such as `-t`: the file does not change what they set."""
 

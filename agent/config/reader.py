@@ -1,4 +1,4 @@
-"""The text of a configuration file: what it means, and everything that is wrong with it, with lines."""
+"""Parses a configuration file, and finds every error in it, with its line."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 @dataclass(frozen=True)
 class Reading:
-    """What a text means."""
+    """A parsed text."""
 
     config: Config
-    """Of use only if there are no problems."""
+    """Only to be used if there are no problems."""
     problems: list[Problem]
-    """In the order of their lines."""
+    """In line order."""
     lines: dict[KeyPath, int]
-    """Where each key stands."""
+    """The line of each key."""
 
 
 def read_config(text: str) -> Reading:
-    """Read all of `text`; never raises for what is in it."""
+    """Parse `text`; errors in it are among the problems, and nothing is raised."""
     try:
         values = tomllib.loads(text)
         reader = _Reader(key_lines(text))
@@ -85,7 +85,7 @@ class _Reader:
         return TokenEntry(uri, **settings)
 
     def _values(self, values: Mapping[str, Any], keys: Sequence[Key], path: KeyPath) -> dict[str, Any]:
-        """The values that are right, by key."""
+        """The valid values, by key."""
         known = {key.name: key for key in keys}
         read = {}
         for name, value in values.items():
@@ -106,12 +106,12 @@ class _Reader:
                     line = self.lines[(_TOKENS, earlier_place)]
                     self._complain(
                         (_TOKENS, place),
-                        f"this [[{_TOKENS}]] never holds: the one in line {line} comes first",
+                        f"this [[{_TOKENS}]] never applies: the one in line {line} comes first",
                     )
                     break
 
     def _complain(self, path: KeyPath, message: str) -> None:
-        # An element of a list in a list has no business here, but its list has a line.
+        # An element of a nested list has no line, but its list has.
         while path not in self.lines:
             path = path[:-1]
         self.problems.append(Problem(self.lines[path], message))
@@ -123,15 +123,15 @@ def _unknown(name: str, keys: Sequence[Key]) -> str:
     if any(name == key.name for key in elsewhere):
         if keys is GLOBAL_KEYS:
             return f"{name} is a key of a [[{_TOKENS}]], not of the whole file"
-        return f"{name} holds for the whole file: put it above the first [[{_TOKENS}]]"
-    import difflib  # only who misspells something pays for it
+        return f"{name} applies to the whole file: put it above the first [[{_TOKENS}]]"
+    import difflib  # only needed for misspelt keys
 
     close = difflib.get_close_matches(name, [*here, _TOKENS] if keys is GLOBAL_KEYS else here, n=1)
     return f"unknown key {name!r}" + (f"; did you mean {or_(close)}?" if close else "")
 
 
 def _covers(earlier: TokenEntry, later: TokenEntry) -> bool:
-    """Whether each token that `later` is for is one of `earlier`'s."""
+    """Whether `earlier` applies to every token that `later` applies to."""
     return earlier.module in (None, later.module) and all(
         getattr(earlier.uri, name) in (None, getattr(later.uri, name))
         for name in ("token", "manufacturer", "serial", "model")

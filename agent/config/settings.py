@@ -1,4 +1,4 @@
-"""The settings that hold now."""
+"""The settings in effect."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from replug.agent.config.options import Options
 
 
 class Settings:
-    """Handed to all that follow the command line and the configuration; reload replaces what is in it."""
+    """Shared by everything that depends on options and configuration; a reload replaces its contents."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
 
     @property
     def config(self) -> Config:
-        """What the configuration file says."""
+        """The configuration file."""
         return self.options.config

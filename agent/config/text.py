@@ -1,4 +1,4 @@
-"""The configuration as TOML: what holds now, and the example that explains every key."""
+"""The configuration as TOML: the settings in effect, and the example that explains every key."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _DEFAULTS = Config()
 EXAMPLE_HEAD = """\
 # replug's configuration: ~/.config/replug/config.toml, all of it optional. See replug.toml(5).
 #
-# Every key stands here with its default; remove the # in front of a key to set it. Times are written as in
-# ssh-agent -t: "90", "30s", "1h30m", "1w". `replug config check` checks the file, `replug config show` says
-# what holds.
+# Every key is listed with its default; remove the # in front of a key to set it. Times have the format of
+# ssh-agent -t: "90", "30s", "1h30m", "1w". `replug config check` checks the file, `replug config show` shows
+# the settings in effect.
 """
 EXAMPLE_TOKENS = """\
-# What differs for a token, as often as needed. Global keys stand above the first of these.
+# Settings of single tokens: one [[token]] for each. Global keys must be above the first of them.
 """
 
 
 def shown(config: Config) -> Iterator[str]:
-    """What holds, as lines of TOML that mean the same configuration; comments say what is not set."""
+    """`config` as lines of TOML; comments mark defaults and what is not set."""
     for key in GLOBAL_KEYS:
         value = getattr(config, key.name)
         comment = "  # default" if value == getattr(_DEFAULTS, key.name) else ""
@@ -50,7 +50,7 @@ def _shown_entry(config: Config, entry: TokenEntry) -> Iterator[str]:
 
 
 def example() -> str:
-    """The commented example: without the `#` in front of its keys, a file that sets every key."""
+    """The example; without the `#` in front of its keys, it is a file that sets every key."""
     return "".join(
         [
             EXAMPLE_HEAD,

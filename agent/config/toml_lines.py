@@ -1,6 +1,6 @@
-"""In which line of a TOML document each key stands: tomllib does not say.
+"""Finds the line of each key in a TOML document, which tomllib does not report.
 
-The document must be valid, so tomllib reads it first; then the scanner has only to skip what it is not after.
+The document must be valid, so tomllib parses it first; the scanner then only skips over values.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import tomllib
 from typing import TypeAlias
 
 KeyPath: TypeAlias = tuple[str | int, ...]
-"""Names of tables and keys, and places in lists: `("token", 0, "uri")`."""
+"""Names of tables and keys, and indices in lists: `("token", 0, "uri")`."""
 
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
 _NAME = re.compile(r"""[ \t]*([A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')[ \t]*""")
@@ -26,7 +26,7 @@ _SCALAR = re.compile(r"[^,\]}#\r\n]+")
 def key_lines(text: str) -> dict[KeyPath, int]:
     """The line of every key, table and element of a list in `text`, counted from 1.
 
-    Of a table that comes in several places it is the first.
+    A table that is in several places has the line of the first.
     """
     scanner = _Scanner(text)
     scanner.document()
@@ -70,7 +70,7 @@ class _Scanner:
         return (*path, place)
 
     def _inside(self, path: KeyPath, line: int) -> KeyPath:
-        """The table at `path`: of an array of tables the last one, as TOML has it."""
+        """The path of the table at `path`; of an array of tables it is the last one, as in TOML."""
         self.lines.setdefault(path, line)
         length = self._array_lengths.get(path)
         return path if length is None else (*path, length - 1)
@@ -121,7 +121,7 @@ class _Scanner:
             self._pair(path)
 
     def _next_until(self, end: str) -> bool:
-        """Go to the next element of a list or table; False past its `end`."""
+        """Move to the next element of a list or table; returns False after its `end`."""
         self._skip_blank()
         if self._text[self._at] == ",":
             self._at += 1
@@ -132,7 +132,7 @@ class _Scanner:
         return False
 
     def _skip_blank(self) -> bool:
-        """Skip white space and comments; whether anything is left."""
+        """Skip white space and comments; returns whether anything is left."""
         found = _BLANK.match(self._text, self._at)
         assert found
         self._at = found.end()

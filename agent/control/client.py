@@ -1,4 +1,4 @@
-"""Asking a running agent: the other end of the control socket."""
+"""The client side of the control socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUFFIX = ".control"
 
 
 class AskError(Exception):
-    """The agent could not be asked; the text says what to do."""
+    """The agent could not be asked; the text is for the user."""
 
 
 def control_path(agent_socket: str) -> str:
@@ -25,7 +25,7 @@ def control_path(agent_socket: str) -> str:
 
 
 def ask(command: str) -> dict[str, Any]:
-    """The answer to `command` of the agent that $SSH_AUTH_SOCK names; AskError."""
+    """The answer to `command` from the agent that $SSH_AUTH_SOCK names; AskError."""
     agent_socket = os.environ.get("SSH_AUTH_SOCK")
     if not agent_socket:
         raise AskError("SSH_AUTH_SOCK is not set, so there is no agent to ask")
@@ -33,22 +33,22 @@ def ask(command: str) -> dict[str, Any]:
 
 
 def ask_at(agent_socket: str, command: str) -> dict[str, Any]:
-    """The answer to `command` of the agent that listens at `agent_socket`; AskError.
+    """The answer to `command` from the agent that listens at `agent_socket`; AskError.
 
-    An agent that systemd starts at the first connection has no control socket before that one.
+    An agent that systemd starts at the first connection has no control socket before that.
     """
     try:
         return _ask(agent_socket, command)
     except AskError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             raise
-        if not _is_woken(agent_socket):
+        if not _wakes_up(agent_socket):
             raise
     return _ask(agent_socket, command)
 
 
-def _is_woken(agent_socket: str) -> bool:
-    """Whether something at the agent's own socket answers, having been started if need be."""
+def _wakes_up(agent_socket: str) -> bool:
+    """Connect to the agent's own socket, which may start the agent; returns whether it answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_PATIENCE)
         try:
@@ -60,21 +60,22 @@ def _is_woken(agent_socket: str) -> bool:
 
 
 def _ask(agent_socket: str, command: str) -> dict[str, Any]:
+    path = control_path(agent_socket)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.settimeout(_PATIENCE)
         try:
-            control.connect(control_path(agent_socket))
+            control.connect(path)
             if not Peer.of(control).allowed:
-                raise AskError(f"what listens beside {agent_socket} is another user's, so it is not believed")
+                raise AskError(f"{path} is another user's socket, so it is not trusted")
             control.sendall(command.encode() + b"\n")
             text = b"".join(iter(lambda: control.recv(65536), b""))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise AskError(f"no replug-agent answers beside {agent_socket}: {reason}") from error
+            raise AskError(f"no replug-agent answers at {path}: {reason}") from error
     try:
         answer = json.loads(text)
     except ValueError as error:
-        raise AskError("the agent's answer makes no sense") from error
+        raise AskError("the agent's answer is malformed") from error
     if not isinstance(answer, dict) or "error" in answer:
         raise AskError("the agent does not know this command: is it older than this program?")
     return answer

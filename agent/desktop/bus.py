@@ -11,32 +11,20 @@ import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replug.agent.desktop.bus_names import BusError, Signal
+
 if TYPE_CHECKING:
-    from replug.agent.desktop.bus_connection import BusConnection, Signal
+    from replug.agent.desktop.bus_connection import BusConnection
 
 _SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PATIENCE = 5.0  # seconds, from connecting to the bus's first answer
 
 
-class BusError(Exception):
-    """A bus or a service on it cannot be reached, refuses, or does not answer in time; the text says why."""
-
-
-@dataclass(frozen=True)
-class Remote:
-    """An interface of an object of a service."""
-
-    name: str
-    path: str
-    interface: str
-
-
 def session_bus(environment: Mapping[str, str]) -> list[bytes]:
-    """The sockets of the person's bus: $DBUS_SESSION_BUS_ADDRESS, or else `bus` in $XDG_RUNTIME_DIR."""
+    """The sockets of the user's bus: $DBUS_SESSION_BUS_ADDRESS, or else `bus` in $XDG_RUNTIME_DIR."""
     address = environment.get("DBUS_SESSION_BUS_ADDRESS")
     if address:
         return _sockets(address)
@@ -61,7 +49,7 @@ async def open_bus(
         async with asyncio.timeout(_PATIENCE):
             connected = await _connect(sockets)
             try:
-                # In a thread: an import stops the loop for as long as it takes.
+                # In a thread: an import blocks the event loop.
                 connection_class = await asyncio.to_thread(_import_connection)
                 connection = await connection_class.open(connected, on_signal)
             except BaseException:
@@ -100,7 +88,7 @@ def _import_connection() -> type[BusConnection]:
 
 
 def _sockets(address: str) -> list[bytes]:
-    """The Unix sockets in an address (D-Bus specification, "Server Addresses"); others we do not use."""
+    """The Unix sockets in an address (D-Bus specification, "Server Addresses"); others are ignored."""
     found = []
     for entry in address.split(";"):
         transport, _, rest = entry.partition(":")

@@ -1,6 +1,6 @@
-"""One connection to a message bus, on asyncio: jeepney knows the bytes, and this file moves them.
+"""One connection to a message bus, on asyncio: jeepney encodes and decodes, this file does the I/O.
 
-jeepney's own asyncio connection receives no file descriptors, which logind's locks are, and takes
+jeepney's own asyncio connection cannot receive file descriptors, which logind's locks are, and accepts
 messages of any length.
 """
 
@@ -11,7 +11,6 @@ import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from jeepney import (
@@ -26,27 +25,16 @@ from jeepney import (
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 from jeepney.fds import FileDescriptor, fds_buf_size
 
-from replug.agent.desktop.bus import BusError, Remote
+from replug.agent.desktop.bus_names import BusError, Remote, Signal
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds for an answer
-_LONGEST_MESSAGE = 1 << 20  # bytes; anybody on the system bus may send us signals, of up to 32 MiB
+_LONGEST_MESSAGE = 1 << 20  # bytes; any program on the system bus may send us signals, of up to 32 MiB
 _LONGEST_READ = 1 << 16  # bytes
 _LONGEST_LINE = 1024  # bytes, while authenticating
 
 _BUS = Remote("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A signal. The bus vouches for `sender`, a unique name such as `:1.7`, and for nothing else."""
-
-    sender: str
-    path: str
-    interface: str
-    member: str
-    arguments: tuple[Any, ...]
 
 
 class BusConnection:
@@ -54,9 +42,9 @@ class BusConnection:
 
     @classmethod
     async def open(
-        cls, connected: socket.socket, on_signal: Callable[[Signal], None] | None = None
+        cls, connected: socket.socket, on_signal: Callable[[Signal], None] | None
     ) -> BusConnection:
-        """Introduce ourselves on a non-blocking socket, which is ours from now on; BusError, OSError."""
+        """Say Hello on a non-blocking socket, which the connection owns from then on; BusError, OSError."""
         await _authenticate(connected)
         connection = cls(connected, on_signal)
         try:
@@ -75,7 +63,7 @@ class BusConnection:
         self._to_skip = 0
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self._loop.create_future()
-        """Raises BusError when the connection is no more."""
+        """Raises BusError when the connection has ended."""
         self._loop.add_reader(connected, self._readable)
 
     async def call(
@@ -86,10 +74,10 @@ class BusConnection:
         *arguments: Any,
         patience: float = _PATIENCE,
     ) -> tuple[Any, ...]:
-        """What the method returns. BusError with the service's words when it refuses, or after `patience` s.
+        """What the method returns. BusError with the service's words if it refuses, or after `patience` s.
 
         `signature` is that of the arguments, in D-Bus's notation. A file descriptor in what is returned
-        closes when nobody holds it any more.
+        is closed with the last reference to it.
         """
         serial = next(self._serials)
         reply = self._replies[serial] = self._loop.create_future()
@@ -107,8 +95,8 @@ class BusConnection:
             raise BusError(f"{remote.name} refuses {method}: {words or name}")
         return tuple(message.body)
 
-    def send(self, remote: Remote, method: str, signature: str = "", *arguments: Any) -> None:
-        """Call a method and do not care what comes of it, even if the connection is closed next; BusError."""
+    def send(self, remote: Remote, method: str, signature: str, *arguments: Any) -> None:
+        """Call a method without waiting for a reply; the connection may be closed right after. BusError."""
         message = _method_call(remote, method, signature, arguments)
         message.header.flags |= MessageFlag.no_reply_expected
         self._send(message, next(self._serials))
@@ -124,19 +112,19 @@ class BusConnection:
         return str(owner)
 
     def close(self) -> None:
-        """Hang up. Calls that still wait fail."""
+        """Close the connection. Calls that are waiting fail."""
         self._lose(BusError("the connection to the bus was closed"))
 
-    def _lose(self, why: BusError) -> None:
+    def _lose(self, error: BusError) -> None:
         if self.lost.done():
             return
-        self.lost.set_exception(why)
-        self.lost.exception()  # it is nobody's duty to wait for it
+        self.lost.set_exception(error)
+        self.lost.exception()  # so that asyncio does not report it as never retrieved
         self._loop.remove_reader(self._socket)
         self._socket.close()
         for reply in self._replies.values():
             if not reply.done():
-                reply.set_exception(why)
+                reply.set_exception(error)
                 reply.exception()
 
     def _send(self, message: Message, serial: int) -> None:
@@ -150,7 +138,7 @@ class BusConnection:
         else:
             reason = "it does not read"
         if sent < len(data):
-            # Our messages are short, and the kernel's buffer is not: a bus that leaves them there is stuck.
+            # Our messages are shorter than the kernel's buffer: a bus that does not read them is stuck.
             self._lose(BusError(f"the bus is lost: {reason}"))
             raise BusError(f"the bus is lost: {reason}")
 
@@ -163,14 +151,14 @@ class BusConnection:
             return
         except EOFError:
             self._lose(BusError("the bus hung up"))
-        except Exception as error:  # what jeepney raises for bytes that make no sense is its own affair
+        except Exception as error:  # jeepney documents no exceptions for malformed messages
             self._lose(BusError(f"the bus is lost: {error}"))
 
     def _read(self) -> None:
-        """Receive no more than one message, so that descriptors stay with theirs."""
+        """Receive at most one message, so that file descriptors are matched with their message."""
         wanted = self._to_skip or self._parser.bytes_desired()
         if wanted > _LONGEST_MESSAGE and not self._to_skip:
-            log.debug("a message of %d bytes is skipped", wanted)
+            log.debug("skipping a message of %d bytes", wanted)
             self._to_skip = wanted
             _close_descriptors(self._parser.fds)
             self._parser = Parser()
@@ -216,7 +204,7 @@ async def _authenticate(connected: socket.socket) -> None:
             await loop.sock_sendall(connected, line)
             answer = await loop.sock_recv(connected, _LONGEST_LINE)
             if not answer:
-                raise BusError("the bus hung up before it knew us")
+                raise BusError("the bus hung up during authentication")
             conversation.feed(answer)
     except AuthenticationError as error:
         raise BusError(f"the bus does not accept us: {error}") from error

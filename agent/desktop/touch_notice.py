@@ -1,6 +1,6 @@
-"""A desktop notification while a token takes its time: it may be waiting to be touched.
+"""A desktop notification while a signature is slow: the token may be waiting to be touched.
 
-Nobody but the token knows whether it is; the words say so (Desktop Notifications Specification).
+Only the token knows whether it is, so the text says "may" (Desktop Notifications Specification).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from replug.agent.desktop.bus import BusError, Remote, open_bus, session_bus
+from replug.agent.desktop.bus import open_bus, session_bus
+from replug.agent.desktop.bus_names import BusError, Remote
 from replug.token.identity import printable
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ log = logging.getLogger(__name__)
 _NOTIFICATIONS = Remote(
     "org.freedesktop.Notifications", "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
 )
-_MOST_AT_ONCE = 4  # more notices than that are noise; the others follow when there is room
-_PATIENCE = 30.0  # seconds for a daemon that has to be started first
-_EXPIRY = 120_000  # milliseconds, in case nobody is left to withdraw it
+_MOST_AT_ONCE = 4  # further notices wait until one is withdrawn
+_PATIENCE = 30.0  # seconds; the daemon may have to be started first
+_EXPIRY = 120_000  # milliseconds, in case the agent is killed before it withdraws the notice
 _LONGEST_NAME = 100  # characters
 _ICON = "dialog-password"  # Icon Naming Specification
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
@@ -35,27 +36,27 @@ _HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", T
 class TouchNotices:
     """Shows a notification for each signature that takes longer than a moment, for as long as it does."""
 
-    def __init__(self, environment: Mapping[str, str], moment: float | None = 1.0) -> None:
+    def __init__(self, environment: Mapping[str, str], moment: float | None) -> None:
         """`environment` says where the session's bus is; `moment` is in seconds, 0 or None for never."""
         self._environment = environment
         self.moment = moment
-        """How long a signature takes before there is a notice, in seconds; it may be changed."""
+        """Seconds a signature takes before there is a notice; a reload of the configuration changes it."""
         self._room = asyncio.Semaphore(_MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
         self.standing = 0
-        """How many notices the desktop has said that it shows."""
+        """How many notices the desktop has confirmed to show."""
 
     def waiting(self, token: str, key: str, program: str) -> contextlib.AbstractContextManager[object]:
-        """To be entered while `token`, such as `token "work"`, is waited for.
+        """A context to wait for `token`, such as `token "work"`, in.
 
-        `key` and `program` are for the person to recognise, and may be empty. It waits for nothing and
-        raises nothing, and until a moment has passed it costs a timer.
+        `key` and `program` help the user recognise the request, and may be empty. Entering and leaving it
+        never blocks or raises; until the moment has passed it costs one timer.
         """
         return _Wait(self, self.moment, token, key, program) if self.moment else contextlib.nullcontext()
 
     def notify(self, wait: _Wait) -> asyncio.Event:
-        """Put up a notice for `wait`, in its own time; it is withdrawn when the event is set."""
+        """Show a notice for `wait` in the background; it is withdrawn when the event is set."""
         over = asyncio.Event()
         task = asyncio.create_task(self._notify_until(over, wait))
         self._tasks.add(task)
@@ -67,15 +68,15 @@ class TouchNotices:
             if over.is_set():
                 return
             try:
-                # One connection for each: nothing to go stale when a bus or a desktop is restarted.
+                # One connection for each notice: nothing goes stale when the bus or the desktop is restarted.
                 async with open_bus(session_bus(self._environment)) as bus:
                     await self._show_until(over, wait, bus)
             except BusError as error:
                 if not self._complained:
-                    log.info("no notice that a token waits: %s", error)
+                    log.info("cannot show a touch notification: %s", error)
                 self._complained = True
             except Exception:
-                log.exception("a notice failed")
+                log.exception("touch notification failed")
 
     async def _show_until(self, over: asyncio.Event, wait: _Wait, bus: BusConnection) -> None:
         body = wait.body
@@ -92,7 +93,7 @@ class TouchNotices:
             await over.wait()
         finally:
             self.standing -= 1
-            # Without waiting: this may be the end of the agent.
+            # Without waiting for a reply: the agent may be ending.
             bus.send(_NOTIFICATIONS, "CloseNotification", "u", number)
 
 
@@ -138,7 +139,7 @@ class _Wait:
 
 
 async def _reads_markup(bus: BusConnection) -> bool:
-    """Whether the daemon takes `<` and `&` for markup; when it does not say, it may."""
+    """Whether the daemon reads `<` and `&` as markup; assumed if it does not say."""
     try:
         (capabilities,) = await bus.call(_NOTIFICATIONS, "GetCapabilities", patience=_PATIENCE)
     except BusError:

@@ -1,4 +1,4 @@
-"""What `replug doctor` finds: one finding a check, with the fix where something is wrong."""
+"""The findings of `replug doctor`: each with its reason, and a fix if something is wrong."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """How a check went."""
+    """The outcome of a check."""
 
     OK = "ok"
-    WARN = "warn"  # it works, or may be meant so, but is worth knowing
-    FAIL = "fail"  # something a person wants does not work
+    WARN = "warn"  # it works, or may be intended, but is worth knowing
+    FAIL = "fail"  # something that the user needs does not work
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check."""
+    """One result of a check."""
 
     check: str
-    """The check's short name, the same in every release: programs may look for it."""
+    """The check's short name, the same in every release: programs may rely on it."""
     outcome: Outcome
     reason: str
     fix: str = ""
-    """A command to type or a line to write, and where; empty where nothing is wrong."""
+    """A command to type, or a line to write and where; empty if nothing is wrong."""
 
 
 def ok(check: str, reason: str) -> Finding:
-    """Nothing is wrong."""
+    """A finding that nothing is wrong."""
     return Finding(check, Outcome.OK, reason)
 
 
 def warn(check: str, reason: str, fix: str = "") -> Finding:
-    """Worth knowing."""
+    """A finding that is worth knowing."""
     return Finding(check, Outcome.WARN, reason, fix)
 
 
 def fail(check: str, reason: str, fix: str) -> Finding:
-    """Wrong."""
+    """A finding that something is wrong."""
     return Finding(check, Outcome.FAIL, reason, fix)

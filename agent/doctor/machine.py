@@ -1,4 +1,4 @@
-"""Where the checks of `replug doctor` look: the machine, or what a test puts in its place."""
+"""What the checks of `replug doctor` examine: this machine, or a stand-in for it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from replug.agent.doctor.socket import SocketReport, examine
 
-_PATIENCE = 10.0  # seconds, for a program that tells us something
+if TYPE_CHECKING:
+    from replug.agent.config.model import Config
+
+_PATIENCE = 10.0  # seconds for a program's output
 
 
 @dataclass(frozen=True)
@@ -25,48 +28,60 @@ class Reader:
     name: str
     card: bool
     exclusive: bool
-    """Whether a program has the card for itself."""
+    """Whether a program has exclusive access to the card."""
     mute: bool
     """Whether the card does not answer."""
     connect: int
-    """What SCardConnect returned; 0 where there is no card."""
+    """What SCardConnect returned; 0 without a card."""
 
 
 @dataclass(frozen=True)
 class PcscReport:
-    """What pcscd said to a program of ours."""
+    """What pcscd answered to a program of ours."""
 
     library: bool = True
     code: int = 0
     """What SCardEstablishContext returned."""
     readers: tuple[Reader, ...] = ()
     hung: bool = False
-    """Whether there was no answer in time."""
+    """Whether the answer did not come in time."""
 
     @property
     def answers(self) -> bool:
-        """Whether what it says of readers is so."""
+        """Whether `readers` can be relied on."""
         return self.library and not self.code and not self.hung
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine and one person on it. What is expensive to know is found out once, when first needed."""
+    """One machine and one user on it. What is expensive to find out is found out once, when first needed."""
 
     environment: Mapping[str, str]
     home: Path
-    modules: tuple[str, ...] = ()
-    """Modules or PKCS#11 URIs the person asks about."""
-    proc: Path = Path("/proc")
-    sys: Path = Path("/sys")
-    run: Path = Path("/run")
-    etc: Path = Path("/etc")
-    drivers: Path = Path("/usr/lib/pcsc/drivers")
-    user: int = field(default_factory=os.geteuid)
+    modules: tuple[str, ...]
+    """Modules or PKCS#11 URIs that the user asks about."""
+    root: Path
+    """The folder that has etc, proc, run, sys and usr."""
+
+    @property
+    def _proc(self) -> Path:
+        return self.root / "proc"
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration of an agent started now; the defaults if its file has errors."""
+        # Here and not at the top: no other command needs platformdirs and tomllib.
+        from replug.agent.config.file import config_path, load_config
+        from replug.agent.config.model import Config, ConfigError
+
+        try:
+            return load_config(config_path())
+        except ConfigError:
+            return Config()
 
     @cached_property
     def pcsc(self) -> PcscReport:
-        """What pcscd says."""
+        """pcscd's answer."""
         try:
             done = subprocess.run(
                 [sys.executable, "-I", "-m", "replug.agent.doctor.pcsc_probe"],
@@ -76,7 +91,7 @@ class Machine:
                 timeout=_PATIENCE,
             )
             answer = json.loads(done.stdout)
-        except (subprocess.TimeoutExpired, ValueError):  # ValueError: the library took the process with it
+        except (subprocess.TimeoutExpired, ValueError):  # ValueError: the library crashed the process
             return PcscReport(hung=True)
         if not answer["library"]:
             return PcscReport(library=False)
@@ -84,21 +99,21 @@ class Machine:
 
     @cached_property
     def agent(self) -> SocketReport:
-        """Who answers at $SSH_AUTH_SOCK."""
-        return examine(self.environment.get("SSH_AUTH_SOCK", ""), self.proc)
+        """The agent that answers at $SSH_AUTH_SOCK."""
+        return examine(self.environment.get("SSH_AUTH_SOCK", ""), self._proc)
 
     @property
     def status(self) -> dict[str, Any] | None:
-        """The running agent's status; None where no replug-agent answers."""
+        """The running agent's status; None if no replug-agent answers."""
         return self.agent.status
 
     def find_program(self, name: str) -> str | None:
-        """Where a program is, looked for as the person's shell and the system's services would."""
+        """The path of a program, in the folders of the user's shell and of system services."""
         path = self.environment.get("PATH", os.defpath)
         return shutil.which(name, path=f"{path}:/usr/sbin:/sbin")
 
     def ask_program(self, *command: str) -> str | None:
-        """What a program prints, whatever its exit status; None if it cannot run or takes too long."""
+        """A program's output, whatever its exit status; None if it cannot run or takes too long."""
         try:
             return subprocess.run(
                 command,
@@ -113,8 +128,8 @@ class Machine:
             return None
 
     def processes(self) -> Iterator[tuple[int, str]]:
-        """Process ids and names of what runs and may be looked at."""
-        for entry in self.proc.iterdir():
+        """The ids and names of the processes that we may examine."""
+        for entry in self._proc.iterdir():
             if entry.name.isdecimal():
                 try:
                     yield int(entry.name), (entry / "comm").read_text(errors="replace").strip()
@@ -122,26 +137,26 @@ class Machine:
                     continue
 
     def parent(self, pid: int) -> int:
-        """The process that started this one; 0 where that is not known."""
+        """The parent of the process; 0 if it cannot be found out."""
         try:
-            status = (self.proc / str(pid) / "status").read_text(errors="replace")
+            status = (self._proc / str(pid) / "status").read_text(errors="replace")
         except OSError:
             return 0
         return next((int(line[5:]) for line in status.splitlines() if line.startswith("PPid:")), 0)
 
     def uses_file(self, pid: int, beginning: str) -> bool:
-        """Whether the process has a file open whose path begins so; False where we may not know."""
+        """Whether the process has a file open whose path begins so; False if we may not see it."""
         try:
             return any(
                 os.readlink(descriptor).startswith(beginning)
-                for descriptor in (self.proc / str(pid) / "fd").iterdir()
+                for descriptor in (self._proc / str(pid) / "fd").iterdir()
             )
         except OSError:
             return False
 
     def maps_file(self, pid: int, name: str) -> bool:
-        """Whether the process has loaded a library with `name` in its path; False where we may not know."""
+        """Whether the process has loaded a library with `name` in its path; False if we may not see it."""
         try:
-            return name in (self.proc / str(pid) / "maps").read_text(errors="replace")
+            return name in (self._proc / str(pid) / "maps").read_text(errors="replace")
         except OSError:
             return False

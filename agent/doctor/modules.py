@@ -1,4 +1,4 @@
-"""Can the agent load what it needs: modules and their allow-list, OpenSC's settings, our configuration."""
+"""Whether the agent can load its modules, OpenSC's settings are usual, and our configuration is valid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from replug.agent.config.options import DEFAULT_PROVIDER_PATTERNS
+from replug.agent.config.model import AUTO
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
 from replug.protocol.patterns import matches_list
@@ -20,10 +20,14 @@ _OPENSC = "opensc-pkcs11"
 
 
 def check_modules(machine: Machine) -> Iterator[Finding]:
-    """The modules that are asked about and those in use, or else the one that would be, can be loaded."""
-    used = [provider["name"] for provider in (machine.status or {}).get("providers", [])]
-    names = list(dict.fromkeys([*machine.modules, *used]))
-    patterns = (machine.status or {}).get("allowed_modules", DEFAULT_PROVIDER_PATTERNS)
+    """The modules that the user names, and those that the agent uses or would use, can be loaded."""
+    status = machine.status
+    if status is not None:
+        used = [provider["name"] for provider in status["providers"]]
+    else:
+        used = ["" if name == AUTO else name for name in machine.config.providers()]
+    names = dict.fromkeys([*machine.modules, *used])
+    patterns = machine.config.allowed_modules if status is None else status["allowed_modules"]
     for name in names or [""]:
         yield _module(name, patterns)
 
@@ -33,7 +37,7 @@ def _module(name: str, patterns: str) -> Finding:
         uri = parse_uri(name) if is_uri(name) else Uri()
         path = locate_module(uri) if is_uri(name) or not name else os.path.expanduser(name)
     except UriError as error:
-        return fail("module", f"{name} is not a PKCS#11 URI: {error}", "RFC 7512 says what one looks like")
+        return fail("module", f"{name} is not a PKCS#11 URI: {error}", "see RFC 7512 for its syntax")
     except TokenError as error:
         reason = error.reason if name else "no PKCS#11 module is installed"
         return fail("module", reason, "sudo apt-get install opensc-pkcs11, or your token maker's module")
@@ -55,9 +59,9 @@ def _module(name: str, patterns: str) -> Finding:
 
 
 def check_opensc(machine: Machine) -> Iterator[Finding]:
-    """OpenSC, in other programs, does nothing with PINs and cards that would surprise."""
+    """OpenSC has no settings that make other programs treat PINs and cards in surprising ways."""
     named = machine.environment.get("OPENSC_CONF")
-    file = Path(named) if named else machine.etc / "opensc" / "opensc.conf"
+    file = Path(named) if named else machine.root / "etc" / "opensc" / "opensc.conf"
     try:
         text = re.sub(r"#.*", "", file.read_text(errors="replace"))
     except OSError as error:
@@ -69,34 +73,34 @@ def check_opensc(machine: Machine) -> Iterator[Finding]:
     for reason in found:
         yield warn("opensc", f"{reason} ({file})", f"remove that line from {file}")
     if not found and "use_pin_caching" not in settings and _uses_opensc(machine):
-        yield ok("opensc", "caches PINs in other programs, its default; never in this agent")
+        yield ok("opensc", "caches PINs in other programs (its default), but not in this agent")
 
 
 _SURPRISING = (
     (
         "use_pin_caching",
         "true",
-        "use_pin_caching: other programs send a PIN again without asking, also to a card that was put in"
-        " meanwhile; this agent does not",
+        "use_pin_caching: other programs send a PIN again without asking, even to a card that was inserted"
+        " later; this agent does not",
     ),
     (
         "pin_cache_ignore_user_consent",
         "true",
-        "pin_cache_ignore_user_consent: other programs sign without asking with keys that want the PIN at"
+        "pin_cache_ignore_user_consent: other programs sign without asking with keys that require the PIN at"
         " every use",
     ),
     (
         "connect_exclusive",
         "true",
-        "connect_exclusive: a program that uses OpenSC keeps all others from the card",
+        "connect_exclusive: a program that uses OpenSC locks all others out of the card",
     ),
     (
         "disconnect_action",
         "reset",
-        "disconnect_action: each program that ends resets the card for all others",
+        "disconnect_action: every program that ends resets the card for all others",
     ),
 )
-"""Settings of opensc.conf(5) and the values that surprise, and how."""
+"""Settings of opensc.conf(5), their surprising values, and the effect."""
 
 
 def _uses_opensc(machine: Machine) -> bool:
@@ -105,8 +109,8 @@ def _uses_opensc(machine: Machine) -> bool:
 
 
 def check_config(machine: Machine) -> Iterator[Finding]:
-    """Our own configuration file makes sense."""
-    # Here and not at the top: platformdirs and tomllib are of no use to any other command's start.
+    """Our own configuration file is valid."""
+    # Here and not at the top: no other command needs platformdirs and tomllib.
     from replug.agent.config.file import config_path, load_config
     from replug.agent.config.model import ConfigError
 
@@ -116,4 +120,4 @@ def check_config(machine: Machine) -> Iterator[Finding]:
     except ConfigError as error:
         yield fail("config", str(error), f"${{EDITOR:-vi}} {path}")
     else:
-        yield ok("config", f"{path} is right" if path.exists() else f"no {path}, so the defaults")
+        yield ok("config", f"{path} is valid" if path.exists() else f"{path} does not exist: defaults apply")

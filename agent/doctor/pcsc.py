@@ -1,4 +1,4 @@
-"""Is there a way to the smart card: pcscd, its permission, its readers, and who else holds the card?"""
+"""Whether the smart card can be reached: pcscd, its permission, its readers, other programs on the card."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine, Reader
 
 SECURITY_VIOLATION = 0x8010006A
-"""SCARD_W_SECURITY_VIOLATION: polkit said no."""
+"""SCARD_W_SECURITY_VIOLATION: polkit denies access."""
 SHARING_VIOLATION = 0x8010000B
-"""SCARD_E_SHARING_VIOLATION: another program has the card for itself."""
-_SERVICE_STOPPED = 0x8010001E  # SCARD_E_SERVICE_STOPPED: pcscd and the library are of different ages
+"""SCARD_E_SHARING_VIOLATION: another program has exclusive access."""
+_DRIVERS = "usr/lib/pcsc/drivers"
+_SERVICE_STOPPED = 0x8010001E  # SCARD_E_SERVICE_STOPPED: pcscd and the library are of different versions
 
 _PERMIT = (
     "log in at the machine itself, or allow it: write the rule under POLKIT in replug(1)"
@@ -22,11 +23,11 @@ _PERMIT = (
 
 
 def check_pcscd(machine: Machine) -> Iterator[Finding]:
-    """pcscd is installed, runs, and lets this person in."""
+    """pcscd is installed, runs, and gives this user access."""
     path = _socket(machine)
     reached = _reach(path)
     if reached == "no" and _served_without(machine):
-        yield ok("pcscd", "does not run, and the tokens here do without it")
+        yield ok("pcscd", "is not running, and the tokens here do not need it")
     elif reached == "no":
         installed = machine.find_program("pcscd") is not None
         if not installed:
@@ -34,7 +35,7 @@ def check_pcscd(machine: Machine) -> Iterator[Finding]:
         elif not path.exists():
             yield fail("pcscd", f"pcscd is not running: its socket {path} is missing", _start(machine))
         else:
-            yield fail("pcscd", f"pcscd is not running: nobody listens at {path}", _restart(machine))
+            yield fail("pcscd", f"pcscd is not running: no process listens at {path}", _restart(machine))
     elif reached == "denied":
         yield fail("pcscd", f"this user may not open pcscd's socket {path}", _restart(machine))
     else:
@@ -45,29 +46,30 @@ def _answer(machine: Machine) -> Finding:
     report = machine.pcsc
     if not report.library:
         return fail(
-            "pcscd", "libpcsclite.so.1, by which programs reach pcscd, is missing",
+            "pcscd", "libpcsclite.so.1, which programs need to reach pcscd, is missing",
             "sudo apt-get install libpcsclite1",
         )  # fmt: skip
     if report.hung:
-        return fail("pcscd", "pcscd accepts a connection and then says nothing", _restart(machine))
+        return fail("pcscd", "pcscd accepts a connection but does not answer", _restart(machine))
     if report.code == _SERVICE_STOPPED:
         return fail("pcscd", "pcscd and libpcsclite.so.1 are of different versions", _restart(machine))
     if report.code:
-        # pcscd closes the connection of whom polkit refuses (winscard_svc.c, ContextThread), which the
+        # If polkit denies access, pcscd closes the connection (winscard_svc.c, ContextThread), which the
         # library reports as a broken connection; only newer ones send the code.
-        away = ", which it does over ssh" if "SSH_CONNECTION" in machine.environment else ""
-        return fail("pcscd", f"pcscd turns this user away: polkit refuses{away} ({report.code:#x})", _PERMIT)
+        remote = ", as it does for logins over ssh" if "SSH_CONNECTION" in machine.environment else ""
+        reason = f"polkit denies this user access to pcscd{remote} ({report.code:#x})"
+        return fail("pcscd", reason, _PERMIT)
     return ok("pcscd", "answers")
 
 
 def check_readers(machine: Machine) -> Iterator[Finding]:
-    """Every reader on the USB is one that pcscd serves, and its card can be used."""
-    attached = usb_readers(machine.sys)
+    """pcscd serves every reader on USB, and their cards can be used."""
+    attached = usb_readers(machine.root / "sys")
     readers = machine.pcsc.readers if _reach(_socket(machine)) == "yes" else ()
     if len(readers) < len(attached):
-        # Names differ between USB and pcscd, so only their number can be compared.
+        # USB and pcscd name readers differently, so only the numbers can be compared.
         names = ", ".join(attached)
-        if not (machine.drivers / "ifd-ccid.bundle").exists():
+        if not (machine.root / _DRIVERS / "ifd-ccid.bundle").exists():
             yield fail("reader", f"{names}: no driver is installed for it", "sudo apt-get install libccid")
         elif machine.pcsc.answers and not _internal_users(machine):
             yield fail(
@@ -85,13 +87,17 @@ def _card(machine: Machine, reader: Reader) -> Finding:
     if reader.exclusive or reader.connect == SHARING_VIOLATION:
         users = ", ".join(_users(machine)) or "a program of another user"
         return fail(
-            "card", f"{reader.name}: held by another program for itself; may be {users}", _release(users)
+            "card",
+            f"{reader.name}: another program has exclusive access (possibly {users})",
+            _release(users),
         )
     if reader.connect == SECURITY_VIOLATION:
-        return fail("card", f"{reader.name}: polkit does not let this user use the card", _PERMIT)
+        return fail("card", f"{reader.name}: polkit denies this user access to the card", _PERMIT)
     if reader.mute:
         return fail(
-            "card", f"{reader.name}: the card does not answer", "put it in the other way round; clean it"
+            "card",
+            f"{reader.name}: the card does not answer",
+            "reinsert the card the other way round, or clean its contacts",
         )
     if reader.connect:
         return fail(
@@ -101,31 +107,31 @@ def _card(machine: Machine, reader: Reader) -> Finding:
 
 
 def check_scdaemon(machine: Machine) -> Iterator[Finding]:
-    """GnuPG's smart card daemon has not taken the reader from pcscd."""
+    """GnuPG's smart card daemon leaves the reader to pcscd."""
     users = _internal_users(machine)
     if users:
         yield fail(
             "scdaemon",
-            f"{', '.join(users)} has a USB reader for itself, past pcscd",
+            f"{', '.join(users)} has exclusive access to a USB reader, bypassing pcscd",
             "echo disable-ccid >>~/.gnupg/scdaemon.conf; gpgconf --kill scdaemon",
         )
 
 
 def check_udev(machine: Machine) -> Iterator[Finding]:
-    """udev tells of USB devices as they come and go."""
-    if (machine.run / "udev" / "control").exists():
-        yield ok("udev", "tells of tokens that come and go")
+    """udev reports USB devices that are plugged in or out."""
+    if (machine.root / "run" / "udev" / "control").exists():
+        yield ok("udev", "reports tokens that are plugged in or out")
     else:
         yield warn(
             "udev",
-            f"no udev here ({machine.run}/udev/control is missing, as in a container):"
+            f"no udev here ({machine.root / 'run/udev/control'} is missing, as in a container):"
             " a token is noticed up to a second later",
             "give the container --volume /run/udev:/run/udev:ro and the host's network",
         )
 
 
 def usb_readers(sys: Path) -> list[str]:
-    """The USB devices that have a smart card interface (class 0x0b), by name."""
+    """The names of the USB devices that have a smart card interface (class 0x0b)."""
     names = {}
     for interface in sorted(sys.glob("bus/usb/devices/*:*")):
         if _read(interface / "bInterfaceClass") == "0b":
@@ -138,17 +144,17 @@ def usb_readers(sys: Path) -> list[str]:
 
 
 def _served_without(machine: Machine) -> bool:
-    """Whether the agent has a token at hand, though there is no pcscd."""
+    """Whether the agent serves a token without pcscd."""
     return any(token["state"] in ("present", "ready") for token in (machine.status or {}).get("tokens", []))
 
 
 def _socket(machine: Machine) -> Path:
     named = machine.environment.get("PCSCLITE_CSOCK_NAME")
-    return Path(named) if named else machine.run / "pcscd" / "pcscd.comm"
+    return Path(named) if named else machine.root / "run" / "pcscd" / "pcscd.comm"
 
 
 def _reach(path: Path) -> str:
-    """Whether somebody listens: yes, no, or denied."""
+    """Whether a process listens: yes, no, or denied."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(5)
         try:
@@ -161,7 +167,7 @@ def _reach(path: Path) -> str:
 
 
 def _users(machine: Machine) -> list[str]:
-    """Programs that have loaded PC/SC's library, apart from the agent's workers, which share the card."""
+    """Programs that have loaded PC/SC's library, except the agent's workers, which share the card."""
     agent = (machine.status or {}).get("pid")
     return [
         f"{name} (pid {pid})"
@@ -179,20 +185,20 @@ def _internal_users(machine: Machine) -> list[str]:
 
 
 def _start(machine: Machine) -> str:
-    """How to start pcscd, with the service manager or, as in containers, without one."""
-    managed = (machine.run / "systemd" / "system").exists()
+    """The command that starts pcscd, with systemd or, as in containers, without it."""
+    managed = (machine.root / "run" / "systemd" / "system").exists()
     return "sudo systemctl enable --now pcscd.socket" if managed else "sudo pcscd"
 
 
 def _restart(machine: Machine) -> str:
-    managed = (machine.run / "systemd" / "system").exists()
+    managed = (machine.root / "run" / "systemd" / "system").exists()
     return "sudo systemctl restart pcscd.socket pcscd.service" if managed else "end pcscd; sudo pcscd"
 
 
 def _release(users: str) -> str:
     if "scdaemon" in users:
         return "echo pcsc-shared >>~/.gnupg/scdaemon.conf; gpgconf --kill scdaemon"
-    return "end that program, or have it share the card"
+    return "end that program, or configure it to share the card"
 
 
 def _read(path: Path) -> str:

@@ -1,8 +1,7 @@
-"""What pcscd tells of itself and its readers: run as a process of its own, by way of libpcsclite.
+"""Asks pcscd for its readers through libpcsclite, in a process of its own.
 
 `python -m replug.agent.doctor.pcsc_probe` prints one JSON object. The library may wait for pcscd for ever, so
-whoever starts this gives it a deadline. No command is sent to a card: one that another program uses notices
-nothing.
+the caller sets a deadline. No command is sent to a card: a card that another program uses is not disturbed.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class _ReaderState(ctypes.Structure):
 
 
 def main() -> None:
-    """Print what pcscd says; `library` is false where there is no libpcsclite to ask it with."""
+    """Print pcscd's answers; `library` is false if libpcsclite is not installed."""
     try:
         library = ctypes.CDLL("libpcsclite.so.1")
     except OSError:
@@ -77,7 +76,7 @@ def _readers(library: ctypes.CDLL, context: ctypes.c_long, names: list[bytes]) -
 
 
 def _connect(library: ctypes.CDLL, context: ctypes.c_long, name: bytes) -> int:
-    """What pcscd answers to a program that wants to share the card."""
+    """The result of connecting to the card in shared mode."""
     card, protocol = ctypes.c_long(), _DWORD()
     code = _code(
         library.SCardConnect(

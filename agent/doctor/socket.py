@@ -1,4 +1,4 @@
-"""Who listens at $SSH_AUTH_SOCK: asked in the agent protocol, and of the kernel."""
+"""Which agent listens at $SSH_AUTH_SOCK: found out through the agent protocol and from the kernel."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _IDENTITIES_ANSWER = 12
 
 @dataclass(frozen=True)
 class SocketReport:
-    """What was found at a path."""
+    """The result of connecting to a path."""
 
     path: str = ""
-    problem: str = ""
-    """Why nobody answers; empty if somebody does."""
+    reason: str = ""
+    """Why no agent answers; empty if one does."""
     program: str = ""
-    """The name of the process that made the socket, as far as the kernel shows it."""
+    """The name of the process that made the socket; empty if it cannot be found out."""
     identities: int = 0
-    """How many keys are offered to ssh."""
+    """How many keys it offers to ssh."""
     status: dict[str, Any] | None = None
     """The status of a replug-agent; None for anything else."""
 
 
-def examine(path: str, proc: Path = Path("/proc")) -> SocketReport:
-    """Connect to the agent at `path`, which may start it, and ask what it has."""
+def examine(path: str, proc: Path) -> SocketReport:
+    """Connect to the agent at `path`, which may start it, and list its keys."""
     if not path:
-        return SocketReport(problem="SSH_AUTH_SOCK is not set")
+        return SocketReport(reason="SSH_AUTH_SOCK is not set")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(_PATIENCE)
         try:
@@ -42,7 +42,7 @@ def examine(path: str, proc: Path = Path("/proc")) -> SocketReport:
         except FileNotFoundError:
             return SocketReport(path, f"{path} does not exist")
         except ConnectionRefusedError:
-            return SocketReport(path, f"{path} is left over: nobody listens there any more")
+            return SocketReport(path, f"{path} is left over: no agent listens there any longer")
         except OSError as error:
             return SocketReport(path, f"{path}: {error.strerror or error}")
         program = _name(proc, Peer.of(client).pid)
@@ -59,7 +59,7 @@ def examine(path: str, proc: Path = Path("/proc")) -> SocketReport:
 
 
 def _count(client: socket.socket) -> int:
-    """The number in the reply to a listing; 0 for a refusal; ValueError for what is no reply."""
+    """The number of keys in the reply; 0 for a refusal. Raises ValueError if it is not a reply."""
     (length,) = struct.unpack(">I", _receive(client, 4))
     if not 0 < length <= _LONGEST_REPLY:
         raise ValueError(f"a reply of {length} bytes")

@@ -1,18 +1,17 @@
-"""Does ssh reach this agent: $SSH_AUTH_SOCK, ssh's configuration, the unit, the number of keys."""
+"""Whether ssh reaches this agent: $SSH_AUTH_SOCK, ssh's configuration, the unit, the number of keys."""
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
+from replug.agent.setup.ssh_config import identity_agents
+from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET
+from replug.agent.setup.user_manager import ManagerError, UserManager
 
 _MOST_KEYS = 5  # sshd's MaxAuthTries is 6, and a password wants one of them
-_DEEPEST_INCLUDE = 16  # as OpenSSH has it (readconf.c, READCONF_MAX_DEPTH)
-_UNITS = ("replug-agent.socket", "replug-agent.service")
 _NAMES = {
     "ssh-agent": "OpenSSH's ssh-agent",
     "gpg-agent": "GnuPG's gpg-agent",
@@ -27,21 +26,21 @@ _PLACES = {
     "/keyring/ssh": "GNOME's keyring",
     "/openssh_agent": "OpenSSH's ssh-agent",
 }
-"""How the sockets end that systemd makes for agents, and so is at the other end of."""
+"""The last part of the sockets that systemd listens at for agents."""
 
 
 def check_socket(machine: Machine) -> Iterator[Finding]:
     """$SSH_AUTH_SOCK names a replug-agent that answers."""
     found = machine.agent
-    if found.problem:
-        yield fail("agent", found.problem, _point_at(machine))
+    if found.reason:
+        yield fail("agent", found.reason, _point_at(machine))
     elif found.status is not None:
         yield ok("agent", f"replug-agent (pid {found.status['pid']}) answers at {found.path}")
     elif found.program == "replug-agent":
         yield fail(
             "agent",
             f"replug-agent answers at {found.path}, but its control socket beside that does not",
-            "end that agent and start it again; replug logs says why",
+            "end that agent and start it again; replug logs shows the reason",
         )
     else:
         other = next((name for end, name in _PLACES.items() if found.path.endswith(end)), None)
@@ -50,7 +49,7 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
 
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
-    """Servers do not give up before the right key's turn."""
+    """ssh is offered few enough keys that no server gives up before the right one."""
     count = machine.agent.identities
     if machine.status is not None and machine.status["locked"]:
         yield warn("keys", "the agent is locked: it offers no keys", "ssh-add -X")
@@ -67,87 +66,46 @@ def check_keys(machine: Machine) -> Iterator[Finding]:
 
 
 def check_ssh_config(machine: Machine) -> Iterator[Finding]:
-    """ssh's configuration does not send it to another agent."""
-    for file in (machine.home / ".ssh" / "config", machine.etc / "ssh" / "ssh_config"):
-        for place, host, value in _identity_agents(file, file.parent, 0):
-            if value == "SSH_AUTH_SOCK" or (
-                machine.agent.path and _expand(machine, value) == machine.agent.path
-            ):
+    """ssh's configuration does not name another agent."""
+    for file in (machine.home / ".ssh" / "config", machine.root / "etc" / "ssh" / "ssh_config"):
+        for line in identity_agents(file):
+            if line.leads_to(machine.agent.path, machine.environment, machine.home):
                 continue
-            what = "uses no agent" if value == "none" else f"uses {value} instead of SSH_AUTH_SOCK"
-            yield warn("ssh-config", f"for {host}, ssh {what} ({place})", "remove that IdentityAgent line")
-
-
-def _identity_agents(file: Path, folder: Path, depth: int) -> Iterator[tuple[str, str, str]]:
-    """Where, for which hosts, and to what IdentityAgent is set (ssh_config(5))."""
-    try:
-        lines = file.read_text(errors="replace").splitlines()
-    except OSError:
-        return
-    host = "all hosts"
-    for number, line in enumerate(lines, 1):
-        words = line.replace("=", " ", 1).replace('"', "").split()
-        match [words[0].lower(), *words[1:]] if words else []:
-            case ["host", *patterns]:
-                host = " ".join(patterns)
-            case ["match", *conditions]:
-                host = "match " + " ".join(conditions)
-            case ["identityagent", value, *_]:
-                yield f"{file}:{number}", host, value
-            case ["include", *names] if depth < _DEEPEST_INCLUDE:
-                for name in names:
-                    pattern = os.path.join(folder, os.path.expanduser(name))
-                    for included in sorted(glob.glob(pattern)):
-                        yield from _identity_agents(Path(included), folder, depth + 1)
-
-
-def _expand(machine: Machine, value: str) -> str:
-    """The path that ssh makes of the value: ~, ${NAME}, $NAME and %d (ssh_config(5), TOKENS)."""
-    if value.startswith("$"):
-        name = value.lstrip("$").strip("{}")
-        return machine.environment.get(name, value)
-    value = value.replace("%d", str(machine.home)).replace("%i", str(machine.user))
-    for name, content in machine.environment.items():
-        value = value.replace(f"${{{name}}}", content)
-    return str(machine.home) + value[1:] if value.startswith("~/") else value
+            what = "uses no agent" if line.value == "none" else f"uses {line.value} instead of SSH_AUTH_SOCK"
+            yield warn(
+                "ssh-config", f"for {line.hosts}, ssh {what} ({line.place})", "remove that IdentityAgent line"
+            )
 
 
 def check_unit(machine: Machine) -> Iterator[Finding]:
     """systemd starts the agent at the first connection."""
-    told = machine.ask_program(
-        "systemctl", "--user", "show", "--property=Id,LoadState,ActiveState,Result", *_UNITS
-    )
-    units = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        for block in (told or "").split("\n\n")
-    ]
-    by_name = {unit["Id"]: unit for unit in units if "Id" in unit}
-    listening, service = (by_name.get(name, {}) for name in _UNITS)
-    if not by_name:
+    manager = UserManager(machine.environment)
+    try:
+        socket, service = manager.state(SOCKET), manager.state(SERVICE)
+    except ManagerError:
         yield ok("unit", "no systemd user manager runs here, so the agent is started by hand")
-    elif listening.get("LoadState") != "loaded":
-        yield warn(
-            "unit", "replug-agent.socket is not installed: nothing starts the agent at login", "replug setup"
-        )
-    elif service.get("ActiveState") == "failed":
+        return
+    if not socket.loaded:
+        yield warn("unit", f"{SOCKET} is not installed: nothing starts the agent at login", "replug setup")
+    elif service.active_state == "failed":
         yield fail(
             "unit",
-            f"replug-agent.service has failed ({service.get('Result')}); replug logs says why",
-            "systemctl --user reset-failed 'replug-agent.*'; systemctl --user restart replug-agent.socket",
+            f"{SERVICE} has failed ({service.result}); replug logs shows the reason",
+            f"systemctl --user reset-failed 'replug-agent.*'; systemctl --user restart {SOCKET}",
         )
-    elif listening.get("ActiveState") != "active":
+    elif socket.active_state != "active":
         yield fail(
             "unit",
-            f"replug-agent.socket is {listening.get('ActiveState')}: nothing starts the agent",
-            "systemctl --user enable --now replug-agent.socket",
+            f"{SOCKET} is {socket.active_state}: nothing starts the agent",
+            f"systemctl --user enable --now {SOCKET}",
         )
     else:
-        yield ok("unit", f"replug-agent.socket is active, its service is {service.get('ActiveState')}")
+        yield ok("unit", f"{SOCKET} is active, its service is {service.active_state}")
 
 
 def _point_at(machine: Machine) -> str:
-    """How to make SSH_AUTH_SOCK right."""
+    """How to set SSH_AUTH_SOCK."""
     runtime = machine.environment.get("XDG_RUNTIME_DIR")
-    if runtime and (Path(runtime) / "replug" / "agent.sock").is_socket():
-        return 'export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/replug/agent.sock"'
+    if runtime and Path(runtime, AGENT_SOCKET).is_socket():
+        return f'export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/{AGENT_SOCKET}"'
     return "replug setup for every login, or eval $(replug-agent -s) for this shell"

@@ -1,4 +1,4 @@
-"""How the tokens of the running agent stand. Nothing here logs in or asks for a PIN."""
+"""The state of the running agent's tokens. Nothing here logs in or asks for a PIN."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def check_tokens(machine: Machine) -> Iterator[Finding]:
                 "enter the right PIN once: ssh-add -T KEY.pub",
             )
         elif token["state"] == "unreachable":
-            yield fail("token", f"{name}: {printable(token['why'])}", "see pcscd, reader and card here")
+            yield fail(
+                "token", f"{name}: {printable(token['why'])}", "see the findings on pcscd, reader and card"
+            )
         elif tries == "low":
             yield warn("token", f"{name}: a wrong PIN was entered since the last right one")
         else:

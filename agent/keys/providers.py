@@ -77,7 +77,10 @@ class Providers:
             lambda provider: provider.module.path == path and (whole_module or provider.uri.same_choice(uri))
         )
         if not found:
-            raise RequestRefusedError(f"{path if whole_module else uri} was not added")
+            raise RequestRefusedError(
+                f"{path if whole_module else uri} was not added",
+                "see what was added with replug status --json, under providers",
+            )
         self._modules.serve_what_is_added()
         log.info("provider removed", extra={"provider": path if whole_module else str(uri)})
 

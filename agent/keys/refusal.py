@@ -25,4 +25,7 @@ class ExtensionRefusedError(RequestRefusedError):
 
 def unknown_key(blob: bytes) -> RequestRefusedError:
     """The refusal for a key that is not there, or that this client may not see."""
-    return RequestRefusedError(f"key {fingerprint(blob)} is not in the agent")
+    return RequestRefusedError(
+        f"key {fingerprint(blob)} is not in the agent",
+        "see which keys there are with ssh-add -l; add a token's with ssh-add -s MODULE",
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from replug.agent.config.model import Config, TokenSettings
 from replug.agent.config.settings import Settings
 from replug.token.identity import TokenId
@@ -48,4 +50,4 @@ class TokenSettingsFinder:
         entry = self._settings.config.entry_for(token, module_path)
         if source is None or entry is None:
             return None
-        return self._sources.setdefault((str(entry.uri), source), ConfiguredPin(source))
+        return self._sources.setdefault((str(entry.uri), source), ConfiguredPin(source, os.environ))

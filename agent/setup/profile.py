@@ -1,4 +1,4 @@
-"""The agent from login on where there is no systemd."""
+"""Lines that start the agent at login without systemd."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def profile_lines(program: Path) -> str:
-    """Lines of POSIX shell for ~/.profile that give each login the same agent, `program`.
+    """Lines of POSIX shell for ~/.profile that give every login the same agent, `program`.
 
-    A socket that is there already, such as a forwarded agent's, is left alone. `ssh-add -l` says by status 2
-    that nobody answers.
+    SSH_AUTH_SOCK is kept if it is a socket, such as a forwarded agent's. Status 2 of `ssh-add -l` means that
+    no agent answers.
     """
     return f"""\
 if [ ! -S "${{SSH_AUTH_SOCK-}}" ]; then

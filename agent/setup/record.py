@@ -1,4 +1,4 @@
-"""What `replug setup` has done, kept so that all of it can be undone, and nothing else."""
+"""The record of what `replug setup` changed, so that exactly that can be undone."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ class RecordError(Exception):
 
 @dataclass(frozen=True)
 class Replaced:
-    """A unit of another agent, and how it was before."""
+    """A unit of another agent, and its state before."""
 
     unit: str
     masked: bool
-    """Masked; else disabled, as it is a file of the user's own."""
+    """Whether it was masked; else it was disabled, as it is the user's own file."""
     enabled: bool
     active: bool
 
 
 @dataclass
 class Record:
-    """Everything there is to undo."""
+    """Everything to undo."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 of what was written, by path."""
+    """The SHA-256 of each file as it was written, by path."""
     folders: list[str] = field(default_factory=list)
-    """Folders that were made, the outer before the inner."""
+    """Folders that were created, outer ones first."""
     replaced: list[Replaced] = field(default_factory=list)
     ssh_auth_sock: str = ""
     """SSH_AUTH_SOCK in the user manager before."""
 
     def wrote(self, path: Path) -> bool:
-        """Whether `path` is as we wrote it."""
+        """Whether we wrote `path` and it has not changed since."""
         return str(path) in self.files and file_digest(path) == self.files[str(path)]
 
     def plan_write(self, path: Path, text: str) -> None:
-        """Note that `path` is going to be written, with the folders that it needs."""
+        """Record that `path` will be written, and the folders that will be created for it."""
         self.files[str(path)] = digest(text.encode())
         self.plan_folders(path)
 
     def plan_folders(self, path: Path) -> None:
-        """Note the folders that are going to be made for `path`."""
+        """Record the folders that will be created for `path`."""
         missing = [str(folder) for folder in path.parents if not folder.exists()]
         self.folders += [folder for folder in reversed(missing) if folder not in self.folders]
 
 
 def record_path() -> Path:
-    """Where the record is."""
+    """The path of the record."""
     import platformdirs
 
     return platformdirs.user_state_path("replug") / "setup.json"
@@ -73,16 +73,16 @@ def load_record(path: Path) -> Record | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RecordError(f"{path} cannot be used, so it is not known what setup did: {error}") from error
+        raise RecordError(f"{path} cannot be used, so what setup did is unknown: {error}") from error
 
 
 def save_record(record: Record, path: Path) -> None:
-    """Write the record so that it is there whole or not at all. Raises OSError."""
+    """Write the record to `path`, atomically. Raises OSError."""
     write_file(path, json.dumps({"version": _VERSION} | asdict(record), indent=2) + "\n")
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write `path` whole or not at all, making its folders. Raises OSError."""
+    """Write `path` atomically, creating its folders. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.new")
     try:
@@ -93,14 +93,14 @@ def write_file(path: Path, text: str) -> None:
 
 
 def remove_folders(folders: Iterable[str]) -> None:
-    """Remove those that are empty, the inner before the outer."""
+    """Remove those of the folders that are empty, inner ones first."""
     for folder in sorted(folders, key=len, reverse=True):
         with suppress(OSError):
             os.rmdir(folder)
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file that is not a link; "" if there is no such file. Raises OSError."""
+    """The SHA-256 of a file; "" if it does not exist or is a symbolic link. Raises OSError."""
     if path.is_symlink() or not path.exists():
         return ""
     return digest(path.read_bytes())

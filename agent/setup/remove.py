@@ -1,4 +1,4 @@
-"""`replug setup --remove`: undoes what the record says, and nothing else."""
+"""`replug setup --remove`: undoes what is in the record, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from replug.agent.setup.user_manager import ManagerError, UserManager, units_fol
 _Step = tuple[str, Callable[[], object]]
 
 
-def remove(
-    manager: UserManager, record: Record | None, say: Callable[[str], None], *, dry_run: bool = False
-) -> int:
-    """Undo all that is in `record`, telling each step to `say`; the exit status.
+def remove(manager: UserManager, record: Record | None, say: Callable[[str], None], *, dry_run: bool) -> int:
+    """Undo everything in `record`, announcing each step with `say`; returns the exit status.
 
-    Raises ManagerError or OSError before anything was changed.
+    ManagerError and OSError are raised only before the first change.
     """
     if record is None:
-        say("replug setup has changed nothing here, so there is nothing to undo.")
+        say("replug setup has not changed anything here, so there is nothing to undo.")
         return 0
     steps = list(_steps(manager, record))
     say("replug setup --remove would" if dry_run else "replug setup --remove will")
@@ -33,16 +31,16 @@ def remove(
         say(f"  leave {text}")
     if dry_run:
         return 0
-    problems = []
+    reasons = []
     for _, action in steps:
         try:
             action()
         except (ManagerError, OSError) as error:
-            problems.append(str(error))
-    if problems:
-        say("Not all of that could be done. Mend this, and run it again:")
-        for problem in problems:
-            say(f"  {problem}")
+            reasons.append(str(error))
+    if reasons:
+        say("Some of that failed. Fix this, and run the command again:")
+        for reason in reasons:
+            say(f"  {reason}")
         return 1
     record_path().unlink(missing_ok=True)
     remove_folders(record.folders)
@@ -60,24 +58,24 @@ def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:
     for path in map(Path, record.files):
         if record.wrote(path):
             yield f"remove {path}", path.unlink
-    yield "have systemd read its files anew", partial(manager.call, "daemon-reload")
+    yield "make systemd read its unit files again", partial(manager.call, "daemon-reload")
     for one in record.replaced:
-        yield f"bring back {one.unit}, {what_it_is(one.unit)}", partial(_bring_back, manager, one)
+        yield f"restore {one.unit}, {what_it_is(one.unit)}", partial(_restore, manager, one)
     before = record.ssh_auth_sock
-    if before and os.path.exists(before):  # else it was another login's, and leads nowhere
-        yield f"set SSH_AUTH_SOCK={before} as before", partial(_set_socket, manager, before)
+    if before and os.path.exists(before):  # else it was an earlier login's
+        yield f"set SSH_AUTH_SOCK={before}, as before", partial(_set_socket, manager, before)
 
 
 def _kept(record: Record) -> Iterator[str]:
     for path in map(Path, record.files):
         if os.path.lexists(path) and not record.wrote(path):
-            yield f"{path}, which was changed since and so is yours"
+            yield f"{path}, which was changed since"
     for folder in (units_folder() / f"{unit}.d" for unit in (SOCKET, SERVICE)):
         if folder.exists():
             yield f"{folder}, your own settings"
 
 
-def _bring_back(manager: UserManager, replaced: Replaced) -> None:
+def _restore(manager: UserManager, replaced: Replaced) -> None:
     if replaced.masked:
         manager.call("unmask", replaced.unit)
     elif replaced.enabled:
@@ -87,5 +85,5 @@ def _bring_back(manager: UserManager, replaced: Replaced) -> None:
 
 
 def _set_socket(manager: UserManager, path: str) -> None:
-    if not manager.environment().get("SSH_AUTH_SOCK"):  # an agent that is back may have set it itself
+    if not manager.environment().get("SSH_AUTH_SOCK"):  # a restored agent may have set it itself
         manager.call("set-environment", f"SSH_AUTH_SOCK={path}")

@@ -1,4 +1,4 @@
-"""Other agents that a session may have, and what in the user's files leads past replug."""
+"""Other agents of the session, and lines in the user's files that send programs past replug."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from replug.agent.setup.record import Replaced
+from replug.agent.setup.ssh_config import identity_agents
 from replug.agent.setup.user_manager import UserManager, config_home, units_folder
 
 _UNITS = {
@@ -19,25 +20,24 @@ _UNITS = {
 _GPG_SOCKET = "S.gpg-agent.ssh"
 _KEYRING = "gnome-keyring-ssh.desktop"
 KEYRING_OFF = "[Desktop Entry]\nType=Application\nName=SSH Key Agent\nHidden=true\n"
-"""An autostart entry that takes the place of the system's and starts nothing (autostart specification)."""
+"""An autostart entry that overrides the system's and starts nothing (autostart specification)."""
 _START_FILES = (".profile", ".bash_profile", ".bashrc", ".zshenv", ".zprofile", ".zshrc",
                 ".config/fish/config.fish", ".xsessionrc", ".xprofile", ".pam_environment")  # fmt: skip
 _AGENT_IN_SHELL = re.compile(
     r"^[^#]*(\bssh-agent\b|\bSSH_AUTH_SOCK=|\bset\b.*\bSSH_AUTH_SOCK\b|\bkeychain\b)"
 )
-_IDENTITY_AGENT = re.compile(r"^\s*IdentityAgent[\s=]+\"?([^\"\s]+)", re.IGNORECASE)
 
 
 def what_it_is(unit: str) -> str:
-    """Whose agent a unit starts, for a person."""
+    """The agent that a unit starts, in words."""
     return _UNITS.get(unit, "another agent")
 
 
 def rival_units(manager: UserManager, sockets: list[str]) -> list[Replaced]:
-    """The units of other agents that this session uses, and how they would be replaced.
+    """The units of other agents that this session uses, and how to replace them.
 
-    `sockets` are the values of SSH_AUTH_SOCK that are in use. gpg-agent's socket for ssh is enabled on every
-    Debian, so being enabled does not mean that it is used. Raises ManagerError.
+    `sockets` are the values of SSH_AUTH_SOCK in use. gpg-agent's socket for ssh is enabled on every
+    Debian, so an enabled one need not be in use. Raises ManagerError.
     """
     found = []
     for unit in _UNITS:
@@ -52,7 +52,7 @@ def rival_units(manager: UserManager, sockets: list[str]) -> list[Replaced]:
 
 
 def rival_autostart() -> Path | None:
-    """The autostart entry to write so that GNOME's keyring starts no agent; None if it does not anyway."""
+    """The autostart entry to write so that GNOME's keyring starts no agent; None if it starts none anyway."""
     folders = (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
     own = config_home() / "autostart" / _KEYRING
     if own.exists() or not any(Path(folder, "autostart", _KEYRING).exists() for folder in folders):
@@ -61,22 +61,22 @@ def rival_autostart() -> Path | None:
 
 
 def leads_elsewhere(ours: str) -> Iterator[str]:
-    """What in the user's files makes programs use another agent than `ours`; replug edits none of them."""
+    """The lines in the user's files that send programs to another agent than `ours`; replug edits none."""
     home = Path.home()
-    for number, line in _lines(home / ".ssh" / "config"):
-        match = _IDENTITY_AGENT.match(line)
-        if match and match[1] not in ("SSH_AUTH_SOCK", "$SSH_AUTH_SOCK", ours):
-            yield f"~/.ssh/config:{number} has ssh use {match[1]}: IdentityAgent goes before SSH_AUTH_SOCK"
-    for number, line in _lines(_gpg_configuration()):
-        if re.match(r"\s*enable-ssh-support\b", line):
+    environment = dict(os.environ) | {"SSH_AUTH_SOCK": ours}
+    for line in identity_agents(home / ".ssh" / "config"):
+        if not line.leads_to(ours, environment, home):
+            yield f"{line.place} makes ssh use {line.value}: IdentityAgent overrides SSH_AUTH_SOCK"
+    for number, text in _lines(_gpg_configuration()):
+        if re.match(r"\s*enable-ssh-support\b", text):
             yield (
-                f"{_gpg_configuration()}:{number} has gpg-agent take SSH_AUTH_SOCK at login: "
+                f"{_gpg_configuration()}:{number} lets gpg-agent set SSH_AUTH_SOCK at login: "
                 "remove enable-ssh-support"
             )
     for name in _START_FILES:
-        for number, line in _lines(home / name):
-            if _AGENT_IN_SHELL.match(line) and ours not in line and "replug" not in line:
-                yield f"~/{name}:{number} sets up an agent of its own: {line.strip()}"
+        for number, text in _lines(home / name):
+            if _AGENT_IN_SHELL.match(text) and ours not in text and "replug" not in text:
+                yield f"~/{name}:{number} starts or selects another agent: {text.strip()}"
 
 
 def _uses_gpg(sockets: list[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The files that `replug setup` writes: units that start this program, and where its socket is told."""
+"""The files that `replug setup` writes: units that start the agent, and SSH_AUTH_SOCK for sessions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from replug.agent.setup.user_manager import config_home, units_folder
 
 SOCKET = "replug-agent.socket"
 SERVICE = "replug-agent.service"
+AGENT_SOCKET = "replug/agent.sock"
+"""Where SOCKET listens, in $XDG_RUNTIME_DIR."""
 _WITNESS = ("replug-witness.socket", "replug-witness@.service")
 _ENVIRONMENT = "60-replug.conf"
 _SOURCES = Path(__file__).parents[2] / "systemd"
@@ -19,11 +21,11 @@ _PROGRAM = "replug-agent"
 
 
 class ProgramError(Exception):
-    """The agent's program is not where a unit could start it for good; the text says what to do."""
+    """No unit can rely on the agent's program where it is; the text has the next step."""
 
 
 def unit_files(program: Path) -> dict[Path, str]:
-    """The contents of all files by their paths; the units start `program`."""
+    """The text of every file by its path; the units start `program`."""
     service = (_SOURCES / SERVICE).read_text(encoding="utf-8")
     command = f"ExecStart={quoted(str(program))} "
     service, count = re.subn(r"^ExecStart=\S+ ", lambda _: command, service, flags=re.MULTILINE)
@@ -40,7 +42,7 @@ def unit_files(program: Path) -> dict[Path, str]:
 def agent_program() -> Path:
     """The `replug-agent` that was installed with the running `replug`; ProgramError.
 
-    Links are not resolved: the one in ~/.local/bin outlives what pipx and uv put behind it.
+    Links are not resolved: the one in ~/.local/bin outlives its target, which pipx and uv replace.
     """
     started = shutil.which(sys.argv[0])
     beside = [Path(started).absolute()] if started else []
@@ -49,18 +51,18 @@ def agent_program() -> Path:
         if os.access(path, os.X_OK):
             break
     else:
-        raise ProgramError(f"there is no {_PROGRAM} beside {beside[0]}; install replug anew")
+        raise ProgramError(f"there is no {_PROGRAM} beside {beside[0]}; install replug again")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     if path.resolve().is_relative_to(cache.resolve()):
-        raise ProgramError(f"{path} is in a cache and will not last: install it (pipx install replug)")
+        raise ProgramError(f"{path} is in a cache and will be deleted: install it (pipx install replug)")
     return path
 
 
 def quoted(path: str) -> str:
     """A path as the first word of ExecStart= (systemd.service(5), "Command lines").
 
-    Raises ProgramError for one that systemd takes in no form (basic/string-util.c string_is_safe).
+    Raises ProgramError for a path that systemd rejects (basic/string-util.c string_is_safe).
     """
     if not path.isprintable() or re.search(r"[\\\"']", path):
-        raise ProgramError(f"systemd starts no program with such a name: {path!r}; install replug elsewhere")
+        raise ProgramError(f"systemd cannot start a program at {path!r}; install replug elsewhere")
     return f'"{path.replace("%", "%%")}"' if re.search(r"[^\w%+=:,./~-]", path) else path.replace("%", "%%")

@@ -1,41 +1,52 @@
-"""The user's service manager, asked and told by systemctl(1)."""
+"""The user's service manager, through systemctl(1)."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-_PATIENCE = 60.0  # seconds; a unit's stop may take its time
+_PATIENCE = 60.0  # seconds; stopping a unit can take long
+_PATIENCE_TO_SHOW = 10.0  # seconds
 
 
 class ManagerError(Exception):
-    """There is no user manager to talk to, or it refused; the text is systemctl's."""
+    """There is no user manager, or it refused; the text is systemctl's."""
 
 
 @dataclass(frozen=True)
 class UnitState:
-    """What the manager knows of a unit."""
+    """The state of a unit."""
 
     loaded: bool
-    active: bool
+    active_state: str
+    """`active`, `inactive`, `failed` and others (systemctl(1), "Unit states")."""
+    result: str
+    """The reason for `failed`, such as `exit-code`; empty for units that have none."""
     enabled: bool
     fragment: str
-    """The path of the file that defines it; "" if there is none."""
+    """The path of the file that defines it; empty if there is none."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs or is about to."""
+        return self.active_state in ("active", "activating", "reloading")
 
 
 class UserManager:
     """`systemctl --user`; all methods raise ManagerError."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """`environment` says where the manager is; XDG_RUNTIME_DIR may be missing, as after su."""
         runtime = f"/run/user/{os.getuid()}"
-        self._environment = dict(os.environ)
-        if "XDG_RUNTIME_DIR" not in os.environ and os.path.isdir(runtime):  # after su, say
+        self._environment = dict(environment)
+        if "XDG_RUNTIME_DIR" not in environment and os.path.isdir(runtime):
             self._environment["XDG_RUNTIME_DIR"] = runtime
 
-    def call(self, *arguments: str) -> str:
-        """What `systemctl --user` prints; quiet, and with English words."""
+    def call(self, *arguments: str, patience: float = _PATIENCE) -> str:
+        """The output of `systemctl --user`, in English, for which to wait at most `patience` seconds."""
         command = ["systemctl", "--user", "--quiet", *arguments]
         try:
             done = subprocess.run(
@@ -45,7 +56,7 @@ class UserManager:
                 capture_output=True,
                 encoding="utf-8",
                 errors="replace",
-                timeout=_PATIENCE,
+                timeout=patience,
             )
         except FileNotFoundError:
             raise ManagerError("this machine has no systemctl, so it does not run systemd") from None
@@ -57,29 +68,30 @@ class UserManager:
         return done.stdout
 
     def environment(self) -> dict[str, str]:
-        """What programs that it starts get. Values that need quoting in a shell come quoted."""
-        lines = self.call("show-environment").splitlines()
+        """The environment of the programs it starts. Values that need quoting in a shell are quoted."""
+        lines = self.call("show-environment", patience=_PATIENCE_TO_SHOW).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def state(self, unit: str) -> UnitState:
         """The state of a unit, which need not exist."""
-        wanted = "LoadState,ActiveState,UnitFileState,FragmentPath"
-        lines = self.call("show", f"--property={wanted}", unit).splitlines()
-        values = dict(line.split("=", 1) for line in lines if "=" in line)
+        wanted = "LoadState,ActiveState,Result,UnitFileState,FragmentPath"
+        shown = self.call("show", f"--property={wanted}", unit, patience=_PATIENCE_TO_SHOW)
+        values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         return UnitState(
             loaded=values.get("LoadState") == "loaded",
-            active=values.get("ActiveState") in ("active", "activating", "reloading"),
+            active_state=values.get("ActiveState", ""),
+            result=values.get("Result", ""),
             enabled=values.get("UnitFileState") in ("enabled", "enabled-runtime"),
             fragment=values.get("FragmentPath", ""),
         )
 
 
 def units_folder() -> Path:
-    """Where a user's own units are (systemd.unit(5))."""
+    """The folder of the user's own units (systemd.unit(5))."""
     return config_home() / "systemd" / "user"
 
 
 def config_home() -> Path:
-    """$XDG_CONFIG_HOME, which systemd honours as we do, else ~/.config."""
+    """$XDG_CONFIG_HOME if it is absolute, as for systemd, else ~/.config."""
     given = os.environ.get("XDG_CONFIG_HOME", "")
     return Path(given) if os.path.isabs(given) else Path.home() / ".config"

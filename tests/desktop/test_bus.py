@@ -16,8 +16,9 @@ from rigs.logind import Logind
 from rigs.message_bus import BusService, MessageBus, RefusedError
 
 from replug.agent.desktop import bus as bus_module
-from replug.agent.desktop.bus import BusError, Remote, open_bus, session_bus, system_bus
-from replug.agent.desktop.bus_connection import BusConnection, Signal
+from replug.agent.desktop.bus import open_bus, session_bus, system_bus
+from replug.agent.desktop.bus_connection import BusConnection
+from replug.agent.desktop.bus_names import BusError, Remote, Signal
 
 ECHO = Remote("org.example.Echo", "/org/example/Echo", "org.example.Echo")
 

@@ -48,23 +48,14 @@ class Listener:
     def suspend(self) -> None:
         self._hear("suspend")
 
-    def resume(self) -> None:
-        self._hear("resume")
-
     def screen_lock(self) -> None:
         self._hear("screen lock")
 
 
 @asynccontextmanager
-async def listening(
-    bus: MessageBus | SilentBus, listener: Listener, *, screen_only: bool = False
-) -> AsyncIterator[asyncio.Task[None]]:
-    """`listener` hears of events, from when it was said in the log that it does."""
-    screen = SessionEvents(on_screen_lock=listener.screen_lock, environment=environment(bus))
-    every = SessionEvents(
-        listener.suspend, listener.resume, listener.screen_lock, environment=environment(bus)
-    )
-    events = screen if screen_only else every
+async def listening(bus: MessageBus | SilentBus, listener: Listener) -> AsyncIterator[asyncio.Task[None]]:
+    """`listener` hears of events, once they are listened for."""
+    events = session_events(bus, listener)
     task = asyncio.create_task(events.run())
     try:
         await until(lambda: events._established or task.done())
@@ -76,8 +67,12 @@ async def listening(
             await task
 
 
-def environment(bus: MessageBus | SilentBus) -> dict[str, str]:
-    return {"DBUS_SYSTEM_BUS_ADDRESS": bus.address}
+def session_events(bus: MessageBus | SilentBus, listener: Listener) -> SessionEvents:
+    return SessionEvents(
+        {"DBUS_SYSTEM_BUS_ADDRESS": bus.address},
+        on_suspend=listener.suspend,
+        on_screen_lock=listener.screen_lock,
+    )
 
 
 def test_sleep_waits_until_the_pins_are_forgotten(bus: MessageBus, logind: Logind) -> None:
@@ -110,8 +105,8 @@ def test_after_sleep_a_new_lock_is_taken(bus: MessageBus, logind: Logind) -> Non
         assert logind.held == 0
 
     run(main())
-    assert listener.events == ["suspend", "resume"] * 2
-    assert listener.held == [1, 0] * 2
+    assert listener.events == ["suspend"] * 2
+    assert listener.held == [1] * 2
 
 
 def test_a_lock_that_comes_too_late_is_let_go(bus: MessageBus, logind: Logind) -> None:
@@ -126,7 +121,7 @@ def test_a_lock_that_comes_too_late_is_let_go(bus: MessageBus, logind: Logind) -
                 logind.prepare_for_sleep(False)
                 await until(lambda: logind.arrived == before + 1)
                 logind.prepare_for_sleep(True)
-                await until(lambda: listener.events == ["suspend", "resume", "suspend"])
+                await until(lambda: listener.events == ["suspend", "suspend"])
                 logind.about_to_sleep = False  # it had decided before
             await until(lambda: len(logind.inhibitors) == 2)
             await until(lambda: logind.held == 0)
@@ -152,7 +147,7 @@ def test_a_callback_that_fails_keeps_nobody_awake(
             await until(lambda: listener.events == ["screen lock"])
 
     run(main())
-    assert "what is to be done at suspend failed" in caplog.text
+    assert "handler for suspend failed" in caplog.text
 
 
 def test_no_worker_inherits_the_lock(bus: MessageBus, logind: Logind) -> None:
@@ -170,36 +165,6 @@ def test_no_worker_inherits_the_lock(bus: MessageBus, logind: Logind) -> None:
     run(main())
 
 
-def test_no_lock_is_taken_for_the_screen_alone(bus: MessageBus, logind: Logind) -> None:
-    listener = Listener()
-
-    async def main() -> None:
-        async with listening(bus, listener, screen_only=True):
-            logind.prepare_for_sleep(True)
-            logind.tell(logind.mine, "Lock")
-            await until(lambda: listener.events)
-
-    run(main())
-    assert listener.events == ["screen lock"]
-    assert logind.inhibitors == []
-
-
-def test_no_lock_is_taken_to_hear_of_waking(bus: MessageBus, logind: Logind) -> None:
-    listener = Listener()
-
-    async def main() -> None:
-        events = SessionEvents(on_resume=listener.resume, environment=environment(bus))
-        task = asyncio.create_task(events.run())
-        await until(lambda: events._established)
-        logind.prepare_for_sleep(True)
-        logind.prepare_for_sleep(False)
-        await until(lambda: listener.events == ["resume"])
-        task.cancel()
-
-    run(main())
-    assert logind.inhibitors == []
-
-
 def test_without_a_lock_it_listens_all_the_same(
     bus: MessageBus, logind: Logind, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -212,7 +177,7 @@ def test_without_a_lock_it_listens_all_the_same(
             await until(lambda: listener.events == ["suspend"])
 
     run(main())
-    assert "sleep cannot be delayed until PINs are forgotten" in caplog.text
+    assert "cannot delay sleep until PINs are forgotten" in caplog.text
     assert "Access denied" in caplog.text
 
 
@@ -227,7 +192,7 @@ def test_sleep_that_began_before_is_caught_up_with(bus: MessageBus, logind: Logi
             await until(lambda: logind.held == 1)
 
     run(main())
-    assert listener.events == ["suspend", "resume"]
+    assert listener.events == ["suspend"]
 
 
 def test_the_screen_is_that_of_any_session_of_ours(bus: MessageBus, logind: Logind) -> None:
@@ -340,7 +305,7 @@ def test_a_logind_that_is_restarted_is_followed_again(
     async def main() -> None:
         async with listening(bus, listener):
             logind.stop()
-            await until(lambda: "no word of screen lock" in caplog.text)
+            await until(lambda: "cannot watch for screen lock" in caplog.text)
             again = Logind(bus.address)
             await until(lambda: again.held == 1)
             await until(lambda: "LockedHint" in again.asked)
@@ -361,7 +326,7 @@ def test_a_bus_that_is_restarted_is_healed(
         async with listening(bus, listener):
             bus.stop()
             await until(lambda: logind.held == 0)
-            await until(lambda: "no word of screen lock" in caplog.text)
+            await until(lambda: "cannot watch for screen lock" in caplog.text)
             bus.start()
             again = Logind(bus.address)
             again.sessions[again.mine].locked = True  # meanwhile
@@ -373,7 +338,7 @@ def test_a_bus_that_is_restarted_is_healed(
 
     with caplog.at_level(logging.INFO):
         run(main()).stop()
-    complaints = [line for line in caplog.messages if line.startswith("no word")]
+    complaints = [line for line in caplog.messages if line.startswith("cannot watch")]
     assert len(complaints) == 1
 
 
@@ -394,7 +359,7 @@ def test_it_says_once_that_there_is_nobody_to_listen_to(
     monkeypatch.setattr(SessionEvents, "_listen", counted)
 
     async def main() -> None:
-        events = SessionEvents(Listener().suspend, environment=environment(bus))
+        events = session_events(bus, Listener())
         task = asyncio.create_task(events.run())
         await until(lambda: len(attempts) == 4)
         assert not task.done()
@@ -404,7 +369,7 @@ def test_it_says_once_that_there_is_nobody_to_listen_to(
     if there_is_a_bus:
         bus.stop()
     (line,) = caplog.messages
-    assert line.startswith("no word of screen lock and suspend, so no PIN is forgotten then: ")
+    assert line.startswith("cannot watch for screen lock and suspend; PINs will be kept on those events: ")
     assert line.endswith("no such name" if there_is_a_bus else "No such file or directory")
 
 
@@ -420,7 +385,7 @@ def test_a_bus_and_a_logind_that_hang_end_nothing(
     listener = Listener()
 
     async def main() -> None:
-        events = SessionEvents(listener.suspend, environment=environment(silent))
+        events = session_events(silent, listener)
         task = asyncio.create_task(events.run())
         await until(lambda: "the bus did not answer within 0.1 s" in caplog.text)
         assert not task.done()
@@ -445,7 +410,8 @@ import replug.agent.service
 from replug.agent.desktop.logind import SessionEvents
 
 async def main():
-    events = SessionEvents(print, environment={"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere/bus"})
+    environment = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/nowhere/bus"}
+    events = SessionEvents(environment, on_suspend=print, on_screen_lock=print)
     task = asyncio.create_task(events.run())
     while not events._complained:
         await asyncio.sleep(0.01)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
-from replug.token.errors import TokenError, Verdict, WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
@@ -380,7 +380,7 @@ class Person:
         assert self.answers, f"nobody expected the question {request.text()!r}"
         answer = self.answers.pop(0)
         if answer is None:
-            raise TokenError(f"{request.token}: the PIN prompt was cancelled")
+            raise request.cancelled()
         pin = Pin(answer, last_try_known=TokenFlag.USER_PIN_FINAL_TRY in request.flags)
         self.pins.append(pin)
         return pin

@@ -163,7 +163,7 @@ def test_filter_order_comment_and_confirmation_of_each_token(
     shown = comments(agent)
     assert sorted(shown) == ["p256 on work", "p384 on work", "p521 on work", "rsa4096 on work", "spare"]
     assert next(comment for comment in shown if "work" in comment) == "rsa4096 on work"
-    # Cancelled by the person who is asked, before any PIN.
+    # Cancelled by the user, before any PIN.
     assert use(agent, token.public("p256")) == 1
     assert "Allow use of key p256 on work?" in askpass.text
     assert askpass.questions == []

@@ -61,7 +61,7 @@ def test_the_agent_is_dead(home: Home) -> None:
     assert agent.socket.is_socket()
     found = Diagnosis(home, env=agent.env)["agent"]
     assert (found.outcome, found.reason) == (
-        "fail", f"{agent.socket} is left over: nobody listens there any more"
+        "fail", f"{agent.socket} is left over: no agent listens there any longer"
     )  # fmt: skip
 
 
@@ -184,6 +184,19 @@ def test_a_module_outside_the_list(home: Home, start_agent: StartAgent) -> None:
     assert Diagnosis(home, module, env=agent.env)["module"].outcome == "ok"
 
 
+def test_the_list_and_the_modules_are_those_of_the_configuration(home: Home) -> None:
+    """With no agent that could be asked."""
+    module = home.folder / "module.so"
+    shutil.copy(MODULE, module)
+    home.configure(f'allowed_modules = "/nowhere/*"\nmodules = "{module}"')
+    found = Diagnosis(home)["module"]
+    assert (found.outcome, found.reason) == (
+        "fail", f"{module} is not in the list of allowed modules (/nowhere/*)"
+    )  # fmt: skip
+    home.configure(f'allowed_modules = "{home.folder}/*"\nmodules = "{module}"')
+    assert Diagnosis(home)["module"].reason == f"{module} is allowed"
+
+
 def test_modules_that_are_none(home: Home) -> None:
     text = home.write("text.so", "no module")
     found = Diagnosis(home, "/nowhere.so", text, "pkcs11:token", "pkcs11:?module-name=nowhere").all("module")
@@ -198,8 +211,8 @@ def test_modules_that_are_none(home: Home) -> None:
     ("setting", "words"),
     [
         ("use_pin_caching = true;", "send a PIN again"),
-        ("pin_cache_ignore_user_consent = true;", "want the PIN at every use"),
-        ("connect_exclusive = true;", "keeps all others from the card"),
+        ("pin_cache_ignore_user_consent = true;", "require the PIN at every use"),
+        ("connect_exclusive = true;", "locks all others out of the card"),
         ("disconnect_action = reset;", "resets the card"),
     ],
 )
@@ -229,7 +242,11 @@ def test_a_configuration_that_makes_no_sense(home: Home) -> None:
 def test_no_way_to_ask(home: Home) -> None:
     found = Diagnosis(home)["prompt"]
     assert found.outcome == "fail"
-    assert "no DISPLAY, no WAYLAND_DISPLAY, no terminal" in found.reason
+    assert found.reason == (
+        "no way to ask for a PIN here: there is no display (DISPLAY, WAYLAND_DISPLAY); "
+        "the program has no terminal"
+    )
+    assert "ssh-add -s" in found.fix
 
 
 def test_ways_to_ask(home: Home) -> None:
@@ -250,11 +267,51 @@ def test_a_pinentry_with_windows_is_a_way_to_ask_and_one_without_is_none(home: H
     (programs / "pinentry").symlink_to("pinentry-curses")
     found = Diagnosis(home, env=env)["prompt"]
     assert found.outcome == "fail"
-    assert "nothing that asks on display wayland-9" in found.reason
+    assert "no pinentry with windows is installed" in found.reason
+    assert "install pinentry-gnome3" in found.fix
     home.write("programs/pinentry-qt", "#!/bin/sh\n", 0o700)
     found = Diagnosis(home, env=env)["prompt"]
     assert (found.outcome, found.reason) == ("ok", f"by {programs}/pinentry-qt on display wayland-9")
     assert Diagnosis(home, env=env | {"SSH_ASKPASS_REQUIRE": "never"})["prompt"].outcome == "fail"
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"),
+    [
+        ('prompt = "terminal"', "the program has no terminal"),
+        ('prompt = "systemd"', "no password agent has made {home}/run/systemd/ask-password"),
+        ('pinentry_program = "pinentry-mine"', "pinentry_program pinentry-mine cannot be run"),
+    ],
+)
+def test_the_agent_would_ask_as_the_configuration_says(home: Home, setting: str, reason: str) -> None:
+    """Doctor and agent are asked the same, where without the setting a dialog would appear."""
+    programs = home.folder / "programs"
+    programs.mkdir()
+    home.write("programs/pinentry-qt", "#!/bin/sh\n", 0o700)
+    env = {"DISPLAY": ":9", "PATH": f"{programs}:{Path(REPLUG).parent}"}
+    assert Diagnosis(home, env=env)["prompt"].reason == f"by {programs}/pinentry-qt on display :9"
+    home.configure(f"modules = []\n{setting}")
+    found = Diagnosis(home, env=env)["prompt"]
+    assert found.outcome == "fail"
+    assert reason.format(home=home.folder) in found.reason
+
+
+def test_a_terminal_alone_is_a_warning_on_a_display(home: Home) -> None:
+    programs = home.folder / "programs"
+    programs.mkdir()
+    home.write("doctor.sh", f"#!/bin/sh\nPATH={programs} exec {REPLUG} doctor\n", 0o700)
+
+    def line() -> str:
+        shown = home.run(
+            "script", "-qec", home.folder / "doctor.sh", "/dev/null",
+            env={"DISPLAY": ":9", "TERM": "dumb", "SSH_ASKPASS_REQUIRE": "never"},
+        )  # fmt: skip
+        [line] = [line for line in shown.out.splitlines() if line[5:].startswith("prompt")]
+        return line
+
+    assert line().startswith("warn prompt     by the terminal /dev/pts/")
+    home.configure('modules = []\nprompt = "terminal"')
+    assert line().startswith("ok   prompt     by the terminal /dev/pts/")
 
 
 def test_password_agents_are_a_way_to_ask(home: Home) -> None:
@@ -268,7 +325,8 @@ def test_a_terminal_is_a_way_to_ask(home: Home) -> None:
         "script", "-qec", f"{REPLUG} doctor", "/dev/null", env={"NO_COLOR": "1", "TERM": "xterm"}
     )
     [line] = [line for line in shown.out.splitlines() if line[5:].startswith("prompt")]
-    assert line.split() == ["ok", "prompt", "by", "this", "terminal"]
+    assert line.split()[:5] == ["ok", "prompt", "by", "the", "terminal"]
+    assert line.split()[5].startswith("/dev/pts/")
     assert "\x1b" not in shown.out
 
 
@@ -302,4 +360,4 @@ def test_with_udev(home: Home) -> None:
         "sh", "-c",
         f"mount -t tmpfs tmpfs /run && mkdir /run/udev && touch /run/udev/control && exec {REPLUG} doctor",
     )  # fmt: skip
-    assert "ok   udev: tells of tokens that come and go" in inside.out.splitlines()
+    assert "ok   udev: reports tokens that are plugged in or out" in inside.out.splitlines()

@@ -26,10 +26,10 @@ done
 class Pinentry:
     """A pinentry in a folder that goes into the agent's PATH."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, name: str) -> None:
         (home.folder / "bin").mkdir()
         self._told = home.write("told", "")
-        home.write("bin/pinentry", PINENTRY.format(told=self._told, pin=PIN), 0o700)
+        home.write(f"bin/{name}", PINENTRY.format(told=self._told, pin=PIN), 0o700)
         self.env = {"PATH": f"{home.folder}/bin:{home.env['PATH']}"}
 
     @property
@@ -39,7 +39,7 @@ class Pinentry:
 
 @pytest.fixture
 def pinentry(home: Home) -> Pinentry:
-    return Pinentry(home)
+    return Pinentry(home, "pinentry")
 
 
 @pytest.fixture
@@ -73,6 +73,16 @@ def test_on_the_display_of_the_program(headless_agent: Agent, faulty: Faulty, pi
     assert description.startswith('SETDESC PIN for token "faulty" (serial ')
     assert "%0Ato use the key faulty-p256%0Adata of 1024 bytes that is no login" in description
     assert f"%0A{ASKED}" in description
+
+
+def test_the_pinentry_that_is_there(start_agent: StartAgent, faulty: Faulty, home: Home) -> None:
+    """As on a desktop where none is called plainly pinentry."""
+    pinentry = Pinentry(home, "pinentry-gnome3")
+    agent = start_agent("-P", "*", env=faulty.env | {"PATH": f"{home.folder}/bin", "DISPLAY": ":3"})
+    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    done = agent.run("ssh-add", "-T", faulty.public)
+    assert done.status == 0, (done, agent.log)
+    assert "GETPIN" in pinentry.told
 
 
 def test_cancelled_on_the_terminal(headless_agent: Agent, faulty: Faulty) -> None:

@@ -33,4 +33,6 @@ def test_another_agent_is_not_asked_twice(home: Home, start_agent: StartAgent) -
     other = start_agent(program=OPENSSH)
     done = other.run(REPLUG, "status")
     assert (done.status, done.out) == (1, "")
-    assert done.err == f"replug: no replug-agent answers beside {other.socket}: No such file or directory\n"
+    assert (
+        done.err == f"replug: no replug-agent answers at {other.socket}.control: No such file or directory\n"
+    )

@@ -1,4 +1,4 @@
-"""`replug doctor` as a person runs it, and what it found."""
+"""`replug doctor` as the user runs it, and what it found."""
 
 from __future__ import annotations
 

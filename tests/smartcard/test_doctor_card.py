@@ -46,14 +46,14 @@ def test_pcscd_was_killed(home: Home, pcscd: Pcscd) -> None:
     found = Diagnosis(home)["pcscd"]
     assert (found.outcome, found.reason) == (
         "fail",
-        f"pcscd is not running: nobody listens at {pcscd.socket}",
+        f"pcscd is not running: no process listens at {pcscd.socket}",
     )
 
 
 def test_pcscd_does_not_answer(home: Home, pcscd: Pcscd) -> None:
     with pcscd.stopped():
         found = Diagnosis(home)["pcscd"]
-    assert (found.outcome, found.reason) == ("fail", "pcscd accepts a connection and then says nothing")
+    assert (found.outcome, found.reason) == ("fail", "pcscd accepts a connection but does not answer")
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def test_polkit_refuses(home: Home, over_ssh: bool) -> None:
     with refusing_pcscd(home):
         found = Diagnosis(home, env=env)["pcscd"]
     assert found.outcome == "fail"
-    assert "polkit refuses" in found.reason
+    assert "polkit denies this user access to pcscd" in found.reason
     assert ("over ssh" in found.reason) is over_ssh
     assert "/etc/polkit-1/rules.d/" in found.fix
 
@@ -97,7 +97,7 @@ def test_another_program_has_the_card_for_itself(home: Home, pcscd: Pcscd, card:
     with pcscd.held_by_another() as holder:
         found = Diagnosis(home)["card"]
         assert found.outcome == "fail"
-        assert "held by another program" in found.reason
+        assert "another program has exclusive access" in found.reason
         assert f"(pid {holder})" in found.reason
     assert Diagnosis(home)["card"].outcome == "ok"
 

@@ -66,7 +66,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(session: UserManager) -> None:
 def test_the_second_time_there_is_nothing_to_do(session: UserManager) -> None:
     set_up(session)
     after = session.listing()
-    assert set_up(session).out == "replug is set up already; there is nothing to change.\n"
+    assert set_up(session).out == "replug is already set up; there is nothing to change.\n"
     assert session.listing() == after
 
 
@@ -103,7 +103,7 @@ def test_a_file_that_was_changed_is_not_touched(session: UserManager, home: Home
 
     done = session.replug("setup")
     assert done.status == 1
-    assert f"{UNITS}/{SERVICE} was changed since and is left alone" in done.err
+    assert f"{UNITS}/{SERVICE} was changed since and was not touched" in done.err
     assert f"leave {session.folder}/{UNITS}/{SERVICE}" in set_up(session, "--remove").out
     assert changed.read_text() == text
     left = {line.split()[1] for line in session.listing()} - {line.split()[1] for line in before}
@@ -183,7 +183,7 @@ def test_gpg_agents_socket_counts_only_if_it_is_used(logged_in: LogIn, home: Hom
     home.write(".gnupg/gpg-agent.conf", "# Mine\nenable-ssh-support\n", 0o644)
     said = set_up(session, "--yes").out
     assert f"stop and mask {unit}" in said
-    assert "gpg-agent.conf:2 has gpg-agent take SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
+    assert "gpg-agent.conf:2 lets gpg-agent set SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
 
 
 def test_gnomes_keyring_starts_no_agent_any_more(logged_in: LogIn, home: Home) -> None:
@@ -196,7 +196,7 @@ def test_gnomes_keyring_starts_no_agent_any_more(logged_in: LogIn, home: Home) -
     assert session.listing() == before
     done = session.replug("setup", "--yes", env=desktop)
     assert done.status == 0
-    assert "and so keep gnome-keyring from starting its agent for ssh at login" in done.out
+    assert "which keeps gnome-keyring from starting its ssh agent at login" in done.out
     entry = home.folder / ".config" / "autostart" / "gnome-keyring-ssh.desktop"
     assert "Hidden=true" in entry.read_text().splitlines()
     assert "nothing to change" in session.replug("setup", env=desktop).out
@@ -221,8 +221,8 @@ def test_what_leads_elsewhere_is_named_and_not_touched(session: UserManager, hom
     home.write(".bashrc", '# ssh-agent\neval "$(ssh-agent -s)"\n', 0o644)
     before = session.listing()
     said = set_up(session).out
-    assert "~/.ssh/config:2 has ssh use ~/.1password/agent.sock" in said
-    assert '~/.bashrc:2 sets up an agent of its own: eval "$(ssh-agent -s)"' in said
+    assert "/.ssh/config:2 makes ssh use ~/.1password/agent.sock" in said
+    assert '~/.bashrc:2 starts or selects another agent: eval "$(ssh-agent -s)"' in said
     set_up(session, "--remove")
     assert session.listing() == before
 
@@ -233,7 +233,7 @@ def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
     session.run("touch", session.runtime / "replug")
     done = session.replug("setup")
     assert done.status == 1
-    assert "So it is undone:" in done.out
+    assert "Undoing it:" in done.out
     session.run("rm", "-f", session.runtime / "replug")
     assert session.listing() == before
     assert "SSH_AUTH_SOCK" not in session.environment()

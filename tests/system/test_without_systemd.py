@@ -20,7 +20,7 @@ def profile(home: Home) -> str:
     """The lines, which are the end of what is printed."""
     done = home.run(REPLUG, "setup")
     assert (done.status, done.err) == (3, "")
-    assert done.out.startswith("No user manager of systemd answers here: ")
+    assert done.out.startswith("No systemd user manager answers here: ")
     return done.out.partition("\n\n")[2]
 
 

@@ -9,6 +9,9 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.lifetime import PinLifetime
 from replug.token.seal import Seal
 
+LONGEST_PIN = 255
+"""In bytes; CK_ULONG would allow more, no token does."""
+
 
 @dataclass
 class PinPast:

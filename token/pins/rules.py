@@ -174,5 +174,5 @@ class PinRules:
             case Verdict.PIN_NOT_SET:
                 return TokenError(f"{token}: no user PIN is set", "initialise the token first")
             case Verdict.LOGIN_CANCELLED:
-                return TokenError(f"{token}: the PIN entry was cancelled")
+                return TokenError(f"{token}: the PIN entry was cancelled", "try again and enter the PIN")
         return None

@@ -1,7 +1,7 @@
-"""Where the PIN of a token comes from when no person is to type it: a file or a systemd credential.
+"""Reads the PIN of a token from a file or a systemd credential, so that no user has to type it.
 
-For network HSMs and machines without a person. Whoever can read the file has the PIN, so it must be the
-user's own and closed to everybody else.
+This is for network HSMs and unattended machines. Anyone who can read the file has the PIN, so it must belong
+to the user and be closed to all others.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from pathlib import Path
 from replug.protocol.secrets import wipe
 from replug.token.errors import TokenError
 from replug.token.identity import TokenId
-from replug.token.pins.pin import Pin, PinPast
+from replug.token.pins.pin import LONGEST_PIN, Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
-_LONGEST_PIN = 255  # bytes
-_LARGEST_FILE = _LONGEST_PIN + len(b"\r\n")
+_LARGEST_FILE = LONGEST_PIN + len(b"\r\n")
 _LONGEST_NAME = 255  # of a credential (systemd's credential_name_valid)
 _PROMPT = "prompt"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -32,7 +31,7 @@ _CREDENTIAL_BY_OTHERS = _BY_OTHERS & ~stat.S_IRGRP
 
 
 class SourceKind(StrEnum):
-    """What kind of thing holds the PIN."""
+    """The kind of a source."""
 
     FILE = "file"
     CREDENTIAL = "credential"
@@ -40,7 +39,7 @@ class SourceKind(StrEnum):
 
 @dataclass(frozen=True)
 class PinSource:
-    """Where to take a PIN from; `name` is the file's absolute path or the credential's name."""
+    """A source of a PIN; `name` is the file's absolute path or the credential's name."""
 
     kind: SourceKind
     name: str
@@ -52,7 +51,7 @@ class PinSource:
 def parse_pin_source(text: str) -> PinSource | None:
     """The source that `file:/path` or `credential:NAME` means, None for `prompt`; ValueError.
 
-    The error does not repeat `text`: somebody may have written the PIN there.
+    The error does not repeat `text`: it may be a PIN, written there by mistake.
     """
     kind, _, name = text.partition(":")
     if text == _PROMPT:
@@ -69,10 +68,11 @@ def parse_pin_source(text: str) -> PinSource | None:
     raise ValueError('must be "prompt", "file:/path" or "credential:NAME"; a PIN itself is not written here')
 
 
-def read_pin(source: PinSource, environment: Mapping[str, str] = os.environ) -> Pin:
-    """The PIN that is in `source`; TokenError says why there is none.
+def read_pin(source: PinSource, environment: Mapping[str, str]) -> Pin:
+    """The PIN in `source`; TokenError if there is none.
 
-    The file holds the PIN and at most one newline after it. Reads files: call it where waiting is allowed.
+    The file holds the PIN and at most one newline after it. `environment` says where credentials are. This
+    reads files, so it may block.
     """
     path = source_path(source, environment)
     credential = source.kind is SourceKind.CREDENTIAL
@@ -90,15 +90,15 @@ def read_pin(source: PinSource, environment: Mapping[str, str] = os.environ) -> 
     for ending in (b"\n", b"\r"):
         if value.endswith(ending):
             value[-1:] = b""
-    what = _why_no_pin(value)
-    if what:
+    reason = _why_no_pin(value)
+    if reason:
         wipe(value)
-        raise TokenError(f"pin_source: {path} {what}", "put the PIN there, alone on one line")
+        raise TokenError(f"pin_source: {path} {reason}", "put the PIN there, alone on one line")
     return Pin(value)
 
 
-def source_path(source: PinSource, environment: Mapping[str, str] = os.environ) -> Path:
-    """The file that `source` means; TokenError if we were given no credentials."""
+def source_path(source: PinSource, environment: Mapping[str, str]) -> Path:
+    """The file of `source`; TokenError if it is a credential and the agent was given none."""
     if source.kind is SourceKind.FILE:
         return Path(source.name)
     folder = environment.get(_CREDENTIALS, "")
@@ -111,28 +111,28 @@ def source_path(source: PinSource, environment: Mapping[str, str] = os.environ) 
 
 
 class ConfiguredPin:
-    """The PIN of a source, which is for one token.
+    """The PIN of a source, for one token.
 
-    As long as the source does not change, what is read from it is one PIN, however often it is read: once the
-    token refused it, or gave no answer, it is not read again. Otherwise each signature would spend a try on
-    the same wrong PIN.
+    As long as the source does not change, everything read from it counts as one PIN: once the token has
+    refused it, or has not answered, it is not read again. Otherwise each signature would spend a try on the
+    same wrong PIN.
     """
 
-    def __init__(self, source: PinSource, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, source: PinSource, environment: Mapping[str, str]) -> None:
         self._source = source
         self._environment = environment
         self._token: TokenId | None = None
         self._read: tuple[int, ...] | None = None
         self._past: PinPast | None = None
-        """What became of the PIN that was read when the source was as in `_read`."""
+        """The past of the PIN that was read when the source was in the state `_read`."""
         self._replaced = False
-        """Whether that PIN is there in place of one that the token refused."""
+        """Whether that PIN replaced one that the token had refused."""
         self._one_reader = threading.Lock()
 
     def read(self, token: TokenId) -> Pin:
-        """As `read_pin`, for `token`; from any thread.
+        """As `read_pin`, for `token`; may be called from any thread.
 
-        TokenError also if the token refused what is in the source, or another token was there before.
+        TokenError also if the token has refused this PIN, or if it was read for another token before.
         """
         with self._one_reader:
             if self._token not in (None, token):
@@ -163,15 +163,16 @@ class ConfiguredPin:
         try:
             status = path.lstat()
         except OSError:
-            return None  # reading will say why
+            return None  # reading it will raise
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _why_no_pin(value: bytearray) -> str:
+    """Why `value` cannot be a PIN; empty if it can."""
     if not value:
         return "is empty"
-    if len(value) > _LONGEST_PIN:
-        return f"has more than {_LONGEST_PIN} bytes"
+    if len(value) > LONGEST_PIN:
+        return f"has more than {LONGEST_PIN} bytes"
     if any(byte in b"\0\r\n" for byte in value):
         return "has more than one line"
     return ""

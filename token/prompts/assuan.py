@@ -1,6 +1,6 @@
-"""The client's side of Assuan, the protocol of GnuPG's programs, as far as a pinentry needs it.
+"""The client's side of Assuan, the protocol of GnuPG's programs: the part that a pinentry needs.
 
-A command a line is answered by `D` lines with data and then `OK` or `ERR code text`
+Each command is one line, answered by `D` lines with data and then `OK` or `ERR code text`
 (https://www.gnupg.org/documentation/manuals/assuan/).
 """
 
@@ -13,27 +13,27 @@ from contextlib import suppress
 
 from replug.protocol.secrets import wipe
 from replug.token.identity import printable
+from replug.token.pins.pin import LONGEST_PIN
 from replug.token.prompts.dialog import readable
-from replug.token.prompts.request import LONGEST_PIN
 
 _LONGEST_LINE = 1000  # bytes, with its end (ASSUAN_LINELENGTH)
 _LONGEST_ANSWER = 4 * _LONGEST_LINE
 
-# Codes of libgpg-error, which are the low half of what ERR carries; the upper half says who found it.
+# Codes of libgpg-error: the low half of the number in ERR; the upper half is the source of the error.
 _TIMEOUT = 62
 _REFUSED = (99, 114, 198)  # GPG_ERR_CANCELED, NOT_CONFIRMED, FULLY_CANCELED
 
 
 class RefusedError(Exception):
-    """The person says no."""
+    """The user declines."""
 
 
 class FailedError(Exception):
-    """The program cannot do it, or does not speak the protocol; the text says how."""
+    """The program cannot do it, or does not speak the protocol."""
 
 
 class _EndedError(FailedError):
-    """It ended instead."""
+    """The program ended instead of answering."""
 
 
 class Conversation:
@@ -43,39 +43,39 @@ class Conversation:
         assert process.stdin is not None
         assert process.stdout is not None
         self._input, self._output = process.stdin.fileno(), process.stdout.fileno()
-        # PINs pass through here: one buffer, for one answer at a time, never grown or moved.
+        # PINs pass through this buffer: it holds one answer at a time and is never grown or moved.
         self._buffer = bytearray(_LONGEST_ANSWER)
         self._used = 0
 
     async def suggest(self, command: str, text: str) -> None:
-        """A command that some programs do not know, and that the dialog can do without."""
+        """Send a command that the dialog works without: some programs do not know it."""
         with suppress(FailedError):
             await self.tell(command, text)
 
     async def tell(self, command: str, text: str) -> None:
-        """A command about the dialog to come. FailedError."""
+        """Send a command that prepares the dialog. FailedError."""
         await self.command(f"{command} {_escaped(text, _LONGEST_LINE - len(command) - 2)}")
 
     async def question(self, command: str) -> bytearray:
-        """What the person answers. RefusedError, also when ^C on its terminal ended the program."""
+        """The user's answer. RefusedError, also when ^C on its terminal ended the program."""
         try:
             return await self.command(command)
         except _EndedError:
             raise RefusedError from None
 
     async def command(self, line: str) -> bytearray:
-        """The data in the answer. RefusedError, TimeoutError, FailedError."""
-        # Each command waits for the answer to the one before it, so there is room for it in the pipe.
+        """Send a line; returns the data in the answer. RefusedError, TimeoutError, FailedError."""
+        # Each command waits for the answer to the previous one, so the pipe has room for it.
         os.write(self._input, line.encode() + b"\n")
         return await self.answer()
 
     async def answer(self) -> bytearray:
-        """As `command`, of what comes without one: the greeting."""
+        """As `command`, without sending anything: for the greeting."""
         data, used, start = bytearray(LONGEST_PIN + 1), 0, 0
         try:
             while True:
                 end = await self._end_of_line(start)
-                # Looked at in place: even the start of a line of data would be a copy of some of the PIN.
+                # Parsed in place: even a slice of the line's start would copy part of the PIN.
                 if self._says(b"D ", start):
                     used = _unescape(memoryview(self._buffer)[start + 2 : end], data, used)
                 elif self._says(b"OK", start):
@@ -109,7 +109,7 @@ class Conversation:
 
 
 def _error(text: bytes) -> Exception:
-    """What an ERR line means."""
+    """The exception for an ERR line."""
     number, _, reason = text.decode(errors="replace").partition(" ")
     code = int(number) & 0xFFFF if number.isdecimal() else 0
     if code in _REFUSED:
@@ -120,7 +120,7 @@ def _error(text: bytes) -> Exception:
 
 
 def _unescape(line: memoryview, data: bytearray, used: int) -> int:
-    """Put the data of a `D` line into `data` after the `used` bytes; how many it holds then."""
+    """Append the data of a `D` line to the `used` bytes in `data`; returns the new number of bytes."""
     index = 0
     while index < len(line) and used < len(data):
         byte = line[index]
@@ -137,7 +137,7 @@ def _unescape(line: memoryview, data: bytearray, used: int) -> int:
 
 
 def _escaped(text: str, longest: int) -> str:
-    """`text` for a command line, cut where it would be longer than `longest` bytes."""
+    """`text` escaped for a command line, cut to at most `longest` bytes."""
     escaped, room = "", longest
     for character in text:
         piece = f"%{ord(character):02X}" if character in "%\r\n" else character

@@ -1,4 +1,4 @@
-"""Which way a person is asked: the one that reaches the person who runs the asking program."""
+"""Chooses how to ask the user: where the program runs that needs the key."""
 
 from __future__ import annotations
 
@@ -9,37 +9,45 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from replug.token.errors import NobodyAskedError
 from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.pins.pin import Pin
 from replug.token.prompts.askpass import AskpassPrompter
+from replug.token.prompts.dialog import find_program
 from replug.token.prompts.password_agent import PasswordAgentPrompter
 from replug.token.prompts.pinentry import PinentryPrompter, find_pinentry, is_textual
-from replug.token.prompts.place import Place, Terminal, environment_of, find_place
+from replug.token.prompts.place import Place, Terminal, find_place
 from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest, Prompter
 from replug.token.prompts.terminal import TerminalPrompter
+from replug.token.prompts.way import PromptWay
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-Way = Literal["auto", "pinentry", "askpass", "terminal", "systemd"]
+_LONGEST_LOOK = 5.0  # seconds, to find the asking process's place and the programs to ask with
 
-_Candidate = tuple[Prompter, Terminal | None]
-"""With the terminal that it occupies."""
 
-_LONGEST_LOOK = 5.0  # seconds; for where the asking process is and what there is to ask with
+class Way(Prompter, Protocol):
+    """One way to ask; `str()` describes it, such as `/usr/bin/pinentry-qt on display :0`."""
+
+    @property
+    def terminal(self) -> Terminal | None:
+        """The terminal that it occupies."""
+
+    def check(self) -> None:
+        """Raise NobodyAskedError if asking is bound to fail, where that shows without asking."""
 
 
 class ChoosingPrompter:
-    """The first way of asking that works where the asking process runs.
+    """Asks by the first way that works where the asking process runs.
 
     On a display that is a pinentry with windows, else askpass; on a terminal, the terminal; where there is
-    neither, systemd's password agents if something has made their folder. SSH_ASKPASS_REQUIRE means what it
-    means to ssh: force and prefer put askpass first, never leaves no dialogs.
+    neither, systemd's password agents if their folder exists. SSH_ASKPASS_REQUIRE has the meaning it has for
+    ssh: with force and prefer, askpass comes first; with never, there are no dialogs.
     """
 
     def __init__(
@@ -47,20 +55,21 @@ class ChoosingPrompter:
         own: Mapping[str, str],
         timeout: float,
         *,
-        way: Way = "auto",
-        pinentry_program: str = "",
-        look: Callable[[int], Mapping[str, str]] = environment_of,
+        way: PromptWay,
+        pinentry_program: str | None,
+        environment_of: Callable[[int], Mapping[str, str]],
     ) -> None:
-        """`own` is the agent's environment, `timeout` how long a question may stand, in seconds.
+        """`own` is the agent's environment, `timeout` how long a question may stay unanswered, in seconds.
 
-        Another `way` than auto is the only one tried; `pinentry_program` is used instead of what PATH has.
-        `look` gives the environment of a process, from a thread of its own; empty if it cannot be had.
+        A `way` other than auto is the only one tried. `pinentry_program` is a path, or a name to look up in
+        PATH; None takes the first pinentry there is. `environment_of` reads the environment of a process,
+        which may block; it is empty if it cannot be read.
         """
         self._own = own
         self._timeout = timeout
         self._way = way
         self._pinentry_program = pinentry_program
-        self._look = look
+        self._environment_of = environment_of
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def ask(self, request: PinRequest) -> Pin:
@@ -71,94 +80,95 @@ class ChoosingPrompter:
         """Yes or no, by the first way that works."""
         return await self._by_first_way(request, lambda prompter: prompter.confirm(request))
 
-    async def _by_first_way(self, request: AnyRequest, question: Callable[[Prompter], Awaitable[T]]) -> T:
-        obstacles: list[str] = []
-        for prompter, terminal in await self._ways_to_ask(request):
-            try:
-                if terminal is None:
-                    return await question(prompter)
-                async with _while_it_runs(request), self._turn(terminal, request):
-                    return await question(prompter)
-            except NobodyAskedError as error:
-                log.debug("a way of asking does not work", extra={"reason": error.obstacle})
-                if error.obstacle not in obstacles:
-                    obstacles.append(error.obstacle)
-        raise request.nobody_to_ask(obstacles)
+    def ways(self, pid: int | None) -> list[Way]:
+        """The ways to ask the user of process `pid` (None: of the agent), in the order they are tried.
 
-    async def _ways_to_ask(self, request: AnyRequest) -> list[_Candidate]:
-        # A process may make it last as long as it likes to look at it, and a network drive in PATH too.
+        This reads /proc and searches PATH, both of which can block: call it in a thread.
+        """
+        return list(self._ways(find_place(pid, self._own, self._environment_of)))
+
+    async def _by_first_way(self, request: AnyRequest, question: Callable[[Prompter], Awaitable[T]]) -> T:
+        failures: list[NobodyAskedError] = []
+        for way in await self._ways_to_ask(request):
+            try:
+                if way.terminal is None:
+                    return await question(way)
+                async with _while_it_runs(request), self._turn(way.terminal, request):
+                    return await question(way)
+            except NobodyAskedError as error:
+                log.debug("a way of asking does not work", extra={"reason": error.reason})
+                failures.append(error)
+        raise request.nobody_asked(failures)
+
+    async def _ways_to_ask(self, request: AnyRequest) -> list[Way]:
+        # A process can make reading its /proc files last, and so can a network drive in PATH.
         for pid in (request.asker.pid, None):
             try:
                 async with asyncio.timeout(_LONGEST_LOOK):
-                    return await in_daemon_thread(partial(self._look_around, pid))
+                    return await in_daemon_thread(partial(self.ways, pid))
             except (TimeoutError, TooManyThreadsError):
-                log.warning("the asking process does not let itself be looked at", extra={"pid": pid})
-        raise request.nobody_to_ask(["the folders of PATH do not answer"])
+                log.warning("cannot find out where the asking process runs", extra={"pid": pid})
+        raise request.nobody_asked([NobodyAskedError("the folders of PATH do not answer")])
 
-    def _look_around(self, pid: int | None) -> list[_Candidate]:
-        return list(self._ways(find_place(pid, self._own, self._look)))
-
-    def _ways(self, place: Place) -> Iterator[_Candidate]:
-        """What to try, in order."""
+    def _ways(self, place: Place) -> Iterator[Way]:
         askpass = AskpassPrompter(place.in_full(self._own), self._timeout)
         match self._way:
             case "askpass":
-                yield askpass, None
+                yield askpass
             case "pinentry":
-                yield from self._pinentries(place)
+                if place.has_display:
+                    yield self._pinentry(place, None)
+                yield self._pinentry(place, place.terminal) if place.terminal else _NO_TERMINAL
             case "terminal":
-                yield from self._on_terminal(place)
+                yield self._on_terminal(place)
             case "systemd":
-                yield PasswordAgentPrompter(self._password_folder, self._timeout), None
+                yield PasswordAgentPrompter(self._password_folder, self._timeout)
             case "auto":
                 require = place.in_full(self._own).get("SSH_ASKPASS_REQUIRE")
                 askpass_first = require in ("force", "prefer")
                 if askpass_first:
-                    yield askpass, None
+                    yield askpass
                 if place.terminal_first:
-                    yield from self._on_terminal(place)
+                    yield self._on_terminal(place)
                 if place.has_display and require != "never":
-                    yield from self._with_windows(place)
+                    yield self._pinentry(place, None)
                 if not askpass_first:
-                    yield askpass, None
+                    yield askpass
                 if not place.terminal_first:
-                    yield from self._on_terminal(place)
-                # Whether an agent watches the folder cannot be seen; that it is there says that one has.
+                    yield self._on_terminal(place)
+                # It cannot be seen whether an agent watches the folder; that it exists shows that one has.
                 if self._password_folder.is_dir():
-                    yield PasswordAgentPrompter(self._password_folder, self._timeout), None
+                    yield PasswordAgentPrompter(self._password_folder, self._timeout)
 
-    def _pinentries(self, place: Place) -> Iterator[_Candidate]:
-        if place.has_display:
-            yield from self._with_windows(place)
-        program = self._pinentry_program or find_pinentry(self._own.get("PATH"))
-        if program is None:
-            yield _NoWay("no pinentry is installed"), None
-        elif place.terminal is None:
-            yield _NoWay("the program has no terminal"), None
-        else:
-            yield self._pinentry(program, place, place.terminal), place.terminal
-
-    def _with_windows(self, place: Place) -> Iterator[_Candidate]:
-        program = self._pinentry_program or find_pinentry(self._own.get("PATH"), windows=True)
-        if program is None or is_textual(program):
-            yield _NoWay("no pinentry with windows is installed"), None
-        else:
-            yield self._pinentry(program, place, None), None
-
-    def _on_terminal(self, place: Place) -> Iterator[_Candidate]:
+    def _on_terminal(self, place: Place) -> Way:
         if place.terminal is None:
-            yield _NoWay("the program has no terminal"), None
-            return
-        if self._way == "auto" and is_textual(self._pinentry_program):
-            yield self._pinentry(self._pinentry_program, place, place.terminal), place.terminal
-        yield TerminalPrompter(place.terminal, self._timeout), place.terminal
+            return _NO_TERMINAL
+        if self._way == "auto" and self._pinentry_program is not None:
+            program = find_program(self._pinentry_program, self._own.get("PATH"))
+            if program is not None and is_textual(program):
+                return self._pinentry(place, place.terminal)
+        return TerminalPrompter(place.terminal, self._timeout)
 
-    def _pinentry(self, program: str, place: Place, terminal: Terminal | None) -> PinentryPrompter:
+    def _pinentry(self, place: Place, terminal: Terminal | None) -> Way:
+        """The pinentry on `terminal`, or without one on the display."""
+        windows = terminal is None
+        path = self._own.get("PATH")
+        if self._pinentry_program is None:
+            program = find_pinentry(path, windows=windows)
+            if program is None:
+                kind = "pinentry with windows" if windows else "pinentry"
+                return _NoWay(f"no {kind} is installed", "install pinentry-gnome3 or pinentry-qt")
+        else:
+            program = find_program(self._pinentry_program, path)
+            if program is None:
+                return _NoWay(f"pinentry_program {self._pinentry_program} cannot be run", _OTHER_PINENTRY)
+            if windows and is_textual(program):
+                return _NoWay(f"pinentry_program {self._pinentry_program} has no windows", _OTHER_PINENTRY)
         return PinentryPrompter(program, place.in_full(self._own), self._timeout, terminal)
 
     @property
     def _password_folder(self) -> Path:
-        """The agent's own, never one that the asking process names."""
+        """From the agent's environment, never from that of the asking process."""
         run = self._own.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
         return Path(run, "systemd", "ask-password")
 
@@ -170,7 +180,7 @@ class ChoosingPrompter:
             async with asyncio.timeout(self._timeout):
                 await turn.acquire()
         except TimeoutError:
-            raise request.failure(f"{terminal.path} is taken up by another question") from None
+            raise request.failure(f"{terminal.path} is in use by another question") from None
         try:
             yield
         finally:
@@ -179,18 +189,18 @@ class ChoosingPrompter:
 
 @asynccontextmanager
 async def _while_it_runs(request: AnyRequest) -> AsyncIterator[None]:
-    """Gives up when the asking process ends, though others may wait for the same PIN.
+    """Raises when the asking process ends, although others may be waiting for the same PIN.
 
-    Its shell is back on the terminal then, and would get some of what is typed.
+    Its shell is back on the terminal then, and would receive part of what is typed.
     """
     if request.asker.pid is None:
         yield
         return
-    reason = "the program that was to be asked for has ended"
+    reason = "the program that asked has ended"
     try:
         notice = os.pidfd_open(request.asker.pid)
     except OSError:
-        raise request.unasked(reason) from None
+        raise NobodyAskedError(reason) from None
     loop = asyncio.get_running_loop()
 
     def give_up() -> None:
@@ -209,13 +219,22 @@ async def _while_it_runs(request: AnyRequest) -> AsyncIterator[None]:
 
 
 class _NoWay:
-    """A way of asking that is not there."""
+    """A way of asking that does not exist here."""
 
-    def __init__(self, obstacle: str) -> None:
-        self._obstacle = obstacle
+    def __init__(self, reason: str, next_step: str = "") -> None:
+        self._reason = reason
+        self._next_step = next_step
+        self.terminal: Terminal | None = None
+
+    def check(self) -> None:
+        raise NobodyAskedError(self._reason, self._next_step)
 
     async def ask(self, request: PinRequest) -> Pin:
-        raise request.unasked(self._obstacle)
+        raise NobodyAskedError(self._reason, self._next_step)
 
     async def confirm(self, request: ConfirmRequest) -> bool:
-        raise request.unasked(self._obstacle)
+        raise NobodyAskedError(self._reason, self._next_step)
+
+
+_NO_TERMINAL = _NoWay("the program has no terminal")
+_OTHER_PINENTRY = "set another pinentry_program in config.toml, or remove it to use any that is installed"

@@ -1,4 +1,4 @@
-"""Programs that ask a person on our behalf: started apart from the agent, and ended with all they started."""
+"""Programs that ask the user for us: started in a session of their own, and ended with all they started."""
 
 from __future__ import annotations
 
@@ -9,20 +9,32 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from replug.token.prompts.request import AnyRequest
+from replug.token.errors import NobodyAskedError
 
-_TIME_TO_CLEAN_UP = 1.0  # seconds; a dialog on a terminal leaves the screen as it found it
+_TIME_TO_CLEAN_UP = 1.0  # seconds; a dialog on a terminal restores the screen
+
+
+def find_program(program: str, path: str | None) -> str | None:
+    """The path of a program that can be run; a bare name is looked up in `path` (as in $PATH)."""
+    import shutil  # only needed to ask for a PIN
+
+    return shutil.which(program, path=path)
+
+
+def on_display(environment: Mapping[str, str]) -> str:
+    """Where a dialog with this environment appears, such as ` on display :0`; empty without a display."""
+    display = environment.get("WAYLAND_DISPLAY") or environment.get("DISPLAY")
+    return f" on display {display}" if display else ""
 
 
 @asynccontextmanager
 async def dialog(
-    request: AnyRequest,
     argv: Sequence[str],
     environment: Mapping[str, str],
     next_step: str,
     stdin: int = subprocess.DEVNULL,
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """The program `argv`, running with a pipe from its output; afterwards it is gone.
+    """The program `argv`, running with a pipe from its output; it is ended afterwards.
 
     NobodyAskedError with `next_step` if it does not start.
     """
@@ -37,9 +49,7 @@ async def dialog(
             start_new_session=True,
         )
     except OSError as error:
-        raise request.unasked(
-            f"the {request.kind} {argv[0]} does not start: {error.strerror}", next_step
-        ) from error
+        raise NobodyAskedError(f"{argv[0]} does not start: {error.strerror}", next_step) from error
     try:
         yield process
     finally:
@@ -51,8 +61,8 @@ async def dialog(
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:
-    # It has not been waited for, so the group's number is still its own. What has taken another user's rights
-    # cannot be killed; it goes when its pipes break.
+    # It has not been waited for, so the group's number is still its own. A set-user-ID program cannot be
+    # killed; it ends when its pipes break.
     with suppress(PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     try:

@@ -1,51 +1,41 @@
-"""What /proc tells of the process that asks: its program and its environment."""
+"""The environment of the process that asks, as /proc or the witness shows it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 _WITNESS = "REPLUG_WITNESS"
 _PATIENCE = 5.0  # seconds
 _LONGEST = 4 * 1024 * 1024  # bytes; Linux allows no more for arguments and environment (execve(2))
 
 
-@dataclass(frozen=True)
-class Process:
-    """A process as it was just now; a hint, not an authority, as its user can change all of it."""
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment that process `pid` was started with; empty if it is gone or another user's.
 
-    program: str
-    """The path of what it executes."""
-    environment: dict[str, str]
-    """As it was started with."""
-
-
-def look_at(pid: int) -> Process | None:
-    """The process `pid`; None if it is gone or another user's.
-
-    It blocks for up to some seconds. In the sandbox of the service /proc is closed to us, and the witness
-    that $REPLUG_WITNESS names (systemd/replug-witness.socket) looks on our behalf.
+    It is a hint, not an authority: the process can change it. This blocks for up to some seconds. In the
+    sandbox of the service, /proc hides other processes, and the witness that $REPLUG_WITNESS names
+    (systemd/replug-witness.socket) reads it for us.
     """
     try:
-        return _in_proc(pid)
+        return _from_proc(pid)
     except PermissionError:
         witness = os.environ.get(_WITNESS)
         try:
-            return _ask(witness, pid) if witness else None
+            return _from_witness(witness, pid) if witness else {}
         except OSError:
-            return None
+            return {}
     except OSError:
-        return None
+        return {}
 
 
-def _in_proc(pid: int) -> Process:
-    program = os.readlink(f"/proc/{pid}/exe")
+def _from_proc(pid: int) -> dict[str, str]:
     with open(f"/proc/{pid}/environ", "rb") as file:
-        return Process(program, _environment(file.read(_LONGEST).split(b"\0")))
+        return _parse(file.read(_LONGEST).split(b"\0"))
 
 
-def _ask(witness: str, pid: int) -> Process | None:
+def _from_witness(witness: str, pid: int) -> dict[str, str]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_PATIENCE)
         connection.connect(witness)
@@ -53,10 +43,10 @@ def _ask(witness: str, pid: int) -> Process | None:
         answer = b""
         while len(answer) < _LONGEST and (piece := connection.recv(65536)):
             answer += piece
-    program, *environment = answer.split(b"\0")
-    return Process(os.fsdecode(program), _environment(environment)) if program else None
+    _program, *environment = answer.split(b"\0")
+    return _parse(environment)
 
 
-def _environment(entries: list[bytes]) -> dict[str, str]:
+def _parse(entries: Iterable[bytes]) -> dict[str, str]:
     pairs = (os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry)
     return {name: value for name, _, value in pairs}

@@ -1,7 +1,7 @@
 """Asking through systemd's password agents (https://systemd.io/PASSWORD_AGENTS/).
 
-A question is a file in a folder that the agents watch, with the address of a socket for the answer. Whether
-anybody watches is not to be seen.
+A question is a file in a folder that the agents watch, with the address of a socket for the answer. It cannot
+be found out whether an agent is watching.
 """
 
 from __future__ import annotations
@@ -17,24 +17,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
-from replug.token.pins.pin import Pin
+from replug.token.errors import NobodyAskedError
+from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.dialog import readable
-from replug.token.prompts.request import LONGEST_PIN, ConfirmRequest, PinRequest
+from replug.token.prompts.place import Terminal
+from replug.token.prompts.request import ConfirmRequest, PinRequest
 
 _UCRED = struct.Struct("3i")
 _ANSWER, _REFUSAL = ord("+"), ord("-")
 
 
 class PasswordAgentPrompter:
-    """Whatever password agent runs: on a console, a desktop, another terminal."""
+    """Any password agent that is running: on a console, a desktop, another terminal."""
 
     def __init__(self, folder: Path, timeout: float) -> None:
-        """`folder` is what the agents watch; a question stands there for at most `timeout` seconds."""
+        """The agents watch `folder`; a question stays there for at most `timeout` seconds."""
         self._folder = folder
         self._timeout = timeout
+        self.terminal: Terminal | None = None
+
+    def __str__(self) -> str:
+        return "systemd's password agents"
+
+    def check(self) -> None:
+        """Raise NobodyAskedError if nothing has made the folder: then no agent has run."""
+        if not self._folder.is_dir():
+            raise NobodyAskedError(f"no password agent has made {self._folder}")
 
     async def ask(self, request: PinRequest) -> Pin:
-        """Put up the question; the first answer counts."""
+        """Write the question; the first answer counts."""
         try:
             with _reply_socket(self._folder) as (reply, address), self._question(request, address):
                 async with asyncio.timeout(self._timeout):
@@ -42,18 +53,18 @@ class PasswordAgentPrompter:
         except TimeoutError:
             raise request.too_late(self._timeout) from None
         except OSError as error:
-            raise request.unasked(f"{self._folder} cannot be used: {error.strerror or error}") from error
+            raise NobodyAskedError(f"{self._folder} cannot be used: {error.strerror or error}") from error
         if typed is None:
             raise request.cancelled()
         return request.pin(typed)
 
     async def confirm(self, request: ConfirmRequest) -> bool:
-        """Password agents ask for passwords only."""
-        raise request.unasked("systemd's password agents cannot ask for a yes or no")
+        """Always NobodyAskedError: password agents ask for passwords only."""
+        raise NobodyAskedError("systemd's password agents cannot ask for a yes or no")
 
     @contextmanager
     def _question(self, request: PinRequest, address: Path) -> Iterator[None]:
-        """The file that puts the question, taken away afterwards."""
+        """The file with the question, removed afterwards."""
         name = os.urandom(8).hex()
         draft, final = self._folder / f"tmp.{name}", self._folder / f"ask.{name}"
         text = ", ".join(request.facts() + request.warnings())
@@ -66,12 +77,12 @@ class PasswordAgentPrompter:
             f"NotAfter={time.monotonic_ns() // 1000 + round(self._timeout * 1e6)}\n"
             "Icon=dialog-password\n"
             f"Id=replug:{re.sub('[^A-Za-z0-9.-]', '_', request.token.serial)}\n"
-            # With the colon no label of a token's can end the line in a backslash, which would continue it.
+            # The colon keeps a token's label from ending the line in a backslash, which would continue it.
             f"Message={text}:\n"
         )
         try:
             draft.write_text(content, encoding="utf-8")
-            draft.rename(final)  # agents may look only at what is complete
+            draft.rename(final)  # agents may only see it complete
             yield
         finally:
             for file in (draft, final):
@@ -81,7 +92,7 @@ class PasswordAgentPrompter:
 
 @contextmanager
 def _reply_socket(folder: Path) -> Iterator[tuple[socket.socket, Path]]:
-    """A socket that only our own user, and root, can send to, and that says who did."""
+    """A socket that only our own user and root can send to, and that reports the sender."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     address = folder / f"sck.{os.urandom(8).hex()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as reply:
@@ -96,8 +107,8 @@ def _reply_socket(folder: Path) -> Iterator[tuple[socket.socket, Path]]:
 
 
 async def _answer(reply: socket.socket) -> bytearray | None:
-    """The first answer of somebody who may give one; None for a refusal."""
-    buffer = bytearray(1 + LONGEST_PIN + 2)  # its kind, a PIN that is too long by one, an end
+    """The first answer of a permitted sender; None for a refusal."""
+    buffer = bytearray(1 + LONGEST_PIN + 2)  # the kind of answer, a PIN too long by one byte, a terminator
     while True:
         await readable(reply.fileno())
         try:

@@ -1,6 +1,6 @@
 """Asking through a pinentry, GnuPG's family of dialogs.
 
-What the commands mean is in pinentry's manual (https://www.gnupg.org/documentation/manuals/pinentry/).
+Pinentry's manual describes the commands (https://www.gnupg.org/documentation/manuals/pinentry/).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 
+from replug.token.errors import NobodyAskedError
 from replug.token.pins.pin import Pin
 from replug.token.prompts.assuan import Conversation, FailedError, RefusedError
-from replug.token.prompts.dialog import dialog
+from replug.token.prompts.dialog import dialog, find_program, on_display
 from replug.token.prompts.place import Terminal
 from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest
 from replug.token.prompts.terminal import free_terminal
@@ -29,25 +30,24 @@ _WITH_WINDOWS = (
 )
 _TEXTUAL = ("pinentry-curses", "pinentry-tty")
 _YES_BY_ESCAPE = ("pinentry-fltk",)
-"""Escape, and closing the window, is the first of FLTK's buttons to them, and that one is OK."""
-_GRACE = 2.0  # seconds for the dialog to report that its time is up
+"""FLTK's dialogs treat Escape and a closed window as their first button, and that is OK."""
+_NEXT_STEP = "install a pinentry, or set pinentry_program"
+_GRACE = 2.0  # seconds for the dialog to report its timeout
 
 
-def find_pinentry(path: str | None, *, windows: bool = False) -> str | None:
-    """A pinentry in the folders of `path` (as in $PATH), if need be one with `windows`.
+def find_pinentry(path: str | None, *, windows: bool) -> str | None:
+    """A pinentry in the folders of `path` (as in $PATH); with `windows`, one that can show windows.
 
-    What is called plainly pinentry is the person's or the system's choice and comes first.
+    Plain `pinentry` is the user's or the system's choice and comes first.
     """
-    import shutil  # only who is asked for a PIN pays for it
-
     names = ["pinentry", *_WITH_WINDOWS, *([] if windows else _TEXTUAL)]
-    found = filter(None, (shutil.which(name, path=path) for name in names))
+    found = filter(None, (find_program(name, path) for name in names))
     return next((program for program in found if not (windows and is_textual(program))), None)
 
 
 def is_textual(program: str) -> bool:
-    """Whether it is one that can only use a terminal."""
-    return bool(program) and _real_name(program) in _TEXTUAL
+    """Whether this pinentry, given by its path, can only use a terminal."""
+    return _real_name(program) in _TEXTUAL
 
 
 def _real_name(program: str) -> str:
@@ -58,16 +58,28 @@ class PinentryPrompter:
     """A pinentry, on a display or on a terminal."""
 
     def __init__(
-        self, program: str, environment: Mapping[str, str], timeout: float, terminal: Terminal | None = None
+        self, program: str, environment: Mapping[str, str], timeout: float, terminal: Terminal | None
     ) -> None:
-        """`environment` is given to the `program` and says where it shows itself, if not on the `terminal`.
+        """The dialog appears on the `terminal`, or without one where `environment` says.
 
-        `timeout` is how long a dialog may stand unanswered, in seconds.
+        `timeout` is how long a dialog may stay unanswered, in seconds.
         """
         self._program = program
         self._environment = environment
         self._timeout = timeout
-        self._terminal = terminal
+        self.terminal = terminal
+
+    def __str__(self) -> str:
+        where = on_display(self._environment) if self.terminal is None else f" on {self.terminal.path}"
+        return f"{self._program}{where}"
+
+    def check(self) -> None:
+        """Raise NobodyAskedError if the program cannot be run or its terminal is in use."""
+        if find_program(self._program, self._environment.get("PATH")) is None:
+            raise NobodyAskedError(f"{self._program} cannot be run", _NEXT_STEP)
+        if self.terminal is not None:
+            with free_terminal(self.terminal):
+                pass
 
     async def ask(self, request: PinRequest) -> Pin:
         """GETPIN."""
@@ -85,7 +97,7 @@ class PinentryPrompter:
     async def confirm(self, request: ConfirmRequest) -> bool:
         """CONFIRM."""
         if _real_name(self._program) in _YES_BY_ESCAPE:
-            raise request.unasked(f"{self._program} takes Escape for a yes", "install another pinentry")
+            raise NobodyAskedError(f"{self._program} takes Escape for a yes", "install another pinentry")
         async with self._conversation(request) as pinentry:
             await pinentry.tell("SETDESC", request.text())
             await pinentry.suggest("SETOK", "Allow")
@@ -98,19 +110,13 @@ class PinentryPrompter:
 
     @asynccontextmanager
     async def _conversation(self, request: AnyRequest) -> AsyncIterator[Conversation]:
-        """A pinentry that knows where to show itself."""
+        """A running pinentry that has been told where to appear."""
         with ExitStack() as stack:
-            if self._terminal is not None:
-                stack.enter_context(free_terminal(self._terminal, request))
+            if self.terminal is not None:
+                stack.enter_context(free_terminal(self.terminal))
             try:
                 async with (
-                    dialog(
-                        request,
-                        [self._program],
-                        self._environment,
-                        "install a pinentry, or set pinentry_program",
-                        stdin=subprocess.PIPE,
-                    ) as process,
+                    dialog([self._program], self._environment, _NEXT_STEP, stdin=subprocess.PIPE) as process,
                     asyncio.timeout(self._timeout + _GRACE),
                 ):
                     pinentry = Conversation(process)
@@ -123,15 +129,15 @@ class PinentryPrompter:
             except TimeoutError:
                 raise request.too_late(self._timeout) from None
             except (FailedError, OSError) as error:
-                raise request.unasked(f"{self._program}: {error}") from error
+                raise NobodyAskedError(f"{self._program}: {error}") from error
 
     def _options(self) -> Mapping[str, str]:
         environment = self._environment
         locale = environment.get("LC_ALL") or environment.get("LC_CTYPE") or environment.get("LANG")
         options = {
             "display": environment.get("DISPLAY"),
-            "ttyname": self._terminal.path if self._terminal else None,
-            "ttytype": environment.get("TERM") if self._terminal else None,
+            "ttyname": self.terminal.path if self.terminal else None,
+            "ttytype": environment.get("TERM") if self.terminal else None,
             "lc-ctype": locale,
             "lc-messages": environment.get("LC_ALL") or environment.get("LANG"),
         }

@@ -1,24 +1,24 @@
-"""Where the person is who runs the asking process: its display, its terminal (proc(5)).
+"""Where the user of the asking process can be asked: on its display, on its terminal (proc(5)).
 
-Everything here is taken from a process that may be hostile, though of our own user: one that an attacker
-runs to sign with the token. What is decided about each thing it says:
+All of this is read from a process that may be hostile although it is our own user's: an attacker may run it
+to sign with the token. The rules for each thing it says:
 
-- It never names a program. SSH_ASKPASS and PATH are the agent's own; nor are variables taken that make
-  programs load code (LD_*, GTK_*, QT_*, TERMINFO, and D-Bus addresses that start something, `unixexec:`).
-- DISPLAY is one of this machine (or ssh's forwarding to it): a PIN does not go over a network in the clear.
+- It never names a program: SSH_ASKPASS and PATH are the agent's own. Variables that make programs load code
+  are ignored (LD_*, GTK_*, QT_*, TERMINFO, and D-Bus addresses that start something, `unixexec:`).
+- DISPLAY must be on this machine (or forwarded to it by ssh): a PIN must not cross a network in the clear.
 - WAYLAND_DISPLAY names a socket in XDG_RUNTIME_DIR, and that is a folder that only we can write.
-- TERM, LANG, LC_ALL and LC_CTYPE become names of files in libraries: only letters, digits and a few signs.
-- SSH_ASKPASS_REQUIRE and TMUX choose between ways that all are ours.
-- GPG_TTY and SSH_TTY are claims, so they are not used. The controlling terminal is the kernel's word; we must
-  be allowed to open it, and the process must be in the foreground there.
+- TERM, LANG, LC_ALL and LC_CTYPE become file names in libraries: only letters, digits and a few signs.
+- SSH_ASKPASS_REQUIRE and TMUX choose among ways that are all the agent's own.
+- GPG_TTY and SSH_TTY are claims and are ignored. The kernel says what the controlling terminal is; we must be
+  allowed to open it, and the process must be in the foreground there.
 
-What remains: it can show a dialog of its own anyway and ask for the PIN, and it can have itself asked on a
-display or terminal of its own making and say yes to a confirmation. A confirmation protects from hosts that
-an agent is forwarded to, where the asking process is the user's own ssh, not from the user's own programs.
+The remaining risks: such a process can show its own dialog and ask for the PIN, and it can have the question
+put on a display or terminal that it made and confirm it itself. A confirmation protects from hosts that an
+agent is forwarded to, where the asking process is the user's own ssh, not from the user's own programs.
 
-A process that ended may have left its number to another one. That one is our user's too, or it is ignored, so
-the worst is a question, saying truly who asks, in the wrong place. Containers with terminals of their own can
-name one of ours by its number in the same way.
+If the process has ended, its number may be another's by now. That one is our user's too, or it is ignored, so
+the worst outcome is a question in the wrong place, which names the asking program correctly. Containers with
+terminals of their own can name one of ours by its number in the same way.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOST_ANCESTORS = 16
-_LONGEST_ENVIRONMENT = 2 << 20  # bytes; a quarter of the usual stack, which is what execve(2) allows
 _REMOTE = ("sshd", "sshd-session", "sshd-auth")
-"""What asks for them sits elsewhere, and the terminal their ancestors have is a stranger to it."""
+"""Their clients are on other machines, and the terminal of their ancestors is not the client's."""
 _UNIX98_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
 
 
@@ -50,16 +49,16 @@ class Terminal:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a person can be asked."""
+    """Where the user can be asked."""
 
     environment: Mapping[str, str]
-    """Variables that say where, and nothing else."""
+    """Only variables that say where."""
     terminal: Terminal | None = None
     certain: bool = True
-    """Whether the asking process itself, or an ancestor, says what `environment` does."""
+    """Whether `environment` is from the asking process or an ancestor; else it is the agent's own."""
 
     def in_full(self, own: Mapping[str, str]) -> dict[str, str]:
-        """The agent's `own` environment, moved to this place: what a program that shows a dialog gets."""
+        """The agent's `own` environment with this place's variables: the environment for a dialog."""
         return {name: value for name, value in own.items() if name not in _TOGETHER} | dict(self.environment)
 
     @property
@@ -69,44 +68,32 @@ class Place:
 
     @property
     def terminal_first(self) -> bool:
-        """Whether the person is rather at the terminal than at the display.
+        """Whether the user is more likely at the terminal than at the display.
 
-        A pane of tmux moves with the person, from a desktop to a login over ssh, and DISPLAY does not.
+        A pane of tmux moves with the user, from a desktop to a login over ssh, and DISPLAY does not.
         """
         return self.terminal is not None and ("TMUX" in self.environment or not self.certain)
 
 
-def environment_of(pid: int) -> Mapping[str, str]:
-    """The environment a process was started with; empty if it may not be read."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            text = file.read(_LONGEST_ENVIRONMENT)
-    except OSError:
-        return {}
-    pairs = (entry.partition(b"=") for entry in text.split(b"\0"))
-    return {os.fsdecode(name): os.fsdecode(value) for name, equals, value in pairs if equals}
-
-
 def find_place(
-    pid: int | None, own: Mapping[str, str], look: Callable[[int], Mapping[str, str]] = environment_of
+    pid: int | None, own: Mapping[str, str], environment_of: Callable[[int], Mapping[str, str]]
 ) -> Place:
-    """The place of process `pid`, or what the agent's `own` environment says if it has none.
+    """The place of process `pid`, or that of the agent's `own` environment if it has none.
 
-    `look` is how to get the environment of a process.
-    Reads /proc, which can block for as long as the process wants it to (its memory may be backed by a file
-    system of its own), so this is for a thread.
+    `environment_of` reads the environment of a process. Call this in a thread: reading /proc can block for as
+    long as the process wants (its memory may be backed by a file system of its own).
     """
     environment: Mapping[str, str] = {}
     terminal: Terminal | None = None
     for process in _with_ancestors(pid):
-        environment = environment or look(process.pid)
+        environment = environment or environment_of(process.pid)
         terminal = terminal or process.controlling_terminal()
         if environment and terminal:
             break
     place = Place(_checked(environment), terminal)
     if environment and (terminal or place.has_display):
         return place
-    # It is gone or may not be looked at, or it is a job nobody sits at.
+    # It is gone, may not be read, or is a job without a display and a terminal.
     return Place({name: own[name] for name in _CHECKS if own.get(name)}, terminal, certain=False)
 
 
@@ -167,20 +154,20 @@ class _Process:
 
 
 def _with_ancestors(pid: int | None) -> Iterator[_Process]:
-    """The process, its parent and so on, as long as they are ours; without what is behind an sshd."""
+    """The process, its parent and so on, while they are our user's; up to an sshd."""
     younger: _Process | None = None
     for _ in range(_MOST_ANCESTORS):
         process = _Process.read(pid) if pid else None
         if process is None or process.name in _REMOTE:
             return
         if younger is not None and process.started > younger.started:
-            return  # the parent is gone and its number another's
+            return  # the parent is gone and its number was reused
         yield process
         younger, pid = process, process.parent
 
 
 def _checked(said: Mapping[str, str]) -> dict[str, str]:
-    """Those variables of another process that say where, with values that are safe."""
+    """Those variables of another process that say where and whose values are safe."""
     return {name: said[name] for name, safe in _CHECKS.items() if said.get(name) and safe(said[name])}
 
 
@@ -210,7 +197,7 @@ _CHECKS: Mapping[str, Callable[[str], bool]] = {
     "LC_ALL": _matches(r"[\w.@-]{1,64}"),
     "TMUX": _matches(r"[^\n]+"),
 }
-"""The variables that are taken at all, and what makes a value safe."""
+"""The variables that are used, and what makes a value safe."""
 
 _TOGETHER = {"DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "TERM", "TMUX"}
-"""Variables that would say something untrue if they came from two processes."""
+"""Variables that must come from one process: a mixture would be wrong."""

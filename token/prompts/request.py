@@ -1,33 +1,31 @@
-"""What a person is asked, and what every way of asking can do.
+"""Questions for the user, and the interface of everything that can put them.
 
-A request carries what the person has to know to decide; a `Prompter` is one way of asking,
-or the choice among several.
+A request carries what the user must know to decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import NobodyAskedError, PromptError
 from replug.token.identity import TokenFlag, TokenId, printable
-from replug.token.pins.pin import Pin
+from replug.token.pins.pin import LONGEST_PIN, Pin
 
-LONGEST_PIN = 255
-"""In bytes; CK_ULONG would allow more, no token does."""
+_AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
 _LONGEST_SHOWN = 80  # characters; pinentry takes 1000 bytes for a whole question
 
 
 @dataclass(frozen=True)
 class Asker:
-    """On whose behalf a person is asked, and so where to find that person."""
+    """The program that the user is asked for."""
 
     program: str = ""
     """E.g. `ssh (pid 4711)`."""
     pid: int | None = None
-    """The process, as it was when it connected."""
+    """The process id when it connected; says where the user can be asked."""
     purpose: tuple[str, ...] = ()
     """What is to be signed, one fact a line, ready to be shown: bounded in length, in printable ASCII."""
 
@@ -39,26 +37,25 @@ class Asker:
 
 @dataclass(frozen=True)
 class PinRequest:
-    """The question for a PIN: of which token, for which key, for whom, at what risk."""
+    """The question for a PIN: of which token, for which key and program, at what risk."""
 
     token: TokenId
     flags: TokenFlag
     key: str
-    """The key's comment, or an empty string when no key is meant yet."""
+    """The key's comment; empty if the PIN is not for one key."""
     asker: Asker
     rejected: bool = False
-    """The remembered PIN was rejected, so this question is not a repetition."""
-    kind: ClassVar = "PIN prompt"
+    """Whether the remembered PIN was rejected, which is why this is asked."""
 
     def facts(self) -> list[str]:
-        """Which token, which key, and for whom."""
+        """The token, the key, and the program it is for, one a line."""
         lines = [f"PIN for {_shown(str(self.token))}"]
         if self.key:
             lines.append(f"to use the key {_shown(self.key)}")
         return lines + self.asker.lines()
 
     def warnings(self) -> list[str]:
-        """What else the person must know, as far as the token says."""
+        """Warnings about the PIN tries, from the token's flags, one a line."""
         lines = []
         if self.rejected:
             lines.append("The PIN remembered until now was rejected.")
@@ -69,44 +66,40 @@ class PinRequest:
         return lines
 
     def text(self) -> str:
-        """All of it, one fact a line, as a prompt to type the PIN at."""
+        """Facts and warnings, one a line, as a prompt to type the PIN at."""
         return "\n".join(self.facts() + self.warnings()) + ": "
 
     def pin(self, typed: bytearray) -> Pin:
-        """The PIN that was typed at this question, in the same buffer.
+        """The PIN typed in answer to this question, in the same buffer.
 
-        PromptError, and a wiped buffer, if it cannot be one: cut short it would be a wrong PIN.
+        Raises PromptError and wipes the buffer if it is empty or too long: cut short it would be a wrong PIN.
         """
         if 0 < len(typed) <= LONGEST_PIN:
             return Pin(typed, last_try_known=TokenFlag.USER_PIN_FINAL_TRY in self.flags)
         too_long = bool(typed)
         wipe(typed)
         if too_long:
-            raise self.failure(f"the {self.kind} gave an answer that is too long")
+            raise self.failure("the PIN entered is too long", f"a PIN has at most {LONGEST_PIN} bytes")
         raise self.cancelled()
 
     def failure(self, reason: str, next_step: str = "") -> PromptError:
-        """Why there is no PIN."""
+        """The error to raise when there is no PIN."""
         return PromptError(f"{self.token}: {reason}", next_step)
 
-    def unasked(self, obstacle: str, next_step: str = "") -> NobodyAskedError:
-        """Why nobody has seen the question."""
-        return NobodyAskedError(str(self.token), obstacle, next_step)
-
-    def nobody_to_ask(self, obstacles: Iterable[str]) -> PromptError:
-        """No way of asking is left, each for its reason."""
+    def nobody_asked(self, failures: Sequence[NobodyAskedError]) -> PromptError:
+        """The error to raise when no way of asking is left."""
         return self.failure(
-            f"the PIN is needed and the agent has no way to ask for it: {'; '.join(obstacles)}",
-            "give it with ssh-add -s, or run the program on a terminal or a desktop",
+            f"the PIN is needed and the agent has no way to ask for it: {_reasons(failures)}",
+            _first_step(failures) or "give it with ssh-add -s, or run the program on a terminal or a desktop",
         )
 
     def cancelled(self) -> PromptError:
-        """The person wants to give no PIN."""
-        return self.failure(f"the {self.kind} was cancelled")
+        """The error to raise when the user gives no PIN."""
+        return self.failure("the PIN prompt was cancelled", "try again and enter the PIN")
 
     def too_late(self, timeout: float) -> PromptError:
-        """The question stood unanswered for `timeout` seconds."""
-        return self.failure(f"no PIN was entered within {timeout:g} s")
+        """The error to raise when there was no answer for `timeout` seconds."""
+        return self.failure(f"no PIN was entered within {timeout:g} s", _AGAIN_IN_TIME)
 
 
 @dataclass(frozen=True)
@@ -118,31 +111,26 @@ class ConfirmRequest:
     fingerprint: str
     """E.g. `SHA256:` and base64."""
     asker: Asker
-    kind: ClassVar = "confirm prompt"
 
     def text(self) -> str:
-        """OpenSSH's wording (ssh-agent.c, confirm_key), then for whom, one fact a line."""
+        """OpenSSH's wording (ssh-agent.c, confirm_key), then the program it is for, one fact a line."""
         lines = [f"Allow use of key {_shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
         return "\n".join([*lines, *self.asker.lines()])
 
     def failure(self, reason: str, next_step: str = "") -> PromptError:
-        """Why nobody decided."""
+        """The error to raise when there is no decision."""
         return PromptError(f"{self._subject}: {reason}", next_step)
 
-    def unasked(self, obstacle: str, next_step: str = "") -> NobodyAskedError:
-        """Why nobody has seen the question."""
-        return NobodyAskedError(self._subject, obstacle, next_step)
-
-    def nobody_to_ask(self, obstacles: Iterable[str]) -> PromptError:
-        """No way of asking is left, each for its reason."""
+    def nobody_asked(self, failures: Sequence[NobodyAskedError]) -> PromptError:
+        """The error to raise when no way of asking is left."""
         return self.failure(
-            f"the agent has no way to ask for it: {'; '.join(obstacles)}",
-            "run the program on a terminal or a desktop",
+            f"the agent has no way to ask for it: {_reasons(failures)}",
+            _first_step(failures) or "run the program on a terminal or a desktop",
         )
 
     def too_late(self, timeout: float) -> PromptError:
-        """The question stood unanswered for `timeout` seconds."""
-        return self.failure(f"nobody answered within {timeout:g} s")
+        """The error to raise when there was no answer for `timeout` seconds."""
+        return self.failure(f"nobody answered within {timeout:g} s", _AGAIN_IN_TIME)
 
     @property
     def _subject(self) -> str:
@@ -152,23 +140,28 @@ class ConfirmRequest:
 AnyRequest = PinRequest | ConfirmRequest
 
 
+def _reasons(failures: Sequence[NobodyAskedError]) -> str:
+    return "; ".join(dict.fromkeys(failure.reason for failure in failures))
+
+
+def _first_step(failures: Sequence[NobodyAskedError]) -> str:
+    return next((failure.next_step for failure in failures if failure.next_step), "")
+
+
 def _shown(text: str) -> str:
-    """Text of a stranger's on one line, so short that it leaves room for ours."""
+    """Untrusted text on one line, short enough to leave room for ours."""
     return printable(
         text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
     )
 
 
 class Prompter(Protocol):
-    """A way to ask a person. Cancelling the task that awaits an answer takes the question away.
-
-    Of the PromptErrors, NobodyAskedError means that this way does not reach anybody.
-    """
+    """Asks the user. Cancelling the task that awaits an answer removes the question."""
 
     async def ask(self, request: PinRequest) -> Pin:
-        """The PIN as typed; PromptError when nobody could be asked, cancelled, or gave no answer."""
+        """The PIN as typed; PromptError if the user could not be asked, cancelled, or gave no answer."""
         ...
 
     async def confirm(self, request: ConfirmRequest) -> bool:
-        """Whether a person said yes; PromptError when nobody could be asked, or gave no answer."""
+        """Whether the user said yes; PromptError if the user could not be asked or gave no answer."""
         ...

@@ -1,8 +1,8 @@
 """Asking on the terminal of the asking process, as pinentry-curses does for gpg.
 
-ssh waits silently for its agent, so the terminal is free. It is taken only if it really is: the process is
-in the foreground, and the terminal is in its usual mode of whole lines. A shell's command line, an editor, or
-ssh with a session on it read single keys; they would get some of the PIN, and a remote host with them.
+ssh waits silently for its agent, so the terminal is free. This is checked: the process must be in the
+foreground, and the terminal in its usual line mode. A shell's command line, an editor, or ssh with a session
+read single keys; they would receive part of the PIN, and pass it to a remote host.
 """
 
 from __future__ import annotations
@@ -15,44 +15,45 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from replug.protocol.secrets import wipe
-from replug.token.pins.pin import Pin
+from replug.token.errors import NobodyAskedError
+from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.dialog import readable, writable
 from replug.token.prompts.place import Terminal
-from replug.token.prompts.request import LONGEST_PIN, AnyRequest, ConfirmRequest, PinRequest
+from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest
 
-_LOCAL_FLAGS, _CONTROL_CHARACTERS = 3, 6  # places in what tcgetattr gives
+_LOCAL_FLAGS, _CONTROL_CHARACTERS = 3, 6  # indices into the result of tcgetattr
 _ESCAPE = 0x1B
 _BACKSPACE, _DELETE = 0x08, 0x7F
 
 
 @contextmanager
-def free_terminal(terminal: Terminal, request: AnyRequest) -> Iterator[OpenTerminal]:
-    """The terminal, opened, if nobody else is using it; afterwards in the mode it had.
+def free_terminal(terminal: Terminal) -> Iterator[OpenTerminal]:
+    """The terminal, opened, if no other program is using it; its mode is restored afterwards.
 
-    NobodyAskedError says why it cannot be had.
+    Raises NobodyAskedError if it cannot be used.
     """
     path = terminal.path
     if not terminal.foreground:
-        raise request.unasked(f"the program is not in the foreground of {path}")
+        raise NobodyAskedError(f"the program is not in the foreground of {path}")
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise request.unasked(f"{path} does not open: {error.strerror}") from error
+        raise NobodyAskedError(f"{path} does not open: {error.strerror}") from error
     try:
         mode = termios.tcgetattr(descriptor)
         if os.fstat(descriptor).st_rdev != terminal.device:
-            raise request.unasked(f"{path} is another terminal by now")
+            raise NobodyAskedError(f"{path} is another terminal by now")
         if not mode[_LOCAL_FLAGS] & termios.ICANON:
-            raise request.unasked(f"a program reads single keys on {path}")
+            raise NobodyAskedError(f"a program reads single keys on {path}")
         if _in_background(descriptor):
-            raise request.unasked(f"the agent itself is in the background of {path}")
+            raise NobodyAskedError(f"the agent itself is in the background of {path}")
         opened = OpenTerminal(path, descriptor, mode)
         try:
             yield opened
         finally:
             opened.restore()
     except termios.error as error:
-        raise request.unasked(f"{path} is no terminal: {error.args[-1]}") from error
+        raise NobodyAskedError(f"{path} is no terminal: {error.args[-1]}") from error
     finally:
         os.close(descriptor)
 
@@ -69,16 +70,16 @@ class OpenTerminal:
     """A terminal to write to and read keys from."""
 
     def __init__(self, path: str, descriptor: int, mode: list[Any]) -> None:
-        """`mode` is what tcgetattr gives, and what it goes back to."""
+        """`mode` is what tcgetattr returned; `restore` sets it again."""
         self.path = path
         self.descriptor = descriptor
         self.mode = mode
         self._our_mode: list[Any] | None = None
 
     def read_single_keys(self) -> None:
-        """Have keys come one by one, without echo, and without signals: ^C shall end the question only.
+        """Receive keys one by one, without echo and without signals: ^C must end the question only.
 
-        What was typed before the question is no answer and is dropped.
+        What was typed before the question is discarded.
         """
         mode = [*self.mode[:_CONTROL_CHARACTERS], list(self.mode[_CONTROL_CHARACTERS])]
         mode[_LOCAL_FLAGS] &= ~(
@@ -91,13 +92,13 @@ class OpenTerminal:
         self._our_mode = termios.tcgetattr(self.descriptor)
 
     def restore(self) -> None:
-        """Back to the first mode, unless somebody else has set one meanwhile: a shell that came back."""
+        """Set the first mode again, unless another program, such as a shell, has set one meanwhile."""
         with suppress(termios.error):  # it was closed
             if self._our_mode in (None, termios.tcgetattr(self.descriptor)):
                 termios.tcsetattr(self.descriptor, termios.TCSANOW, self.mode)
 
     async def write(self, text: str) -> None:
-        """Show it; OSError when the terminal is gone."""
+        """Show `text`; OSError if the terminal is gone."""
         rest = text.encode()
         while rest:
             try:
@@ -106,7 +107,7 @@ class OpenTerminal:
                 await writable(self.descriptor)
 
     async def read(self, keys: bytearray) -> int:
-        """Fill `keys` with what is typed; the number of bytes, 0 when the terminal is gone."""
+        """Fill `keys` with what is typed; returns the number of bytes, 0 if the terminal is gone."""
         while True:
             await readable(self.descriptor)
             try:
@@ -118,28 +119,36 @@ class OpenTerminal:
 
 
 class TerminalPrompter:
-    """A question written to a terminal and the line that is typed there."""
+    """A question on a terminal, answered by a line typed there."""
 
     def __init__(self, terminal: Terminal, timeout: float) -> None:
-        """`timeout` is how long the question may stand unanswered, in seconds."""
-        self._terminal = terminal
+        """`timeout` is how long the question may stay unanswered, in seconds."""
+        self.terminal = terminal
         self._timeout = timeout
 
+    def __str__(self) -> str:
+        return f"the terminal {self.terminal.path}"
+
+    def check(self) -> None:
+        """Raise NobodyAskedError if the terminal is in use."""
+        with free_terminal(self.terminal):
+            pass
+
     async def ask(self, request: PinRequest) -> Pin:
-        """Show nothing of what is typed; ^C, ^D and Escape cancel."""
+        """Ask without echo; ^C, ^D and Escape cancel."""
         typed = await self._question(request, request.text(), echo=False)
         if typed is None:
             raise request.cancelled()
         return request.pin(typed)
 
     async def confirm(self, request: ConfirmRequest) -> bool:
-        """`yes` or `y` is a yes, anything else is none."""
+        """`yes` or `y` is a yes, anything else a no."""
         typed = await self._question(request, f"{request.text()}\n(yes/no) ", echo=True)
         return typed is not None and bytes(typed).strip().lower() in (b"y", b"yes")
 
     async def _question(self, request: AnyRequest, text: str, *, echo: bool) -> bytearray | None:
-        """The line typed as answer; None if the person cancels."""
-        with free_terminal(self._terminal, request) as terminal:
+        """The line typed as answer; None if the user cancels."""
+        with free_terminal(self.terminal) as terminal:
             terminal.read_single_keys()
             line = _Line(terminal.mode[_CONTROL_CHARACTERS])
             end = "\n"
@@ -166,7 +175,7 @@ class TerminalPrompter:
 
 
 class _Line:
-    """What is being typed, in one buffer that is never copied or moved."""
+    """The line being typed, in one buffer that is never copied or moved."""
 
     def __init__(self, control_characters: list[Any]) -> None:
         def keys(*indices: int) -> bytes:
@@ -193,7 +202,7 @@ class _Line:
         wipe(self._buffer)
 
     async def take(self, terminal: OpenTerminal) -> str:
-        """Read on; what an echo would show."""
+        """Read keys into the line; returns the text to echo."""
         keys = bytearray(64)
         count = await terminal.read(keys)
         self.lost = count == 0
@@ -223,7 +232,7 @@ class _Line:
         return ""
 
     def _take_back(self) -> str:
-        """The last character, which in UTF-8 may be several bytes."""
+        """Erase the last character, which may be several bytes in UTF-8."""
         shown = "\b \b" if self._used else ""
         while self._used:
             self._used -= 1
@@ -235,7 +244,7 @@ class _Line:
 
 
 def _after_function_key(keys: bytearray, index: int) -> int:
-    """The place behind an escape sequence (ECMA-48) whose second byte is at `index`."""
+    """The index after an escape sequence (ECMA-48) whose second byte is at `index`."""
     if keys[index] in b"[O":
         index += 1
         while index < len(keys) and 0x20 <= keys[index] < 0x40:

@@ -11,7 +11,8 @@ from doubles.stand_ins import Key, StandInToken, run
 
 from replug.agent import reload as reload_module
 from replug.agent.config.model import Config, ConfigError, Problem
-from replug.agent.reload import Reloader
+from replug.agent.config.reader import read_config
+from replug.agent.reload import Reloader, changes_needing_restart
 
 KEY = Key("login")
 
@@ -112,3 +113,29 @@ def test_a_file_system_that_does_not_answer(
         file.go_on.set()
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "names"),
+    [
+        ("", "", []),
+        (
+            "",
+            'pin_idle_time = "1h"\nforget_pin_on = ["removal"]\nallowed_modules = "/*"\nwait_for_token = "9"',
+            [],
+        ),
+        ("", 'workers = 2\ntouch_timeout = "9s"', ["touch_timeout", "workers"]),
+        ('prompt = "askpass"', "", ["prompt"]),
+        ("", '[[token]]\nuri = "pkcs11:token=a"\nconfirm = true', []),
+        ("", '[[token]]\nuri = "pkcs11:token=a"\nworkers = 2', ["[[token]] workers"]),
+        (
+            '[[token]]\nuri = "pkcs11:token=a"\nmodule = "/a"',
+            '[[token]]\nuri = "pkcs11:token=a"\nmodule = "/b"',
+            [],
+        ),
+    ],
+)
+def test_what_a_running_agent_does_not_take_over(old: str, new: str, names: list[str]) -> None:
+    before, after = read_config(old), read_config(new)
+    assert (before.problems, after.problems) == ([], [])
+    assert changes_needing_restart(before.config, after.config) == names

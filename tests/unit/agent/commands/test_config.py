@@ -1,4 +1,4 @@
-"""`replug config`, as a person runs it."""
+"""`replug config`, as the user runs it."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def test_a_file_that_others_can_change(shell: Shell) -> None:
 
 def test_without_a_file(shell: Shell) -> None:
     status, out, err = shell.replug("config", "check")
-    assert (status, out, err) == (0, f"# {shell.file} does not exist: defaults hold\n", "")
+    assert (status, out, err) == (0, f"# {shell.file} does not exist: defaults apply\n", "")
     status, out, err = shell.replug("config", "show")
     assert (status, err) == (0, "")
-    assert out.startswith(f"# {shell.file} does not exist: defaults hold\nmodules = ")
+    assert out.startswith(f"# {shell.file} does not exist: defaults apply\nmodules = ")
     assert read_config(out).config == Config()
 
 
@@ -108,7 +108,7 @@ def test_modules_that_are_not_there_or_not_allowed(shell: Shell, tmp_path: Path)
         1,
         "",
         f"{shell.file}:3: modules: {not_allowed}\n"
-        f"{shell.file}:4: modules: {tmp_path}/missing.so is not there\n"
+        f"{shell.file}:4: modules: {tmp_path}/missing.so does not exist\n"
         f"{shell.file}:8: module: {tmp_path} is not a file\n"
         f"{shell.file}:10: uri: {not_allowed}\n",
     )
@@ -131,7 +131,7 @@ def test_programs_and_certificates_that_are_not_there(shell: Shell, tmp_path: Pa
     status, out, err = shell.replug("config", "check")
     assert (status, out) == (1, "")
     assert err.splitlines() == [
-        f"{shell.file}:2: certificates: {tmp_path}/a-cert.pub is not there",
+        f"{shell.file}:2: certificates: {tmp_path}/a-cert.pub does not exist",
         f"{shell.file}:3: pinentry_program: there is no program pinentry-none",
     ]
     (tmp_path / "a-cert.pub").touch()

@@ -18,10 +18,18 @@ from replug.agent.commands import explain as explain_command
 from replug.agent.commands import logs as logs_command
 from replug.agent.commands.explain import explain
 from replug.agent.commands.main import main, make_parser
+from replug.agent.keys.refusal import unknown_key
 from replug.protocol import decoding, messages
-from replug.protocol.messages import RemoveIdentity
+from replug.protocol.messages import RemoveIdentity, RemoveSmartcardKey
+from replug.token.errors import ExplainedError, Verdict, WorkerRefusedError
+from replug.token.identity import TokenFlag, TokenId
+from replug.token.pins.pin import PinCache
+from replug.token.pins.policy import PinPolicy
+from replug.token.pins.rules import PinRules
+from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
 NOW = 1_700_000_000.0
+TOKEN = TokenId("Maker", "Model", "1", "work")
 LOCKED = {
     "time": NOW - 180,
     "request": "SignRequest",
@@ -31,10 +39,17 @@ LOCKED = {
 }
 
 
+def refused_login(verdict: Verdict) -> ExplainedError:
+    """What a login raises that the worker refused for this reason."""
+    with pytest.raises(ExplainedError) as caught:
+        PinRules(TOKEN, PinCache(), lambda _: PinPolicy()).refused(WorkerRefusedError(verdict, ""), None)
+    return caught.value
+
+
 def test_a_paragraph_says_what_who_why_and_what_now() -> None:
     [paragraph] = explain([LOCKED], NOW)
     assert paragraph.startswith("ssh (pid 7) asked 3 min ago (")
-    assert "for a signature, which is how one logs in with a key." in paragraph
+    assert "for a signature, as for a login with a key." in paragraph
     assert 'The agent refused: token "work" (serial 1): the PIN is locked.' in paragraph
     assert paragraph.endswith("What to do now: unblock it with the PUK.")
 
@@ -48,24 +63,50 @@ def test_what_was_to_be_signed_is_said() -> None:
     ] == [True, True]
 
 
-def test_what_is_refused_again_is_told_once() -> None:
+def test_repeated_refusals_are_one_paragraph() -> None:
     other = LOCKED | {"reason": "the agent is locked"}
     paragraphs = list(explain([LOCKED, LOCKED, LOCKED, other], NOW))
     assert [" 3 times, last 3 min ago " in paragraph for paragraph in paragraphs] == [True, False]
 
 
+def test_without_a_next_step_there_is_still_something_to_do() -> None:
+    [paragraph] = explain([LOCKED | {"reason": "no idea", "next_step": ""}], NOW)
+    assert "run replug doctor" in paragraph.partition("What to do now: ")[2]
+
+
+PIN_REQUEST = PinRequest(TOKEN, TokenFlag(0), "", Asker())
+CONFIRM_REQUEST = ConfirmRequest("login", "SHA256:abc", Asker())
+
+
 @pytest.mark.parametrize(
-    ("reason", "words"),
+    ("refusal", "words"),
     [
-        ("key SHA256:x is not in the agent", "ssh-add -s MODULE"),
-        ("token: the PIN prompt was cancelled", "enter the PIN"),
-        ("unlock: wrong PIN", "a few wrong ones lock the token"),
-        ("who knows", "replug doctor looks for the cause"),
+        (unknown_key(b"blob"), "ssh-add -s MODULE"),
+        (PIN_REQUEST.cancelled(), "try again and enter the PIN"),
+        (PIN_REQUEST.too_late(120), "prompt_timeout"),
+        (CONFIRM_REQUEST.too_late(120), "prompt_timeout"),
+        (refused_login(Verdict.PIN_INCORRECT), "the next use asks again"),
+        (refused_login(Verdict.LOGIN_CANCELLED), "try again and enter the PIN"),
     ],
 )
-def test_there_is_always_something_to_do(reason: str, words: str) -> None:
-    [paragraph] = explain([LOCKED | {"reason": reason, "next_step": ""}], NOW)
-    assert words in paragraph.partition("What to do now: ")[2]
+def test_a_refusal_carries_its_next_step_from_where_it_is_raised(refusal: ExplainedError, words: str) -> None:
+    assert words in refusal.next_step
+    [paragraph] = explain([LOCKED | {"reason": refusal.reason, "next_step": refusal.next_step}], NOW)
+    assert f"The agent refused: {refusal.reason}. What to do now: {refusal.next_step}." in paragraph
+
+
+def test_what_the_agent_said_is_what_is_shown(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        await rig.agent.ask(RemoveSmartcardKey(b"/nonexistent/x.so", b""))
+        _, out, _ = await rig.replug("explain")
+        assert out.endswith(
+            "The agent refused: /nonexistent/x.so was not added."
+            " What to do now: see what was added with replug status --json, under providers.\n"
+        )
+        rig.control.close()
+
+    run(main())
 
 
 def test_every_request_has_plain_words() -> None:
@@ -81,7 +122,11 @@ def test_every_request_has_plain_words() -> None:
 def test_of_a_running_agent(rig: ControlRig) -> None:
     async def main() -> None:
         await rig.control.start()
-        assert await rig.replug("explain") == (0, "Nothing was refused since the agent was started.\n", "")
+        assert await rig.replug("explain") == (
+            0,
+            "Nothing has been refused since the agent was started.\n",
+            "",
+        )
         for blob in (b"first", b"second", b"third"):
             await rig.agent.ask(RemoveIdentity(blob))
         status, out, _ = await rig.replug("explain")

@@ -1,4 +1,4 @@
-"""`replug`, end to end: the program asks a running agent, or finds none, and tells a person."""
+"""`replug`, end to end: the program asks a running agent, or finds none, and tells the user."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_no_pin_can_be_asked_for(rig: ControlRig) -> None:
 # Without an agent, or without the right one.
 
 
-def ask_in_vain(capsys: pytest.CaptureFixture[str]) -> str:
+def failed_to_ask(capsys: pytest.CaptureFixture[str]) -> str:
     assert main(["status"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -59,7 +59,7 @@ def test_without_an_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         if value is not None:
             monkeypatch.setenv("SSH_AUTH_SOCK", value)
-        assert ask_in_vain(capsys) == "replug: SSH_AUTH_SOCK is not set, so there is no agent to ask\n"
+        assert failed_to_ask(capsys) == "replug: SSH_AUTH_SOCK is not set, so there is no agent to ask\n"
 
 
 def test_an_agent_that_is_not_ours(
@@ -67,16 +67,16 @@ def test_an_agent_that_is_not_ours(
 ) -> None:
     path = str(tmp_path / "agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
-    assert ask_in_vain(capsys) == (
-        f"replug: no replug-agent answers beside {path}: No such file or directory\n"
+    assert failed_to_ask(capsys) == (
+        f"replug: no replug-agent answers at {path}.control: No such file or directory\n"
     )
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"", "the agent's answer makes no sense"),
-        (b"{", "the agent's answer makes no sense"),
+        (b"", "the agent's answer is malformed"),
+        (b"{", "the agent's answer is malformed"),
         (b"[]\n", "the agent does not know this command: is it older than this program?"),
         (b'{"error": "unknown command"}\n', "the agent does not know this command"),
     ],
@@ -95,7 +95,7 @@ def test_answers_from_another_time(
 
     async def other_agent() -> None:
         await asyncio.start_unix_server(serve, control_path(path))
-        assert words in await asyncio.to_thread(ask_in_vain, capsys)
+        assert words in await asyncio.to_thread(failed_to_ask, capsys)
 
     path = str(tmp_path / "agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
@@ -109,7 +109,7 @@ def test_what_another_user_listens_with_is_not_believed(
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
     monkeypatch.setattr(Peer, "of", lambda _socket: Peer(1, 1 + max(os.geteuid(), 1)))
     with listening(Path(control_path(path))):
-        assert "another user's" in ask_in_vain(capsys)
+        assert "another user's" in failed_to_ask(capsys)
 
 
 def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:

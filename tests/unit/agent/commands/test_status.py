@@ -1,4 +1,4 @@
-"""`replug status`: what a person reads in a terminal, and what a program reads."""
+"""`replug status`: what the user reads in a terminal, and what a program reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from replug.protocol.messages import Lock
 from replug.token.identity import TokenFlag
 
 NOW = 1_700_000_000.0
-PIPED = Style()
+PIPED = Style(colours=False, unicode=False, width=None)
 TOKEN: dict[str, Any] = {
     "label": "work",
     "model": "Model",
@@ -84,7 +84,7 @@ def test_status_of_a_running_agent(rig: ControlRig) -> None:
         _, out, _ = await rig.replug("status")
         lines = out.splitlines()
         assert lines[1] == "  locked: unlock it with ssh-add -X"
-        assert lines[-4] == "Last refusals (replug explain says more):"
+        assert lines[-4] == "Last refusals (see replug explain for details):"
         assert lines[-3].endswith(", RemoveSmartcardKey:")
         assert lines[-2] == "    the agent is locked"
         assert lines[-1].endswith(" unlock it with ssh-add -X")
@@ -218,7 +218,7 @@ FULL = STATUS | {
 
 
 def test_a_terminal_of_80_columns_is_enough() -> None:
-    lines = list(describe(FULL, Style(unicode=True, width=80), NOW))
+    lines = list(describe(FULL, Style(colours=False, unicode=True, width=80), NOW))
     assert max(map(len, lines)) <= 80
     assert any(line.endswith("\N{HORIZONTAL ELLIPSIS} (ECDSA)") for line in lines)
     assert sum(KEY["fingerprint"] in line for line in lines) == 2
@@ -229,12 +229,12 @@ def test_piped_lines_are_whole_and_plain() -> None:
     assert text.isascii()
     assert "\x1b" not in text
     assert "a comment so long that it does not fit a terminal (ECDSA)" in text
-    assert "Last refusals, 3 of 5 (replug explain says more):" in text
+    assert "Last refusals, 3 of 5 (see replug explain for details):" in text
     assert text.count("\n    login at server (SHA256:abc), as root\n    token ") == 3
 
 
 def test_colours_say_what_words_say_too() -> None:
-    coloured = "\n".join(describe(FULL, Style(colours=True), NOW))
+    coloured = "\n".join(describe(FULL, Style(colours=True, unicode=False, width=None), NOW))
     assert "\x1b[31;1munreachable\x1b[0m" in coloured
     assert "\x1b[31;1mlocked\x1b[0m" in coloured
 

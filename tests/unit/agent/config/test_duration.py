@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ def test_invalid_durations(text: str) -> None:
         parse_duration(text)
 
 
+@unhurried
 @given(st.integers(0, 500), *[st.integers(0, 60) for _ in range(4)])
 def test_a_duration_is_the_sum_of_its_terms(
     weeks: int, days: int, hours: int, minutes: int, seconds: int
@@ -104,6 +106,7 @@ def test_durations_are_written_in_the_largest_units(seconds: int, text: str) -> 
     assert format_duration(seconds) == text
 
 
+@unhurried
 @given(st.integers(0, 2**31 - 1))
 def test_what_is_written_is_read(seconds: int) -> None:
     assert parse_duration(format_duration(seconds)) == seconds

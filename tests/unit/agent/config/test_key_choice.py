@@ -51,5 +51,5 @@ def test_keys_come_in_the_order_of_the_choices(choices: list[str], expected: lis
 
 @pytest.mark.parametrize("choice", ["", "SHA256:", "SHA256:g7tBF9d8", "pkcs11:", "pkcs11:slot-id=1"])
 def test_what_chooses_no_key(choice: str) -> None:
-    with pytest.raises(ValueError, match=r"empty|not a fingerprint|chooses no key|not supported"):
+    with pytest.raises(ValueError, match=r"empty|not a fingerprint|does not choose a key|not supported"):
         check_choice(choice)

@@ -1,4 +1,4 @@
-"""What the configuration means: values, tokens, and what a running agent takes over."""
+"""What the configuration means: values, tokens, and what the command line overrides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from replug.agent.config.model import Config, TokenEntry, TokenSettings, changes_needing_restart
+from replug.agent.config.model import Config, TokenEntry, TokenSettings
 from replug.agent.config.options import Options
 from replug.agent.config.reader import read_config
 from replug.token.identity import TokenId
@@ -17,6 +17,7 @@ from replug.token.worker.client import Deadlines
 
 WORK = TokenId("Yubico", "YubiKey", "5001234", "work")
 HOME = TokenId("Yubico", "YubiKey", "7", "home")
+MODULE = "/usr/lib/opensc-pkcs11.so"
 
 
 def config(text: str) -> Config:
@@ -117,6 +118,7 @@ def test_all_of_it_is_optional(text: str) -> None:
         ("touch_notification = false", Config(touch_notification=None)),
         ("touch_notification = true", Config(touch_notification=1.0)),
         ('pinentry_program = "pinentry-curses"', Config(pinentry_program="pinentry-curses")),
+        ('pinentry_program = "auto"', Config()),
         ('[[token]]\nuri = "pkcs11:"', Config(tokens=(TokenEntry(Uri()),))),
         (
             '[[token]]\nuri = "pkcs11:token=a?module-path=/opt/a.so"',
@@ -137,7 +139,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         '[[token]]\nuri = "pkcs11:token=work"\npin_time_to_live = "never"\nconfirm = true\n'
         '[[token]]\nuri = "pkcs11:manufacturer=Yubico"\nforget_pin_on = []\nworkers = 1\nlifetime = "never"\n'
     )
-    assert of.for_token(WORK) == TokenSettings(
+    assert of.for_token(WORK, MODULE) == TokenSettings(
         workers=2,
         pin_source=None,
         pin_time_to_live=None,
@@ -148,7 +150,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         comment="{label}",
         lifetime=None,
     )
-    assert of.for_token(HOME) == TokenSettings(
+    assert of.for_token(HOME, MODULE) == TokenSettings(
         workers=1,
         pin_source=None,
         pin_time_to_live=28800,
@@ -160,13 +162,13 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         lifetime=0,
     )
     elsewhere = TokenId("SoftHSM project", "SoftHSM v2", "1", "work2")
-    assert of.for_token(elsewhere) == of.settings()
-    assert of.settings().forget_pin_on == {ForgetOn.SUSPEND}
+    assert of.for_token(elsewhere, MODULE) == of.settings(None)
+    assert of.settings(None).forget_pin_on == {ForgetOn.SUSPEND}
 
 
 def test_without_a_file_all_tokens_are_alike() -> None:
-    settings = Config().for_token(WORK)
-    assert settings == Config().for_token(HOME)
+    settings = Config().for_token(WORK, MODULE)
+    assert settings == Config().for_token(HOME, MODULE)
     assert (settings.keys, settings.confirm, settings.pin_source) == (("*",), False, None)
 
 
@@ -181,7 +183,6 @@ def test_an_entry_with_a_module_holds_for_no_other(tmp_path: Path) -> None:
     )
     assert of.for_token(WORK, str(module)).confirm
     assert of.for_token(WORK, str(link)).confirm
-    assert of.for_token(WORK).confirm
     assert of.for_token(WORK, "/usr/lib/libykcs11.so").comment == "other"
 
 
@@ -212,27 +213,3 @@ def test_the_command_line_wins() -> None:
 def test_a_file_that_is_read_again_takes_back_what_it_said() -> None:
     first = Options().with_config(config('default_lifetime = "1h"\nallowed_modules = "/opt/*"'))
     assert first.with_config(Config()) == Options()
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "names"),
-    [
-        ("", "", []),
-        (
-            "",
-            'pin_idle_time = "1h"\nforget_pin_on = ["removal"]\nallowed_modules = "/*"\nwait_for_token = "9"',
-            [],
-        ),
-        ("", 'workers = 2\ntouch_timeout = "9s"', ["touch_timeout", "workers"]),
-        ('prompt = "askpass"', "", ["prompt"]),
-        ("", '[[token]]\nuri = "pkcs11:token=a"\nconfirm = true', []),
-        ("", '[[token]]\nuri = "pkcs11:token=a"\nworkers = 2', ["[[token]] workers"]),
-        (
-            '[[token]]\nuri = "pkcs11:token=a"\nmodule = "/a"',
-            '[[token]]\nuri = "pkcs11:token=a"\nmodule = "/b"',
-            [],
-        ),
-    ],
-)
-def test_what_a_running_agent_does_not_take_over(old: str, new: str, names: list[str]) -> None:
-    assert changes_needing_restart(config(old), config(new)) == names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,17 +72,20 @@ def test_the_whole_file(text: str, problem: str) -> None:
     ("text", "problem"),
     [
         ('urI = "a"', "unknown key 'urI'; did you mean \"uri\"?"),
-        ('wait_for_token = "9"', "wait_for_token holds for the whole file: put it above the first [[token]]"),
+        (
+            'wait_for_token = "9"',
+            "wait_for_token applies to the whole file: put it above the first [[token]]",
+        ),
         ('module = "a.so"', "module must be an absolute path or begin with ~/, not 'a.so'"),
         ("confirm = 1", "confirm must be true or false, without quotes"),
         ('confirm = "true"', "confirm must be true or false, without quotes"),
         ('keys = "*"', "keys must be a list: [...]"),
         ('keys = [""]', "keys must not be empty"),
         ('keys = ["SHA256:short"]', "keys: not a fingerprint: ssh-add -l shows them"),
-        ('keys = ["pkcs11:token=work"]', "keys: the URI chooses no key: give it id= or object="),
-        ('keys = ["pkcs11:token=work;id=%01"]', "keys: the URI must have id=, object= and type= only"),
-        ('comment = "{lable}"', "comment: {lable} means nothing; there are {label}, {id}, {token}"),
-        ('comment = "{label"', "comment: a single { means nothing; write {{ for the character"),
+        ('keys = ["pkcs11:token=work"]', "keys: the URI does not choose a key: add id= or object="),
+        ('keys = ["pkcs11:token=work;id=%01"]', "keys: the URI may have only id=, object= and type="),
+        ('comment = "{lable}"', "comment: {lable} is not a field; the fields are {label}, {id}, {token}"),
+        ('comment = "{label"', "comment: a single { is not allowed; write {{ for the character"),
         ('comment = "a\\nb"', "comment must be one line"),
         (
             'pin_source = "1234"',
@@ -102,10 +106,10 @@ def test_a_token(text: str, problem: str) -> None:
     [
         ('""', "uri: does not begin with pkcs11:"),
         ("1", "uri must be a pkcs11: URI in quotes"),
-        ('"pkcs11:id=%01"', "uri: the URI must name a token only"),
-        ('"pkcs11:object=a"', "uri: the URI must name a token only"),
+        ('"pkcs11:id=%01"', "uri: the URI may only name a token"),
+        ('"pkcs11:object=a"', "uri: the URI may only name a token"),
         ('"pkcs11:token=a;token=b"', "uri: token is given twice"),
-        ('"pkcs11:?module-name=opensc"', "uri: module-name has no meaning here"),
+        ('"pkcs11:?module-name=opensc"', "uri: module-name is not allowed here"),
     ],
 )
 def test_the_uri_of_a_token(uri: str, problem: str) -> None:
@@ -138,7 +142,7 @@ def test_two_modules_for_one_token() -> None:
 def test_a_token_that_never_holds(earlier: str, later: str, hidden: bool) -> None:
     text = f"\n[[token]]\n{earlier}\n[[token]]\n{later}"
     line = text.splitlines().index("[[token]]", 2) + 1
-    expected = [f"{line}: this [[token]] never holds: the one in line 2 comes first"]
+    expected = [f"{line}: this [[token]] never applies: the one in line 2 comes first"]
     assert problems(text) == (expected if hidden else [])
 
 
@@ -200,6 +204,7 @@ def test_a_number_without_an_end() -> None:
     assert "4300 digits" in found
 
 
+@unhurried
 @given(st.text())
 def test_any_text_is_read(text: str) -> None:
     read_config(text)
@@ -226,6 +231,7 @@ statements = st.one_of(
 )
 
 
+@unhurried
 @given(st.lists(statements, max_size=8).map("\n".join))
 def test_nothing_in_a_file_is_too_odd_to_be_told_with_its_line(text: str) -> None:
     reading = read_config(text)

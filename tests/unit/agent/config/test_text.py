@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,7 +57,7 @@ configs = st.builds(
     pin_idle_time=maybe,
     forget_pin_on=forgets,
     prompt=st.sampled_from(["auto", "pinentry", "askpass", "terminal", "systemd"]),
-    pinentry_program=st.one_of(path, st.just("pinentry-gtk-2")),
+    pinentry_program=st.one_of(path, st.just("pinentry-gtk-2"), st.none()),
     touch_notification=maybe,
     workers=st.integers(1, 64),
     # One is enough: several might hide each other.
@@ -64,6 +65,7 @@ configs = st.builds(
 )
 
 
+@unhurried
 @given(configs)
 def test_what_is_shown_is_what_holds(config: Config) -> None:
     reading = read_config("\n".join(shown(config)))
@@ -71,6 +73,7 @@ def test_what_is_shown_is_what_holds(config: Config) -> None:
     assert reading.config == config
 
 
+@unhurried
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_can_be_written(text: str) -> None:
     assert tomllib.loads(f"a = {quoted(text)}") == {"a": text}
@@ -136,7 +139,7 @@ def test_all_of_the_example_can_be_uncommented() -> None:
     (entry,) = reading.config.tokens
     settings = {name: getattr(reading.config, name) for name in values}
     assert Config(**settings) == Config()
-    assert Config(tokens=(entry,)).settings(entry).keys == Config().settings().keys
+    assert Config(tokens=(entry,)).settings(entry).keys == Config().settings(None).keys
 
 
 def test_the_man_page_has_every_key_with_its_default() -> None:

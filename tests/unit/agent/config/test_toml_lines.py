@@ -6,6 +6,7 @@ import tomllib
 from typing import Any
 
 import pytest
+from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -198,6 +199,7 @@ value = st.recursive(
 statement = st.tuples(written_name, st.sampled_from(["pair", "table", "array"]), value, gap)
 
 
+@unhurried
 @given(st.lists(statement, max_size=8))
 def test_each_statement_is_found_where_it_was_put(statements: list[Any]) -> None:
     text, expected, table, arrays = "", {}, (), {}

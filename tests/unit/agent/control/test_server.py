@@ -70,7 +70,7 @@ def test_status_as_json(rig: ControlRig) -> None:
         assert refusal == {
             "request": "RemoveIdentity",
             "reason": f"key {fingerprint(b'unknown')} is not in the agent",
-            "next_step": "",
+            "next_step": "see which keys there are with ssh-add -l; add a token's with ssh-add -s MODULE",
             "purpose": "",
         }
         rig.control.close()

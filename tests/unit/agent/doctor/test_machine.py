@@ -27,7 +27,7 @@ EMPTY = Reader("Yubico YubiKey 00 00", card=False, exclusive=False, mute=False, 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     """A machine with a pcscd that listens, one driver, and nothing else."""
-    for folder in ("sys", "run", "etc", "proc", "drivers/ifd-ccid.bundle"):
+    for folder in ("sys", "run", "etc", "proc", "usr/lib/pcsc/drivers/ifd-ccid.bundle"):
         (tmp_path / folder).mkdir(parents=True)
     path = tmp_path / "pcscd.comm"
     with socket.socket(socket.AF_UNIX) as listening:
@@ -35,12 +35,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         listening.listen()
         yield Machine(
             {"PCSCLITE_CSOCK_NAME": str(path), "PATH": "/nowhere"},
-            tmp_path,
-            proc=tmp_path / "proc",
-            sys=tmp_path / "sys",
-            run=tmp_path / "run",
-            etc=tmp_path / "etc",
-            drivers=tmp_path / "drivers",
+            home=tmp_path,
+            modules=(),
+            root=tmp_path,
         )
 
 
@@ -53,7 +50,7 @@ def told(machine: Machine, **facts: Any) -> Machine:
 
 def attach_usb(machine: Machine, device: str, interface_class: str, product: str = "") -> None:
     """Puts a device there as the kernel's sysfs shows it."""
-    folder = machine.sys / "bus" / "usb" / "devices"
+    folder = machine.root / "sys" / "bus" / "usb" / "devices"
     (folder / device).mkdir(parents=True)
     (folder / f"{device}:1.0").mkdir()
     (folder / f"{device}:1.0" / "bInterfaceClass").write_text(f"{interface_class}\n")
@@ -67,7 +64,7 @@ def attach_usb(machine: Machine, device: str, interface_class: str, product: str
 def test_a_reader_without_a_driver(machine: Machine) -> None:
     attach_usb(machine, "1-1", "0b", "YubiKey CCID")
     attach_usb(machine, "1-2", "03", "YubiKey keyboard")
-    (machine.drivers / "ifd-ccid.bundle").rmdir()
+    (machine.root / doctor_pcsc._DRIVERS / "ifd-ccid.bundle").rmdir()
     [found] = doctor_pcsc.check_readers(told(machine, pcsc=PcscReport()))
     assert found == fail(
         "reader", "Yubico YubiKey CCID: no driver is installed for it", "sudo apt-get install libccid"
@@ -85,7 +82,7 @@ def test_a_reader_that_pcscd_does_not_show(machine: Machine) -> None:
 
 def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
     attach_usb(machine, "1-1", "0b")
-    process = machine.proc / "4711"
+    process = machine.root / "proc" / "4711"
     (process / "fd").mkdir(parents=True)
     (process / "comm").write_text("scdaemon\n")
     assert list(doctor_pcsc.check_scdaemon(machine)) == []
@@ -93,7 +90,7 @@ def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
     [found] = doctor_pcsc.check_scdaemon(machine)
     assert (found.outcome, found.reason) == (
         Outcome.FAIL,
-        "scdaemon (pid 4711) has a USB reader for itself, past pcscd",
+        "scdaemon (pid 4711) has exclusive access to a USB reader, bypassing pcscd",
     )
     assert list(doctor_pcsc.check_readers(told(machine, pcsc=PcscReport()))) == []
 
@@ -101,10 +98,18 @@ def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("report", "words", "fix"),
     [
-        (PcscReport(library=False), "libpcsclite.so.1, by which programs", "libpcsclite1"),
+        (PcscReport(library=False), "libpcsclite.so.1, which programs need", "libpcsclite1"),
         (PcscReport(code=0x8010001E), "of different versions", "pcscd"),
-        (PcscReport(code=0x8010006A), "polkit refuses (0x8010006a)", "/etc/polkit-1/rules.d/"),
-        (PcscReport(code=0x80100013), "polkit refuses (0x80100013)", "/etc/polkit-1/rules.d/"),
+        (
+            PcscReport(code=0x8010006A),
+            "denies this user access to pcscd (0x8010006a)",
+            "/etc/polkit-1/rules.d/",
+        ),
+        (
+            PcscReport(code=0x80100013),
+            "denies this user access to pcscd (0x80100013)",
+            "/etc/polkit-1/rules.d/",
+        ),
     ],
 )
 def test_answers_of_pcscd(machine: Machine, report: PcscReport, words: str, fix: str) -> None:
@@ -134,8 +139,8 @@ def test_a_reader_is_not_missed_while_pcscd_says_nothing(machine: Machine) -> No
 @pytest.mark.parametrize(
     ("reader", "words"),
     [
-        (replace(EMPTY, card=True, connect=0x8010006A), "polkit does not let this user use the card"),
-        (replace(EMPTY, card=True, connect=0x8010000B), "held by another program"),
+        (replace(EMPTY, card=True, connect=0x8010006A), "polkit denies this user access to the card"),
+        (replace(EMPTY, card=True, connect=0x8010000B), "another program has exclusive access (possibly "),
         (replace(EMPTY, card=True, mute=True, connect=0x80100066), "the card does not answer"),
         (replace(EMPTY, card=True, connect=0x80100001), "pcscd cannot use the card (0x80100001)"),
     ],
@@ -196,7 +201,8 @@ def test_a_check_that_breaks_is_a_finding_and_no_end(
 
 def test_nothing_found_can_forge_a_line() -> None:
     found = fail("token", "\x1b[2J\nok   agent: all is well", "x\ny")
-    for style in (Style(), Style(colours=True, unicode=True, width=80)):
+    piped = Style(colours=False, unicode=False, width=None)
+    for style in (piped, Style(colours=True, unicode=True, width=80)):
         text = "\n".join(describe(found, style))
         assert "\x1b[2J" not in text
         assert not any(line.startswith("ok ") for line in text.splitlines())

@@ -30,7 +30,7 @@ from replug.token.uri import Uri
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
-SETTINGS = Config().settings()
+SETTINGS = Config().settings(None)
 FILES = CertificateFiles(Settings(Options()), lambda: None)
 
 

@@ -82,5 +82,5 @@ def test_a_program_in_a_cache_does_not_last(monkeypatch: pytest.MonkeyPatch, tmp
         (folder / name).chmod(0o755)
     monkeypatch.setattr(sys, "argv", [str(replug)])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with pytest.raises(ProgramError, match="is in a cache and will not last"):
+    with pytest.raises(ProgramError, match="is in a cache and will be deleted"):
         agent_program()

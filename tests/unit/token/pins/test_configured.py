@@ -24,7 +24,7 @@ class PinFile(ConfiguredPin):
     """A file with a PIN; keeps what was read of it, and lets something happen before it has been."""
 
     def __init__(self, path: Path, pin: bytes = PIN) -> None:
-        super().__init__(PinSource(SourceKind.FILE, str(path)))
+        super().__init__(PinSource(SourceKind.FILE, str(path)), {})
         self.path = path
         self.pins: list[Pin] = []
         self.before: Callable[[], object] = lambda: None

@@ -183,7 +183,7 @@ def test_a_wrong_pin_typed_at_the_prompt_spends_one_try(asking: Bench) -> None:
         (Verdict.PIN_UNUSABLE, "the token does not take this PIN (CKR_PIN_LEN_RANGE)"),
         (Verdict.PIN_LOCKED, "the PIN is locked; unblock it with the PUK"),
         (Verdict.PIN_NOT_SET, "no user PIN is set; initialise the token first"),
-        (Verdict.LOGIN_CANCELLED, "the PIN entry was cancelled"),
+        (Verdict.LOGIN_CANCELLED, "the PIN entry was cancelled; try again and enter the PIN"),
     ],
 )
 def test_a_pin_given_by_a_request_that_is_refused_is_sent_once(

@@ -35,7 +35,7 @@ def source(path: Path) -> PinSource:
 
 def refusal(path: Path) -> str:
     with pytest.raises(TokenError) as caught:
-        read_pin(source(path))
+        read_pin(source(path), os.environ)
     return str(caught.value)
 
 
@@ -76,7 +76,7 @@ def test_other_sources_are_refused_and_not_repeated(text: str) -> None:
 )
 def test_the_pin_is_the_line_in_the_file(file: Path, contents: bytes, pin: bytes) -> None:
     write(file, contents)
-    read = read_pin(source(file))
+    read = read_pin(source(file), os.environ)
     assert read.value == pin
     assert (read.verified, read.sent, read.last_try_known) == (False, False, False)
     read.wipe()
@@ -115,7 +115,7 @@ def test_a_file_that_others_may_touch(file: Path, mode: int) -> None:
 @pytest.mark.parametrize("mode", [0o400, 0o600, 0o700])
 def test_a_file_of_ones_own(file: Path, mode: int) -> None:
     file.chmod(mode)
-    assert read_pin(source(file)).value == b"123456"
+    assert read_pin(source(file), os.environ).value == b"123456"
 
 
 def belongs_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -150,11 +150,11 @@ def test_a_folder_in_which_others_may_replace_it(tmp_path: Path, mode: int) -> N
     outer = tmp_path / "open"
     (outer / "inner").mkdir(parents=True)
     file = write(outer / "inner/pin")
-    assert read_pin(source(file)).value == b"123456"
+    assert read_pin(source(file), os.environ).value == b"123456"
     outer.chmod(mode)
     assert f"its folder {outer} can be changed by other users; chmod go-w {outer}" in refusal(file)
     outer.chmod(mode | 0o1000)  # as /tmp
-    assert read_pin(source(file)).value == b"123456"
+    assert read_pin(source(file), os.environ).value == b"123456"
 
 
 def test_what_is_above_the_home_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_what_is_above_the_home_is_not_looked_at(tmp_path: Path, monkeypatch: py
     tmp_path.chmod(0o777)
     assert "can be changed by other users" in refusal(file)
     monkeypatch.setenv("HOME", str(tmp_path / "you"))
-    assert read_pin(source(file)).value == b"123456"
+    assert read_pin(source(file), os.environ).value == b"123456"
 
 
 def test_a_symbolic_link(tmp_path: Path, file: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_symbolic_link(tmp_path: Path, file: Path) -> None:
     link.symlink_to(file)
     assert f"{link}: is a symbolic link; name the file itself" in refusal(link)
     (tmp_path / "folder").symlink_to(tmp_path)
-    assert read_pin(source(tmp_path / "folder/pin")).value == b"123456"
+    assert read_pin(source(tmp_path / "folder/pin"), os.environ).value == b"123456"
 
 
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ TOKEN = TokenId("Maker", "Model", "1", "work")
 
 
 def test_a_rejected_pin_is_read_again_only_when_it_was_changed(file: Path) -> None:
-    configured = ConfiguredPin(source(file))
+    configured = ConfiguredPin(source(file), os.environ)
     assert configured.read(TOKEN).value == b"123456"
     pin = configured.read(TOKEN)
     assert pin.value == b"123456"
@@ -281,7 +281,7 @@ def test_a_rejected_pin_is_read_again_only_when_it_was_changed(file: Path) -> No
 
 
 def test_a_pin_that_is_being_changed_is_not_used(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    configured = ConfiguredPin(source(file))
+    configured = ConfiguredPin(source(file), os.environ)
     reading = os.readv
 
     def changed_meanwhile(descriptor: int, buffers: list[memoryview]) -> int:
@@ -298,7 +298,7 @@ def test_a_pin_that_is_being_changed_is_not_used(file: Path, monkeypatch: pytest
 
 def test_what_is_read_again_is_the_same_pin(file: Path) -> None:
     """One that was sent, and maybe cost a try, is not a new one because the agent has read it once more."""
-    configured = ConfiguredPin(source(file))
+    configured = ConfiguredPin(source(file), os.environ)
     configured.read(TOKEN).past.sent = True
     assert configured.read(TOKEN).sent
     file.write_bytes(b"7654321\n")
@@ -306,7 +306,7 @@ def test_what_is_read_again_is_the_same_pin(file: Path) -> None:
 
 
 def test_when_tries_are_missing_it_is_sent_only_in_place_of_a_refused_one(file: Path) -> None:
-    configured = ConfiguredPin(source(file))
+    configured = ConfiguredPin(source(file), os.environ)
     first = configured.read(TOKEN)
     assert not first.may_be_sent(TokenFlag.USER_PIN_COUNT_LOW)
     assert first.may_be_sent(TokenFlag(0))
@@ -319,7 +319,7 @@ def test_when_tries_are_missing_it_is_sent_only_in_place_of_a_refused_one(file: 
 
 
 def test_it_is_for_one_token(file: Path) -> None:
-    configured = ConfiguredPin(source(file))
+    configured = ConfiguredPin(source(file), os.environ)
     configured.read(TOKEN)
     with pytest.raises(TokenError, match=r'is that of token "work".*give each token a'):
         configured.read(TokenId("Maker", "Model", "2", "work"))

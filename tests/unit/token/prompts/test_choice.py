@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts import choice as prompt_choice
 from replug.token.prompts.choice import ChoosingPrompter
+from replug.token.prompts.environment import environment_of
 from replug.token.prompts.place import Place
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
+from replug.token.prompts.way import PromptWay
 
 TOKEN = TokenId("Maker", "Model", "5001234", "work")
 
@@ -103,11 +105,24 @@ REQUEST = PinRequest(TOKEN, TokenFlag(0), "login key", Asker("ssh (pid 4711)", o
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", Asker("ssh (pid 4711)", os.getpid()))
 
 
-def ask(desk: Desk, way: prompt_choice.Way = "auto", pinentry_program: str = "", typed: str = "") -> bytes:
+def choosing(
+    desk: Desk,
+    timeout: float = 15,
+    *,
+    way: PromptWay = "auto",
+    pinentry_program: str | None = None,
+    environment_of: Callable[[int], Mapping[str, str]] = environment_of,
+) -> ChoosingPrompter:
+    return ChoosingPrompter(
+        desk.own, timeout, way=way, pinentry_program=pinentry_program, environment_of=environment_of
+    )
+
+
+def ask(desk: Desk, way: PromptWay = "auto", pinentry_program: str | None = None, typed: str = "") -> bytes:
     """The PIN that comes; `typed` is typed at the terminal once the question stands there."""
 
     async def main() -> Pin:
-        prompter = ChoosingPrompter(desk.own, 15, way=way, pinentry_program=pinentry_program)
+        prompter = choosing(desk, way=way, pinentry_program=pinentry_program)
         asking = asyncio.create_task(prompter.ask(REQUEST))
         desk.screen.shown = ""
         if typed:
@@ -176,9 +191,9 @@ def test_a_terminal_pinentry_if_one_is_set(desk: Desk, screen: Screen) -> None:
     assert ask(desk, pinentry_program=f"{desk.folder}/bin/pinentry-tty") == b"333333"
 
 
-def answered_by_password_agent(desk: Desk, way: prompt_choice.Way) -> bytes:
+def answered_by_password_agent(desk: Desk, way: PromptWay) -> bytes:
     async def main() -> Pin:
-        asking = asyncio.create_task(ChoosingPrompter(desk.own, 15, way=way).ask(REQUEST))
+        asking = asyncio.create_task(choosing(desk, way=way).ask(REQUEST))
         folder = desk.folder / "run/systemd/ask-password"
         async with asyncio.timeout(15):
             while not (files := list(folder.glob("ask.*"))):  # noqa: ASYNC110 - its folder may be new
@@ -202,7 +217,7 @@ def test_a_password_agent_where_it_is_set(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("way", "pin"), [("askpass", b"111111"), ("pinentry", b"222222"), ("terminal", b"123456")]
 )
-def test_the_way_that_is_set(desk: Desk, way: prompt_choice.Way, pin: bytes) -> None:
+def test_the_way_that_is_set(desk: Desk, way: PromptWay, pin: bytes) -> None:
     desk.display().terminal().askpass().pinentry()
     assert ask(desk, way, typed="123456" if way == "terminal" else "") == pin
 
@@ -237,7 +252,7 @@ def test_everything_there_but_nothing_works(desk: Desk) -> None:
     assert caught.value.reason == (
         'token "work" (serial 5001234): the PIN is needed and the agent has no way to ask for it: '
         "no pinentry with windows is installed; "
-        "the PIN prompt /nonexistent/askpass does not start: No such file or directory; "
+        "/nonexistent/askpass does not start: No such file or directory; "
         f"a program reads single keys on {desk.screen.path}"
     )
 
@@ -251,9 +266,9 @@ def test_who_cancels_is_not_asked_again_elsewhere(desk: Desk) -> None:
 
 def test_a_permission(desk: Desk) -> None:
     desk.display().pinentry()
-    assert run(ChoosingPrompter(desk.own, 15).confirm(CONFIRM)) is True
+    assert run(choosing(desk).confirm(CONFIRM)) is True
     with pytest.raises(PromptError, match="key login key needs a confirmation: the agent has no way to ask"):
-        run(ChoosingPrompter(desk.own, 15, way="systemd").confirm(CONFIRM))
+        run(choosing(desk, way="systemd").confirm(CONFIRM))
 
 
 def test_two_questions_on_one_terminal_come_one_after_the_other(desk: Desk, screen: Screen) -> None:
@@ -261,7 +276,7 @@ def test_two_questions_on_one_terminal_come_one_after_the_other(desk: Desk, scre
     other = PinRequest(TokenId("Maker", "Model", "2", "other"), TokenFlag(0), "", Asker("git", os.getpid()))
 
     async def main() -> list[bytes]:
-        prompter = ChoosingPrompter(desk.own, 15)
+        prompter = choosing(desk)
         asking = [asyncio.create_task(prompter.ask(REQUEST))]
         await screen.shows(REQUEST.text())
         asking.append(asyncio.create_task(prompter.ask(other)))
@@ -279,12 +294,12 @@ def test_a_terminal_that_never_becomes_free(desk: Desk, screen: Screen) -> None:
     desk.terminal()
 
     async def main() -> None:
-        patient, hasty = ChoosingPrompter(desk.own, 15), ChoosingPrompter(desk.own, 0.1)
+        patient, hasty = choosing(desk), choosing(desk, 0.1)
         hasty._turns = patient._turns
         first = asyncio.create_task(patient.ask(REQUEST))
         await screen.shows(REQUEST.text())
         try:
-            with pytest.raises(PromptError, match="is taken up by another question"):
+            with pytest.raises(PromptError, match="is in use by another question"):
                 await hasty.ask(REQUEST)
         finally:
             first.cancel()
@@ -299,10 +314,10 @@ def test_when_the_program_ends_its_terminal_is_given_back(desk: Desk, screen: Sc
     async def main() -> None:
         with subprocess.Popen(["sleep", "600"]) as program:
             request = replace(REQUEST, asker=Asker("sleep", program.pid))
-            asking = asyncio.create_task(ChoosingPrompter(desk.own, 15).ask(request))
+            asking = asyncio.create_task(choosing(desk).ask(request))
             await screen.shows(request.text())
             program.kill()
-            with pytest.raises(PromptError, match="the program that was to be asked for has ended"):
+            with pytest.raises(PromptError, match="the program that asked has ended"):
                 await asking
 
     run(main())
@@ -313,8 +328,8 @@ def test_the_terminal_of_a_program_that_is_gone_is_left_alone(desk: Desk) -> Non
     with subprocess.Popen(["true"]) as program:
         pass
     request = replace(REQUEST, asker=Asker("true", program.pid))
-    with pytest.raises(PromptError, match="the program that was to be asked for has ended"):
-        run(ChoosingPrompter(desk.terminal().own, 15).ask(request))
+    with pytest.raises(PromptError, match="the program that asked has ended"):
+        run(choosing(desk.terminal()).ask(request))
 
 
 def test_a_process_that_does_not_let_itself_be_looked_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +379,7 @@ def test_a_program_in_a_pane_of_tmux(desk: Desk, tmux: Tmux, monkeypatch: pytest
     request = PinRequest(TOKEN, TokenFlag(0), "login key", Asker(f"sleep (pid {pid})", pid))
 
     async def main() -> Pin:
-        asking = asyncio.create_task(ChoosingPrompter(desk.askpass().own, 15).ask(request))
+        asking = asyncio.create_task(choosing(desk.askpass()).ask(request))
         async with asyncio.timeout(15):
             while "asked for by sleep" not in await asyncio.to_thread(pane):
                 assert not asking.done()
@@ -391,7 +406,7 @@ def test_a_program_that_is_gone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> 
         pass
     desk.askpass().own["DISPLAY"] = ":7"
     request = PinRequest(TOKEN, TokenFlag(0), "", Asker("true", process.pid))
-    assert run(ChoosingPrompter(desk.own, 15).ask(request)).value == b"111111"
+    assert run(choosing(desk).ask(request)).value == b"111111"
     assert desk.asked == ["askpass", ":7"]
 
 
@@ -404,7 +419,7 @@ def test_somebody_else_may_look_at_the_program(desk: Desk, monkeypatch: pytest.M
         seen.append(pid)
         return {"DISPLAY": ":5", "SSH_ASKPASS": "/evil", "SSH_ASKPASS_REQUIRE": "force"}
 
-    assert run(ChoosingPrompter(desk.askpass().own, 15, look=look).ask(REQUEST)).value == b"111111"
+    assert run(choosing(desk.askpass(), environment_of=look).ask(REQUEST)).value == b"111111"
     assert desk.asked == ["askpass", ":5"]
     assert seen == [os.getpid()]
 
@@ -419,7 +434,7 @@ def test_a_programs_own_askpass_is_not_started(desk: Desk, monkeypatch: pytest.M
             environ = Path(f"/proc/{process.pid}/environ")
             eventually(environ.read_bytes, "it has executed sleep")
             request = PinRequest(TOKEN, TokenFlag(0), "", Asker("sleep", process.pid))
-            assert run(ChoosingPrompter(desk.askpass().own, 15).ask(request)).value == b"111111"
+            assert run(choosing(desk.askpass()).ask(request)).value == b"111111"
         finally:
             process.kill()
     assert desk.asked == ["askpass", ":3"]

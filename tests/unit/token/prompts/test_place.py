@@ -18,9 +18,11 @@ from doubles.screen import Screen
 from rigs.agent import descendants
 from rigs.terminal import eventually
 
+from replug.token.prompts.environment import environment_of
 from replug.token.prompts.place import Place, Terminal, _Process, find_place
 
 OWN = {"DISPLAY": ":7", "SSH_ASKPASS": "/own/askpass", "PATH": "/own", "LANG": "C.UTF-8", "HOME": "/own"}
+AGENTS_OWN = Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
 
 Start = Callable[..., int]
 
@@ -73,7 +75,7 @@ def child_of(pid: int) -> int:
 
 def test_display_and_terminal_of_the_process(start: Start, screen: Screen) -> None:
     pid = start(env={"DISPLAY": ":3", "XAUTHORITY": "/home/me/.Xauthority", "TERM": "xterm"}, screen=screen)
-    assert find_place(pid, OWN) == Place(
+    assert find_place(pid, OWN, environment_of) == Place(
         {"DISPLAY": ":3", "XAUTHORITY": "/home/me/.Xauthority", "TERM": "xterm"},
         Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=True),
     )
@@ -83,7 +85,7 @@ def test_its_place_takes_the_place_of_the_agents_own_as_a_whole(start: Start, tm
     tmp_path.chmod(0o700)
     pid = start(env={"WAYLAND_DISPLAY": "wayland-1", "XDG_RUNTIME_DIR": str(tmp_path)})
     own = OWN | {"XAUTHORITY": "/own/auth", "XDG_RUNTIME_DIR": "/own/run"}
-    assert find_place(pid, own).in_full(own) == {
+    assert find_place(pid, own, environment_of).in_full(own) == {
         "WAYLAND_DISPLAY": "wayland-1",
         "XDG_RUNTIME_DIR": str(tmp_path),
         "SSH_ASKPASS": "/own/askpass",
@@ -124,33 +126,33 @@ def test_its_place_takes_the_place_of_the_agents_own_as_a_whole(start: Start, tm
 )
 def test_what_is_not_believed(start: Start, said: dict[str, str]) -> None:
     pid = start("/bin/sleep", "600", env={"DISPLAY": ":3", "TERM": "xterm"} | said)
-    believed = find_place(pid, {}).environment
+    believed = find_place(pid, {}, environment_of).environment
     for name, value in said.items():
         assert believed.get(name) != value
 
 
 @pytest.mark.parametrize("display", [":0", ":12.1", "localhost:10.0", "unix:0", "127.0.0.1:10"])
 def test_displays_of_this_machine(start: Start, display: str) -> None:
-    assert find_place(start(env={"DISPLAY": display}), {}).environment == {"DISPLAY": display}
+    assert find_place(start(env={"DISPLAY": display}), {}, environment_of).environment == {"DISPLAY": display}
 
 
 def test_a_process_without_an_environment_is_where_its_parent_is(start: Start, screen: Screen) -> None:
     shell = start("/bin/sh", "-c", "env -i sleep 600 & wait", env={"DISPLAY": ":3"}, screen=screen)
-    place = find_place(child_of(shell), OWN)
+    place = find_place(child_of(shell), OWN, environment_of)
     assert place.environment["DISPLAY"] == ":3"
     assert place.terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=True)
 
 
 def test_a_process_with_a_session_of_its_own_is_where_its_parent_is(start: Start, screen: Screen) -> None:
     shell = start("/bin/sh", "-c", "setsid sleep 600 & wait", env={"TERM": "xterm"}, screen=screen)
-    terminal = find_place(child_of(shell), OWN).terminal
+    terminal = find_place(child_of(shell), OWN, environment_of).terminal
     assert terminal is not None
     assert terminal.path == screen.path
 
 
 def test_a_job_in_the_background_may_not_use_its_terminal(start: Start, screen: Screen) -> None:
     shell = start("/bin/sh", "-mc", "sleep 600 & wait", env={"TERM": "xterm"}, screen=screen)
-    terminal = find_place(child_of(shell), OWN).terminal
+    terminal = find_place(child_of(shell), OWN, environment_of).terminal
     assert terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=False)
 
 
@@ -166,9 +168,9 @@ def test_a_parents_number_that_a_younger_process_has_by_now(
     def look(number: int) -> dict[str, str]:
         return {"DISPLAY": ":4"} if number == os.getpid() else {}
 
-    assert find_place(pid, OWN, look=look).certain
+    assert find_place(pid, OWN, look).certain
     younger = replace(younger, started=parent.started - 1)
-    assert not find_place(pid, OWN, look=look).certain
+    assert not find_place(pid, OWN, look).certain
 
 
 def gone() -> int:
@@ -179,23 +181,31 @@ def gone() -> int:
 
 @pytest.mark.parametrize("pid", [None, 0, 1 << 22])
 def test_where_no_process_is_the_agent_is_all_there_is(pid: int | None) -> None:
-    assert find_place(pid, OWN) == Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
+    assert find_place(pid, OWN, environment_of) == Place(
+        {"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False
+    )
 
 
 def test_of_a_process_that_is_gone_nothing_is_known() -> None:
-    assert find_place(gone(), OWN) == Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
+    assert find_place(gone(), OWN, environment_of) == Place(
+        {"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False
+    )
 
 
 def test_a_job_that_nobody_sits_at_is_asked_for_where_the_agent_is(start: Start) -> None:
-    assert find_place(start(), OWN) == Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
+    assert find_place(start(), OWN, environment_of) == Place(
+        {"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False
+    )
 
 
 def test_behind_an_sshd_nobody_sits(start: Start, screen: Screen, tmp_path: Path) -> None:
-    """It asks for the person at the other end; the terminal it was started from is another's."""
+    """It asks for the user at the other end; the terminal it was started from is another's."""
     sshd = tmp_path / "sshd"
     sshd.symlink_to("/bin/sleep")
     pid = start(str(sshd), "600", env={"DISPLAY": ":3"}, screen=screen)
-    assert find_place(pid, OWN) == Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
+    assert find_place(pid, OWN, environment_of) == Place(
+        {"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False
+    )
 
 
 def test_another_user_is_not_looked_at(start: Start) -> None:
@@ -204,7 +214,9 @@ def test_another_user_is_not_looked_at(start: Start) -> None:
         pid = start("setpriv", "--reuid=65534", "--clear-groups", "cat", env={"DISPLAY": ":3"})
         status = Path(f"/proc/{pid}/status")
         eventually(lambda: "Uid:\t65534" in status.read_text(), "another user")
-    assert find_place(pid, OWN) == Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
+    assert find_place(pid, OWN, environment_of) == Place(
+        {"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False
+    )
 
 
 def test_a_tmux_pane_comes_before_a_display() -> None:
@@ -221,8 +233,9 @@ def test_a_terminal_that_is_known_comes_before_a_display_that_is_guessed() -> No
 
 IN_NAMESPACE = """
 import sys
+from replug.token.prompts.environment import environment_of
 from replug.token.prompts.place import find_place
-place = find_place(int(sys.argv[1]), {"DISPLAY": ":7"})
+place = find_place(int(sys.argv[1]), {"DISPLAY": ":7"}, environment_of)
 print(place.environment, place.terminal and place.terminal.path, place.certain)
 """
 

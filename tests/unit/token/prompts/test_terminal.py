@@ -108,7 +108,7 @@ def test_a_function_key_is_no_part_of_a_pin(screen: Screen) -> None:
 
 
 def test_a_pin_that_is_too_long_is_none(screen: Screen) -> None:
-    with pytest.raises(PromptError, match="gave an answer that is too long"):
+    with pytest.raises(PromptError, match="the PIN entered is too long"):
         pin_typed(screen, "1" * 300 + "\n")
 
 
@@ -192,7 +192,7 @@ def test_keys_that_another_program_reads_are_not_ours(screen: Screen) -> None:
     screen.set_single_keys()
     with pytest.raises(NobodyAskedError) as caught:
         run(prompter(screen).ask(REQUEST))
-    assert caught.value.obstacle == f"a program reads single keys on {screen.path}"
+    assert caught.value.reason == f"a program reads single keys on {screen.path}"
 
 
 def test_a_program_in_the_background_is_not_asked_for(screen: Screen) -> None:
@@ -230,7 +230,7 @@ try:
     question = ConfirmRequest("key", "SHA256:abc", Asker("ssh", 1, ""))
     asyncio.run(TerminalPrompter(terminal, 15).confirm(question))
 except NobodyAskedError as error:
-    sys.exit(error.obstacle != f"the agent itself is in the background of {sys.argv[1]}")
+    sys.exit(error.reason != f"the agent itself is in the background of {sys.argv[1]}")
 """
 
 
