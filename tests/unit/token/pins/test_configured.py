@@ -88,7 +88,7 @@ def test_a_wrong_one_costs_one_try(monkeypatch: pytest.MonkeyPatch, file: PinFil
     async def main() -> None:
         file.write(WRONG_PIN)
         served = with_file(monkeypatch, file)
-        with pytest.raises(PinRejectedError, match="put the right PIN where pin_source says"):
+        with pytest.raises(PinRejectedError, match="write the right PIN to where pin_source points"):
             await served.sign()
         for _ in range(2):
             with pytest.raises(TokenError, match="refused the PIN in file:"):
