@@ -96,7 +96,6 @@ class RsaPublicKey(_Key):
 
     @classmethod
     def read_fields(cls, reader: Reader) -> RsaPublicKey:
-        """Take what `write_fields` puts."""
         return cls(e=reader.mpint(), n=reader.mpint())
 
     def to_cryptography(self) -> CryptographyRsaPublicKey:
@@ -175,7 +174,6 @@ class Ed25519PublicKey(_Key):
 
     @classmethod
     def read_fields(cls, reader: Reader) -> Ed25519PublicKey:
-        """Take what `write_fields` puts."""
         return cls(reader.string())
 
     def to_cryptography(self) -> CryptographyEd25519PublicKey:
