@@ -84,8 +84,8 @@ async def signature_on(
 ) -> bytes:
     """The signature blob, made on `worker` by the first mechanism that the token has for it.
 
-    `pin` is for a key that wants it at every use; without one that is asked for at the token's keypad. Raises
-    WorkerRefusedError, and TokenError where another try would not help.
+    `pin` is for a key that requires it at every use; None means the token's keypad. Raises
+    WorkerRefusedError, and TokenError where a retry cannot help.
     """
     for step in signing_steps(key.public, algorithm, data):
         started = time.monotonic()

@@ -1,4 +1,4 @@
-"""Reading a file that decides about security: only if no other user can have written it.
+"""Reads a file that security depends on, only if no other user can have written it.
 
 The rule is that of sshd for authorized_keys (misc.c safe_path): the file and the folders it is in, up to
 the home, belong to us or to root, and nobody else may write to them. In a folder with the sticky

@@ -1,7 +1,7 @@
-"""Noticing that tokens come and go: slots are scanned slowly all the time, and often after a USB event.
+"""Notices tokens that come and go: slots are scanned slowly all the time, and often after a USB event.
 
-No event tells of a card pulled from a fixed reader, of pcscd restarted, or of a network HSM. And after a USB
-event pcscd needs up to some seconds, so one scan is not enough.
+There is no event for a card pulled from a fixed reader, for a restarted pcscd, or for a network HSM. And
+after a USB event pcscd may need several seconds, so one scan is not enough.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Watcher:
             rest = self._resting.get(module)
             rested = rest is None or now >= rest.since + rest.length
             if rested and module not in self._scanning and not module.busy:
-                # After a gap (the machine slept, the module was busy) slots may have changed and back.
+                # After a gap (suspend, a busy module) slots that look unchanged may hold other tokens.
                 clock = time.clock_gettime(time.CLOCK_BOOTTIME)
                 closely = closely or clock - self._last_scan.get(module, clock) > _GAP
                 self._last_scan[module] = clock

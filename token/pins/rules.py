@@ -97,9 +97,9 @@ class PinRules:
     def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
         """What to log in with now: `pin`, else the remembered one, marked as sent; None is the keypad.
 
-        `flags` were read just now. A remembered PIN that no token has taken yet was typed for a key that
-        wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when the user has to
-        be asked, TokenError when that would not help, or the agent was locked while the request waited.
+        `flags` have just been read. A remembered PIN that the token has not accepted yet was typed for a key
+        that requires it at every use, and is only good `for_one_use` of that. Raises PinNeededError when the
+        user has to be asked, TokenError when that cannot help or the agent was locked meanwhile.
         """
         self._refuse_if_sealed()
         self.refuse_if_locked(flags)
@@ -108,7 +108,7 @@ class PinRules:
         if pin is not None and pin.sent and not pin.verified:
             raise TokenError(
                 f"{self._identity}: no answer came to the login, which may have cost a PIN try",
-                "write the PIN to pin_source again, if it is right" if pin.configured else "try again",
+                "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
         chosen = pin or self._pins.get(self._identity)
         if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
@@ -168,7 +168,7 @@ class PinRules:
                     else "one try was spent; the next use asks again",
                 )
             case Verdict.PIN_UNUSABLE:
-                return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.reason})")
+                return PinRejectedError(f"{token}: the token does not accept this PIN ({refusal.reason})")
             case Verdict.PIN_LOCKED:
                 return PinLockedError(token)
             case Verdict.PIN_NOT_SET:
