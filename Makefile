@@ -3,14 +3,14 @@
 #   make demo     a token, a login and a signature, shown as you would type them
 #   make test     every test (PYTEST='-k login' chooses)
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
-#   make fuzz     every parser and a whole connection, ten minutes of nearly right bytes (SECONDS=60)
-#   make insertion  from a card's insertion to its first signature, next to pkcs11-tool
-#   make bench    figures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, written nowhere)
-#   make soak     an hour of everything at once (MINUTES=5 SEED=3), and whether anything grew or failed
-#   make lint     style; make format mends it
+#   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
+#   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
+#   make bench    measures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, nothing written)
+#   make soak     an hour of everything at once; fails if memory grows or a request fails (MINUTES=5 SEED=3)
+#   make lint     style; make format fixes it
 #   make types    the type checker
-#   make completions  writes the shells' completions anew, after a change of the command line
-#   make lock     chooses the newest versions of all packages anew: requirements.lock
+#   make completions  regenerates the shells' completions after a change of the command line
+#   make lock     updates all packages to their newest versions: requirements.lock
 
 PYTHON ?= python3
 PYTEST ?=
@@ -57,7 +57,7 @@ format: $(READY)
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-# The virtual environment holds exactly what is locked, hashes checked, and this folder as the package replug.
+# The virtual environment holds exactly the locked packages, hashes checked, and this folder as package replug.
 $(READY): requirements.lock pyproject.toml
 	@PYTHON='$(PYTHON)' tests/prepare python
 	$(PYTHON) -m venv $(VENV)
@@ -68,7 +68,7 @@ $(READY): requirements.lock pyproject.toml
 completions: $(READY)
 	$(VENV)/bin/python docs/completions/generate.py
 
-# One lock serves every Python from 3.11 on; made with the oldest, it has what only that one needs.
+# One lock file serves every Python from 3.11 on; made with the oldest, it includes what only that one needs.
 lock:
 	$(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/python -m pip install --quiet 'pip-tools>=7.5'

@@ -26,7 +26,7 @@ Options: TypeAlias = tuple[tuple[str, bytes], ...]
 
 
 class CertificateType(IntEnum):
-    """Whom a certificate identifies."""
+    """Whether a certificate identifies a user or a host."""
 
     USER = 1
     HOST = 2
@@ -34,10 +34,10 @@ class CertificateType(IntEnum):
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate as its blob says it; that the CA's signature is right is for `verify_signature` to tell.
+    """A certificate as parsed from its blob; only `verify_signature` checks the CA's signature.
 
-    What people typed (`key_id`, `principals`) is bytes, as the format does not say in which encoding. Times
-    are seconds since 1970; `ca_key` and `signature` are blobs.
+    `key_id` and `principals` are bytes because the format does not specify an encoding. Times are seconds
+    since 1970; `ca_key` and `signature` are blobs.
     """
 
     nonce: bytes
@@ -71,7 +71,7 @@ class Certificate:
 
     @classmethod
     def decode(cls, blob: bytes) -> Certificate:
-        """Return the certificate of a blob; `ProtocolError` if it is malformed or of an unsupported key."""
+        """Return the certificate of a blob; `ProtocolError` if it is malformed or of an unknown key type."""
         reader = Reader(blob)
         algorithm = reader.text()
         if not is_certificate(algorithm):

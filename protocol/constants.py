@@ -29,7 +29,7 @@ MAX_HOP_KEYS = 1024
 """Host keys in one hop of a destination constraint; ours, so that a message cannot keep the agent busy."""
 
 MAX_CERTIFICATE_OPTIONS = 256
-"""Critical options, and extensions, in one certificate; ours, likewise."""
+"""Critical options, and extensions, in one certificate; ours, for the same reason."""
 
 MIN_RSA_BITS = 1024
 """Bits of the smallest RSA modulus accepted [SSH_RSA_MINIMUM_MODULUS_SIZE]."""
@@ -39,7 +39,7 @@ MAX_RSA_BITS = 16384
 
 
 class MessageType(IntEnum):
-    """The first byte of a message (RFC 9987; 9 is what is left of SSH protocol 1)."""
+    """The first byte of a message (RFC 9987; 9 remains from SSH protocol 1)."""
 
     # Answers.
     FAILURE = 5

@@ -1,7 +1,7 @@
 """Key constraints of an add request: RFC 9987 section 5.2.7 and the extensions of OpenSSH's PROTOCOL.agent.
 
 Each constraint is a value that could be on the wire: constructing one that breaks a rule or a limit of
-OpenSSH's [parse_key_constraints] raises `ProtocolError`. What they mean for a request is not decided here.
+OpenSSH's [parse_key_constraints] raises `ProtocolError`. What they permit is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SK_PROVIDER = "sk-provider@openssh.com"
 
 
 class UnknownConstraintError(ProtocolError):
-    """A constraint this agent does not know, so could not enforce: the key must not be added."""
+    """A constraint this agent does not know and so cannot enforce; the key must not be added."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Lifetime:
     seconds: int
 
     def encode(self) -> bytes:
-        """Return the constraint as the wire has it."""
+        """Return the constraint in wire form."""
         return bytes(Writer().byte(ConstraintType.LIFETIME).uint32(self.seconds))
 
     @classmethod
@@ -46,16 +46,16 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class Confirm:
-    """Ask the person before each signature."""
+    """Ask the user before each signature."""
 
     def encode(self) -> bytes:
-        """Return the constraint as the wire has it."""
+        """Return the constraint in wire form."""
         return bytes(Writer().byte(ConstraintType.CONFIRM))
 
 
 @dataclass(frozen=True)
 class HopKey:
-    """A host key by which a hop may be known, or the key of a CA that certifies it."""
+    """A host key that identifies a hop, or the key of a CA that certifies it."""
 
     blob: bytes
     is_ca: bool
@@ -63,7 +63,7 @@ class HopKey:
 
 @dataclass(frozen=True)
 class Hop:
-    """One end of a connection: `user` is a pattern, empty for any; an empty `hostname` is this very host."""
+    """One end of a connection: `user` is a pattern, empty for any; an empty `hostname` is the local host."""
 
     user: str
     hostname: str
@@ -82,7 +82,7 @@ class Hop:
 
     @classmethod
     def decode(cls, contents: bytes) -> Hop:
-        """Return the hop of such a string."""
+        """Parse the contents of such a string."""
         reader = Reader(contents)
         user, hostname = reader.text(), reader.text()
         _check_reserved(reader)
@@ -92,7 +92,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class DestinationConstraint:
-    """Leave to use the key on the way from one host to the next."""
+    """Permission to use the key between one host and the next."""
 
     from_hop: Hop
     to_hop: Hop
@@ -109,7 +109,7 @@ class DestinationConstraint:
 
     @classmethod
     def decode(cls, contents: bytes) -> DestinationConstraint:
-        """Return the constraint of such a string."""
+        """Parse the contents of such a string."""
         reader = Reader(contents)
         constraint = cls(Hop.decode(reader.string()), Hop.decode(reader.string()))
         _check_reserved(reader)
@@ -128,7 +128,7 @@ class RestrictDestination:
             raise ProtocolError(f"more than {MAX_DEST_CONSTRAINTS} destination constraints")
 
     def encode(self) -> bytes:
-        """Return the constraint as the wire has it."""
+        """Return the constraint in wire form."""
         inner = Writer().strings(constraint.encode() for constraint in self.constraints)
         return bytes(_extension(RESTRICT_DESTINATION).string(bytes(inner)))
 
@@ -141,9 +141,9 @@ class RestrictDestination:
 
 @dataclass(frozen=True)
 class AssociatedCerts:
-    """Certificate blobs to list beside the token's keys they are for, or with `certs_only` in their stead.
+    """Certificate blobs to list beside the token's keys they are for or, with `certs_only`, instead of them.
 
-    The blobs may be anything: those that fit no key are ignored.
+    The blobs are not checked here: those that match no key are ignored.
     """
 
     certs_only: bool
@@ -154,7 +154,7 @@ class AssociatedCerts:
             raise ProtocolError(f"more than {MAX_ASSOCIATED_CERTS} associated certificates")
 
     def encode(self) -> bytes:
-        """Return the constraint as the wire has it."""
+        """Return the constraint in wire form."""
         inner = bytes(Writer().strings(self.certs))
         return bytes(_extension(ASSOCIATED_CERTS).boolean(self.certs_only).string(inner))
 
@@ -171,7 +171,7 @@ class SkProvider:
     path: bytes
 
     def encode(self) -> bytes:
-        """Return the constraint as the wire has it."""
+        """Return the constraint in wire form."""
         return bytes(_extension(SK_PROVIDER).string(self.path))
 
     @classmethod
@@ -193,7 +193,7 @@ _EXTENSIONS: dict[str, Callable[[Reader], Constraint]] = {
 def parse_constraints(reader: Reader) -> tuple[Constraint, ...]:
     """Take constraints until the end of the message.
 
-    Raises `UnknownConstraintError` for one we do not know, and `ProtocolError` for malformed ones and for a
+    Raises `UnknownConstraintError` for an unknown one, and `ProtocolError` for malformed ones and for a
     second one of the same kind.
     """
     constraints: list[Constraint] = []

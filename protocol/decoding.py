@@ -1,4 +1,4 @@
-"""From the payload of a frame to its message, and back: the type byte chooses, and all of it must be used."""
+"""Decodes the payload of a frame: the type byte chooses the message, and every byte must be used."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from replug.protocol.wire import ProtocolError, Reader
 
 
 class UnknownMessageError(ProtocolError):
-    """A message of a type we do not know, or that does not go this way; it is answered with FAILURE."""
+    """A message of unknown type, or one that is not sent in this direction; the answer is FAILURE."""
 
 
 Request: TypeAlias = (
@@ -75,9 +75,9 @@ _RESPONSES: dict[int, Callable[[Reader], Response]] = {
 
 
 def decode_request(payload: bytes | bytearray) -> Request:
-    """Return the request a client sent; of a bytearray no copy is left but what the request holds.
+    """Return the request a client sent; of a bytearray, only the request itself holds a copy.
 
-    Raises `UnknownMessageError` for a type that is no request we know, `ProtocolError` if it is malformed.
+    Raises `UnknownMessageError` if the type is not a known request, `ProtocolError` if it is malformed.
     """
     return _decode(payload, _REQUESTS)
 
@@ -85,7 +85,7 @@ def decode_request(payload: bytes | bytearray) -> Request:
 def decode_response(payload: bytes) -> Response:
     """Return the response an agent sent.
 
-    Raises `UnknownMessageError` for a type that is no response we know, `ProtocolError` if it is malformed.
+    Raises `UnknownMessageError` if the type is not a known response, `ProtocolError` if it is malformed.
     """
     return _decode(payload, _RESPONSES)
 

@@ -13,9 +13,9 @@ QUERY = "query"
 
 @dataclass(frozen=True)
 class SessionBind:
-    """What ssh tells of the session it speaks for: the host key, and its signature over the session.
+    """What ssh reports about the session it acts for: the host key and its signature over the identifier.
 
-    `host_key` is a key or certificate blob. Whether the signature is right is not checked here.
+    `host_key` is a key or certificate blob. The signature is not verified here.
     """
 
     host_key: bytes
@@ -34,7 +34,7 @@ class SessionBind:
 
     @classmethod
     def decode(cls, contents: bytes) -> SessionBind:
-        """Return the session-bind of such contents; `ProtocolError` if they are malformed."""
+        """Parse such contents; `ProtocolError` if they are malformed."""
         reader = Reader(contents)
         bind = cls(reader.string(), reader.string(), reader.string(), reader.boolean())
         reader.check_end()

@@ -1,7 +1,7 @@
 """Public keys and their blobs: RFC 4253 section 6.6 (RSA), RFC 5656 (ECDSA), RFC 8709 (Ed25519), FIDO keys.
 
-Every value here is one that could be on the wire: constructing one that could not raises `ProtocolError`.
-`cryptography` is imported when a key is first used for computing, as the import is slow.
+Constructing a key that cannot occur on the wire raises `ProtocolError`.
+`cryptography` is imported when a key is first used, because the import is slow.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Curve(Enum):
 
 
 class _Key(ABC):
-    """What all public keys have."""
+    """Common to all public keys."""
 
     @property
     @abstractmethod
@@ -92,12 +92,10 @@ class RsaPublicKey(_Key):
         return "ssh-rsa"
 
     def write_fields(self, writer: Writer) -> None:
-        """Put e and n."""
         writer.mpint(self.e).mpint(self.n)
 
     @classmethod
     def read_fields(cls, reader: Reader) -> RsaPublicKey:
-        """Take e and n."""
         return cls(e=reader.mpint(), n=reader.mpint())
 
     def to_cryptography(self) -> CryptographyRsaPublicKey:
@@ -107,7 +105,7 @@ class RsaPublicKey(_Key):
         return RSAPublicNumbers(self.e, self.n).public_key()
 
     def validate(self) -> None:
-        """Do nothing: what can be told of the two numbers, the constructor has checked."""
+        """Do nothing: the constructor has made every check there is."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,7 +125,6 @@ class EcdsaPublicKey(_Key):
         return f"ecdsa-sha2-{self.curve.value}"
 
     def write_fields(self, writer: Writer) -> None:
-        """Put the curve's name and the point."""
         writer.text(self.curve.value).string(self.point)
 
     @classmethod
@@ -173,12 +170,10 @@ class Ed25519PublicKey(_Key):
         return "ssh-ed25519"
 
     def write_fields(self, writer: Writer) -> None:
-        """Put the point."""
         writer.string(self.point)
 
     @classmethod
     def read_fields(cls, reader: Reader) -> Ed25519PublicKey:
-        """Take the point."""
         return cls(reader.string())
 
     def to_cryptography(self) -> CryptographyEd25519PublicKey:
@@ -188,12 +183,12 @@ class Ed25519PublicKey(_Key):
         return ed25519.Ed25519PublicKey.from_public_bytes(self.point)
 
     def validate(self) -> None:
-        """Do nothing: any 32 bytes are taken for a point (RFC 8032 finds out when verifying)."""
+        """Do nothing: any 32 bytes are accepted; a bad point fails when it verifies (RFC 8032)."""
 
 
 @dataclass(frozen=True, repr=False)
 class SkPublicKey(_Key):
-    """A key in a FIDO authenticator: the key it is, and the application it is bound to (PROTOCOL.u2f)."""
+    """A key in a FIDO authenticator: the plain key and the application it is bound to (PROTOCOL.u2f)."""
 
     key: EcdsaPublicKey | Ed25519PublicKey
     application: str
@@ -208,7 +203,6 @@ class SkPublicKey(_Key):
         return f"sk-{self.key.algorithm}{_SK_MARK}"
 
     def write_fields(self, writer: Writer) -> None:
-        """Put the fields of the plain key and the application."""
         self.key.write_fields(writer)
         writer.text(self.application)
 
@@ -217,12 +211,12 @@ PublicKey: TypeAlias = RsaPublicKey | EcdsaPublicKey | Ed25519PublicKey
 
 
 def is_certificate(algorithm: str) -> bool:
-    """Tell whether blobs of this name are OpenSSH certificates."""
+    """Return whether blobs of this name are OpenSSH certificates."""
     return algorithm.endswith(_CERTIFICATE_MARK)
 
 
 def plain_algorithm(algorithm: str) -> str:
-    """Return the name of the key inside certificates of this name; any other name is returned as it is."""
+    """Return the name of the key inside certificates of this name; any other name unchanged."""
     if not is_certificate(algorithm):
         return algorithm
     plain = algorithm.removesuffix(_CERTIFICATE_MARK)
@@ -240,7 +234,7 @@ def blob_algorithm(blob: bytes) -> str:
 
 
 def read_fields(algorithm: str, reader: Reader) -> PublicKey | SkPublicKey:
-    """Take the fields of a plain key named `algorithm`; `ProtocolError` if it is malformed or not known."""
+    """Take the fields of a plain key named `algorithm`; `ProtocolError` if it is malformed or unknown."""
     match algorithm:
         case "ssh-rsa":
             return RsaPublicKey.read_fields(reader)
@@ -259,7 +253,7 @@ def read_fields(algorithm: str, reader: Reader) -> PublicKey | SkPublicKey:
 def parse_any_public_key(blob: bytes) -> PublicKey | SkPublicKey:
     """Return the key of a plain public key blob; `ProtocolError` if it is malformed or a certificate.
 
-    Whether an elliptic curve point is on its curve is not checked here, as that takes `cryptography`: see
+    Whether a point is on its curve is not checked here, because that needs `cryptography`: see
     `EcdsaPublicKey.validate`.
     """
     reader = Reader(blob)
@@ -269,7 +263,7 @@ def parse_any_public_key(blob: bytes) -> PublicKey | SkPublicKey:
 
 
 def parse_public_key(blob: bytes) -> PublicKey:
-    """Return the key as `parse_any_public_key` does, but `ProtocolError` if it is FIDO's."""
+    """Like `parse_any_public_key`, but `ProtocolError` for a FIDO key."""
     key = parse_any_public_key(blob)
     if isinstance(key, SkPublicKey):
         raise ProtocolError(f"key type {key.algorithm!r} is not supported here")
@@ -277,7 +271,7 @@ def parse_public_key(blob: bytes) -> PublicKey:
 
 
 def plain_blob(blob: bytes) -> bytes:
-    """Return the blob of the key inside a certificate without decoding the rest; any other blob as it is."""
+    """Return the blob of the key inside a certificate, without parsing the rest of it; other blobs as they are."""
     reader = Reader(blob)
     algorithm = reader.text()
     if not is_certificate(algorithm):
@@ -289,8 +283,8 @@ def plain_blob(blob: bytes) -> bytes:
 def fingerprint(blob: bytes, hash_name: str = "sha256") -> str:
     """Return a key's fingerprint as `ssh-add -l` prints it: "SHA256:" and base64, or "MD5:" and hex pairs.
 
-    A certificate has the fingerprint of its key [sshkey_fingerprint_raw]. As this goes into log lines,
-    bytes that are no key blob have a fingerprint too. `hash_name` is "sha256" or "md5".
+    A certificate has the fingerprint of its key [sshkey_fingerprint_raw]. Because it is used in
+    log lines, bytes that are not a key blob have a fingerprint too. `hash_name` is "sha256" or "md5".
     """
     with suppress(ProtocolError):
         blob = plain_blob(blob)

@@ -5,8 +5,7 @@
 value, and encode to the first: a boolean of 1 or of another value that is not 0, and an add request without
 constraints of either of its two types.
 
-Keys, comments and the like are bytes: what they are is for the agent to judge. What must stay secret is left
-out of `repr`.
+Keys, comments and the like are bytes, which the agent interprets. Secrets are left out of `repr`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from replug.protocol.wire import ProtocolError, Reader, Writer
 
 
 class _Message(ABC):
-    """What all messages have; each says in `_write` and `_read` what follows the type byte."""
+    """Common to all messages; `_write` and `_read` of each handle what follows the type byte."""
 
     @property
     @abstractmethod
@@ -41,7 +40,7 @@ class _Message(ABC):
         return cls._read(reader)
 
     def wipe(self) -> None:  # noqa: B027 - most have nothing to do
-        """Overwrite what is secret in it, if anything is; the message is of no more use then."""
+        """Overwrite the secrets it holds, if any; the message must not be used afterwards."""
 
     @abstractmethod
     def _write(self, writer: Writer) -> Writer: ...
@@ -53,7 +52,7 @@ class _Message(ABC):
 
 @dataclass(frozen=True)
 class _Empty(_Message):
-    """A message that is its type byte and nothing else."""
+    """A message that consists of its type byte."""
 
     def _write(self, writer: Writer) -> Writer:
         return writer
@@ -70,7 +69,7 @@ class Failure(_Empty):
 
 
 class Success(_Empty):
-    """The answer to a request that was done and has no other answer (section 5.1)."""
+    """The answer to a request that succeeded and has no answer of its own (section 5.1)."""
 
     type = MessageType.SUCCESS
 
@@ -115,7 +114,7 @@ class IdentitiesAnswer(_Message):
     identities: tuple[ListedIdentity, ...]
 
     def encode(self) -> bytes:
-        """Return the payload; it is put together once."""
+        """Return the payload, which is built once."""
         return self._encoded
 
     @cached_property
@@ -167,7 +166,7 @@ class SignResponse(_Message):
 
 @dataclass(frozen=True)
 class AddIdentity(_Message):
-    """Add a private key (section 5.2); there is a type of its own for requests with constraints."""
+    """Add a private key (section 5.2); requests with constraints have a type of their own."""
 
     key: PrivateKey
     comment: bytes
@@ -175,7 +174,6 @@ class AddIdentity(_Message):
 
     @property
     def type(self) -> MessageType:
-        """The type byte."""
         return MessageType.ADD_ID_CONSTRAINED if self.constraints else MessageType.ADD_IDENTITY
 
     def _write(self, writer: Writer) -> Writer:
@@ -205,9 +203,9 @@ class RemoveIdentity(_Message):
 
 @dataclass(frozen=True)
 class AddSmartcardKey(_Message):
-    """Add the keys of a token (section 5.2.6); there is a type of its own for requests with constraints.
+    """Add the keys of a token (section 5.2.6); requests with constraints have a type of their own.
 
-    `provider` is the path of a PKCS#11 module, or what else the agent takes for one.
+    `provider` is the path of a PKCS#11 module, or whatever else the agent accepts in its place.
     """
 
     provider: bytes
@@ -216,7 +214,6 @@ class AddSmartcardKey(_Message):
 
     @property
     def type(self) -> MessageType:
-        """The type byte."""
         if self.constraints:
             return MessageType.ADD_SMARTCARD_KEY_CONSTRAINED
         return MessageType.ADD_SMARTCARD_KEY
@@ -231,7 +228,6 @@ class AddSmartcardKey(_Message):
         return cls(provider, pin, _read_constraints(reader, not_allowed=SkProvider))
 
     def wipe(self) -> None:
-        """Overwrite the PIN."""
         _wipe(self.pin)
 
 
@@ -251,13 +247,12 @@ class RemoveSmartcardKey(_Message):
         return cls(reader.cstring(), reader.secret())
 
     def wipe(self) -> None:
-        """Overwrite the PIN."""
         _wipe(self.pin)
 
 
 @dataclass(frozen=True)
 class _Passphrase(_Message):
-    """A message that is a passphrase."""
+    """A message that carries a passphrase."""
 
     passphrase: bytes | bytearray = field(repr=False)
 
@@ -269,7 +264,6 @@ class _Passphrase(_Message):
         return cls(reader.secret())
 
     def wipe(self) -> None:
-        """Overwrite the passphrase."""
         _wipe(self.passphrase)
 
 
@@ -287,7 +281,7 @@ class Unlock(_Passphrase):
 
 @dataclass(frozen=True)
 class _Named(_Message):
-    """A message whose contents have a form of their own, which its name tells."""
+    """A message whose name determines the format of its contents."""
 
     name: str
     contents: bytes
@@ -301,13 +295,13 @@ class _Named(_Message):
 
 
 class Extension(_Named):
-    """A request that is not of the base protocol (section 5.8); see `replug.protocol.extensions`."""
+    """A request outside the base protocol (section 5.8); see `replug.protocol.extensions`."""
 
     type = MessageType.EXTENSION
 
 
 class ExtensionResponse(_Named):
-    """The answer of an extension that has one of its own (section 5.8)."""
+    """The answer of an extension that defines one (section 5.8)."""
 
     type = MessageType.EXTENSION_RESPONSE
 

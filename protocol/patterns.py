@@ -4,9 +4,9 @@ from __future__ import annotations
 
 
 def matches(text: str, pattern: str) -> bool:
-    """Whether the whole of `text` fits `pattern`, where `*` is any run of characters and `?` any one.
+    """Whether `pattern` matches all of `text`; `*` matches any run of characters and `?` any single one.
 
-    Neither stops at a slash, and case counts (match.c match_pattern).
+    Both match a slash too, and matching is case-sensitive (match.c match_pattern).
     """
     position = 0
     at = 0
@@ -21,8 +21,8 @@ def matches(text: str, pattern: str) -> bool:
             position += 1
             at += 1
         elif last_star >= 0:
-            # Only the last star needs to give way: an earlier one that took more would leave the
-            # stars after it less. That keeps the work at len(text) * len(pattern) at most.
+            # Only the last star needs backtracking: if an earlier one took more, the stars after it
+            # would have less. That bounds the work by len(text) * len(pattern).
             star_position += 1
             position = star_position
             at = last_star + 1
@@ -32,9 +32,9 @@ def matches(text: str, pattern: str) -> bool:
 
 
 def matches_list(text: str, patterns: str) -> bool:
-    """Whether `text` fits a comma-separated pattern list and none of its `!negated` patterns.
+    """Whether `text` matches a comma-separated pattern list and none of its `!negated` patterns.
 
-    A list of nothing but negated patterns allows nothing (match.c match_pattern_list).
+    A list of only negated patterns matches nothing (match.c match_pattern_list).
     """
     if not patterns:
         return False
@@ -50,10 +50,10 @@ def matches_list(text: str, patterns: str) -> bool:
 
 
 class LimitedMatching:
-    """`matches`, as long as all comparisons together stay below a limit; beyond it nothing fits.
+    """`matches` with a limit on the work of all comparisons together; beyond it nothing matches.
 
-    For texts and patterns that are both strangers': the work is the product of their lengths, and two of a
-    message's size would take minutes.
+    For texts and patterns that are both untrusted: the work is the product of their lengths, and two as
+    long as a message would take minutes.
     """
 
     def __init__(self, most: int = 1_000_000) -> None:
@@ -61,7 +61,7 @@ class LimitedMatching:
         self._left = most
 
     def matches(self, text: str, pattern: str) -> bool:
-        """Whether `text` fits `pattern`, and the limit is not reached."""
+        """Whether `pattern` matches `text` within the limit."""
         if "*" not in pattern and "?" not in pattern:
             return text == pattern
         if pattern == "*":

@@ -1,6 +1,6 @@
 """Private keys as ADD_IDENTITY carries them (RFC 9987 section 5.2), with or without their certificate.
 
-Nothing here computes with a key: that the numbers belong together shows when it is first used.
+Keys are only parsed here: numbers that do not belong together are detected when the key is first used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from replug.protocol.wire import ProtocolError, Reader, Writer
 
 @dataclass(frozen=True)
 class _PrivateKey(ABC):
-    """What all private keys have: the public key, and perhaps a certificate for it."""
+    """Common to all private keys: the public key and, optionally, a certificate for it."""
 
     public: PublicKey | SkPublicKey
     certificate: Certificate | None = field(default=None, kw_only=True)
@@ -46,7 +46,7 @@ class _PrivateKey(ABC):
         return self.certificate.encode() if self.certificate else self.public.encode()
 
     def encode(self) -> bytes:
-        """Return the key as the wire has it, without a length around it."""
+        """Return the key in wire form, without a length in front."""
         writer = Writer().text(self.algorithm)
         if self.certificate:
             writer.string(self.certificate.encode())
@@ -55,7 +55,7 @@ class _PrivateKey(ABC):
 
     @abstractmethod
     def _write_fields(self, writer: Writer) -> None:
-        """Put the fields after the name and the certificate, which most leave out what it says."""
+        """Put the fields after name and certificate; most types omit what the certificate says already."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,9 @@ PrivateKey: TypeAlias = RsaPrivateKey | EcdsaPrivateKey | Ed25519PrivateKey | Sk
 
 
 def read_private_key(reader: Reader) -> PrivateKey:
-    """Take a private key; `ProtocolError` if it is malformed or of a type we do not know.
+    """Take a private key; `ProtocolError` if it is malformed or of an unknown type.
 
-    Where a certificate and the private part say the same thing twice, they must agree
+    Fields that are both in the certificate and in the private part must agree
     [sshkey_private_deserialize]; so must the two copies of an Ed25519 public key.
     """
     algorithm = reader.text()
@@ -166,7 +166,7 @@ _AnyPublicKey: TypeAlias = PublicKey | SkPublicKey
 
 
 def _read_public(plain: str, certificate: Certificate | None, reader: Reader) -> _AnyPublicKey:
-    """Take the public key: what the private part says of it, completed from the certificate."""
+    """Take the public key from the private part, completed from the certificate."""
     if certificate:
         match certificate.key:
             case RsaPublicKey() | EcdsaPublicKey() as key:

@@ -1,7 +1,7 @@
-"""The SSH sessions a connection speaks for, and what they let it do with a key restricted to destinations.
+"""The SSH sessions a connection acts for, and what they permit with a key restricted to destinations.
 
-ssh tells the agent of every session and of the host key that has proved itself in it (session-bind, OpenSSH's
-PROTOCOL.agent), before it asks for anything. All rules about that are here, each as ssh-agent.c has it.
+ssh reports every session and the host key proved in it (session-bind, OpenSSH's PROTOCOL.agent) before any
+other request. All rules about sessions are here, each as in ssh-agent.c.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _CA_ALGORITHM_TOO_WEAK = "ssh-rsa"  # SHA-1
 
 
 class BindError(ProtocolError):
-    """The session-bind does not hold; nothing is recorded."""
+    """The session-bind is not valid; nothing is recorded."""
 
 
 class DestinationError(ProtocolError):
-    """The key is not for this use; the text says what it was to be used for."""
+    """The key may not be used for this; the text gives the reason."""
 
 
 @dataclass(frozen=True)
 class Binding:
-    """One session: the host key that proved itself, and whether the connection is forwarded through it."""
+    """One session: the proved host key, and whether the connection is forwarded through it."""
 
     host_key: bytes
     """A key or certificate blob."""
@@ -47,23 +47,23 @@ class Binding:
 
     @cached_property
     def certificate(self) -> HostCertificate | None:
-        """The certificate that the host key is; None for a plain key."""
+        """The host key as a certificate; None for a plain key."""
         if not is_certificate(blob_algorithm(self.host_key)):
             return None
         return HostCertificate(Certificate.decode(self.host_key))
 
 
 class HostCertificate:
-    """For which host names a certificate is good; what patterns tell of a name is remembered.
+    """Decides for which host names a certificate is valid, and caches results of pattern matching.
 
-    It is asked for each constraint of each key at each listing, and who made the certificate may have made
-    the constraints too.
+    It is consulted for each constraint of each key at each listing, and whoever made the certificate may
+    have made the constraints too.
     """
 
     def __init__(self, certificate: Certificate) -> None:
         self.ca_key = certificate.ca_key
         self._certificate = certificate
-        # Its name alone: what follows depends on it.
+        # Only the algorithm's name is read: the rest of a signature depends on it.
         self._is_usable = (
             certificate.type is CertificateType.HOST
             and not certificate.critical_options
@@ -76,7 +76,7 @@ class HostCertificate:
         self._matching = LimitedMatching()
 
     def certifies(self, host_name: str) -> bool:
-        """Whether it is good for this host, now [sshkey_cert_check_host]; principals are patterns."""
+        """Whether it is valid for this host now [sshkey_cert_check_host]; principals are patterns."""
         certificate = self._certificate
         if not self._is_usable or not certificate.valid_after <= time.time() < certificate.valid_before:
             return False
@@ -92,26 +92,26 @@ class HostCertificate:
 
 @dataclass(frozen=True)
 class Sessions:
-    """What a connection was bound to, the first hop first."""
+    """The sessions a connection is bound to, first hop first."""
 
     bindings: tuple[Binding, ...] = ()
     bind_attempted: bool = False
-    """Whether a bind was tried at all: if none held, the connection is trusted with nothing restricted."""
+    """Whether a bind was attempted: if none was valid, the connection may not use any restricted key."""
 
 
 @dataclass(frozen=True)
 class SignDestination:
-    """What a permitted signature is for: a login as `user`, at the host a constraint calls `host_name`."""
+    """The purpose of a permitted signature: a login as `user` at the host a constraint calls `host_name`."""
 
     user: str
     host_name: str
 
 
 def verify_bind(bind: SessionBind) -> Binding:
-    """Return the binding, if the host key signed the session identifier [process_ext_session_bind].
+    """Return the binding if the host key signed the session identifier [process_ext_session_bind].
 
-    Of a certificate it is the key inside that signs, and the CA's signature must be right too. Raises
-    `BindError`. Slow for large RSA keys.
+    For a certificate the certified key signs, and the CA's signature is verified as well. Raises `BindError`.
+    Slow for large RSA keys.
     """
     try:
         if is_certificate(blob_algorithm(bind.host_key)):
@@ -122,22 +122,22 @@ def verify_bind(bind: SessionBind) -> Binding:
             key = parse_any_public_key(bind.host_key)
         verify_any(key, bind.signature, bind.session_id)
     except ProtocolError as error:
-        raise BindError(f"the host key does not vouch for the session: {error}") from error
+        raise BindError(f"the host key does not prove the session: {error}") from error
     return Binding(bind.host_key, bind.session_id, bind.is_forwarding)
 
 
 def add_binding(bindings: tuple[Binding, ...], new: Binding) -> tuple[Binding, ...]:
-    """Return the bindings with a new one, or as they are if they have it; `BindError` if it cannot be.
+    """Return the bindings with `new` added, or unchanged if it is there; `BindError` if not allowed.
 
-    Once bound to log in somewhere, a connection stays so.
+    After a binding that does not forward (a login) no other is accepted.
     """
     for earlier in bindings:
         if not earlier.is_forwarding:
-            raise BindError("the connection is bound to a login already")
+            raise BindError("the connection is already bound to a login")
         if earlier.session_id == new.session_id:
             if earlier.host_key == new.host_key:
                 return bindings
-            raise BindError("the session is bound to another host key already")
+            raise BindError("the session is already bound to another host key")
     if len(bindings) >= MAX_BINDINGS:
         raise BindError(f"more than {MAX_BINDINGS} sessions")
     return (*bindings, new)
@@ -146,9 +146,9 @@ def add_binding(bindings: tuple[Binding, ...], new: Binding) -> tuple[Binding, .
 def permitted(
     constraints: Sequence[DestinationConstraint], sessions: Sessions, user: str | None = None
 ) -> bool:
-    """Tell whether a key with these constraints is there for a connection [identity_permitted].
+    """Return whether a connection may use a key with these constraints [identity_permitted].
 
-    `user` is whom it is to log in as, for signing; without one the question is whether it is listed.
+    `user` is the user to log in as, for signing; without one the question is whether the key is listed.
     """
     if not constraints:
         return True
@@ -160,21 +160,21 @@ def permitted(
 def check_sign(
     constraints: Sequence[DestinationConstraint], sessions: Sessions, key_blob: bytes, data: bytes
 ) -> SignDestination:
-    """Return what the signature is for [process_sign_request2]; `DestinationError` if the key is not."""
+    """Return what the signature is for [process_sign_request2]; `DestinationError` if not permitted."""
     key = f"key {fingerprint(key_blob)} is restricted to destinations"
     if not sessions.bindings:
         raise DestinationError(f"{key}, and the connection is bound to no session")
     try:
         request = UserauthRequest.decode(data)
     except ProtocolError as error:
-        raise DestinationError(f"{key}, and what is to be signed is no login ({error})") from error
+        raise DestinationError(f"{key}, and the data to sign is not a login ({error})") from error
     last = sessions.bindings[-1]
     if request.key_blob != key_blob:
         raise DestinationError(f"{key}, and the login to be signed is by another key")
     constraint = _permitting(constraints, sessions.bindings, request.user)
     if constraint is None:
         raise DestinationError(
-            f"{key}, and not for user {visible(request.user)} at {describe_destination(sessions)}"
+            f"{key}, which exclude user {visible(request.user)} at {describe_destination(sessions)}"
         )
     if request.session_id != last.session_id:
         raise DestinationError(f"{key}, and the login is for another session than the connection")
@@ -186,7 +186,7 @@ def check_sign(
 
 
 def describe_destination(sessions: Sessions) -> str:
-    """Return where a connection leads, in words; empty if it was bound to nothing."""
+    """Return where a connection leads, in words; empty if it is not bound."""
     if not sessions.bindings:
         return ""
     *over, last = sessions.bindings
@@ -210,7 +210,7 @@ def _permitting(
         if found is None:
             return None
         before = binding
-    # A key that is only for logging in to that host is not shown beyond it.
+    # A key that only permits a login to that host is not listed there.
     if last.is_forwarding and _constraint_for(constraints, last, None, None, users) is None:
         return None
     return found

@@ -1,4 +1,4 @@
-"""Signature blobs: what keys and tokens compute, put into SSH's form, and verification.
+"""Signature blobs: the raw output of keys and tokens in SSH's encoding, and verification.
 
 RFC 4253 section 6.6 and RFC 8332 (RSA), RFC 5656 section 3.1.2 (ECDSA), RFC 8709 section 6 (Ed25519).
 """
@@ -18,9 +18,9 @@ from replug.protocol.wire import ProtocolError, Reader, Writer
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
 
-# As plain numbers: the complement of an IntFlag has none of the bits that have no name.
+# Plain integers: the complement of an IntFlag lacks the bits that have no name.
 _SHA2_256, _SHA2_512 = int(SignFlag.RSA_SHA2_256), int(SignFlag.RSA_SHA2_512)
-_KEYS_LOADED = 64  # more than most have on their tokens; to load one is a tenth of a verification
+_KEYS_LOADED = 64  # more than most users have; loading one costs a tenth of a verification
 # The hash of each RSA signature algorithm, and the DER in front of the digest (RFC 8017 section 9.2, note 1).
 _RSA_DIGEST_INFO = {
     "ssh-rsa": ("sha1", bytes.fromhex("3021300906052b0e03021a05000414")),
@@ -54,7 +54,7 @@ class Signature:
 
 
 def rsa_algorithm(flags: int) -> str:
-    """Return the signature algorithm that a sign request's flags ask of an RSA key.
+    """Return the signature algorithm that a sign request's flags select for an RSA key.
 
     SHA-256 wins over SHA-512 [agent_decode_alg]; no flag means SHA-1, which old clients still ask for. Any
     other bit is a `ProtocolError` (RFC 9987 section 5.6.1).
@@ -75,14 +75,14 @@ def rsa_digest_info(algorithm: str, data: bytes) -> bytes:
 
 
 def ecdsa_from_raw(curve: Curve, raw: bytes) -> Signature:
-    """Return the signature of what CKM_ECDSA computed: r || s, each of them half of it.
+    """Return the signature for the output of CKM_ECDSA: r || s, of equal length.
 
-    Raises `InvalidSignatureError` if `raw` cannot be that.
+    Raises `InvalidSignatureError` if `raw` cannot be one.
     """
     half, odd = divmod(len(raw), 2)
     r, s = int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
     if odd or half > curve.coordinate_size or not r or not s:
-        raise InvalidSignatureError(f"{len(raw)} bytes are no ECDSA signature on {curve.value}")
+        raise InvalidSignatureError(f"{len(raw)} bytes are not an ECDSA signature on {curve.value}")
     return ecdsa_signature(curve, r, s)
 
 
@@ -98,11 +98,11 @@ def rsa_hash_name(algorithm: str) -> str:
 
 @cache
 def hash_algorithm(name: str) -> HashAlgorithm:
-    """Return what `cryptography` knows by hashlib's `name`, for the signature algorithms that there are."""
+    """Return `cryptography`'s hash for hashlib's `name`, for the hashes of SSH's signature algorithms."""
     from cryptography.hazmat.primitives import hashes
 
     algorithms: dict[str, Callable[[], HashAlgorithm]] = {
-        "sha1": hashes.SHA1,  # not ours to choose: the signer or its client has
+        "sha1": hashes.SHA1,  # chosen by the signer or its client, not by us
         "sha256": hashes.SHA256,
         "sha384": hashes.SHA384,
         "sha512": hashes.SHA512,
@@ -113,7 +113,7 @@ def hash_algorithm(name: str) -> HashAlgorithm:
 def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
     """Raise `InvalidSignatureError` unless the blob is a signature of `data` by `key` [sshkey_verify].
 
-    An RSA key's may use any of its three algorithms, and may lack leading zeros.
+    An RSA signature may use any of the three algorithms, and may lack leading zeros.
     """
     try:
         signature = Signature.decode(signature_blob)
@@ -123,7 +123,7 @@ def verify(key: PublicKey, signature_blob: bytes, data: bytes) -> None:
 
 
 def verify_signature(key: PublicKey, signature: Signature, data: bytes) -> None:
-    """Do as `verify` does, with what is in the blob."""
+    """Like `verify`, for a signature that is decoded already."""
     import cryptography.exceptions
 
     try:
@@ -143,10 +143,10 @@ def verify_signature(key: PublicKey, signature: Signature, data: bytes) -> None:
 
 
 def verify_any(key: PublicKey | SkPublicKey, signature_blob: bytes, data: bytes) -> None:
-    """Do as `verify` does, for keys of FIDO authenticators too (PROTOCOL.u2f).
+    """Like `verify`, for FIDO keys too (PROTOCOL.u2f).
 
-    These sign the hashes of the application and of the data, with flags and a counter between, which follow
-    the signature.
+    Those sign the hash of the application, flags, a counter and the hash of the data; flags and counter
+    follow the signature in the blob.
     """
     if not isinstance(key, SkPublicKey):
         verify(key, signature_blob, data)

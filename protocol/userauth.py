@@ -1,4 +1,4 @@
-"""What ssh has signed to log in (RFC 4252 section 7, and PROTOCOL's publickey-hostbound)."""
+"""The data that ssh has signed to log in (RFC 4252 section 7, and PROTOCOL's publickey-hostbound)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class UserauthRequest:
     algorithm: str
     key_blob: bytes
     host_key: bytes | None = None
-    """The blob of the server's key, where the method is bound to it."""
+    """The blob of the server's key; None if the method is not bound to it."""
 
     def __post_init__(self) -> None:
         if not self.session_id:
@@ -42,7 +42,7 @@ class UserauthRequest:
 
     @classmethod
     def decode(cls, data: bytes) -> UserauthRequest:
-        """Return the login of data to sign [parse_userauth_request]; `ProtocolError` if it is none."""
+        """Parse data to sign [parse_userauth_request]; `ProtocolError` if it is not a login."""
         reader = Reader(data)
         session_id, number, user = reader.string(), reader.byte(), reader.text()
         service, method, signed = reader.text(), reader.text(), reader.byte()
@@ -57,7 +57,7 @@ class UserauthRequest:
 
 
 def _key_type(algorithm: str) -> str:
-    """The type of the keys that make signatures of this name: all of RSA's are made by one type."""
+    """The key type of a signature algorithm; RSA has several algorithms for one type."""
     plain, mark, rest = algorithm.partition(_RSA_CERTIFICATE_MARK)
     if plain in _RSA_NAMES and not rest:
         return "ssh-rsa" + mark

@@ -1,7 +1,7 @@
 """The SSH data types of RFC 4251 section 5: a strict reader and a writer over paramiko's `Message`.
 
-`Message` itself never complains: it answers a read past the end with zeros, padding or less than was asked
-for. `Reader` checks what remains before every read, so each parser built on it either consumes exactly its
+`Message` itself reports no errors: a read past the end returns zeros, padding or too few bytes.
+`Reader` checks what remains before every read, so each parser built on it either consumes exactly its
 input or raises `ProtocolError`.
 """
 
@@ -119,12 +119,12 @@ class Reader:
             wipe(secret)
 
     def wipe(self) -> None:
-        """Overwrite the data, if it was a bytearray: the reader has a copy of its own then."""
+        """Overwrite the data if it was a bytearray: the reader then has its own copy."""
         with self._message.packet.getbuffer() as data:
             wipe(data)
 
     def cstring(self) -> bytes:
-        """Take a string that may not hold a NUL, where C programs would read something else than we do."""
+        """Take a string without NUL bytes, at which a C program would stop reading."""
         value = self.string()
         if b"\0" in value:
             raise ProtocolError("a string that must not hold a NUL byte holds one")
@@ -149,14 +149,14 @@ class Reader:
         return int.from_bytes(value, "big")
 
     def strings(self, most: int) -> tuple[bytes, ...]:
-        """Take strings, but not more than `most`, until the end of the data."""
+        """Take strings, at most `most`, until the end of the data."""
         return self.repeated(self.string, most)
 
     def repeated(self, take: Callable[[], T], most: int) -> tuple[T, ...]:
-        """Take what `take` takes, but not more than `most` times, until the end of the data.
+        """Call `take`, at most `most` times, until the end of the data.
 
-        The limit holds before the rest is looked at: a message of empty strings would take a third of a
-        second otherwise.
+        The limit applies before the rest is read: a message of empty strings would otherwise take a third
+        of a second.
         """
         values: list[T] = []
         while self.remaining:
@@ -176,7 +176,7 @@ class Reader:
 
 
 class Writer:
-    """Put fields one after another; every method returns the writer, `bytes(writer)` what was written."""
+    """Put fields one after another; every method returns the writer, `bytes(writer)` the data."""
 
     def __init__(self) -> None:
         self._message = _Message()

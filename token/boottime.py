@@ -1,4 +1,4 @@
-"""The clock for lifetimes: it goes on while the machine sleeps, which asyncio's does not."""
+"""The clock for lifetimes; unlike asyncio's, it goes on while the machine sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""USB events from udev: a hint that a token may have come or gone. The slots are the truth."""
+"""USB events from udev: a hint that a token may have arrived or left. The slots decide."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ log = logging.getLogger(__name__)
 
 _UDEV = "/run/udev/control"
 _SMART_CARD_CLASS = ":0b"  # USB interface class 0x0b in ID_USB_INTERFACES
-_EVENTS_PER_TURN = 64  # then it is the turn of whatever else the loop has to do
-_AFTER_LOSS = 1.0  # seconds; the looks that follow a loss go on for longer
-_WITHOUT_UDEV = 60.0  # seconds until it is tried again
+_EVENTS_PER_TURN = 64  # then the loop's other work has its turn
+_AFTER_LOSS = 1.0  # seconds; the scans that follow a loss go on for longer
+_WITHOUT_UDEV = 60.0  # seconds between attempts
 
 
 class UsbHotplug:
-    """Calls `changed` when a USB device that may hold a token appears or goes.
+    """Calls `changed` when a USB device that may hold a token appears or disappears.
 
     unbind and remove events carry neither vendor nor serial nor ID_SMARTCARD_READER, so devices are known
     by their path, which is all that an event of a removal has.
@@ -29,15 +29,15 @@ class UsbHotplug:
         self._readers: set[str] = set()
 
     async def run(self) -> None:
-        """Listen until cancelled. While that cannot be, say so once and leave it to the polling of slots."""
+        """Listen until cancelled. If udev cannot be reached, log that once; slots are polled in any case."""
         said = False
         while True:
             try:
-                # In a thread: pyudev takes its time to import, and runs a program to find libudev.
+                # In a thread: pyudev is slow to import, and runs a program to find libudev.
                 monitor, self._readers = await asyncio.to_thread(_open_monitor)
             except Exception as error:  # pyudev has an exception class for every kind of errno
                 if not said:
-                    log.info("no USB events, so tokens are noticed a little later: %s", error)
+                    log.info("cannot watch USB events; tokens are noticed a little later: %s", error)
                 said = True
                 await asyncio.sleep(_WITHOUT_UDEV)
             else:
@@ -86,9 +86,9 @@ class UsbHotplug:
 
 
 def _open_monitor() -> tuple[Any, set[str]]:
-    """A monitor that is listening, and the paths of the devices that were there before it."""
+    """A listening monitor, and the paths of the devices that were present before."""
     if not os.path.exists(_UDEV):
-        # A monitor would be made, and silently receive nothing.
+        # A monitor could be created but would receive nothing.
         raise FileNotFoundError("udev is not running here (a container?)")
     import pyudev
 
@@ -104,5 +104,5 @@ def _may_hold_a_token(properties: Any) -> bool:
     if properties.get("ID_SMARTCARD_READER") == "1":
         return True
     interfaces = properties.get("ID_USB_INTERFACES")
-    # A device of which udev does not tell the interfaces may be anything.
+    # A device whose interfaces udev does not report may be anything.
     return interfaces is None or _SMART_CARD_CLASS in interfaces

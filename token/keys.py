@@ -1,7 +1,7 @@
-"""From what a worker found on a token to SSH keys.
+"""Turns what a worker found on a token into SSH keys.
 
 A key's identity is its public key. Curves come as DER parameters, points bare or inside an OCTET STRING,
-and a token may hold nothing but the X.509 certificate; modules differ in all of it.
+and a token may hold only the X.509 certificate; modules differ in all of this.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KeyRecord = dict[str, Any]
 
 @dataclass(frozen=True)
 class TokenKey:
-    """A key a token holds: the public half, and what the token says about the private one."""
+    """A key on a token: the public half, and what the token reports about the private one."""
 
     public: PublicKey
     blob: bytes
@@ -56,7 +56,7 @@ class TokenKey:
     key_id: bytes
     """CKA_ID; may be empty."""
     reference: str
-    """How workers name this key."""
+    """The name workers use for this key."""
     signs: bool
     """A private key that may sign is visible (before login it usually is not)."""
     always_authenticate: bool
@@ -70,7 +70,7 @@ def read_keys(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
         try:
             key = _read_key(record)
         except (LookupError, TypeError, ValueError) as error:
-            # A worker that was taken over may say anything.
+            # A compromised worker may send anything.
             log.info("left out a key: %s", error, extra={"label": str(record.get("label", ""))})
             continue
         # A certificate and a public key object of one key give the same blob; the first one names it.
@@ -106,7 +106,7 @@ def _read_key(record: KeyRecord) -> TokenKey:
 
 
 def _as_text(label: str) -> str:
-    """What a C program reads of it, and what has an encoding: one label must not spoil the list of keys."""
+    """The label up to a NUL, as C programs read it, in valid UTF-8: it must not break the list of keys."""
     return label.partition("\0")[0].encode(errors="replace").decode()
 
 
@@ -115,14 +115,14 @@ def _read_curve_key(parameters: bytes, point: bytes) -> PublicKey:
         return Ed25519PublicKey(_unwrap_point(point, 32))
     curve = _CURVES.get(parameters.hex()) or _explicit_curve(parameters)
     if curve is None:
-        raise ProtocolError(f"curve {parameters.hex()[:40]} is not one that SSH has")
+        raise ProtocolError(f"curve {parameters.hex()[:40]} is not one that SSH supports")
     return EcdsaPublicKey(curve, _unwrap_point(point, 1 + 2 * curve.coordinate_size))
 
 
 def _explicit_curve(parameters: bytes) -> Curve | None:
-    """The curve that is spelled out (X9.62 SpecifiedECDomain), as libykcs11 does, by its field.
+    """The curve of explicit parameters (X9.62 SpecifiedECDomain), as libykcs11 sends them, by its field.
 
-    That the point lies on the named curve is checked afterwards, which no other curve's point does.
+    The point is checked afterwards to lie on that curve, which a point of another curve does not.
     """
     for curve, prime in _FIELD_PRIMES.items():
         if parameters.startswith(_SEQUENCE) and prime.to_bytes(curve.coordinate_size, "big") in parameters:
@@ -147,8 +147,8 @@ def _read_certificate(der: bytes) -> tuple[PublicKey, str]:
         certificate = x509.load_der_x509_certificate(der)
         line = certificate.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     except Exception as error:
-        # A token may hold any bytes here, and the library has many ways to say so, not all documented.
-        raise ProtocolError(f"a certificate that is no SSH key: {type(error).__name__}: {error}") from error
+        # A token may hold any bytes here, and the library raises many exceptions, not all documented.
+        raise ProtocolError(f"a certificate without an SSH key: {type(error).__name__}: {error}") from error
     subject = "".join(
         f"/{attribute.rfc4514_attribute_name}={attribute.value!s}" for attribute in certificate.subject
     )

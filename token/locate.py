@@ -1,4 +1,4 @@
-"""Which module a URI means that names none: p11-kit's proxy, which has all registered ones, or another."""
+"""Finds the module of a URI; if it names none, p11-kit's proxy, which has all registered ones, or another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that may never return, such as those about a path on a dead network file system."""
+"""Runs calls that may never return, such as those on a path of a dead network file system."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _MOST_THREADS = 8
 
 
 class TooManyThreadsError(Exception):
-    """So many earlier calls have not returned that no further one is made."""
+    """The call was not made, because too many earlier ones have not returned."""
 
 
 async def in_daemon_thread(call: Callable[[], T]) -> T:
     """What `call` returns or raises, run in a thread that nothing waits for.
 
-    asyncio's own threads are few, and the process waits for them at its end.
+    asyncio's own threads are few, and the process waits for them at exit.
     """
     if sum(thread.name == _NAME for thread in threading.enumerate()) >= _MOST_THREADS:
         raise TooManyThreadsError

@@ -1,6 +1,6 @@
-"""Secrets kept encrypted, under a key that can itself be put under a passphrase (`ssh-add -x`).
+"""Keeps secrets encrypted under a key that can itself be encrypted under a passphrase (`ssh-add -x`).
 
-What is secret stays in buffers of our own here, which are wiped: `bytes` objects leave copies behind.
+Secrets stay in buffers of our own here, which are wiped: `bytes` objects would leave copies behind.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ class Seal:
         return self._shut is not None
 
     def seal(self, secret: bytearray) -> bytes:
-        """`secret`, encrypted; SealedError."""
+        """Encrypt `secret`. Raises SealedError."""
         return _encrypt(self._usable_key(), secret)
 
     def open(self, sealed: bytes) -> bytearray:
-        """What was sealed, in a buffer that the caller wipes; SealedError."""
+        """Decrypt `sealed` into a buffer that the caller wipes. Raises SealedError."""
         opened = _decrypt(self._usable_key(), sealed)
         assert opened is not None, "sealed by another process"
         return opened
 
     def shut(self, derived: bytearray) -> None:
-        """Put the key under one that `derive_key` made of a passphrase. SealedError if it is shut."""
+        """Encrypt the key under one that `derive_key` made. Raises SealedError if it is shut."""
         self._shut = _encrypt(derived, self._usable_key())
         wipe(self._key)
         self._key = bytearray()
 
     def reopen(self, derived: bytearray) -> bool:
-        """Undo `shut`; whether `derived` was made of the same passphrase and salt."""
+        """Undo `shut`; returns whether `derived` was made from the same passphrase and salt."""
         key = None if self._shut is None else _decrypt(derived, self._shut)
         if key is None:
             return False
@@ -65,7 +65,7 @@ class Seal:
 
 
 def derive_key(passphrase: bytearray, salt: bytes) -> bytearray:
-    """A key made of a passphrase, slowly (scrypt, RFC 7914): not for the event loop."""
+    """Derive a key from a passphrase (scrypt, RFC 7914); too slow for the event loop."""
     from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
     key = bytearray(KEY_SIZE)

@@ -1,4 +1,4 @@
-"""Which keys a token offers: what it shows before login, what after, and what turned out not to sign."""
+"""Which keys a token offers, from what it shows before login, after login, and which cannot sign."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from replug.token.keys import TokenKey
 
 
 class OtherKeysError(Exception):
-    """The token shows none of the keys it had, but others: it is not what it was."""
+    """The token shows only keys that it did not have before: it is another token, or was reset."""
 
 
 class ShownKeys:
@@ -25,10 +25,10 @@ class ShownKeys:
         self._useless: set[bytes] = set()
 
     def saw_without_login(self, keys: dict[bytes, TokenKey]) -> None:
-        """These were shown before login.
+        """Note the keys shown before login.
 
-        Raises OtherKeysError if they have nothing in common with those before, after which they are what the
-        token has; WorkerRefusedError if there are none any more, which a fresh worker may see otherwise.
+        Raises OtherKeysError if none of them was shown before; they replace the earlier keys then. Raises
+        WorkerRefusedError if no key is shown any longer: a fresh worker may see them.
         """
         now = set(keys)
         if self._visible and not now:
@@ -45,7 +45,7 @@ class ShownKeys:
         self._offer(still_there | {blob: keys[blob] for blob in keys if blob in unknown})
 
     def saw_logged_in(self, keys: dict[bytes, TokenKey]) -> None:
-        """These were shown after login, or where none is required: only what can sign is offered."""
+        """Note the keys shown after login, or where none is required; those that can sign are offered."""
         self._offer({blob: key for blob, key in keys.items() if key.signs})
         self._useless = self._visible - self.offered.keys()
 
@@ -54,7 +54,7 @@ class ShownKeys:
         return any(blob not in keys or not keys[blob].signs for blob in self.offered)
 
     def may_sign_without_login(self, blob: bytes) -> bool:
-        """Whether its private half was visible before login."""
+        """Whether the private half was visible before login."""
         return blob in self._usable_without_login
 
     def _offer(self, keys: dict[bytes, TokenKey]) -> None:
@@ -63,5 +63,5 @@ class ShownKeys:
             self._changed()
 
     def forget_useless(self) -> None:
-        """What did not sign may do so when the token is back: it may be another program's doing."""
+        """Offer keys that could not sign again, as another program may have been the cause."""
         self._useless.clear()

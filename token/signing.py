@@ -1,4 +1,4 @@
-"""How an SSH signature is asked of a token, and how the token's raw answer becomes one."""
+"""Requests a signature from a token and turns the raw result into an SSH signature."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def signing_algorithm(public: PublicKey, flags: int) -> str:
 
 
 def signing_steps(public: PublicKey, algorithm: str, data: bytes) -> Iterator[SigningStep]:
-    """The ways to have `data` signed, the most widely supported first.
+    """The mechanisms to try for `data`, the most widely supported first.
 
-    Hashing here keeps long data away from slow cards; the mechanisms that hash by themselves are for
-    modules that lack the bare ones.
+    Hashing here keeps long data away from slow cards; the mechanisms that include the hash are for modules
+    that lack the plain ones.
     """
     if isinstance(public, RsaPublicKey):
         yield SigningStep("RSA_PKCS", rsa_digest_info(algorithm, data))
@@ -65,10 +65,9 @@ def signing_steps(public: PublicKey, algorithm: str, data: bytes) -> Iterator[Si
 
 
 def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes) -> bytes:
-    """The signature blob for the wire, checked against the key we advertise.
+    """The signature blob for the wire, verified with the key we advertise.
 
-    Raises InvalidSignatureError for a signature by any other key: of a token that was swapped, or from
-    a module that was confused.
+    Raises InvalidSignatureError for one by any other key, from a swapped token or a confused module.
     """
     if isinstance(public, RsaPublicKey):
         signature = Signature(algorithm, raw.rjust((public.n.bit_length() + 7) // 8, b"\0"))
@@ -85,8 +84,8 @@ async def signature_on(
 ) -> bytes:
     """The signature blob, made on `worker` by the first mechanism that the token has for it.
 
-    `pin` is for a key that wants it at every use; without one that is asked for at the token's keypad. Raises
-    WorkerRefusedError, and TokenError where another try would not help.
+    `pin` is for a key that requires it at every use; None means the token's keypad. Raises
+    WorkerRefusedError, and TokenError where a retry cannot help.
     """
     for step in signing_steps(key.public, algorithm, data):
         started = time.monotonic()
@@ -100,7 +99,7 @@ async def signature_on(
             if refused.verdict is Verdict.MECHANISM:
                 continue
             if refused.verdict is Verdict.NOT_LOGGED_IN and time.monotonic() - started > _TOUCH_WAITED:
-                # What a card says when no touch came in time. To try again would ask for another one.
+                # Cards report this when no touch came in time. A retry would ask for another touch.
                 worker.kill()
                 raise TokenError(
                     f"{token}: the signature was not confirmed in time", "touch it when it blinks"

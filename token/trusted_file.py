@@ -1,8 +1,8 @@
-"""Reading a file that decides about security: only if no other user can have written it.
+"""Reads a file that security depends on, only if no other user can have written it.
 
 The rule is that of sshd for authorized_keys (misc.c safe_path): the file and the folders it is in, up to
-the home, belong to us or to root, and nobody else may write to them. A folder with the sticky bit, such as
-/tmp, lets nobody replace what is not theirs.
+the home, belong to us or to root, and nobody else may write to them. In a folder with the sticky
+bit, such as /tmp, users cannot replace files of others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EVERYBODY_ELSE_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class UntrustedFileError(Exception):
-    """The file is not read because of its kind, owner, mode or size; the text says so without its path."""
+    """The file's kind, owner, mode or size is not allowed; the text gives the reason without the path."""
 
 
 def read_trusted(
@@ -27,8 +27,8 @@ def read_trusted(
     """The contents of the regular file `path`, at most `largest` bytes, in a buffer the caller may wipe.
 
     `forbidden_mode` has the permission bits that the file must not have; without `symlink`, the path must not
-    end in a symbolic link. What is checked is the file that was opened; a link's folders count
-    as well. Raises UntrustedFileError, OSError.
+    end in a symbolic link. The checks apply to the file that was opened, and to the folders of a link and of
+    its target. Raises UntrustedFileError, OSError.
     """
     # Without O_NONBLOCK, opening a FIFO waits for its writer.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -77,8 +77,8 @@ def _check_folders(innermost: Path) -> None:
 
 
 def _trusted_owners() -> set[int]:
-    """We and root. In a user namespace that has no root, as systemd's PrivateUsers= makes, root's files show
-    as the overflow user's, and cannot be told from those of others."""
+    """Our user and root. In a user namespace without root, which systemd's PrivateUsers= makes, root's files
+    appear to belong to the overflow user, as those of other users do."""
     owners = {os.geteuid(), 0}
     mapped = Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()
     if not any(line.split()[0] == "0" for line in mapped):

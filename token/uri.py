@@ -1,7 +1,7 @@
 """PKCS#11 URIs (RFC 7512): parse, format, and match against tokens and keys.
 
-Path attributes choose a token and a key of it; query attributes say which module. Those that give a PIN are
-refused.
+Path attributes choose a token and a key on it; query attributes name the module. Attributes that give a PIN
+are refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class UriError(ValueError):
 
 @dataclass(frozen=True)
 class Uri:
-    """A PKCS#11 URI; an attribute that is None is not in it and matches everything."""
+    """A PKCS#11 URI; an attribute that is None is absent and matches everything."""
 
     token: str | None = None
     manufacturer: str | None = None
@@ -78,7 +78,7 @@ class Uri:
         return parts
 
     def matches_token(self, identity: TokenId) -> bool:
-        """Whether the token attributes that are given are those of `identity`."""
+        """Whether the given token attributes are those of `identity`."""
         return (
             self.token in (None, identity.label)
             and self.manufacturer in (None, identity.manufacturer)
@@ -87,11 +87,11 @@ class Uri:
         )
 
     def matches_key(self, key: TokenKey) -> bool:
-        """Whether the object attributes that are given are those of `key`."""
+        """Whether the given object attributes are those of `key`."""
         return self.key_id in (None, key.key_id) and self.object in (None, key.label)
 
     def same_choice(self, other: Uri) -> bool:
-        """Whether both choose the same tokens and keys; modules do not count."""
+        """Whether both choose the same tokens and keys, whatever their modules."""
         return all(
             getattr(self, field_name) == getattr(other, field_name)
             for field_name in _PATH_ATTRIBUTES.values()
@@ -104,7 +104,7 @@ def is_uri(text: str) -> bool:
 
 
 def parse_uri(text: str) -> Uri:
-    """The URI in `text`; UriError with the reason when it is none."""
+    """Parse `text`; UriError with the reason if it is not a URI we accept."""
     if not is_uri(text):
         raise UriError(f"does not begin with {_SCHEME}")
     path, _, query = text[len(_SCHEME) :].partition("?")
@@ -129,7 +129,7 @@ def _collect(
     for part in parts:
         name, equals, encoded = part.partition("=")
         if not equals or not name:
-            # What stands in the query may be a piece of a PIN.
+            # The query may hold a piece of a PIN.
             what = repr(part) if attributes is _PATH_ATTRIBUTES else "something in the query"
             raise UriError(f"{what} is not an attribute with a value")
         if name in seen:
@@ -138,12 +138,12 @@ def _collect(
         if not pattern.fullmatch(encoded):
             raise UriError(f"the value of {name} has characters that must be percent-encoded")
         if name in _PIN_ATTRIBUTES:
-            # On a command line everybody can read it, and the file of another is not ours to read.
+            # Every user can read a command line, and a file that someone else names must not be read.
             raise UriError(f"a PIN is not taken from a URI: leave {name} out and type it")
         if name in attributes:
             values[attributes[name]] = _decode(name, encoded)
         elif attributes is _PATH_ATTRIBUTES:
-            # It narrows the choice in a way we cannot follow: by slot, by library, or a vendor's own.
+            # It narrows the choice in a way we cannot apply: by slot, by library, or vendor-specific.
             raise UriError(f"attribute {name} is not supported")
 
 

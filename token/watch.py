@@ -1,7 +1,7 @@
-"""Noticing that tokens come and go: slots are scanned slowly all the time, and often after a USB event.
+"""Notices tokens that come and go: slots are scanned slowly all the time, and often after a USB event.
 
-No event tells of a card pulled from a fixed reader, of pcscd restarted, or of a network HSM. And after a USB
-event pcscd needs up to some seconds, so one scan is not enough.
+There is no event for a card pulled from a fixed reader, for a restarted pcscd, or for a network HSM. And
+after a USB event pcscd may need several seconds, so one scan is not enough.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the scans that 
 
 @dataclass
 class _Rest:
-    """A module that failed is left alone: for `length` seconds since a time of the loop's clock."""
+    """A module that failed is not scanned for `length` seconds from `since`, a time of the loop's clock."""
 
     since: float
     length: float
@@ -39,9 +39,9 @@ class Watcher:
 
     def __init__(self, modules: Callable[[], list[Module]]) -> None:
         self._modules = modules
-        self._looking: dict[Module, asyncio.Task[None]] = {}
+        self._scanning: dict[Module, asyncio.Task[None]] = {}
         self._resting: WeakKeyDictionary[Module, _Rest] = WeakKeyDictionary()
-        self._last_look: WeakKeyDictionary[Module, float] = WeakKeyDictionary()
+        self._last_scan: WeakKeyDictionary[Module, float] = WeakKeyDictionary()
         self._event = asyncio.Event()
 
     def nudge(self) -> None:
@@ -59,10 +59,10 @@ class Watcher:
                     closely, pauses = True, list(_AFTER_EVENT)
                     for rest in self._resting.values():
                         rest.length = _SLOW
-                self._look(closely=closely)
+                self._scan_due(closely=closely)
                 await asyncio.sleep(_APART)
         finally:
-            for task in self._looking.values():
+            for task in self._scanning.values():
                 task.cancel()
 
     def _pause(self) -> float:
@@ -75,28 +75,28 @@ class Watcher:
         except TimeoutError:
             return False
 
-    def _look(self, *, closely: bool) -> None:
+    def _scan_due(self, *, closely: bool) -> None:
         now = asyncio.get_running_loop().time()
         for module in self._modules():
             rest = self._resting.get(module)
             rested = rest is None or now >= rest.since + rest.length
-            if rested and module not in self._looking and not module.busy:
-                # After a gap (the machine slept, the module was busy) slots that look the same may not be.
+            if rested and module not in self._scanning and not module.busy:
+                # After a gap (suspend, a busy module) slots that look unchanged may hold other tokens.
                 clock = time.clock_gettime(time.CLOCK_BOOTTIME)
-                closely = closely or clock - self._last_look.get(module, clock) > _GAP
-                self._last_look[module] = clock
-                task = asyncio.create_task(self._look_at(module, closely=closely))
-                self._looking[module] = task
-                task.add_done_callback(lambda _, module=module: self._looking.pop(module))  # type: ignore[misc]
+                closely = closely or clock - self._last_scan.get(module, clock) > _GAP
+                self._last_scan[module] = clock
+                task = asyncio.create_task(self._scan(module, closely=closely))
+                self._scanning[module] = task
+                task.add_done_callback(lambda _, module=module: self._scanning.pop(module))  # type: ignore[misc]
 
-    async def _look_at(self, module: Module, *, closely: bool) -> None:
+    async def _scan(self, module: Module, *, closely: bool) -> None:
         failures: list[Exception]
         try:
             arrived = await module.look(closely=closely)
         except Exception as error:
             failures = [error]
         else:
-            # Opening the session now saves the first signature after this from doing it.
+            # Opening the session now saves time at the first signature.
             read = await asyncio.gather(*(token.read() for token in arrived), return_exceptions=True)
             failures = [error for error in read if isinstance(error, Exception)]
         for failure in failures:

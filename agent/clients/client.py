@@ -1,4 +1,4 @@
-"""What the agent knows of one connection: the process, and the SSH sessions it was bound to."""
+"""What the agent knows about one connection: the process, and the SSH sessions it is bound to."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class Client:
         return permitted(constraints.destinations, self.sessions)
 
     def asker(self, purpose: Purpose) -> Asker:
-        """This client, as a person who is asked on its behalf wants to know it."""
+        """This client, as described to a user who is asked on its behalf."""
         return Asker(str(self.peer), self.peer.pid, tuple(in_lines(purpose)))

@@ -1,4 +1,4 @@
-"""The agent's listening socket: where it is, how it is made, and who takes it away."""
+"""The agent's listening socket: its path, its creation and its removal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 class ListenerError(Exception):
-    """There is no socket to listen on; the text says why."""
+    """There is no socket to listen on; the text gives the reason."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Listener:
 
     socket: socket.socket
     path: str | None = None
-    """What SSH_AUTH_SOCK is to hold; None for a socket that is the service manager's."""
+    """The value for SSH_AUTH_SOCK; None for a socket that belongs to the service manager."""
     file: str | None = None
     """The absolute path of the socket, as the agent changes its working directory."""
     inode: tuple[int, int] | None = None
@@ -41,7 +41,7 @@ class Listener:
     """A folder made for this socket alone."""
 
     def remove(self) -> None:
-        """Remove the socket, unless another program has put its own in that place meanwhile."""
+        """Remove the socket, unless another program has replaced it with its own."""
         with suppress(OSError):
             if self.file is not None and _inode(self.file) == self.inode:
                 os.unlink(self.file)
@@ -59,7 +59,7 @@ def listen_at(path: str) -> Listener:
 
 
 def listen_in_home(home: str) -> Listener:
-    """Listen in `home`/.ssh/agent, which is made if need be (misc-agent.c agent_listener).
+    """Listen in `home`/.ssh/agent, which is created if missing (misc-agent.c agent_listener).
 
     Raises ListenerError.
     """
@@ -95,7 +95,7 @@ def listen_in_temporary_folder() -> Listener:
 def take_activated() -> Listener | None:
     """The socket a service manager passed to this process (sd_listen_fds(3)); None if it passed none.
 
-    The variables that announce it are removed, so that no child process takes it for its own.
+    The variables that announce it are removed, so that no child process uses it.
     Raises ListenerError if they announce anything but one listening Unix stream socket for this process.
     """
     for_pid = os.environ.pop("LISTEN_PID", None)
@@ -115,16 +115,17 @@ def take_activated() -> Listener | None:
     if (activated.family, activated.type, listening) != (socket.AF_UNIX, socket.SOCK_STREAM, 1):
         raise ListenerError(f"fd {_ACTIVATED_FD} of LISTEN_FDS is not a listening Unix stream socket")
     if isinstance(activated.getsockname(), bytes):
-        raise ListenerError("the socket of LISTEN_FDS is abstract: everybody could connect to it")
+        raise ListenerError("the socket of LISTEN_FDS is abstract: any user could connect to it")
     activated.set_inheritable(False)
     return Listener(activated)
 
 
 def remove_stale(home: str, *, any_host: bool) -> None:
-    """Remove the sockets in `home`/.ssh/agent that no agent listens on any more.
+    """Remove the sockets in `home`/.ssh/agent that no agent listens on.
 
-    These are over an hour old and refuse a connection; unless `any_host`, they were made on this host,
-    as others may share the home (misc-agent.c agent_cleanup_stale). Raises ListenerError.
+    Those are over an hour old and refuse a connection. Unless `any_host`, only sockets made on this host are
+    removed, because hosts may share the home directory
+    (misc-agent.c agent_cleanup_stale). Raises ListenerError.
     """
     folder = _socket_folder(home)
     prefix = "" if any_host else _host_prefix()
@@ -140,7 +141,7 @@ def remove_stale(home: str, *, any_host: bool) -> None:
 
 
 def home_folder() -> str:
-    """The user's home: $HOME, else the password file's. Raises ListenerError if there is none."""
+    """The user's home directory: $HOME, else the password file's. Raises ListenerError if there is none."""
     try:
         home = os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
@@ -151,7 +152,7 @@ def home_folder() -> str:
 
 
 def _bind(path: str, folder: str | None = None) -> Listener:
-    if not path:  # to Linux, a request for an abstract address of its choice
+    if not path:  # Linux would choose an abstract address
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
     file = os.path.abspath(path)
     fits = len(os.fsencode(file)) < _ADDRESS_SIZE
@@ -175,7 +176,7 @@ def _inode(path: str) -> tuple[int, int]:
 
 
 def is_dead(path: str) -> bool:
-    """Whether `path` is a socket on which nobody listens. Raises FileNotFoundError."""
+    """Whether `path` is a socket that no process listens on. Raises FileNotFoundError."""
     if not stat.S_ISSOCK(os.lstat(path).st_mode):
         return False
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -185,7 +186,7 @@ def is_dead(path: str) -> bool:
         except ConnectionRefusedError:
             return True
         except OSError:
-            return False  # a full backlog, say: somebody listens
+            return False  # such as a full backlog: a process listens
         return False
 
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+"""The process at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from functools import cached_property
 
 _UCRED = struct.Struct("3i")
 _UNMAPPED = 65534
-"""How a user namespace shows users that it has no number for (user_namespaces(7))."""
+"""The number that a user namespace shows for users it does not map (user_namespaces(7))."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """The process that connected, as the kernel knew it then."""
+    """The process that connected, as the kernel recorded it."""
 
     pid: int
     uid: int
@@ -26,8 +26,8 @@ class Peer:
     def of(cls, client: socket.socket) -> Peer:
         """The peer of a connected Unix socket.
 
-        A service with PrivateUsers= cannot tell root from any third user. It is root if the socket's mode
-        lets nobody else connect.
+        A service with PrivateUsers= cannot tell root from other users. The peer is root if the socket's mode
+        lets no other user connect.
         """
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _gid = _UCRED.unpack(credentials)
@@ -41,12 +41,12 @@ class Peer:
         return self.uid in (0, os.geteuid())
 
     def __str__(self) -> str:
-        """The program's name as far as it still runs, for people; a hint, not an authority."""
+        """The program's name if the process still exists; for display only."""
         return self._description
 
     @cached_property
     def _description(self) -> str:
-        # Read once a connection: for each signature it would be a tenth of what that costs us.
+        # Read once per connection: reading it for every signature would add a tenth to its cost.
         try:
             with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as file:
                 name = file.read().strip()
@@ -57,7 +57,7 @@ class Peer:
 
 @functools.cache
 def _hides_root() -> bool:
-    """Whether this process is in a user namespace that has no number for the root outside of it."""
+    """Whether this process is in a user namespace that does not map the root user outside."""
     try:
         with open("/proc/self/uid_map", encoding="ascii") as file:
             ranges = [tuple(map(int, line.split())) for line in file]

@@ -1,4 +1,4 @@
-"""Waiting for many clients at a fraction of what the event loop's own bookkeeping costs for each."""
+"""Waits for many clients at a fraction of the cost of the event loop's own bookkeeping."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-_EVENTS_PER_TURN = 64  # then it is the turn of whatever else the loop has to do
+_EVENTS_PER_TURN = 64  # then the loop's other work has its turn
 _READABLE = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 _WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
 
 class Poller:
-    """Calls back as `loop.add_reader` and its like do, by an epoll of its own that the loop watches.
+    """Calls back like `loop.add_reader` and its kind, by an epoll of its own that the loop watches.
 
-    asyncio makes a handle and a context for every event and a key for every registration: half the time
-    that a listing takes, and two thirds of it for clients that connect anew for each.
+    asyncio makes a handle and a context for every event and a key for every registration: half the time of
+    a listing, and two thirds for clients that connect for each.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class Poller:
         self._loop.add_reader(self._epoll.fileno(), self._turn)
 
     def close(self) -> None:
-        """Call nobody back any more."""
+        """Stop calling back."""
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 
     def add_reader(self, client: socket.socket, callback: Callable[[], object]) -> None:
-        """Call `callback` whenever there is something to read, or the connection's end."""
+        """Call `callback` whenever there is something to read, or the connection has ended."""
         self._add(client.fileno(), self._readers, callback)
 
     def add_writer(self, client: socket.socket, callback: Callable[[], object]) -> None:
@@ -77,7 +77,7 @@ class Poller:
         readers, writers = self._readers, self._writers
         for fd, event in self._epoll.poll(0, _EVENTS_PER_TURN):
             try:
-                # One callback may end the other's interest, and its own connection.
+                # A callback may remove the other one, and may close its own connection.
                 if event & _READABLE and fd in readers:
                     readers[fd]()
                 if event & _WRITABLE and fd in writers:

@@ -1,4 +1,4 @@
-"""Accepting clients on a Unix socket: only our own user's, and no more than there are descriptors for."""
+"""Accepts clients on a Unix socket: only our own user's, and at most as many as descriptors allow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from replug.agent.clients.poller import Poller
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself
-_ACCEPTS_PER_TURN = 16  # each is served at once what it has sent
+_ACCEPTS_PER_TURN = 16  # what each has sent already is served at once
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Server:
-    """Serves `listener` (bound, listening): `answerer` makes for each peer what answers its messages."""
+    """Serves `listener` (bound, listening); `answerer` returns what answers a peer's messages."""
 
     def __init__(self, listener: socket.socket, answerer: Callable[[Peer], Answer]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ class Server:
         self._loop.add_reader(listener, self._acceptable)
 
     def close(self) -> None:
-        """Accept no more and close every connection."""
+        """Stop accepting and close every connection."""
         self._closing = True
         if self._resume is not None:
             self._resume.cancel()
@@ -68,7 +68,7 @@ class Server:
     def _accept(self, client: socket.socket) -> None:
         peer = Peer.of(client)
         if not peer.allowed:
-            log.warning("connection refused: another user's", extra={"uid": peer.uid, "program": str(peer)})
+            log.warning("connection from another user refused", extra={"uid": peer.uid, "program": str(peer)})
             client.close()
             return
         client.setblocking(False)

@@ -32,16 +32,16 @@ _WEBSAFE_ALLOW = "websafe-allow="
 
 
 class UsageError(Exception):
-    """The arguments do not go together; the text, which may be empty, says more than the usage does."""
+    """The options cannot be combined; the text, which may be empty, is shown before the usage."""
 
 
 class ArgumentError(Exception):
-    """The value of an option is none that it can have; the text says which."""
+    """An option has an invalid value; the text names it."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What one call of the program asks for."""
+    """The parsed command line."""
 
     action: Literal["serve", "kill", "clean", "version"]
     options: Options
@@ -54,15 +54,15 @@ class Arguments:
     bind_address: str | None
     """The socket's path (-a); None leaves the choice to the agent."""
     in_temporary_folder: bool
-    """Whether the socket goes to $TMPDIR rather than to the home (-T)."""
+    """Whether the socket goes to $TMPDIR rather than to the home directory (-T)."""
     skip_cleaning: bool
-    """Whether to leave stale sockets alone at the start (-U)."""
+    """Whether to leave stale sockets alone at startup (-U)."""
     clean_any_host: bool
     """Whether cleaning takes other hosts' sockets too (-uu)."""
 
 
 def parse(arguments: Sequence[str], *, shell: str | None) -> Arguments:
-    """The meaning of `arguments`, without the program's name; `shell` is the user's $SHELL.
+    """Parse `arguments`, without the program's name; `shell` is the user's $SHELL.
 
     Raises UsageError and ArgumentError.
     """

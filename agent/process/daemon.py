@@ -1,4 +1,4 @@
-"""How the agent's process parts from the one that started it."""
+"""Detaches the agent's process from the one that started it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import NoReturn
 from replug.token.hardening import permit_tracing
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
-"""The signals that mean something to an agent."""
+"""The signals that the agent handles."""
 
 
 def open_standard_streams() -> None:
-    """Open closed standard streams on /dev/null, lest the socket become what errors are written to."""
+    """Open closed standard streams on /dev/null, so that the socket never gets the number of stderr."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -29,9 +29,9 @@ def open_standard_streams() -> None:
 
 
 def detach() -> None:
-    """Leave the session, the working directory, stdin and stdout of whoever started the agent.
+    """Leave the session, the working directory, stdin and stdout of the process that started the agent.
 
-    Standard error stays until `silence`, for what may still go wrong. Raises OSError.
+    Standard error stays open until `silence`, for errors at startup. Raises OSError.
     """
     os.setsid()
     os.chdir("/")
@@ -39,7 +39,7 @@ def detach() -> None:
 
 
 def silence() -> None:
-    """Leave the starter's standard error too: from here on the log is the only voice."""
+    """Leave standard error too: from here on errors go to the log only."""
     _redirect(2)
 
 
@@ -53,8 +53,8 @@ def close_inherited(keep: int) -> None:
 def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:
     """Raise SystemExit on the signals that end the agent, with ssh-agent's exit status.
 
-    This is for the time until the event loop has handlers of its own. SIGUSR1 has no keys to drop
-    yet, and SIGINT is for the foreground only.
+    For the time until the event loop has its own handlers. SIGUSR1 is ignored, as there are no keys to drop
+    yet; SIGINT ends only an agent in the foreground.
     """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -67,10 +67,10 @@ def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:
 
 
 def execute(command: tuple[str, ...]) -> NoReturn:
-    """Become `command`, found on PATH as execvp(3) does it. Raises OSError if that cannot be.
+    """Replace this process with `command`, searched for in PATH as by execvp(3). Raises OSError.
 
     The command gets the signals and the environment this process was started with, and what was
-    added to `os.environ`, but nothing that Python changed at its own start.
+    added to `os.environ`, but not what Python changed at its own startup.
     """
     for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Structured logging: a sentence and fields, to stderr, the systemd journal or syslog."""
+"""Structured logging: a message and fields, to stderr, the systemd journal or syslog."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ER
 def configure(*, foreground: bool, debug: bool) -> None:
     """Choose where the log goes, once.
 
-    In the foreground it is stderr, unless stderr is the journal anyway, which then gets the fields as
-    fields. A daemon has no stderr and writes to the journal or to syslog.
+    In the foreground it goes to stderr; if stderr is connected to the journal, to the journal, which keeps
+    the fields apart. A daemon has no stderr and writes to the journal or to syslog.
     """
     _record_only_what_is_written()
     handler: logging.Handler
@@ -47,13 +47,13 @@ def configure(*, foreground: bool, debug: bool) -> None:
 
 
 def _record_only_what_is_written() -> None:
-    """As the logging module's documentation has it (Optimization): no record says where it was made."""
+    """Leave call site, thread and process out of records (logging's documentation, Optimization)."""
     logging._srcfile = None
     logging.logThreads = logging.logMultiprocessing = logging.logProcesses = False
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """What the caller passed as `extra`, without what is empty."""
+    """The `extra` that the caller passed, without empty values."""
     return {
         name: value
         for name, value in vars(record).items()
@@ -62,19 +62,19 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
 
 
 class FieldFormatter(logging.Formatter):
-    """`prefix`, the sentence, then `name=value` for each field, quoted where a reader could stumble."""
+    """`prefix`, the message, then `name=value` for each field, quoted where it would be ambiguous."""
 
     def __init__(self, prefix: str = "") -> None:
         super().__init__(f"{prefix}%(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """One line: whatever a client or a token put into it cannot begin a second one."""
+        """Return one line: text from a client or a token cannot start a second one."""
         fields = (f" {name}={_quote(value)}" for name, value in fields_of(record).items())
         return _escape(super().formatMessage(record)) + "".join(fields)
 
 
 class StderrHandler(logging.Handler):
-    """Writes what stderr takes at once: a terminal that was stopped must not stop the agent."""
+    """Writes what stderr accepts at once: a stopped terminal must not stop the agent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,16 +82,16 @@ class StderrHandler(logging.Handler):
         self._room.register(_STDERR, select.POLLOUT)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line, or lose it."""
+        """Write a line, or drop it."""
         if any(event & select.POLLOUT for _, event in self._room.poll(0)):
             with suppress(OSError, ValueError):
                 line = self.format(record)[:_LONGEST_LINE] + "\n"
-                # Of this length a pipe takes all or, as was asked, nothing.
+                # A pipe that is writable takes a line of this length whole.
                 os.write(_STDERR, line.encode(errors="replace"))
 
 
 class JournalHandler(logging.Handler):
-    """Speaks the journal's native protocol, so that every field can be searched for."""
+    """Uses the journal's native protocol, so that every field can be searched for."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class JournalHandler(logging.Handler):
         self._socket.setblocking(False)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one datagram; a journal that does not keep up loses lines rather than stop the agent."""
+        """Send one datagram, or drop it: a journal that does not keep up must not stop the agent."""
         entry = {
             "MESSAGE": FieldFormatter().format(record),
             "PRIORITY": _PRIORITIES.get(record.levelno, 6),
@@ -128,7 +128,7 @@ def _quote(value: object) -> str:
 
 
 def _escape(text: str) -> str:
-    """`text` with what is not printable as Python would write it."""
+    """`text` with unprintable characters as Python's escape sequences."""
     if text.isprintable():
         return text
     return "".join(

@@ -1,4 +1,4 @@
-"""What a service manager is told: the datagrams of systemd's sd_notify(3)."""
+"""Notifies the service manager, with the datagrams of systemd's sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 class ServiceManager:
     """The service manager that started this process, if one did.
 
-    Its address is taken out of the environment, so that no child process can speak for the agent.
+    Its address is taken out of the environment, so that no child process can send notifications in its name.
     """
 
     def __init__(self) -> None:
@@ -22,19 +22,19 @@ class ServiceManager:
 
     @property
     def listens(self) -> bool:
-        """Whether there is one to tell."""
+        """Whether there is one to notify."""
         return bool(self._address)
 
     def tell(self, state: str) -> None:
-        """Tell it `state`, newline-separated assignments such as `READY=1\\nSTATUS=...`.
+        """Send it `state`, newline-separated assignments such as `READY=1\\nSTATUS=...`.
 
-        A manager that cannot be reached is a warning in the log: the agent serves all the same.
+        If that fails, a warning is logged and the agent goes on.
         """
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)  # a manager that is behind misses a status, and nobody waits
+                sender.setblocking(False)  # a slow manager misses a status rather than delay the agent
                 sender.sendto(state.encode(), self._address)
         except OSError as error:
             address = self._address.replace("\0", "@")

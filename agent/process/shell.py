@@ -14,12 +14,12 @@ def assignment(name: str, value: str, *, csh: bool) -> str:
 
 
 def foreground_lines(path: str, pid: int, *, csh: bool) -> str:
-    """What an agent that stays in the foreground (-d, -D) prints about itself."""
+    """The lines that an agent in the foreground (-d, -D) prints."""
     return assignment("SSH_AUTH_SOCK", quoted(path), csh=csh) + f"echo Agent pid {pid};\n"
 
 
 def daemon_lines(path: str, pid: int, *, csh: bool) -> str:
-    """What is printed about an agent that went to the background as process `pid`."""
+    """The lines for an agent that went to the background as process `pid`."""
     return (
         assignment("SSH_AUTH_SOCK", quoted(path), csh=csh)
         + assignment("SSH_AGENT_PID", str(pid), csh=csh)
@@ -28,7 +28,7 @@ def daemon_lines(path: str, pid: int, *, csh: bool) -> str:
 
 
 def killed_lines(pid: int, *, csh: bool) -> str:
-    """What is printed once the agent with process id `pid` was told to end (-k)."""
+    """The lines that -k prints when it has ended the agent with process id `pid`."""
     unset = "unsetenv" if csh else "unset"
     return f"{unset} SSH_AUTH_SOCK;\n{unset} SSH_AGENT_PID;\necho Agent pid {pid} killed;\n"
 

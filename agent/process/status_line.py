@@ -11,13 +11,13 @@ from replug.token.identity import printable
 from replug.token.module import Module
 from replug.token.presence import TokenState
 
-_BETWEEN = 2.0  # seconds between changes: a card with a bad contact is not worth more
+_BETWEEN = 2.0  # seconds between changes, which a card with a bad contact makes all the time
 _WORDS = {TokenState.ABSENT: "out", TokenState.LOCKED: "locked", TokenState.UNREACHABLE: "unreachable"}
 
 
 @dataclass(frozen=True)
 class TokenLine:
-    """What the line says about one token."""
+    """One token in the status line."""
 
     label: str
     state: TokenState
@@ -26,7 +26,7 @@ class TokenLine:
 
 
 def status_line(tokens: Iterable[TokenLine], *, locked: bool) -> str:
-    """What is served, for a person: `Serving 2 keys on token "work"; token "home" is out`."""
+    """The line, such as `Serving 2 keys on token "work"; token "home" is out`."""
     if locked:
         return "Locked; unlock with ssh-add -X"
     tokens = list(tokens)
@@ -43,7 +43,7 @@ def status_line(tokens: Iterable[TokenLine], *, locked: bool) -> str:
 async def keep_status(
     manager: ServiceManager, modules: Callable[[], list[Module]], locked: Callable[[], bool]
 ) -> None:
-    """Tell `manager` the status whenever it has changed, but not more often than every two seconds.
+    """Send `manager` the status whenever it has changed, at most every two seconds.
 
     `modules` are those served, `locked` says whether the agent is. Runs until cancelled; returns at once if
     there is no service manager.

@@ -1,4 +1,4 @@
-"""Writes the shells' completions of both programs from what the programs know of their own command lines.
+"""Writes the shells' completions of both programs from the programs' own command lines.
 
 Started as `python docs/completions/generate.py [FOLDER]`; FOLDER is this file's unless another is given.
 """
@@ -32,12 +32,12 @@ AGENT_OPTIONS = (
     ("-u", "", "", "remove stale sockets and exit"),
     ("-V", "", "", "show the version and exit"),
 )
-"""replug-agent's: flag, what its value is called, which values there are, and what it is for."""
+"""replug-agent's options: flag, the name of its value, its possible values, and its purpose."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option; `takes` is what its value is called, empty for none."""
+    """One option; `takes` is the name of its value, empty for none."""
 
     flags: tuple[str, ...]
     help: str
@@ -47,14 +47,14 @@ class Option:
 
 @dataclass
 class Level:
-    """A program, or a command of it: its path, its options, its commands, and what may follow."""
+    """A program or one of its commands: path, options, commands, and other arguments."""
 
     path: tuple[str, ...]
     help: str = ""
     options: list[Option] = field(default_factory=list)
     commands: list[Level] = field(default_factory=list)
     rest: str = ""
-    """What words that are no options are: FILES, COMMANDS, or nothing."""
+    """What other arguments are: FILES, COMMANDS, or nothing."""
 
     def walk(self) -> Iterator[Level]:
         """This level and all below."""

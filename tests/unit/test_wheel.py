@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -29,3 +30,15 @@ def test_the_wheel_has_the_units(tmp_path: Path) -> None:
         }
     assert packed == {path.name: path.read_bytes() for path in (ROOT / "systemd").iterdir()}
     assert "replug-agent.socket" in packed
+
+
+def test_every_room_is_packed() -> None:
+    rooms = {
+        file.parent.relative_to(ROOT)
+        for folder in ("agent", "protocol", "token")
+        for file in (ROOT / folder).rglob("*.py")
+    }
+    expected = {f"replug.{'.'.join(room.parts)}": str(room) for room in rooms} | {"replug.systemd": "systemd"}
+    packing = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert packing["package-dir"] == expected
+    assert set(packing["packages"]) == expected.keys()

@@ -17,14 +17,14 @@ class ForgetOn(StrEnum):
 class PinLifetime:
     """When a remembered PIN expires: `time_to_live` after it was entered, `idle_time` after its last use.
 
-    Both are in seconds, None is never. `clock` is CLOCK_BOOTTIME in seconds: another would stand still while
-    the machine sleeps, and the PIN of a laptop closed in the evening would still be good in the morning.
+    Both are in seconds, None is never. `clock` is CLOCK_BOOTTIME in seconds: other clocks stop while the
+    machine sleeps, and a laptop closed in the evening would still have the PIN in the morning.
     """
 
     def __init__(
         self, time_to_live: float | None, idle_time: float | None, clock: Callable[[], float]
     ) -> None:
-        """The PIN has been entered just now."""
+        """Both times start now."""
         self._time_to_live = time_to_live
         self._idle_time = idle_time
         self._clock = clock
@@ -47,7 +47,7 @@ class PinLifetime:
 
     @property
     def expires_at(self) -> float | None:
-        """When it expires if it is not used before, on the clock; None is never."""
+        """The time on `clock` when it expires if it is not used before; None is never."""
         if self._time_to_live is None and self._idle_time is None:
             return None
         ends = [

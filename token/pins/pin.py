@@ -15,10 +15,10 @@ LONGEST_PIN = 255
 
 @dataclass
 class PinPast:
-    """What became of a PIN until now; shared with what is read again from the same file."""
+    """What has happened to a PIN so far; shared by all reads of it from the same file."""
 
     sent: bool = False
-    """Whether it went to the token at all."""
+    """Whether it was sent to the token."""
     verified: bool = False
     """Whether the token accepted it."""
     rejected: bool = False
@@ -48,12 +48,12 @@ class Pin:
         self.configured = configured
         self._chosen_now = chosen_now
         self.lifetime: PinLifetime | None = None
-        """How long it is remembered; None is without end."""
+        """How long it is remembered; None is without limit."""
         self._sealed = b""
 
     @property
     def sent(self) -> bool:
-        """Whether it went to the token at all."""
+        """Whether it was sent to the token."""
         return self.past.sent
 
     @property
@@ -67,7 +67,7 @@ class Pin:
         return self.lifetime is not None and self.lifetime.expired
 
     def may_be_sent(self, flags: TokenFlag) -> bool:
-        """Whether the token, with `flags` read just now, may be sent this PIN.
+        """Whether this PIN may be sent to the token, whose `flags` have just been read.
 
         A PIN that was sent without an answer (the worker died meanwhile) may have cost a try, so it is
         not sent again. When tries are already missing, only a PIN that the user typed just now is sent; for
@@ -104,7 +104,7 @@ class Pin:
 
 
 class PinCache:
-    """The PIN of each token that took one, kept for the session."""
+    """The PINs that tokens have accepted, kept for the session."""
 
     def __init__(self) -> None:
         self._pins: dict[TokenId, Pin] = {}
@@ -120,7 +120,7 @@ class PinCache:
         return [token for token, pin in self._pins.items() if pin.expired]
 
     def expires_at(self, token: TokenId) -> float | None:
-        """When the PIN of `token` expires, on the boot clock; None is never, or that there is none."""
+        """When the PIN of `token` expires, on the boot clock; None if it never does, or there is none."""
         pin = self._pins.get(token)
         return None if pin is None or pin.lifetime is None else pin.lifetime.expires_at
 
@@ -165,7 +165,7 @@ class PinCache:
             pin.wipe()
 
     def forget(self, token: TokenId) -> bool:
-        """Wipe the PIN of `token`; whether there was one."""
+        """Wipe the PIN of `token`; returns whether there was one."""
         pin = self._pins.pop(token, None)
         if pin is not None:
             pin.wipe()

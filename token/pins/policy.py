@@ -1,4 +1,4 @@
-"""How the PIN of one token is treated: where it may come from, and when it is forgotten."""
+"""The PIN policy of one token: where the PIN comes from, and when it is forgotten."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class PinPolicy:
     source: ConfiguredPin | None = None
     """Where it is read when none is remembered; None: the user is asked."""
     time_to_live: float | None = None
-    """Seconds from when it was entered; None is no end."""
+    """Seconds since it was entered; None is without limit."""
     idle_time: float | None = None
-    """Seconds from the last use; None is no end."""
+    """Seconds since the last use; None is without limit."""
     forget_on: frozenset[ForgetOn] = frozenset()
 
 
 PolicyOf: TypeAlias = Callable[[TokenId], PinPolicy]
-"""The policy as it is now: it may change while the agent runs."""
+"""Returns the current policy, which may change while the agent runs."""

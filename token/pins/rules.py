@@ -1,4 +1,4 @@
-"""What to log in with, and what a refused login means for the PIN."""
+"""Decides what to log in with, and what a refused login means for the PIN."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PinRules:
         self._pins = pins
         self._policy_of = policy_of
         self._wanted = False
-        """Whether the PIN of the login under way is still to be remembered if the token takes it."""
+        """Whether the PIN of the login under way is to be remembered if the token accepts it."""
 
     @property
     def _field(self) -> dict[str, str]:
@@ -49,13 +49,13 @@ class PinRules:
         return self._pins.get(self._identity) is not None
 
     def remember(self, pin: Pin) -> None:
-        """Keep a PIN, for as long as the policy says."""
+        """Remember a PIN for as long as the policy says."""
         if pin.lifetime is None:
             pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
         self._pins.remember(self._identity, pin)
 
     def apply_policy(self) -> None:
-        """Keep the PIN as long as the policy says, which may have changed."""
+        """Apply a policy that may have changed to the remembered PIN."""
         pin, policy = self._pins.get(self._identity), self._policy
         if pin is not None and pin.lifetime is not None:
             pin.lifetime.change(policy.time_to_live, policy.idle_time)
@@ -70,7 +70,7 @@ class PinRules:
     async def configured(self) -> Pin | None:
         """The PIN of the source in the policy, if none is remembered; None if the user has to be asked.
 
-        The caller wipes it unless it is kept, and reads the token's flags afterwards: this takes its time.
+        The caller wipes it unless it is kept, and reads the token's flags afterwards: this may be slow.
         Raises TokenError when it cannot be read, was refused before, or the agent is locked.
         """
         source = self._policy.source
@@ -81,7 +81,7 @@ class PinRules:
             async with asyncio.timeout(_READING):
                 pin = await in_daemon_thread(lambda: source.read(self._identity))
         except (TimeoutError, TooManyThreadsError):
-            raise TokenError(f"{self._identity}: no answer from the file system about its PIN") from None
+            raise TokenError(f"{self._identity}: the file with its PIN could not be read in time") from None
         except TokenError as error:
             raise TokenError(f"{self._identity}: {error.reason}", error.next_step) from error
         if self._pins.sealed:
@@ -90,16 +90,16 @@ class PinRules:
         return pin
 
     def forget(self) -> bool:
-        """Wipe the PIN, and do not remember that of a login under way; whether there was one."""
+        """Wipe the PIN, and do not remember that of a login under way; returns whether there was one."""
         self._wanted = False
         return self._pins.forget(self._identity)
 
     def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
-        """What to log in with now: `pin`, else the one remembered, marked as sent; None is the keypad.
+        """What to log in with now: `pin`, else the remembered one, marked as sent; None is the keypad.
 
-        `flags` were read just now. A remembered PIN that no token has taken yet was typed for a key that
-        wants it at every use, and is only `for_one_use` of it. Raises PinNeededError when the user has to
-        be asked, TokenError when that would not help, or the agent was locked while the request waited.
+        `flags` have just been read. A remembered PIN that the token has not accepted yet was typed for a key
+        that requires it at every use, and is only good `for_one_use` of that. Raises PinNeededError when the
+        user has to be asked, TokenError when that cannot help or the agent was locked meanwhile.
         """
         self._refuse_if_sealed()
         self.refuse_if_locked(flags)
@@ -108,13 +108,13 @@ class PinRules:
         if pin is not None and pin.sent and not pin.verified:
             raise TokenError(
                 f"{self._identity}: no answer came to the login, which may have cost a PIN try",
-                "write the PIN to pin_source again, if it is right" if pin.configured else "try again",
+                "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
         chosen = pin or self._pins.get(self._identity)
         if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
             chosen = None
         if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
-            log.warning("PIN tries are missing, so that of pin_source is not sent", extra=self._field)
+            log.warning("PIN tries have been lost, so the PIN of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
             chosen.past.sent = True
             self._wanted = True
@@ -128,21 +128,21 @@ class PinRules:
             raise TokenError(f"{self._identity}: the agent is locked", "unlock it with ssh-add -X")
 
     def refuse_if_locked(self, flags: TokenFlag) -> None:
-        """Raise PinLockedError if no PIN can be right any more."""
+        """Raise PinLockedError if the token no longer accepts any PIN."""
         if TokenFlag.USER_PIN_LOCKED in flags:
             raise PinLockedError(self._identity)
 
     def accepted(self, pin: Pin | None) -> None:
-        """The token took this PIN (None: the keypad's)."""
+        """Note that the token accepted this PIN (None: the keypad's)."""
         if pin is not None and pin.value and self._wanted:
             pin.past.verified = True
             self.remember(pin)
 
     def refused(self, refusal: WorkerRefusedError, pin: Pin | None) -> None:
-        """Raise what a login's refusal means; return if it says nothing about the PIN.
+        """Raise the error that a refused login stands for; return if it says nothing about the PIN.
 
-        After a failed login, above all a context-specific one, modules are in no state to go on with: the
-        worker must be killed before this.
+        After a failed login, above all a context-specific one, a module's state is undefined: the worker
+        must be killed before this.
         """
         error = self._meaning(refusal, configured=pin is not None and pin.configured)
         if error is None:
@@ -163,12 +163,12 @@ class PinRules:
             case Verdict.PIN_INCORRECT:
                 return PinRejectedError(
                     f"{token}: the PIN is wrong",
-                    "one try is spent; put the right PIN where pin_source says"
+                    "one try was spent; write the right PIN to where pin_source points"
                     if configured
-                    else "one try is spent; the next use asks again",
+                    else "one try was spent; the next use asks again",
                 )
             case Verdict.PIN_UNUSABLE:
-                return PinRejectedError(f"{token}: the token does not take this PIN ({refusal.reason})")
+                return PinRejectedError(f"{token}: the token does not accept this PIN ({refusal.reason})")
             case Verdict.PIN_LOCKED:
                 return PinLockedError(token)
             case Verdict.PIN_NOT_SET:

@@ -130,7 +130,7 @@ def test_recorded_binds_of_the_real_ssh_hold(path: Path) -> None:
     ids=["another key's", "another session's", "no signature", "no key", "nothing"],
 )
 def test_what_does_not_vouch(bind: SessionBind) -> None:
-    with pytest.raises(BindError, match="does not vouch"):
+    with pytest.raises(BindError, match="does not prove"):
         verify_bind(bind)
 
 
@@ -169,7 +169,7 @@ def test_nothing_follows_a_login() -> None:
     """Not even the same bind again [process_ext_session_bind]."""
     login = binding(SERVER, b"1", False)
     for new in (login, binding(SERVER, b"2", True)):
-        with pytest.raises(BindError, match="login already"):
+        with pytest.raises(BindError, match="already bound to a login"):
             add_binding((login,), new)
 
 
@@ -371,14 +371,14 @@ HOPS = sessions((BASTION, True), (SERVER, False))
 AT_SERVER = sessions((SERVER, False))
 WRONG: dict[str, tuple[Sessions, bytes, str]] = {
     "unbound": (Sessions(), login(), "bound to no session"),
-    "no login": (AT_SERVER, b"data", "is no login"),
-    "something after it": (AT_SERVER, login() + b"\0", "is no login"),
+    "no login": (AT_SERVER, b"data", "is not a login"),
+    "something after it": (AT_SERVER, login() + b"\0", "is not a login"),
     "another session's": (AT_SERVER, login(session=b"other"), "another session"),
     "another key's": (AT_SERVER, login(key=STRANGER), "another key"),
     "another host's": (AT_SERVER, login(host=BASTION.blob), "another host"),
-    "another user's": (AT_SERVER, login(user="root"), "not for user root at host key SHA256:"),
+    "another user's": (AT_SERVER, login(user="root"), "which exclude user root at host key SHA256:"),
     "forwarded, no host key": (HOPS, login(session=b"session 1"), "names no host key"),
-    "forwarded to a place to log in": (sessions((SERVER, True)), login(), "not for user"),
+    "forwarded to a place to log in": (sessions((SERVER, True)), login(), "which exclude user"),
 }
 
 

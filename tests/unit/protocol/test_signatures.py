@@ -90,7 +90,7 @@ def test_ecdsa_with_halves_that_are_short():
 
 @pytest.mark.parametrize("raw", [b"", bytes(63), bytes(64), b"\0\1", b"\1\0", b"\1" * 66])
 def test_what_is_no_ecdsa_signature(raw: bytes):
-    with pytest.raises(InvalidSignatureError, match="no ECDSA signature"):
+    with pytest.raises(InvalidSignatureError, match="not an ECDSA signature"):
         ecdsa_from_raw(Curve.NISTP256, raw)
 
 

@@ -251,7 +251,7 @@ def test_without_udev_it_says_so_once_and_tries_again(
 
     with caplog.at_level(logging.INFO, "replug"):
         run(main())
-    assert said(caplog) == [f"no USB events, so tokens are noticed a little later: {failure}"]
+    assert said(caplog) == [f"cannot watch USB events; tokens are noticed a little later: {failure}"]
 
 
 def test_a_monitor_that_cannot_be_made_anew_is_tried_again(
@@ -276,9 +276,9 @@ def test_a_monitor_that_cannot_be_made_anew_is_tried_again(
     with caplog.at_level(logging.INFO, "replug"):
         run(main())
     assert said(caplog) == [
-        "no USB events, so tokens are noticed a little later: not yet",
+        "cannot watch USB events; tokens are noticed a little later: not yet",
         "USB events were lost: [Errno 105] No buffer space available",
-        "no USB events, so tokens are noticed a little later: [Errno 24] Too many open files",
+        "cannot watch USB events; tokens are noticed a little later: [Errno 24] Too many open files",
     ]
 
 

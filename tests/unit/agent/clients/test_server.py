@@ -85,7 +85,7 @@ def test_another_users_program_is_refused(
         assert place.peers == []
         [record] = caplog.records
         assert (record.getMessage(), vars(record)["uid"]) == (
-            "connection refused: another user's",
+            "connection from another user refused",
             stranger.uid,
         )
         with place.connect() as client:

@@ -88,7 +88,7 @@ def test_a_wrong_one_costs_one_try(monkeypatch: pytest.MonkeyPatch, file: PinFil
     async def main() -> None:
         file.write(WRONG_PIN)
         served = with_file(monkeypatch, file)
-        with pytest.raises(PinRejectedError, match="put the right PIN where pin_source says"):
+        with pytest.raises(PinRejectedError, match="write the right PIN to where pin_source points"):
             await served.sign()
         for _ in range(2):
             with pytest.raises(TokenError, match="refused the PIN in file:"):
@@ -129,7 +129,7 @@ def test_without_a_verdict_it_is_not_sent_again(monkeypatch: pytest.MonkeyPatch,
         served.slots.fail_next("login", lost())
         for _ in range(2):
             with pytest.raises(
-                TokenError, match=r"no answer came to the login.*write the PIN to pin_source again"
+                TokenError, match=r"no answer came to the login.*write it to pin_source again"
             ):
                 await served.sign()
         assert (served.slots.pins_sent, file.in_memory) == ([PIN], 0)

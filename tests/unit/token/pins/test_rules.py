@@ -163,7 +163,7 @@ def test_a_rejected_pin_stays_forgotten_when_the_person_cancels(asking: Bench) -
 def test_a_wrong_pin_typed_at_the_prompt_spends_one_try(asking: Bench) -> None:
     async def main() -> None:
         asking.person.answers = [WRONG_PIN, PIN]
-        with pytest.raises(PinRejectedError, match="the PIN is wrong; one try is spent"):
+        with pytest.raises(PinRejectedError, match="the PIN is wrong; one try was spent"):
             await asking.sign()
         assert asking.slots.logins == [WRONG_PIN]
         assert asking.person.pins[0].value == b""
@@ -179,8 +179,8 @@ def test_a_wrong_pin_typed_at_the_prompt_spends_one_try(asking: Bench) -> None:
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (Verdict.PIN_INCORRECT, "the PIN is wrong; one try is spent; the next use asks again"),
-        (Verdict.PIN_UNUSABLE, "the token does not take this PIN (CKR_PIN_LEN_RANGE)"),
+        (Verdict.PIN_INCORRECT, "the PIN is wrong; one try was spent; the next use asks again"),
+        (Verdict.PIN_UNUSABLE, "the token does not accept this PIN (CKR_PIN_LEN_RANGE)"),
         (Verdict.PIN_LOCKED, "the PIN is locked; unblock it with the PUK"),
         (Verdict.PIN_NOT_SET, "no user PIN is set; initialise the token first"),
         (Verdict.LOGIN_CANCELLED, "the PIN entry was cancelled; try again and enter the PIN"),
