@@ -6,7 +6,9 @@ import ast
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,18 +21,32 @@ FILES = sorted(path.relative_to(ROOT) for folder in MAY_IMPORT for path in (ROOT
 LONGEST = 400
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The dotted names of the modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+@cache
+def imports(file: Path) -> list[str]:
+    """The dotted names of the modules that a file imports, anywhere in it, also for the type checker only."""
+    names = []
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            names += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: a relative import"
             assert node.module
-            # `from replug import token` names the module in its second half.
-            yield from (
-                [f"replug.{name.name}" for name in node.names] if node.module == "replug" else [node.module]
-            )
+            # `from replug.agent import signing` names the module in its second half.
+            inside = [f"{node.module}.{name.name}" for name in node.names]
+            names += [name if node.module == "replug" or of_ours(name) else node.module for name in inside]
+    return names
+
+
+def of_ours(name: str) -> Path | None:
+    """The file of a module of ours, relative to ROOT."""
+    package, _, rest = name.partition(".")
+    file = Path(*rest.split(".")).with_suffix(".py") if package == "replug" and rest else None
+    return file if file in FILES else None
 
 
 def test_there_are_files_to_look_at() -> None:
@@ -49,7 +65,14 @@ def test_token_is_the_standard_librarys_at_the_root() -> None:
 
 
 def test_no_folder_is_a_package_under_its_bare_name() -> None:
-    assert [folder for folder in MAY_IMPORT if (ROOT / folder / "__init__.py").exists()] == []
+    assert [str(file) for file in FILES if file.name == "__init__.py"] == []
+
+
+def test_every_folder_is_packaged() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {"replug." + ".".join(file.parent.parts): str(file.parent) for file in FILES}
+    assert setuptools["package-dir"] == folders | {"replug.systemd": "systemd"}
+    assert setuptools["packages"] == sorted(setuptools["package-dir"])
 
 
 def test_imports_go_one_way() -> None:
@@ -89,7 +112,7 @@ def test_public_names_have_docstrings() -> None:
     wrong = [
         (str(file), name)
         for file in FILES
-        for name, node in public_names(ast.parse((ROOT / file).read_text()), "module")
+        for name, node in public_names(parsed(file), "module")
         if not ast.get_docstring(node)
     ]
     assert wrong == []

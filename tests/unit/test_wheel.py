@@ -11,7 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_wheel_has_the_units(tmp_path: Path) -> None:
+FOLDERS = ("agent", "protocol", "systemd", "token")
+
+
+def test_the_wheel_has_all_modules_and_units(tmp_path: Path) -> None:
     source = tmp_path / "source"
     kept_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, source, ignore=kept_out)
@@ -23,9 +26,12 @@ def test_the_wheel_has_the_units(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         packed = {
-            name.removeprefix("replug/systemd/"): archive.read(name)
+            name.removeprefix("replug/"): archive.read(name)
             for name in archive.namelist()
-            if name.startswith("replug/systemd/")
+            if name.startswith("replug/")
         }
-    assert packed == {path.name: path.read_bytes() for path in (ROOT / "systemd").iterdir()}
-    assert "replug-agent.socket" in packed
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert packed == {
+        str(path.relative_to(ROOT)): path.read_bytes() for path in files if "__pycache__" not in path.parts
+    }
+    assert {"agent/commands/main.py", "systemd/replug-agent.socket", "token/py.typed"} <= packed.keys()
