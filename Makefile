@@ -16,6 +16,8 @@ PYTHON ?= python3
 PYTEST ?=
 VENV = .venv
 READY = $(VENV)/.ready
+# How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
+unexport $(filter PYTHON%,$(.VARIABLES))
 
 .PHONY: demo test torture fuzz insertion bench soak lint types format completions lock clean
 

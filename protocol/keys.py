@@ -271,7 +271,7 @@ def parse_public_key(blob: bytes) -> PublicKey:
 
 
 def plain_blob(blob: bytes) -> bytes:
-    """Return the blob of the key inside a certificate, without parsing the rest of it; other blobs as they are."""
+    """Return the blob of the key in a certificate, unparsed but for that key; other blobs as they are."""
     reader = Reader(blob)
     algorithm = reader.text()
     if not is_certificate(algorithm):

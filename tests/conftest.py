@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,8 @@ from rigs.home import Home
 from rigs.sshd import Server
 
 REPLUG = Path(sys.executable).with_name("replug-agent")
+_KEPT = ("PATH", "CI", "PYTEST_")
+"""How the names begin of what the tests see of the environment they are run in."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,11 +32,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure() -> None:
-    """Let the programs under test have the signals of a terminal, also where the tests run without one."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes every process of the tests alike, whatever the session is that they are run in."""
+    _clean_environment(config)
+    # The programs under test have the signals of a terminal, also where the tests run without one.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _clean_environment(config: pytest.Config) -> None:
+    """No agent, display, bus, locale, temporary folder or home of the user who runs the tests.
+
+    What pytest-xdist starts inherits this. PYTHONPATH has had its effect already: it is undone.
+    """
+    for folder in filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)):
+        sys.path[:] = [path for path in sys.path if path != os.path.abspath(folder)]
+    for name in [name for name in os.environ if not name.startswith(_KEPT)]:
+        del os.environ[name]
+    tempfile.tempdir = None  # it may have been looked up with another TMPDIR
+    home = tempfile.mkdtemp(prefix="rp-home-")
+    config.add_cleanup(partial(shutil.rmtree, home, ignore_errors=True))
+    os.environ.update(HOME=home, LANG="C.UTF-8", SHELL="/bin/sh")
 
 
 @pytest.hookimpl(wrapper=True)

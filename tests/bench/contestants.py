@@ -74,10 +74,10 @@ def on(token: Token, two_workers: str | None = None) -> Iterator[dict[str, Conte
 
 def configured(home: Home, text: str) -> dict[str, str]:
     """The environment in which a replug-agent of `home` has this configuration file."""
-    folder = home.folder / "xdg" / "replug"
-    folder.mkdir(parents=True)
-    (folder / "config.toml").write_text("modules = []\n" + text)
-    return {"XDG_CONFIG_HOME": str(folder.parent)}
+    for name in ("xdg", "xdg/replug"):
+        (home.folder / name).mkdir(mode=0o700)
+    home.write("xdg/replug/config.toml", "modules = []\n" + text)
+    return {"XDG_CONFIG_HOME": str(home.folder / "xdg")}
 
 
 def request(token: Token, what: str) -> bytes:

@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rigs.agent import Agent
+from rigs.root import as_root
 
 _MEBIBYTE = 1024.0
 
@@ -39,7 +39,7 @@ def memory(pids: Iterable[int]) -> Memory:
     """What these processes hold now. Only root may ask it of an agent, which lets nobody look at it."""
     totals = {"Rss": 0, "Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
+        for line in as_root("cat", f"/proc/{pid}/smaps_rollup").splitlines()[1:]:
             name, value = line.split(":")
             if name in totals:
                 totals[name] += int(value.split()[0])
@@ -49,7 +49,7 @@ def memory(pids: Iterable[int]) -> Memory:
 
 def descriptors(pid: int) -> int:
     """How many files it has open; for root only, as `memory`."""
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    return len(as_root("ls", f"/proc/{pid}/fd").splitlines())
 
 
 def threads(pid: int) -> int:

@@ -379,18 +379,23 @@ print([name for name in sys.modules if name.startswith("jeepney")])
 
 
 def test_a_quick_wait_costs_next_to_nothing() -> None:
-    """It is about 2 us; the limit is for a machine that is busy with other things."""
+    """It is about 2 us. The fastest of twenty counts, beside a task that is made and cancelled."""
 
-    async def main() -> float:
+    async def main() -> tuple[float, float]:
         notices = TouchNotices({}, LONG)
-        best = LONG
+        best = least = LONG
         for _ in range(20):
             started = time.perf_counter()
             for _ in range(1000):
                 with notices.waiting('token "work"', "login", "ssh"):
                     pass
-            best = min(best, (time.perf_counter() - started) / 1000)
+            best = min(best, time.perf_counter() - started)
+            started = time.perf_counter()
+            for _ in range(1000):
+                asyncio.ensure_future(asyncio.sleep(LONG)).cancel()
+            least = min(least, time.perf_counter() - started)
             await asyncio.sleep(0)
-        return best
+        return best, least
 
-    assert run(main()) < 20e-6
+    best, least = run(main())
+    assert best < 5 * least

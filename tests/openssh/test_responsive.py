@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from rigs.agent import LIST_REQUEST, StartAgent
+from rigs.agent import LIST_REQUEST, Agent, Connection, StartAgent
 from rigs.faulty import Faulty
 
 
@@ -15,24 +15,32 @@ def test_listing_does_not_wait_for_a_signature(start_agent: StartAgent, faulty: 
     faulty.tell("C_Sign", "sleep 5")
 
     with ThreadPoolExecutor() as other, agent.connect() as connection:
+        idle = [asked(connection) for _ in range(10)], [listed(agent) for _ in range(10)]
         signing = other.submit(agent.ssh_add, "-T", faulty.public)
         faulty.await_calls("C_Sign")
 
-        raw, whole = [], []
-        for _ in range(10):
-            start = time.perf_counter()
-            reply = connection.ask(LIST_REQUEST)
-            raw.append(time.perf_counter() - start)
-            assert reply[:5] == b"\x0c\x00\x00\x00\x01"
-
-            start = time.perf_counter()
-            listed = agent.ssh_add("-l")
-            whole.append(time.perf_counter() - start)
-            assert listed.status == 0
-
+        busy = [asked(connection) for _ in range(10)], [listed(agent) for _ in range(10)]
         assert faulty.returns("C_Sign") == [], "the signature ended too early for this to show anything"
         assert signing.result().status == 0, agent.log
 
-    # The fastest of ten: this is about waiting for the token, not about how busy the machine is.
-    assert min(raw) < 0.05, raw
-    assert min(whole) < 0.05, whole
+    # The fastest of ten, beside an agent that does nothing: this is not about how busy the machine is.
+    for without, during in zip(idle, busy, strict=True):
+        assert min(during) < max(0.05, 10 * min(without)), (without, during)
+
+
+def asked(connection: Connection) -> float:
+    """How long a listing takes on a connection."""
+    start = time.perf_counter()
+    reply = connection.ask(LIST_REQUEST)
+    took = time.perf_counter() - start
+    assert reply[:5] == b"\x0c\x00\x00\x00\x01"
+    return took
+
+
+def listed(agent: Agent) -> float:
+    """How long `ssh-add -l` takes."""
+    start = time.perf_counter()
+    done = agent.ssh_add("-l")
+    took = time.perf_counter() - start
+    assert done.status == 0
+    return took

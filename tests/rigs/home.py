@@ -38,10 +38,9 @@ class Home:
 
     def configure(self, text: str) -> Path:
         """Writes the agent's configuration file."""
-        folder = self.folder / ".config" / "replug"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (folder / "config.toml").write_text(text + "\n")
-        return folder / "config.toml"
+        for name in (".config", ".config/replug"):
+            (self.folder / name).mkdir(mode=0o700, exist_ok=True)
+        return self.write(".config/replug/config.toml", text + "\n")
 
     def run(
         self,

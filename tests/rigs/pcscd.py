@@ -64,7 +64,8 @@ class Pcscd:
             self._process = subprocess.Popen(
                 ["unshare", "--mount", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--",
                  sys.executable, "-I", _INSIDE, str(theirs.fileno()), self._folder, READER],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                pass_fds=[theirs.fileno()], env=self._home.env,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         eventually(self._listens, "pcscd listens")
         for number, slot in enumerate((self.slot, self.slot2)):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rigs.agent import descendants
 from rigs.home import Home
+from rigs.root import AS_ROOT
 from rigs.terminal import Done, eventually, run
 
 USER, UID = "tester", os.getuid() or 59999
@@ -17,7 +18,6 @@ REPOSITORY = Path(__file__).parents[2]
 # Under /home, which ProtectHome= is about, unless that would hide what is tested.
 HOME = Path("/mnt" if REPOSITORY.is_relative_to("/home") else "/home", USER)
 _SCRIPT = Path(__file__).with_suffix(".sh")
-_AS_ROOT = [] if os.getuid() == 0 else ["sudo", "-n"]
 
 
 class NotStartedError(Exception):
@@ -58,7 +58,7 @@ class UserManager:
                 os.chown(path, UID, UID, follow_symlinks=False)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_AS_ROOT, *self._within, "sh", _SCRIPT, USER, str(UID), self._folder, self.folder,
+                [*AS_ROOT, *self._within, "sh", _SCRIPT, USER, str(UID), self._folder, self.folder,
                  REPOSITORY, sys.base_prefix],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
@@ -94,7 +94,7 @@ class UserManager:
         become = () if as_root else ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
         settings = [f"{name}={value}" for name, value in (self.env | (env or {})).items()]
         return run(
-            *_AS_ROOT, "nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup", "--no-fork", "--",
+            *AS_ROOT, "nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup", "--no-fork", "--",
             # What it starts is inside; nsenter's own way of waiting, if let fork, upsets sudo's terminal.
             "sh", "-c", '"$@"; exit $?', "-", *become,
             "env", "-i", f"--chdir={self.folder}", *settings, *argv,

@@ -14,6 +14,7 @@ from rigs.home import Home
 from rigs.pcscd import Pcscd
 from rigs.piv_card import Card
 from rigs.piv_keys import Slot
+from rigs.root import may_be_root
 from rigs.terminal import eventually
 
 REPLUG = Path(sys.executable).with_name("replug")
@@ -30,8 +31,8 @@ def remembered_by(agent: Agent, pin: str) -> tuple[bool, bool]:
 def test_a_pin_is_gone_when_locked_or_forgotten(
     start_agent: StartAgent, pcscd: Pcscd, module: Path, askpass: Askpass, home: Home, how: str
 ) -> None:
-    if not memory.may_look():
-        pytest.skip("needs root, to read the memory of processes that refuse to be read")
+    if not may_be_root():
+        pytest.skip("needs root, or sudo without a password: it reads the memory of processes that refuse it")
     pin = f"{secrets.randbelow(10**8):08}"
     card = Card(pin=pin)
     pcscd.slot.insert(card)

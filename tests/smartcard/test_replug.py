@@ -24,7 +24,7 @@ from rigs.terminal import Done, eventually
 
 SIGNING_SLOTS = [Slot.AUTHENTICATION, Slot.SIGNATURE, Slot.CARD_AUTHENTICATION]
 REPLUG = Path(sys.executable).with_name("replug")
-AT_ONCE = 1.0  # seconds, for a refusal that needs no card
+AT_ONCE = 5.0  # seconds, for a refusal that needs no card, also on a busy machine
 
 
 @pytest.fixture(params=SIGNING_SLOTS, ids=["9a", "9c", "9e"])

@@ -124,6 +124,7 @@ def test_a_file_of_somebody_elses_is_not_touched(logged_in: LogIn, home: Home) -
 def other_agent(home: Home, unit: str, folder: str, path: str) -> None:
     """A socket of another agent that starts at login and sets SSH_AUTH_SOCK, as gcr's does."""
     (home.folder / folder / "sockets.target.wants").mkdir(parents=True)
+    (home.folder / folder / "sockets.target.wants").chmod(0o755)  # as systemctl makes it, whatever our umask
     home.write(
         f"{folder}/{unit}",
         f"[Socket]\nListenStream=%t/{path}\nService=other.service\n"

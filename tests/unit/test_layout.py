@@ -1,4 +1,7 @@
-"""The structure reads at a glance, and stays so: folders, imports, sizes, docstrings."""
+"""The structure reads at a glance, and stays so: folders, imports, sizes, docstrings.
+
+`python tests/unit/test_layout.py` lists the imports between rooms.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,12 @@ import ast
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MAY_IMPORT = {
@@ -15,22 +22,85 @@ MAY_IMPORT = {
     "token": {"token", "protocol"},
     "agent": {"agent", "token", "protocol"},
 }
+FLOORS = (
+    ("agent/commands",),
+    ("agent/doctor", "agent/setup"),
+    ("agent",),  # the spine
+    ("agent/clients", "agent/control", "agent/desktop", "agent/keys"),
+    ("agent/config", "agent/process"),
+    ("token",),
+    ("token/pins", "token/prompts", "token/worker"),
+    ("token's base",),
+    ("protocol",),
+)
+"""The rooms, the uppermost first: imports go down, or along a floor if not in a circle."""
+BASE = {"boottime", "errors", "hardening", "identity", "offload", "seal", "shared", "trusted_file"}
+"""The files of token/ that all of its rooms stand on."""
 FILES = sorted(path.relative_to(ROOT) for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 400
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The dotted names of the modules that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text())
+
+
+@cache
+def imports(file: Path) -> list[str]:
+    """The dotted names of the modules that a file imports, anywhere in it, also for the type checker only."""
+    names = []
+    for node in ast.walk(parsed(file)):
         if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
+            names += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: a relative import"
             assert node.module
-            # `from replug import token` names the module in its second half.
-            yield from (
-                [f"replug.{name.name}" for name in node.names] if node.module == "replug" else [node.module]
-            )
+            # `from replug.agent import signing` names the module in its second half.
+            inside = [f"{node.module}.{name.name}" for name in node.names]
+            names += [name if node.module == "replug" or of_ours(name) else node.module for name in inside]
+    return names
+
+
+def of_ours(name: str) -> Path | None:
+    """The file of a module of ours, relative to ROOT."""
+    package, _, rest = name.partition(".")
+    file = Path(*rest.split(".")).with_suffix(".py") if package == "replug" and rest else None
+    return file if file in FILES else None
+
+
+def room(file: Path) -> str:
+    """Where a file is."""
+    return "token's base" if file.parent == Path("token") and file.stem in BASE else str(file.parent)
+
+
+def arrows() -> list[tuple[Path, Path]]:
+    """Which file imports which."""
+    return [(file, to) for file in FILES for to in sorted({*filter(None, map(of_ours, imports(file)))})]
+
+
+def rooms() -> Counter[tuple[str, str]]:
+    """Which room imports from which other, and by how many imports of a file by a file."""
+    between = Counter((room(file), room(to)) for file, to in arrows())
+    return Counter({(a, b): count for (a, b), count in between.items() if a != b})
+
+
+def circles(pairs: Iterable[tuple[Any, Any]]) -> list[list[str]]:
+    """The groups of those that can be reached from each other."""
+    reached: dict[Any, set[Any]] = {}
+    for start, to in pairs:
+        reached.setdefault(start, set()).add(to)
+    grown = True
+    while grown:
+        before = sum(map(len, reached.values()))
+        for there in reached.values():
+            there |= set().union(*(reached.get(at, set()) for at in there))
+        grown = sum(map(len, reached.values())) > before
+    groups = {
+        frozenset(it for it in there if start in reached.get(it, set()))
+        for start, there in reached.items()
+        if start in there
+    }
+    return sorted(sorted(map(str, group)) for group in groups)
 
 
 def test_there_are_files_to_look_at() -> None:
@@ -49,7 +119,14 @@ def test_token_is_the_standard_librarys_at_the_root() -> None:
 
 
 def test_no_folder_is_a_package_under_its_bare_name() -> None:
-    assert [folder for folder in MAY_IMPORT if (ROOT / folder / "__init__.py").exists()] == []
+    assert [str(file) for file in FILES if file.name == "__init__.py"] == []
+
+
+def test_every_folder_is_packaged() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {"replug." + ".".join(file.parent.parts): str(file.parent) for file in FILES}
+    assert setuptools["package-dir"] == folders | {"replug.systemd": "systemd"}
+    assert setuptools["packages"] == sorted(setuptools["package-dir"])
 
 
 def test_imports_go_one_way() -> None:
@@ -60,6 +137,26 @@ def test_imports_go_one_way() -> None:
         if name.startswith("replug.") and name.split(".")[1] not in MAY_IMPORT[file.parts[0]]
     ]
     assert wrong == []
+
+
+def test_every_room_is_on_a_floor() -> None:
+    floors = [name for floor in FLOORS for name in floor]
+    assert sorted(floors) == sorted({room(file) for file in FILES})
+    assert {file.stem for file in FILES if room(file) == "token's base"} == BASE
+
+
+def test_imports_between_rooms_go_down() -> None:
+    height = {name: -number for number, floor in enumerate(FLOORS) for name in floor}
+    wrong = [f"{file} -> {to}" for file, to in arrows() if height[room(to)] > height[room(file)]]
+    assert wrong == []
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    assert circles(rooms()) == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(arrows()) == []
 
 
 def test_ours_are_imported_by_their_full_names() -> None:
@@ -89,7 +186,7 @@ def test_public_names_have_docstrings() -> None:
     wrong = [
         (str(file), name)
         for file in FILES
-        for name, node in public_names(ast.parse((ROOT / file).read_text()), "module")
+        for name, node in public_names(parsed(file), "module")
         if not ast.get_docstring(node)
     ]
     assert wrong == []
@@ -105,3 +202,12 @@ def public_names(node: Documented, name: str) -> Iterator[tuple[str, Documented]
         named = isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if named and not child.name.startswith("_"):
             yield child.name, child
+
+
+if __name__ == "__main__":
+    for floor in FLOORS:
+        for name in floor:
+            print(name)
+            for below in (to for floor in FLOORS for to in floor):
+                if count := rooms()[name, below]:
+                    print(f"  {count:3}  {below}")

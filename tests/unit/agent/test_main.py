@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -41,6 +42,8 @@ def report(home: Home) -> Callable[[], dict[str, Any]]:
     def read() -> dict[str, Any]:
         data = b""
         while True:
+            ready, _, _ = select.select([pipe], [], [], 60)
+            assert ready, f"the stand-in has said nothing but {data!r}"
             data += os.read(pipe, 65536)
             try:
                 said: dict[str, Any] = json.loads(data)
@@ -94,9 +97,9 @@ def sockets(home: Home) -> list[str]:
 def test_a_daemon(home: Home, run: Run, report: Callable[[], dict[str, Any]]) -> None:
     done = run("-s", stdin=subprocess.PIPE)
 
+    assert (done.returncode, done.stderr) == (0, "")
     said = report()
     path, pid = said["address"], said["pid"]
-    assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
         f"SSH_AUTH_SOCK={path}; export SSH_AUTH_SOCK;\n"
         f"SSH_AGENT_PID={pid}; export SSH_AGENT_PID;\n"
@@ -114,9 +117,9 @@ def test_a_daemon(home: Home, run: Run, report: Callable[[], dict[str, Any]]) ->
 def test_in_the_foreground(home: Home, run: Run, report: Callable[[], dict[str, Any]]) -> None:
     done = run("-D", env={"STAND_IN": "status = 42"}, stdin=subprocess.PIPE)
 
+    assert (done.returncode, done.stderr) == (42, "")
     said = report()
     path, pid = said["address"], said["pid"]
-    assert (done.returncode, done.stderr) == (42, "")
     assert done.stdout == f"SSH_AUTH_SOCK={path}; export SSH_AUTH_SOCK;\necho Agent pid {pid};\n"
     assert said["session"] != pid
     assert said["folder"] == str(home.folder)

@@ -18,8 +18,10 @@ class Shell:
         self._capsys = capsys
 
     def write(self, text: str) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.file.parent.parent, self.file.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
         self.file.write_text(text)
+        self.file.chmod(0o600)
 
     def replug(self, *arguments: str | Path) -> tuple[int, str, str]:
         status = main([str(argument) for argument in arguments])
@@ -77,6 +79,7 @@ def test_another_file(shell: Shell, tmp_path: Path) -> None:
         status, out, err = shell.replug("config", action, other)
         assert (status, out, err) == (1, "", f"{other}: No such file or directory\n")
     other.write_text("workers = 3")
+    other.chmod(0o600)
     assert shell.replug("config", "check", other)[0] == 0
     status, out, _ = shell.replug("config", "show", other)
     assert status == 0

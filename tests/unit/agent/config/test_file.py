@@ -18,6 +18,12 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "config.toml"
 
 
+def write(file: Path, content: str | bytes) -> None:
+    """Only its user may change it, whatever the umask."""
+    file.touch(mode=0o600)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def refusal(file: Path) -> str:
     with pytest.raises(ConfigError) as caught:
         load_config(file)
@@ -41,12 +47,12 @@ def test_without_a_file_nothing_is_loaded_to_read_it(file: Path) -> None:
 
 
 def test_what_is_set_holds(file: Path) -> None:
-    file.write_text('touch_timeout = "1m"\n')
+    write(file, 'touch_timeout = "1m"\n')
     assert load_config(file) == Config(touch_timeout=60)
 
 
 def test_problems_are_told_as_compilers_do(file: Path) -> None:
-    file.write_text('\nworkers = 0\ntouch_timout = "1m"\n')
+    write(file, '\nworkers = 0\ntouch_timout = "1m"\n')
     assert refusal(file).splitlines() == [
         f"{file}:2: workers must be a whole number from 1 to 64, without quotes",
         f"{file}:3: unknown key 'touch_timout'; did you mean \"touch_timeout\"?",
@@ -59,12 +65,12 @@ def test_a_file_that_is_none(file: Path) -> None:
 
 
 def test_a_file_that_is_not_text(file: Path) -> None:
-    file.write_bytes(b'workers = 1\ntouch_timeout = "\xff"')
+    write(file, b'workers = 1\ntouch_timeout = "\xff"')
     assert refusal(file) == f"{file}:2: is not UTF-8"
 
 
 def test_a_file_that_is_too_large(file: Path) -> None:
-    file.write_bytes(b"#" * (1024 * 1024 + 1))
+    write(file, b"#" * (1024 * 1024 + 1))
     assert refusal(file) == f"{file}: is longer than 1048576 bytes"
 
 
@@ -79,7 +85,7 @@ def test_a_file_that_others_can_change(file: Path, mode: int, bits: str) -> None
 
 def test_a_folder_that_others_can_change(tmp_path: Path) -> None:
     folder = tmp_path / "replug"
-    folder.mkdir()
+    folder.mkdir(mode=0o700)
     (folder / "config.toml").touch(mode=0o600)
     folder.chmod(0o777)
     file = folder / "config.toml"
@@ -88,9 +94,9 @@ def test_a_folder_that_others_can_change(tmp_path: Path) -> None:
 
 def test_a_link_is_followed_to_the_file_that_counts(tmp_path: Path, file: Path) -> None:
     """Many keep such files in one folder elsewhere and link to them."""
-    (tmp_path / "dotfiles").mkdir()
+    (tmp_path / "dotfiles").mkdir(mode=0o700)
     there = tmp_path / "dotfiles/replug.toml"
-    there.write_text("workers = 3")
+    write(there, "workers = 3")
     file.symlink_to(there)
     assert load_config(file).workers == 3
     (tmp_path / "dotfiles").chmod(0o777)
@@ -100,10 +106,10 @@ def test_a_link_is_followed_to_the_file_that_counts(tmp_path: Path, file: Path) 
 
 
 def test_the_folder_of_a_link_counts_too(tmp_path: Path) -> None:
-    (tmp_path / "replug").mkdir()
+    (tmp_path / "replug").mkdir(mode=0o700)
     file = tmp_path / "replug/config.toml"
     file.symlink_to(tmp_path / "mine.toml")
-    (tmp_path / "mine.toml").write_text("workers = 3")
+    write(tmp_path / "mine.toml", "workers = 3")
     assert load_config(file).workers == 3
     file.parent.chmod(0o777)
     assert f"its folder {file.parent} can be changed by other users" in refusal(file)

@@ -149,6 +149,8 @@ def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_folder_in_which_others_may_replace_it(tmp_path: Path, mode: int) -> None:
     outer = tmp_path / "open"
     (outer / "inner").mkdir(parents=True)
+    outer.chmod(0o755)
+    (outer / "inner").chmod(0o755)
     file = write(outer / "inner/pin")
     assert read_pin(source(file), os.environ).value == b"123456"
     outer.chmod(mode)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from doubles.screen import Screen
 from doubles.stand_ins import run
+from rigs.root import AS_ROOT
 
 from replug.token.errors import NobodyAskedError, PromptError
 from replug.token.identity import TokenFlag, TokenId
@@ -157,8 +158,7 @@ def test_another_user_does_not_answer(folder: Path) -> None:
     async def main() -> Pin:
         asking = asyncio.create_task(PasswordAgentPrompter(folder, 15).ask(REQUEST))
         question = await Agent(folder).question()
-        sudo = [] if os.getuid() == 0 else ["sudo"]
-        command = [*sudo, sys.executable, "-c", SEND_AS_ANOTHER_USER, question["Socket"]]
+        command = [*AS_ROOT, sys.executable, "-c", SEND_AS_ANOTHER_USER, question["Socket"]]
         await asyncio.to_thread(subprocess.run, command, check=True)
         await Agent(folder).answers(b"+123456")
         return await asking

@@ -100,7 +100,7 @@ def test_many_workers_leave_no_descriptor_behind() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("how", "patience"), [(signal.SIGKILL, PATIENCE), (signal.SIGSTOP, 1.0)])
+@pytest.mark.parametrize(("how", "patience"), [(signal.SIGKILL, PATIENCE), (signal.SIGSTOP, 5.0)])
 def test_a_server_that_is_gone_or_does_not_answer_is_replaced(how: signal.Signals, patience: float) -> None:
     async def main() -> None:
         async with fork_server(patience) as server:
