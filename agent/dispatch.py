@@ -33,7 +33,7 @@ class _Wipeable(Protocol):
 
 @dataclass(frozen=True)
 class _Row:
-    """What there is to know of a message."""
+    """How one type of message is treated."""
 
     name: str
     """As `replug explain` knows it."""

@@ -45,7 +45,7 @@ class Reloader:
                 log.exception("the configuration was not read again")
 
     async def _reload(self) -> None:
-        """What makes no sense changes nothing."""
+        """A file with mistakes changes nothing."""
         keyring = self._keyring
         try:
             async with asyncio.timeout(_PATIENCE):

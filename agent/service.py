@@ -126,7 +126,7 @@ class _Service:
         orderly = 0 if self._options.socket_activated else _ENDED_BY_SIGNAL
         loop.add_signal_handler(signal.SIGTERM, self._end, orderly)
         if manager.listens:
-            # A service is told so to read its configuration again; elsewhere a terminal hung up.
+            # For a service it means: read the configuration again. Elsewhere a terminal has hung up.
             loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         else:
             loop.add_signal_handler(signal.SIGHUP, self._end, _ENDED_BY_SIGNAL)

@@ -1,6 +1,6 @@
-"""From a sign request to a signature: which of the identities may, whether a person agrees, which one can.
+"""From a sign request to a signature: which identities may sign, whether the user agrees, which one can.
 
-The order is OpenSSH's (process_sign_request2): the key, the destination, the person, the signature.
+The order is OpenSSH's (process_sign_request2): the key, the destination, the user, the signature.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Signing:
         self._settings = settings
         self._notices = notices
         self._prompter = prompter
-        self._question = asyncio.Lock()  # a person answers one at a time
+        self._question = asyncio.Lock()  # the user answers one at a time
 
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign what is asked for; SignRefusedError.
@@ -86,13 +86,13 @@ class Signing:
         return await _first_signature(await self._allowed(attempt), attempt, self._notices)
 
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
-        """What may sign, once the person who is to be asked has agreed; raises why nothing may."""
+        """The identities that may sign, once the user has agreed if that is required; raises why none may."""
         candidates = self._permitted(attempt)
-        # As long as one of them asks, none is used before the person agrees: which one is nearest changes.
+        # If one of them requires it, none is used before the user agrees: which one is nearest changes.
         if not attempt.confirmed and any(held.constraints.confirm for held in candidates):
             await self._confirm(candidates[0], attempt)
             attempt.confirmed = True
-            # Persons take their time, in which keys are removed and expire.
+            # While the user was asked, keys may have been removed or may have expired.
             candidates = self._permitted(attempt)
         return candidates
 
@@ -110,7 +110,7 @@ class Signing:
         )
         async with self._question:
             if not await self._prompter.confirm(question):
-                raise RequestRefusedError(f"the use of key {key} was not allowed by the person asked")
+                raise RequestRefusedError(f"the user declined the use of key {key}")
 
 
 class _Attempt:
@@ -121,10 +121,10 @@ class _Attempt:
         self.request = request
         self.purpose = purpose
         self.confirmed = False
-        """Whether a person has agreed."""
+        """Whether the user has agreed."""
 
     def permitted(self, holding: list[Identity]) -> list[Identity]:
-        """Those of the identities that may sign this, one for each place; raises why none may."""
+        """The identities among `holding` that may sign this, one for each holder; raises why none may."""
         permitted: dict[TokenId | None, Identity] = {}
         refusal: Exception | None = None
         for held in holding:

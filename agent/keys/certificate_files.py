@@ -1,6 +1,6 @@
-"""The certificates that the configuration names, found and read anew when they change.
+"""The certificates in the files that the configuration names, read again when those change.
 
-A certificate authority renews short-lived ones by writing the file; nobody has to tell the agent.
+A certificate authority renews a short-lived certificate by writing the file; no command is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from replug.token.offload import TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
-_BETWEEN = 2.0  # seconds between two looks at the files
+_BETWEEN = 2.0  # seconds between two scans of the files
 _PATIENCE = 5.0  # seconds for one look; it goes on, and no other begins before its end
 _LARGEST = 64 * 1024  # bytes; several have to fit into a message
 _MOST = 256  # files

@@ -1,4 +1,4 @@
-"""What was said of a key when it was added: how long, whether to ask, and where it may be used."""
+"""The constraints a key was added with: its lifetime, whether to ask, and where it may be used."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class KeyConstraints:
     expires: float | None = None
     """When the identity is dropped, in seconds of the boot clock; None is never."""
     confirm: bool = False
-    """Whether a person is asked before each signature."""
+    """Whether the user is asked before each signature."""
     destinations: tuple[DestinationConstraint, ...] = ()
     """Where it may be used; empty is anywhere."""
 
     @classmethod
     def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> KeyConstraints:
-        """What `constraints` say. `default_lifetime` in seconds is for who names none; 0 is no end."""
+        """Combine `constraints`; without a lifetime, `default_lifetime` holds (in seconds; 0 is no end)."""
         expires = now + default_lifetime if default_lifetime else None
         confirm = False
         destinations: tuple[DestinationConstraint, ...] = ()

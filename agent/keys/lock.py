@@ -53,14 +53,14 @@ class Lock:
         self._salt = salt
 
     async def unlock(self, passphrase: bytes | bytearray) -> None:
-        """Unlock. Every failure makes the answer to the next slower; who knows the passphrase never waits.
+        """Unlock. Every failure delays the answer to the next; the right passphrase is never delayed.
 
         That many connections are no way around the delay is for the limit of attempts at once to see to.
         """
         if self._attempts >= _MOST_ATTEMPTS:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
         self._attempts += 1
-        # Who hangs up does not shorten the delay for the next attempt.
+        # A client that hangs up does not shorten the delay for the next attempt.
         trying = asyncio.create_task(self._try_in_turn(bytearray(passphrase)))
         trying.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(trying)

@@ -43,7 +43,7 @@ class Modules:
         return [token for module in self for token in module.tokens.values()]
 
     def provider(self, name: str, path: str, uri: Uri) -> Provider:
-        """What `name` means; its module is there until `serve_what_is_added` finds that nobody wants it."""
+        """The provider that `name` means. Its module stays until `serve_what_is_added` finds it unused."""
         module = self._modules.get(path)
         if module is None:
             config = self._settings.config
@@ -75,7 +75,7 @@ class Modules:
             self.serve_what_is_added()
 
     def serve_what_is_added(self) -> None:
-        """Have each module serve what its providers choose; drop the modules that nobody wants any more."""
+        """Have each module serve what its providers choose; drop unused modules."""
         providers: Iterable[Provider] = [*self._identities.providers(), *self._being_added]
         for path, module in list(self._modules.items()):
             choices = [provider.uri for provider in providers if provider.module is module]

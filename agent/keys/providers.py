@@ -87,8 +87,8 @@ class Providers:
     async def serve_configured(self, still_wanted: Callable[[], bool]) -> None:
         """Serve what the configuration names, whether its tokens are in or not, and nothing it named before.
 
-        That includes what was removed of it since. What cannot be served is in the log and in nobody's way.
-        It is given up when it is not `still_wanted`.
+        Identities of them that were removed return. A provider that cannot be served is logged and skipped.
+        The call ends early when it is no longer `still_wanted`.
         """
         config = self._settings.config
         named: list[Provider] = []

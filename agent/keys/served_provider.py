@@ -23,7 +23,7 @@ from replug.token.provider import Provider
 from replug.token.served import ServedToken
 
 SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
-"""What the configuration says of a token now."""
+"""The settings of a token as they are now."""
 
 _ALL_KEYS = ("*",)
 _BY_LABEL = "{label}"
@@ -42,11 +42,11 @@ class ServedProvider:
     certificates_only: bool = False
     """Whether only certificates are listed, and not the keys they are for."""
     lifetime_given: bool = False
-    """Whether who added it said for how long; then the configuration does not."""
+    """Whether it was added with a lifetime, which then takes precedence over the configuration's."""
     added: float = 0.0
     """When it was added, on the boot clock."""
     configured: bool = False
-    """Whether it is served because the configuration says so, and nobody added it."""
+    """Whether the configuration names it and no user added it."""
     removed: frozenset[bytes] = frozenset()
     """Blobs of single identities that were removed since."""
     identities: tuple[TokenBackedIdentity, ...] = field(default=(), init=False)

@@ -30,10 +30,10 @@ _PROGRAM = "replug.agent.keys.software_worker"
 
 @dataclass(frozen=True)
 class AddedKey:
-    """What the agent may know of a key that was added."""
+    """The public part of a key that was added."""
 
     blob: bytes
-    """What it is listed as: the public key, or the certificate."""
+    """The public key or the certificate, as it is listed."""
     comment: bytes
     constraints: tuple[Constraint, ...]
 

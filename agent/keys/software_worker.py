@@ -66,7 +66,7 @@ class Operations:
 
 @contextlib.contextmanager
 def _refusing() -> Iterator[None]:
-    """What the client got wrong is an answer, and says nothing about this process."""
+    """A mistake of the client's is an answer; it says nothing about this process."""
     try:
         yield
     except ProtocolError as error:

@@ -1,4 +1,4 @@
-"""What the configuration says of the tokens that are there, and what changes when it is read again."""
+"""The settings of each token, found in the configuration as it is now."""
 
 from __future__ import annotations
 

@@ -142,9 +142,7 @@ def test_a_person_is_asked_before_each_signature(agent: AgentBench) -> None:
         assert await agent.sign(WORK_KEY) == Failure()
         assert await agent.ask(SignRequest(KEY.blob, b"data", 0)) == Failure()
         assert len(agent.slots.calls) == calls
-        assert agent.reasons[0] == (
-            f"the use of key {fingerprint(WORK_KEY.blob)} was not allowed by the person asked"
-        )
+        assert agent.reasons[0] == (f"the user declined the use of key {fingerprint(WORK_KEY.blob)}")
         agent.keyring.remove_all()
 
     run(main())
