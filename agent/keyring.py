@@ -63,7 +63,7 @@ class Keyring:
 
     @property
     def locked(self) -> bool:
-        return self._lock.locked
+        return self._seal.is_shut
 
     @property
     def first_scan_done(self) -> bool:

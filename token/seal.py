@@ -23,14 +23,11 @@ class Seal:
     """A random key of this process, which seals secrets and opens them; while it is shut, it does neither."""
 
     def __init__(self) -> None:
-        self._key = bytearray()
-        self._shut: bytes | None = None
-        """The key, encrypted, while the seal is shut."""
-
-    @property
-    def is_shut(self) -> bool:
+        self.is_shut = False
         """Whether a passphrase is needed."""
-        return self._shut is not None
+        self._key = bytearray()
+        self._sealed_key = b""
+        """The key, encrypted, while the seal is shut."""
 
     def seal(self, secret: bytearray) -> bytes:
         """Encrypt `secret`. Raises SealedError."""
@@ -44,16 +41,17 @@ class Seal:
 
     def shut(self, derived: bytearray) -> None:
         """Encrypt the key under one that `derive_key` made. Raises SealedError if it is shut."""
-        self._shut = _encrypt(derived, self._usable_key())
+        self._sealed_key = _encrypt(derived, self._usable_key())
         wipe(self._key)
         self._key = bytearray()
+        self.is_shut = True
 
     def reopen(self, derived: bytearray) -> bool:
         """Undo `shut`; returns whether `derived` was made from the same passphrase and salt."""
-        key = None if self._shut is None else _decrypt(derived, self._shut)
+        key = _decrypt(derived, self._sealed_key) if self.is_shut else None
         if key is None:
             return False
-        self._key, self._shut = key, None
+        self._key, self._sealed_key, self.is_shut = key, b"", False
         return True
 
     def _usable_key(self) -> bytearray:

@@ -28,6 +28,8 @@ class Expiry:
         self._modules = modules
         self._pins = pins
         self._timer: asyncio.TimerHandle | None = None
+        self._pin_end: float | None = None
+        """When the next PIN expires, as of the last `plan`."""
 
     def drop_expired(self) -> None:
         """End the lifetimes that are over by now."""
@@ -35,7 +37,7 @@ class Expiry:
             log.info("keys expired")
             self._software_keys.keep_only(held.blob for held in self._identities.software_keys())
             self._modules.serve_what_is_added()
-        if not self._anything_expires():
+        if self._pin_end is None and not self._identities.limited:
             return
         expired = self._pins.expired()
         for token in self._modules.tokens():
@@ -50,9 +52,9 @@ class Expiry:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._anything_expires():
+        pin_end = self._pin_end = self._pins.next_expiry()
+        if pin_end is None and not self._identities.limited:
             return
-        pin_end = self._pins.next_expiry()
         ends = (self._identities.next_expiry(), None if pin_end is None else max(0.0, pin_end - boottime()))
         wait = min((end for end in ends if end is not None), default=None)
         if wait is not None:
@@ -68,9 +70,6 @@ class Expiry:
         left = [] if end is None else [max(0.0, end - boottime())]
         lifetime = self._identities.lifetime_left(token)
         return min(left if lifetime is None else [*left, lifetime], default=None)
-
-    def _anything_expires(self) -> bool:
-        return self._identities.limited or self._pins.next_expiry() is not None
 
     def _expire(self) -> None:
         self.drop_expired()

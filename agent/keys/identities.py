@@ -21,6 +21,8 @@ class Identities:
         self._entries: list[SoftwareIdentity | ServedProvider] = []
         self._held: list[Identity] = []
         """Each identity once for each holder: where it was added first, with the newest constraints."""
+        self._holding: dict[bytes, list[Identity]] = {}
+        """The same by blob."""
         self._listed: list[Identity] = []
         """Each key once, unless all tokens that hold it are out."""
         self._answer = IdentitiesAnswer(())
@@ -52,7 +54,8 @@ class Identities:
 
     def holding(self, blob: bytes) -> list[Identity]:
         """The identities with this blob, one for each token that has it: the one nearest to signing first."""
-        return sorted((held for held in self._held if held.blob == blob), key=lambda held: held.distance)
+        holding = self._holding.get(blob, [])
+        return holding if len(holding) < 2 else sorted(holding, key=lambda held: held.distance)
 
     def on(self, token: ServedToken) -> list[TokenBackedIdentity]:
         """The identities that `token` holds, whether it is in or out."""
@@ -153,6 +156,9 @@ class Identities:
         # Of one provider's tokens some may have shorter lifetimes than others.
         current = (one for one in held if not _is_over(one.constraints.expires, now))
         self._held = list({(one.blob, one.holder): one for one in current}.values())
+        self._holding = {}
+        for one in self._held:
+            self._holding.setdefault(one.blob, []).append(one)
         self._listed = _once_each(one for one in self._held if _is_in(one))
         self._restricted = any(one.constraints.destinations for one in self._held)
         self._answer = _answer(self._listed)

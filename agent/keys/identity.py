@@ -47,9 +47,9 @@ class Identity:
     def holder(self) -> TokenId | None:
         """The token that has the private key; None is the agent."""
 
-    @property
+    @cached_property
     def place(self) -> str:
-        """Where the private key is, for people."""
+        """Where the private key is, for display."""
         return str(self.holder) if self.holder else "memory"
 
     @property
@@ -70,16 +70,13 @@ class SoftwareIdentity(Identity):
 
     @property
     def holder(self) -> None:
-        """The agent itself."""
         return None
 
     @property
     def distance(self) -> tuple[bool, bool, bool]:
-        """None."""
         return False, False, False
 
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
-        """Sign at once."""
         return await self.keys.sign(self.blob, data, flags)
 
 
@@ -92,20 +89,16 @@ class TokenBackedIdentity(Identity):
 
     @property
     def holder(self) -> TokenId:
-        """The token."""
         return self.token.identity
 
     @property
     def distance(self) -> tuple[bool, bool, bool]:
-        """To a token that is out it is farthest."""
         token = self.token
         return not token.present, token.state is not TokenState.READY, not token.pin_remembered
 
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
-        """Have the token sign, which may take a PIN, a touch, and time."""
-
         def waiting() -> AbstractContextManager[object]:
             comment = self.comment.decode(errors="replace")
-            return notices.waiting(str(self.token.identity), comment, asker.program)
+            return notices.waiting(self.place, comment, asker.program)
 
         return await self.token.sign(self.key, data, flags, asker, waiting)

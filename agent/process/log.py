@@ -54,11 +54,11 @@ def _record_only_what_is_written() -> None:
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """The `extra` that the caller passed, without empty values."""
-    return {
-        name: value
-        for name, value in vars(record).items()
-        if name not in _STANDARD and value not in ("", None)
-    }
+    fields = {}
+    for name, value in vars(record).items():
+        if name not in _STANDARD and value not in ("", None):
+            fields[name] = value
+    return fields
 
 
 class FieldFormatter(logging.Formatter):
@@ -69,8 +69,10 @@ class FieldFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return one line: text from a client or a token cannot start a second one."""
-        fields = (f" {name}={_quote(value)}" for name, value in fields_of(record).items())
-        return _escape(super().formatMessage(record)) + "".join(fields)
+        line = _escape(super().formatMessage(record))
+        for name, value in fields_of(record).items():
+            line += f" {name}={_quote(value)}"
+        return line
 
 
 class StderrHandler(logging.Handler):
@@ -83,7 +85,7 @@ class StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or drop it."""
-        if any(event & select.POLLOUT for _, event in self._room.poll(0)):
+        if self._room.poll(0) == [(_STDERR, select.POLLOUT)]:
             with suppress(OSError, ValueError):
                 line = self.format(record)[:_LONGEST_LINE] + "\n"
                 # A pipe that is writable takes a line of this length whole.
