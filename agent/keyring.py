@@ -31,6 +31,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
+from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds
 
@@ -38,7 +39,9 @@ _FIRST_SCAN = 5.0  # seconds
 class Keyring:
     """The one implementation of `replug.agent.agent.Agent`."""
 
-    def __init__(self, settings: Settings, prompter: Prompter, notices: TouchNotices) -> None:
+    def __init__(
+        self, settings: Settings, prompter: Prompter, notices: TouchNotices, fork_server: ForkServer
+    ) -> None:
         self.settings = settings
         self.identities = Identities(boottime)
         self.pins = PinCache()
@@ -46,9 +49,9 @@ class Keyring:
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
         self._lock = Lock(self._seal, self._seal_all, self._unseal_all)
-        self._software_keys = SoftwareKeys(self._seal)
+        self._software_keys = SoftwareKeys(self._seal, fork_server)
         token_settings = TokenSettingsFinder(settings)
-        self._modules = Modules(settings, token_settings, self.pins, prompter, self.identities)
+        self._modules = Modules(settings, token_settings, self.pins, prompter, self.identities, fork_server)
         self._providers = Providers(
             settings, token_settings, self.certificate_files, self._modules, self.identities
         )

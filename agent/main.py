@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from replug.agent.config.file import config_path, load_config
 from replug.agent.config.model import ConfigError
 from replug.agent.process import daemon, lean, shell
 from replug.agent.process.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
+from replug.agent.process.service_manager import Notifications, ServiceManager
+from replug.agent.process.supervisor import Supervisor, end_likewise
 from replug.token import hardening
 
 _FATAL = 255
@@ -106,26 +109,53 @@ def _start(arguments: Arguments) -> int:
         _complain(str(error))
         return 1
 
-    parent = os.getpid()
+    starter = os.getpid()
     if not arguments.foreground:
         try:
-            agent = os.fork()
+            supervisor = os.fork()
         except OSError:
             listening.remove()
             raise
-        if agent != 0:
+        if supervisor != 0:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            return _as_parent(arguments, listening, agent)
+            return _as_starter(arguments, listening, supervisor)
+    return _serve(arguments, listening, mask, starter if arguments.command else None)
 
-    agent = os.getpid()
+
+def _serve(
+    arguments: Arguments, listening: Listener, mask: set[int | signal.Signals], client: int | None
+) -> int:
+    """Fork the agent, and be its supervisor. Returns the exit status of whichever process this is then."""
+    supervisor = os.getpid()
     try:
-        activated = listening.path is None
-        daemon.end_on_signals(foreground=arguments.foreground, socket_activated=activated)
+        hardening.refuse_core_dumps()
+        daemon.close_inherited(keep=listening.socket.fileno())
+        if not arguments.foreground:
+            daemon.detach()
+        elif listening.path is not None:
+            _tell_shell(shell.foreground_lines(listening.path, supervisor, csh=arguments.csh))
+        notifications = Notifications()
+        requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        agent = os.fork()
+        if agent == 0:
+            requests.close()
+            hardening.end_with_parent(supervisor, signal.SIGTERM)
+            daemon.end_on_signals(foreground=arguments.foreground, socket_activated=listening.path is None)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            manager = ServiceManager(theirs if notifications.wanted else None)
+            return _as_agent(arguments, listening, client, theirs, manager)
+
+        standing = Supervisor(agent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return _as_agent(arguments, listening, parent if arguments.command else None)
+        theirs.close()
+        listening.socket.close()
+        if not arguments.foreground:
+            daemon.silence()
+        status = standing.stand_for_agent(requests, notifications.send)
     finally:
-        if os.getpid() == agent:  # and not a child of the agent's that failed
+        if os.getpid() == supervisor:
             listening.remove()
+    return end_likewise(status)
 
 
 def _listen(arguments: Arguments) -> Listener:
@@ -143,7 +173,7 @@ def _listen(arguments: Arguments) -> Listener:
     return listener.listen_in_home(home)
 
 
-def _as_parent(arguments: Arguments, listening: Listener, agent: int) -> int:
+def _as_starter(arguments: Arguments, listening: Listener, agent: int) -> int:
     """Tell the shell about the agent, or execute the command with it. Returns only in the first case."""
     assert listening.path is not None
     if not arguments.command:
@@ -158,23 +188,30 @@ def _as_parent(arguments: Arguments, listening: Listener, agent: int) -> int:
         return 1
 
 
-def _as_agent(arguments: Arguments, listening: Listener, parent: int | None) -> int:
-    """Serve until the agent is to end. Returns its exit status."""
-    hardening.refuse_core_dumps()
-    daemon.close_inherited(keep=listening.socket.fileno())
-    if not arguments.foreground:
-        daemon.detach()
-    elif listening.path is not None:
-        _tell_shell(shell.foreground_lines(listening.path, os.getpid(), csh=arguments.csh))
-
+def _as_agent(
+    arguments: Arguments,
+    listening: Listener,
+    client: int | None,
+    supervisor: socket.socket,
+    manager: ServiceManager,
+) -> int:
+    """Serve until the agent is to end, or the process `client` has. Returns its exit status."""
     lean.return_freed_memory()
     lean.import_asyncio_without_ssl()
     from replug.agent.service import serve
+    from replug.token.worker.forking import ForkServer
 
     if not arguments.foreground:
         daemon.silence()
     options = replace(arguments.options, socket_activated=listening.path is None)
-    return serve(listening.socket, options, parent=parent, foreground=arguments.foreground)
+    return serve(
+        listening.socket,
+        options,
+        client=client,
+        foreground=arguments.foreground,
+        fork_server=ForkServer(supervisor),
+        manager=manager,
+    )
 
 
 def _tell_shell(lines: str) -> None:

@@ -23,6 +23,7 @@ from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.process import log as logging_setup
+from replug.agent.process.daemon import SIGNALS
 from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
 from replug.agent.reload import Reloader
@@ -32,28 +33,42 @@ from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
 from replug.token.watch import Watcher
+from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
 
 _ENDED_BY_SIGNAL = 2  # as ssh-agent does (cleanup_handler)
 
 
-def serve(listener: socket.socket, options: Options, *, parent: int | None, foreground: bool) -> int:
-    """Serve `listener` until a signal, or the end of process `parent`; the exit status.
+def serve(
+    listener: socket.socket,
+    options: Options,
+    *,
+    client: int | None,
+    foreground: bool,
+    fork_server: ForkServer,
+    manager: ServiceManager,
+) -> int:
+    """Serve `listener` until a signal, or the end of the process `client`; the exit status.
 
     In the foreground the log goes to stderr and SIGINT ends the agent.
     """
     logging_setup.configure(foreground=foreground, debug=options.debug)
-    return asyncio.run(_Service(options, foreground=foreground).run(listener, parent))
+    service = _Service(options, fork_server, manager, foreground=foreground)
+    return asyncio.run(service.run(listener, client))
 
 
 class _Service:
-    def __init__(self, options: Options, *, foreground: bool) -> None:
+    def __init__(
+        self, options: Options, fork_server: ForkServer, manager: ServiceManager, *, foreground: bool
+    ) -> None:
         self._options = options
+        self._fork_server = fork_server
+        self._manager = manager
         self._foreground = foreground
         self._ended: asyncio.Future[int]
 
-    async def run(self, listener: socket.socket, parent: int | None) -> int:
+    async def run(self, listener: socket.socket, client: int | None) -> int:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         config = self._options.config
@@ -65,7 +80,7 @@ class _Service:
             environment_of=environment_of,
         )
         notices = TouchNotices(os.environ, config.touch_notification)
-        keyring = Keyring(Settings(self._options), prompter, notices)
+        keyring = Keyring(Settings(self._options), prompter, notices, self._fork_server)
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
@@ -82,9 +97,8 @@ class _Service:
 
         server = Server(listener, answerer)
         await control.start()
-        manager = ServiceManager()
-        if parent is not None:
-            self._end_with(parent)
+        if client is not None:
+            self._end_with(client)
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
         events = SessionEvents(
@@ -96,7 +110,7 @@ class _Service:
             watcher.run(),
             hotplug.run(),
             keyring.certificate_files.keep_fresh(),
-            keep_status(manager, keyring.modules, lambda: keyring.locked),
+            keep_status(self._manager, keyring.modules, lambda: keyring.locked),
         ]
         watching = [asyncio.create_task(task) for task in tasks]
         listening: list[asyncio.Task[None]] = []
@@ -106,9 +120,9 @@ class _Service:
                 listening.append(asyncio.create_task(events.run()))
 
         listen_for_events()
-        self._handle_signals(keyring, manager, Reloader(keyring, listen_for_events))
+        self._handle_signals(keyring, Reloader(keyring, listen_for_events))
         preparation = asyncio.create_task(asyncio.to_thread(_prepare))
-        manager.tell("READY=1")
+        self._manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
         try:
             return await self._ended
@@ -120,12 +134,15 @@ class _Service:
             control.close()
             keyring.end()
             await preparation
+            # The end has begun, and what else tells it to has nothing to add. Without a loop nobody would
+            # handle it, and it would be the end of the process with another status.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
-    def _handle_signals(self, keyring: Keyring, manager: ServiceManager, reloader: Reloader) -> None:
+    def _handle_signals(self, keyring: Keyring, reloader: Reloader) -> None:
         loop = asyncio.get_running_loop()
         orderly = 0 if self._options.socket_activated else _ENDED_BY_SIGNAL
         loop.add_signal_handler(signal.SIGTERM, self._end, orderly)
-        if manager.listens:
+        if self._manager.listens:
             # For a service it means: read the configuration again. Elsewhere a terminal has hung up.
             loop.add_signal_handler(signal.SIGHUP, reloader.reload)
         else:
@@ -136,9 +153,9 @@ class _Service:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def _end_with(self, parent: int) -> None:
+    def _end_with(self, client: int) -> None:
         try:
-            notice = os.pidfd_open(parent)
+            notice = os.pidfd_open(client)
         except ProcessLookupError:
             self._end(0)
             return

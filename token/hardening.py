@@ -29,9 +29,12 @@ def refuse_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the process `parent` that started it ends. Raises OSError."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when the process `parent` that forked it ends.
+
+    Raises OSError, also when that has ended already.
+    """
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         # It ended before we asked.
         raise ProcessLookupError(f"process {parent} is gone")

@@ -19,6 +19,7 @@ from replug.token.served import ServedToken
 from replug.token.uri import Uri
 from replug.token.worker.client import Slots, WorkerClient
 from replug.token.worker.deadlines import Deadlines
+from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
 
 _MISSED_FOR = 120.0  # seconds
@@ -38,6 +39,7 @@ class Module:
         workers: int,
         policy_of: PolicyOf,
         changed: Callable[[], None],
+        fork_server: ForkServer,
     ) -> None:
         """`workers` is how many signatures may be made at the same time: more than one is not for cards.
 
@@ -50,7 +52,7 @@ class Module:
         self._prompter = prompter
         self._policy_of = policy_of
         self._changed = changed
-        self._pool = WorkerPool(path, deadlines, workers)
+        self._pool = WorkerPool(path, fork_server, deadlines, workers)
         self._view: View | None = None
         self._present: set[TokenId] = set()
         """The tokens that were present when `_view` was."""

@@ -14,6 +14,7 @@ from replug.token.prompts.request import Prompter
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
 from replug.token.uri import Uri, is_uri
+from replug.token.worker.forking import ForkServer
 
 
 class Modules:
@@ -26,12 +27,14 @@ class Modules:
         pins: PinCache,
         prompter: Prompter,
         identities: Identities,
+        fork_server: ForkServer,
     ) -> None:
         self._settings = settings
         self._token_settings = token_settings
         self._pins = pins
         self._prompter = prompter
         self._identities = identities
+        self._fork_server = fork_server
         self._modules: dict[str, Module] = {}
         self._being_added: list[Provider] = []
 
@@ -55,6 +58,7 @@ class Modules:
                 config.workers_for(path),
                 self._token_settings.policies(path),
                 self._identities.changed,
+                self._fork_server,
             )
         return Provider(name if not is_uri(name) else str(uri), module, uri)
 

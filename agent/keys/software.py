@@ -19,6 +19,7 @@ from replug.protocol.wire import Reader
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.seal import Seal, SealedError
 from replug.token.shared import result_of
+from replug.token.worker.forking import ForkServer
 from replug.token.worker.process import WorkerProcess
 
 T = TypeVar("T")
@@ -41,8 +42,9 @@ class AddedKey:
 class SoftwareKeys:
     """All software keys, by blob; `seal` keeps what is needed to start the process again."""
 
-    def __init__(self, seal: Seal) -> None:
+    def __init__(self, seal: Seal, fork_server: ForkServer) -> None:
         self._seal = seal
+        self._fork_server = fork_server
         self._sealed: dict[bytes, bytes] = {}
         """Each key's ADD_IDENTITY message."""
         self._process: WorkerProcess | None = None
@@ -138,7 +140,8 @@ class SoftwareKeys:
     async def _live_process(self) -> WorkerProcess:
         process = self._process
         if process is None or not process.alive:
-            process = self._process = WorkerProcess(_PROGRAM)
+            forked = await self._fork_server.fork(_PROGRAM, _DEADLINE)
+            process = self._process = WorkerProcess(forked)
             for sealed in list(self._sealed.values()):
                 message = self._seal.open(sealed)
                 try:

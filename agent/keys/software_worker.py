@@ -7,8 +7,11 @@ When the agent is locked, or a key is removed, this process ends.
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import NoReturn
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
 from replug.protocol.decoding import decode_request
 from replug.protocol.keys import Curve
@@ -30,12 +33,9 @@ from replug.protocol.signatures import (
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import Verdict
 from replug.token.worker.frames import Header
-from replug.token.worker.loop import RefusedError, serve
+from replug.token.worker.loop import RefusedError, answer_requests
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-
-    _Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+_Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
 class Operations:
@@ -94,8 +94,6 @@ def _load(key: PrivateKey) -> _Loaded:
 
 
 def _load_rsa(key: RsaPrivateKey) -> rsa.RSAPrivateKey:
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     n, e, d, p, q = key.public.n, key.public.e, key.d, key.p, key.q
     if p * q != n or 1 in (p, q) or e * d % (p - 1) != 1 or e * d % (q - 1) != 1 or key.iqmp * q % p != 1:
         raise ValueError("its numbers do not belong together")
@@ -114,15 +112,11 @@ def _load_rsa(key: RsaPrivateKey) -> rsa.RSAPrivateKey:
 
 
 def _load_ecdsa(key: EcdsaPrivateKey) -> ec.EllipticCurvePrivateKey:
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     public = key.public.to_cryptography()
     return ec.EllipticCurvePrivateNumbers(key.d, public.public_numbers()).private_key()
 
 
 def _load_ed25519(key: Ed25519PrivateKey) -> ed25519.Ed25519PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric import ed25519
-
     loaded = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)
     if loaded.public_key().public_bytes_raw() != key.public.point:
         raise ProtocolError("the public half of the ssh-ed25519 key is another one's")
@@ -130,8 +124,6 @@ def _load_ed25519(key: Ed25519PrivateKey) -> ed25519.Ed25519PrivateKey:
 
 
 def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
-
     rsa_name = rsa_algorithm(flags)  # which bits are allowed does not depend on the key
     if isinstance(key, rsa.RSAPrivateKey):
         return Signature(
@@ -144,10 +136,6 @@ def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
     return Signature("ssh-ed25519", key.sign(data)).encode()
 
 
-def main() -> None:
-    """Be the process: the program `python -m replug.agent.keys.software_worker AGENT FD`."""
-    serve(Operations(), lambda _: Verdict.FAILED)
-
-
-if __name__ == "__main__":
-    main()
+def work(connection: socket.socket) -> NoReturn:
+    """Do what is asked on `connection` until it is closed, and end the process."""
+    answer_requests(connection, Operations(), lambda _: Verdict.FAILED)

@@ -58,6 +58,7 @@ def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:
     """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a second one would end the end
         raise SystemExit(0 if number == signal.SIGTERM and socket_activated else 2)
 
     signal.signal(signal.SIGTERM, end)

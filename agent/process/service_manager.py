@@ -1,18 +1,16 @@
-"""Notifies the service manager, with the datagrams of systemd's sd_notify(3)."""
+"""What a service manager is told: the datagrams of systemd's sd_notify(3)."""
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
+import sys
 
-logger = logging.getLogger(__name__)
 
+class Notifications:
+    """The way to the service manager that started this process, if one did.
 
-class ServiceManager:
-    """The service manager that started this process, if one did.
-
-    Its address is taken out of the environment, so that no child process can send notifications in its name.
+    Its address is taken out of the environment, so that no child process can speak for the agent.
     """
 
     def __init__(self) -> None:
@@ -21,21 +19,44 @@ class ServiceManager:
         self._address = "\0" + address[1:] if address.startswith("@") else address
 
     @property
-    def listens(self) -> bool:
-        """Whether there is one to notify."""
+    def wanted(self) -> bool:
+        """Whether there is a service manager."""
         return bool(self._address)
 
-    def tell(self, state: str) -> None:
+    def send(self, state: bytes) -> None:
         """Send it `state`, newline-separated assignments such as `READY=1\\nSTATUS=...`.
 
-        If that fails, a warning is logged and the agent goes on.
+        A manager that cannot be reached is said on stderr: the agent serves all the same.
         """
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)  # a slow manager misses a status rather than delay the agent
-                sender.sendto(state.encode(), self._address)
+                sender.setblocking(False)  # a manager that is behind misses a status, and nobody waits
+                sender.sendto(state, self._address)
         except OSError as error:
             address = self._address.replace("\0", "@")
-            logger.warning("cannot notify the service manager at %s: %s", address, error)
+            sys.stderr.write(
+                f"replug-agent: cannot notify the service manager at {address}: {error.strerror}\n"
+            )
+
+
+class ServiceManager:
+    """The service manager as the agent knows it: it hears only the process that it started."""
+
+    def __init__(self, supervisor: socket.socket | None) -> None:
+        """`supervisor` passes on what it is sent; None if there is no service manager."""
+        self._supervisor = supervisor
+
+    @property
+    def listens(self) -> bool:
+        """Whether there is one to tell."""
+        return self._supervisor is not None
+
+    def tell(self, state: str) -> None:
+        """Tell it `state` (see `Notifications.send`); what finds no room now is left out."""
+        if self._supervisor is not None:
+            try:
+                self._supervisor.send(state.encode())
+            except OSError:
+                return

@@ -14,7 +14,6 @@ SOCKET = "replug-agent.socket"
 SERVICE = "replug-agent.service"
 AGENT_SOCKET = "replug/agent.sock"
 """Where SOCKET listens, in $XDG_RUNTIME_DIR."""
-_WITNESS = ("replug-witness.socket", "replug-witness@.service")
 _ENVIRONMENT = "60-replug.conf"
 _SOURCES = Path(__file__).parents[2] / "systemd"
 _PROGRAM = "replug-agent"
@@ -31,8 +30,7 @@ def unit_files(program: Path) -> dict[Path, str]:
     service, count = re.subn(r"^ExecStart=\S+ ", lambda _: command, service, flags=re.MULTILINE)
     assert count == 1
     files = {units_folder() / SERVICE: service}
-    for name in (SOCKET, *_WITNESS):
-        files[units_folder() / name] = (_SOURCES / name).read_text(encoding="utf-8")
+    files[units_folder() / SOCKET] = (_SOURCES / SOCKET).read_text(encoding="utf-8")
     files[config_home() / "environment.d" / _ENVIRONMENT] = (_SOURCES / _ENVIRONMENT).read_text(
         encoding="utf-8"
     )

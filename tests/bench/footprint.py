@@ -32,7 +32,7 @@ class Footprint:
         """When nothing is under way: the least of some readings."""
         readings = []
         for _ in range(_READINGS):
-            pid = agent.process.pid
+            pid = agent.pid
             readings.append(cls(memory([pid]).private, descriptors(pid), threads(pid), len(all_of(agent))))
             time.sleep(_APART)
         return cls(

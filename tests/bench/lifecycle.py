@@ -17,7 +17,7 @@ from bench.contestants import REPLUG, request
 from bench.figures import Figure, Reach, interleaved
 from bench.processes import all_of, cpu_seconds, memory
 from bench.programs import Programs, finished
-from rigs.agent import LIST_REQUEST, OPENSSH, Agent, sign_request
+from rigs.agent import LIST_REQUEST, OPENSSH, Agent, descendants, sign_request
 from rigs.home import Home
 from rigs.pcscd import OPENSC, YKCS11, Pcscd
 from rigs.piv_card import PIN as CARD_PIN
@@ -116,7 +116,7 @@ def _start(home: Home, program: Path) -> dict[str, float]:
                 time.sleep(0.0005)
             client.sendall(LIST_REQUEST)
             assert client.recv(64)
-            wall, cpu = time.perf_counter() - began, cpu_seconds([process.pid])
+            wall, cpu = time.perf_counter() - began, cpu_seconds([process.pid, *descendants(process.pid)])
     finally:
         process.terminate()
         process.wait()

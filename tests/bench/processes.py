@@ -26,8 +26,8 @@ class Memory:
 
 
 def all_of(agent: Agent) -> list[int]:
-    """The agent's process and all it has started."""
-    return [agent.process.pid, *agent.children()]
+    """The agent's processes."""
+    return agent.processes
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:

@@ -56,7 +56,7 @@ class AgentBench:
         self.module.touch()
         self.person = person or Person()
         settings = Settings(options or Options(provider_patterns=f"{folder}/*"))
-        self.keyring = Keyring(settings, self.person, TouchNotices({}, None))
+        self.keyring = Keyring(settings, self.person, TouchNotices({}, None), self.slots.fork_server)
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self.client = self.new_client()

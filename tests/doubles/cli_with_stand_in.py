@@ -10,21 +10,21 @@ import sys
 from contextlib import suppress
 
 
-def describe(listener, options, parent, foreground):
+def describe(listener, options, client, foreground, supervisor):
     import ctypes
     import dataclasses
     import signal
     import stat
 
     ignored = signal.SIG_IGN
-    open_fds = [fd for fd in range(64) if fd != listener.fileno() and is_open(fd)]
+    open_fds = [fd for fd in range(64) if fd not in (listener.fileno(), supervisor) and is_open(fd)]
     null = os.stat(os.devnull).st_rdev
     return {
         "address": listener.getsockname(),
         "options": dataclasses.asdict(options),
-        "parent": parent,
+        "client": client,
         "foreground": foreground,
-        "pid": os.getpid(),
+        "pid": os.getppid(),
         "session": os.getsid(0),
         "folder": os.getcwd(),
         "dumpable": ctypes.CDLL(None).prctl(3, 0, 0, 0, 0),
@@ -69,10 +69,12 @@ class StandIn:
     def exec_module(self, module):
         exec(os.environ.get("STAND_IN_IMPORT", ""))
 
-        def serve(listener, options, *, parent, foreground):
+        def serve(listener, options, *, client, foreground, fork_server, manager):
             import json
 
-            report = describe(listener, options, parent, foreground) | {"modules": self.before_the_loop}
+            supervisor = fork_server._requests.fileno()
+            report = describe(listener, options, client, foreground, supervisor)
+            report["modules"] = self.before_the_loop
             with open(os.environ["REPORT"], "w") as file:
                 json.dump(report, file, default=sorted)  # sets
             scope = {"status": 0}

@@ -199,7 +199,7 @@ class Slots:
         self.tokens = list(tokens)
         self.processes: list[StandInWorker] = []
         """All that were started, also those that were never given the module."""
-        self.fork_servers: list[StandInForkServer] = []
+        self.fork_server = StandInForkServer()
         self.workers: list[StandInWorker] = []
         """Those that loaded the module, or were about to."""
         self.calls: list[Call] = []
@@ -338,17 +338,12 @@ class StandInWorker:
 class StandInForkServer:
     """What forks the processes that stand-in workers do not have."""
 
-    def __init__(self, _patience: float) -> None:
-        self.closed = False
+    def __init__(self) -> None:
         self.failure: OSError | None = None
 
-    async def fork(self) -> None:
-        assert not self.closed
+    async def fork(self, _program: str, _patience: float) -> None:
         if self.failure is not None:
             raise self.failure
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class Person:
@@ -389,11 +384,6 @@ class Person:
 def use_slots(monkeypatch: pytest.MonkeyPatch, slots: Slots) -> None:
     """Let every pool start stand-ins instead of processes."""
 
-    def start_fork_server(patience: float) -> StandInForkServer:
-        slots.fork_servers.append(StandInForkServer(patience))
-        return slots.fork_servers[-1]
-
-    monkeypatch.setattr("replug.token.worker.starter.ForkServer", start_fork_server)
     monkeypatch.setattr("replug.token.worker.starter.WorkerClient", slots.start_worker)
 
 

@@ -70,7 +70,7 @@ def bench(
     token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache()
     slots = Slots(token)
     use_slots(monkeypatch, slots)
-    pool = WorkerPool("/usr/lib/module.so", Deadlines(), workers)
+    pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)
     policy = policy or PinPolicy()
     served = ServedToken(token.identity, pool, pins, person, lambda _: policy, lambda: None)
     return Bench(slots, token, person, pins, served)

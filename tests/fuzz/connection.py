@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from doubles.fork_servers import RunningForkServer
 from fuzz.targets import recorded
 
 from replug.agent.clients.client import Client
@@ -50,7 +51,8 @@ class Agent:
         self._loop.set_exception_handler(lambda _, context: self.faults.append(context))
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
-        self.keyring = Keyring(options, Nobody(), TouchNotices({}, None))
+        self.fork_server = RunningForkServer()
+        self.keyring = Keyring(options, Nobody(), TouchNotices({}, None), self.fork_server)
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
@@ -99,7 +101,7 @@ async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int],
 async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
     if agent.keyring.locked:
-        fresh = Keyring(agent.keyring.settings.options, Nobody(), TouchNotices({}, None))
+        fresh = Keyring(agent.keyring.settings.options, Nobody(), TouchNotices({}, None), agent.fork_server)
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._keyring = fresh
 

@@ -20,7 +20,7 @@ from rigs.terminal import eventually
 
 def test_the_agent_answers(home: Home, agent: Agent) -> None:
     found = Diagnosis(home, env=agent.env)
-    assert found["agent"].reason == f"replug-agent (pid {agent.process.pid}) answers at {agent.socket}"
+    assert found["agent"].reason == f"replug-agent (pid {agent.pid}) answers at {agent.socket}"
     assert (found["agent"].outcome, found["keys"].outcome) == ("ok", "warn")
 
 

@@ -89,7 +89,7 @@ def test_a_client_that_never_reads_its_replies(working_agent: Agent, token: Toke
     """It may be made to wait, or closed; its replies do not pile up in the agent's memory."""
 
     def resident_kib() -> int:
-        status = Path(f"/proc/{working_agent.process.pid}/status").read_text()
+        status = Path(f"/proc/{working_agent.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
     def send_until_it_blocks(connection: Connection) -> None:

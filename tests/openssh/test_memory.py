@@ -110,7 +110,7 @@ def none_left(agent: Agent, sought: dict[str, list[bytes]]) -> None:
 
 
 def everywhere(agent: Agent) -> list[int]:
-    return [agent.process.pid, *agent.children()]
+    return agent.processes
 
 
 def test_a_locked_agent_knows_nothing_and_goes_on_when_unlocked(
@@ -119,7 +119,7 @@ def test_a_locked_agent_knows_nothing_and_goes_on_when_unlocked(
     agent, all_secrets = agent_with_secrets, known.pins | known.keys
     # That they are found where they must be shows that they would be found elsewhere.
     assert memory.found(everywhere(agent), all_secrets) == set(all_secrets)
-    assert memory.found([agent.process.pid], all_secrets) == set(known.pins)
+    assert memory.found([agent.pid], all_secrets) == set(known.pins)
 
     passphrase = "Enter lock password: "
     assert agent.ssh_add("-x", typing=[(passphrase, "sesame"), ("Again: ", "sesame")]).status == 0
@@ -144,7 +144,7 @@ def test_forgotten_pins_and_removed_keys_are_gone(agent_with_secrets: Agent, kno
     assert agent.ssh_add("-T", f"{known.files[-1]}.pub").status == 0
     left = {name for name in known.keys if name.startswith("rsa")}
     assert memory.found(everywhere(agent), known.keys) == left
-    assert memory.found([agent.process.pid], known.keys) == set()
+    assert memory.found([agent.pid], known.keys) == set()
     assert agent.ssh_add("-D").status == 0
     none_left(agent, known.keys)
 

@@ -163,7 +163,7 @@ def test_a_pin_shows_neither_in_the_log_nor_in_the_process_list(pin_agent: Agent
     assert pin_agent.add_provider(faulty.module, secret).status == 1
     assert pin_agent.add_provider(faulty.module, PIN).status == 0
 
-    processes = [pin_agent.process.pid, *pin_agent.children()]
+    processes = pin_agent.processes
     shown = [pin_agent.log.encode()]
     for pid in processes:
         shown.append(Path(f"/proc/{pid}/cmdline").read_bytes())

@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,6 +48,18 @@ class Agent:
         return {"SSH_AUTH_SOCK": str(self.socket)}
 
     @property
+    def pid(self) -> int:
+        """The process that serves: the first that the one which was started has forked, if it has any."""
+        started = _command(self.process.pid)
+        forked = [pid for pid in descendants(self.process.pid) if _command(pid) == started]
+        return min(forked, key=_age, default=self.process.pid)
+
+    @property
+    def processes(self) -> list[int]:
+        """The process ids of the agent and of all that runs for it."""
+        return [self.process.pid, *descendants(self.process.pid)]
+
+    @property
     def log(self) -> str:
         """What the agent has written to standard error so far."""
         return self._log.read_text()
@@ -73,8 +86,9 @@ class Agent:
             return self.process.poll() is None and connection.ask(LIST_REQUEST)[:1] == b"\x0c"
 
     def children(self) -> list[int]:
-        """The process ids of everything the agent has started that still runs."""
-        return descendants(self.process.pid)
+        """The process ids of all that runs for the agent: workers, prompts."""
+        serving = self.pid
+        return [pid for pid in descendants(self.process.pid) if pid != serving]
 
     def stop(self) -> int:
         """Ends the agent as `ssh-agent -k` does, and returns its exit status."""
@@ -144,6 +158,21 @@ def string(value: bytes) -> bytes:
 def sign_request(key: bytes, data: bytes = b"data", flags: int = 0) -> bytes:
     """A framed SSH_AGENTC_SIGN_REQUEST."""
     return frame(b"\x0d" + string(key) + string(data) + struct.pack(">I", flags))
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def _age(pid: int) -> tuple[int, int]:
+    """What is smaller for an older process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]), pid
+    except (FileNotFoundError, ProcessLookupError):
+        return sys.maxsize, pid
 
 
 def descendants(pid: int) -> list[int]:

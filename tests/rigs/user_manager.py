@@ -18,6 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 # Under /home, which ProtectHome= is about, unless that would hide what is tested.
 HOME = Path("/mnt" if REPOSITORY.is_relative_to("/home") else "/home", USER)
 _SCRIPT = Path(__file__).with_suffix(".sh")
+_OUTSIDE = {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
 
 
 class NotStartedError(Exception):
@@ -37,6 +38,7 @@ class UserManager:
         self.folder = HOME
         self._log = home.folder / "tmp" / "manager.log"
         self._process: subprocess.Popen[str] | None = None
+        self._started: list[subprocess.Popen[bytes]] = []
         tools = {
             name: home.env[name] for name in ("SOFTHSM2_CONF", "PCSCLITE_CSOCK_NAME") if name in home.env
         }
@@ -73,6 +75,8 @@ class UserManager:
         if self._process is not None:
             self._process.communicate(timeout=60)
             self._process = None
+        while self._started:
+            self._started.pop().communicate(timeout=60)
 
     @property
     def log(self) -> str:
@@ -88,18 +92,45 @@ class UserManager:
         as_root: bool = False,
     ) -> Done:
         """Runs `argv` as this user in the namespaces; see `terminal.run`. With `as_root`, as root there."""
+        return run(
+            *self._command(argv, env or {}, as_root), env=_OUTSIDE, text=text, typing=typing, timeout=120
+        )
+
+    def start(
+        self, *argv: str | Path, env: dict[str, str] | None = None, given: bytes = b""
+    ) -> subprocess.Popen[bytes]:
+        """Starts `argv` as `run` does, gives it something on standard input, and leaves it running.
+
+        It ends with the session at the latest.
+        """
+        process = subprocess.Popen(
+            [str(word) for word in self._command(argv, env or {}, as_root=False)],
+            env=_OUTSIDE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._started.append(process)
+        assert process.stdin
+        process.stdin.write(given)
+        process.stdin.flush()
+        return process
+
+    def processes(self) -> list[int]:
+        """The process ids, as they are outside, of all that runs in the session."""
+        assert self._process is not None, "not logged in"
+        started = [process.pid for process in self._started]
+        return [pid for one in (self._process.pid, *started) for pid in descendants(one)]
+
+    def _command(self, argv: Sequence[str | Path], env: dict[str, str], as_root: bool) -> list[str | Path]:
         assert self._process is not None, "not logged in"
         # pid 1 of the namespaces: the first that is in the new ones is the child of `unshare --fork`.
         inside = next(pid for pid in descendants(self._process.pid) if _is_first(pid))
         become = () if as_root else ("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups")
-        settings = [f"{name}={value}" for name, value in (self.env | (env or {})).items()]
-        return run(
+        settings = [f"{name}={value}" for name, value in (self.env | env).items()]
+        return [
             *AS_ROOT, "nsenter", f"--target={inside}", "--mount", "--pid", "--cgroup", "--no-fork", "--",
             # What it starts is inside; nsenter's own way of waiting, if let fork, upsets sudo's terminal.
             "sh", "-c", '"$@"; exit $?', "-", *become,
             "env", "-i", f"--chdir={self.folder}", *settings, *argv,
-            env={"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}, text=text, typing=typing, timeout=120,
-        )  # fmt: skip
+        ]  # fmt: skip
 
     def systemctl(self, *arguments: str) -> Done:
         """`systemctl --user`."""

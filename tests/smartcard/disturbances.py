@@ -121,9 +121,7 @@ class Disturbances:
         return signing
 
     def _signal_workers(self, sign: signal.Signals) -> None:
-        """To the one in use, which is forked of another process; sometimes to that one too."""
-        processes = self._agent.children()
-        for pid in processes if self._sometimes() else processes[1:]:
+        for pid in self._agent.children():
             with suppress(ProcessLookupError):  # its end is a worker's end, too
                 os.kill(pid, sign)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rigs import memory
-from rigs.agent import Agent, StartAgent, descendants
+from rigs.agent import Agent, StartAgent
 from rigs.askpass import Askpass
 from rigs.home import Home
 from rigs.pcscd import Pcscd
@@ -23,8 +23,7 @@ REPLUG = Path(sys.executable).with_name("replug")
 def remembered_by(agent: Agent, pin: str) -> tuple[bool, bool]:
     """Whether the PIN is in the memory of the agent, and of one of the processes it started."""
     sought = {"PIN": memory.pieces_of_bytes(pin.encode())}
-    pid = agent.process.pid
-    return bool(memory.found([pid], sought)), bool(memory.found(descendants(pid), sought))
+    return bool(memory.found([agent.pid], sought)), bool(memory.found(agent.children(), sought))
 
 
 @pytest.mark.parametrize("how", ["given", "typed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -57,7 +58,6 @@ def sign_with_all(session: UserManager) -> None:
 
 
 def test_softhsm_with_its_tokens_in_the_home(home: Home, set_up: LogIn) -> None:
-    """The home is read-only for the service, and its folder of tokens with it."""
     token = Token(home)
     token.add("p256")
     token.add("rsa2048")
@@ -80,14 +80,12 @@ def test_a_smart_card(module: Path, home: Home, set_up: LogIn) -> None:
         sign_with_all(session)
 
 
-def test_the_rest_of_the_home_cannot_be_written(home: Home, set_up: LogIn) -> None:
+def test_what_the_service_may_not_do(home: Home, set_up: LogIn) -> None:
     attempts = {
-        "home": f"touch {HOME}/written",
-        "configuration": f"echo >>{HOME}/.config/systemd/user/{SERVICE}",
         "namespaces": "unshare --user true",
         "setuid": "cp /bin/true %t/program && chmod u+s %t/program",
+        "priority": "chrt --fifo 1 true",
         "runtime": "touch %t/written",
-        "tmp": f"touch {home.folder}/tmp/written",
     }
     (home.folder / DROP_INS).mkdir(parents=True)
     tried = "".join(f"ExecStartPre=sh -c '{one} && touch %t/{name}.can'\n" for name, one in attempts.items())
@@ -95,30 +93,36 @@ def test_the_rest_of_the_home_cannot_be_written(home: Home, set_up: LogIn) -> No
     session = set_up()
     assert session.ssh_add("-l") == NO_IDENTITIES
     done = session.run("sh", "-c", "cd $XDG_RUNTIME_DIR && ls *.can")
-    assert done.lines == ["runtime.can", "tmp.can"]
+    assert done.lines == ["runtime.can"]
+
+
+def test_it_takes_no_user_namespace(session: UserManager) -> None:
+    """It would belong to the user, whose programs could read what the agent refuses them."""
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    own = os.readlink("/proc/self/ns/user")
+    main = session.show(SERVICE, "MainPID")
+    found = session.run("sh", "-c", f"readlink /proc/{main}/ns/user", as_root=True)
+    assert found == Done(0, own + "\n", "")
 
 
 def test_it_learns_where_a_program_wants_to_be_asked(home: Home, set_up: LogIn) -> None:
-    """Which takes a witness: the kernel shows other processes' environments to none in a user namespace."""
     lines = (
         "import sys; from replug.token.prompts.environment import environment_of; "
         "print(environment_of(int(sys.argv[1])).get(sys.argv[2]))"
     )
     (home.folder / DROP_INS).mkdir(parents=True)
     ask = f"'{sys.executable}' -I -c '{lines}'"
-    manager = "$$PPID"
     home.write(
         f"{DROP_INS}/ask.conf",
         "[Service]\n"
-        f'ExecStartPre=sh -c "{ask} {manager} SHELL >%t/seen"\n'
-        f'ExecStartPre=sh -c "REPLUG_WITNESS= {ask} {manager} SHELL >%t/unseen"\n'
+        f'ExecStartPre=sh -c "{ask} $$PPID SHELL >%t/seen"\n'
         f'ExecStartPre=sh -c "{ask} 999999999 SHELL >%t/gone"\n',
         0o644,
     )
     session = set_up()
     assert session.ssh_add("-l") == NO_IDENTITIES
-    seen = {name: session.run("cat", session.runtime / name).out for name in ("seen", "unseen", "gone")}
-    assert seen == {"seen": "/bin/sh\n", "unseen": "None\n", "gone": "None\n"}
+    seen = {name: session.run("cat", session.runtime / name).out for name in ("seen", "gone")}
+    assert seen == {"seen": "/bin/sh\n", "gone": "None\n"}
 
 
 def test_a_prompt_reaches_a_desktop_that_came_after_the_agent(home: Home, set_up: LogIn) -> None:
@@ -147,7 +151,6 @@ def test_a_prompt_reaches_a_desktop_that_came_after_the_agent(home: Home, set_up
 
 
 def test_udevs_events_arrive(home: Home, set_up: LogIn, request: pytest.FixtureRequest) -> None:
-    """Whose sender the service's user namespace has no number for."""
     lines = ("from pyudev import Context, Monitor; monitor = Monitor.from_netlink(Context()); "
              "monitor.start(); device = monitor.poll(20); print(device and device.action)")  # fmt: skip
     (home.folder / DROP_INS).mkdir(parents=True)
@@ -166,7 +169,7 @@ def test_udevs_events_arrive(home: Home, set_up: LogIn, request: pytest.FixtureR
 
 
 def test_root_may_use_it_and_a_third_user_may_not(session: UserManager) -> None:
-    """Even where file modes let them; in the service's user namespace the two look the same."""
+    """Even where file modes let them."""
     agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
     third = ("setpriv", "--reuid=7", "--clear-groups")
     assert session.run("ssh-add", "-l", env=agent, as_root=True) == NO_IDENTITIES

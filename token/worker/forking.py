@@ -1,4 +1,4 @@
-"""The agent's side of the fork server: it is started when first needed, and again when it is gone."""
+"""The agent's side of the fork server: asking it for a process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import errno
 import os
 import signal
 import socket
-import subprocess
-import sys
 
 from replug.token.worker.forkserver import HELLO_LENGTH
 
@@ -21,7 +19,7 @@ class Forked:
         self.pid = pid
         self.connection = connection
         self.exit_notice = pidfd
-        """Readable when the process has ended; its watcher closes it then."""
+        """Readable when the process has ended; whoever watches it closes it then."""
         self._pidfd = os.dup(pidfd)
 
     def kill(self) -> None:
@@ -31,102 +29,46 @@ class Forked:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self) -> None:
-        """It has ended; the kernel reaps it."""
+        """It has ended; its parent reaps it."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
 
 
-class ForkFailedError(OSError):
-    """No further process can be started; the fork server reports the errno."""
-
-
 class ForkServer:
-    """Forks processes for workers; its own process is there from the first `fork` to `close`."""
+    """The process that forks workers: the one that forked this process, too, and lives as long."""
 
-    def __init__(self, patience: float) -> None:
-        """`patience` is how long a fork may take, in seconds."""
-        self._patience = patience
-        self._process: subprocess.Popen[bytes] | None = None
-        self._requests: socket.socket
-        self._closed = False
+    def __init__(self, requests: socket.socket) -> None:
+        """`requests` leads to `forkserver.serve_forks`."""
+        requests.setblocking(False)
+        self._requests = requests
 
-    def close(self) -> None:
-        """End it, and with it all that it has forked; nothing is forked after this."""
-        self._closed = True
-        self._end()
+    async def fork(self, program: str, patience: float) -> Forked:
+        """A process that is about to be the worker `program` (a module's name), within `patience` seconds.
 
-    async def fork(self) -> Forked:
-        """A process that is about to be a worker; OSError when that is not possible."""
-        failure: Exception | None = None
-        for _ in range(2):
-            if self._closed:
-                break
-            if self._process is None:
-                self._start()
-            asked = self._process
-            try:
-                return await self._fork()
-            except ForkFailedError:
-                raise
-            except (EOFError, OSError, TimeoutError) as error:
-                # It was killed or stopped, and another will do. Another caller may have replaced it already.
-                failure = error
-                if self._process is asked:
-                    self._end()
-        raise OSError(errno.EAGAIN, "the process that forks workers does not answer") from failure
-
-    def _end(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
-            self._requests.close()
-
-    def _start(self) -> None:
-        self._requests, theirs = socket.socketpair()
-        self._requests.setblocking(False)
-        with theirs:
-            process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-m",
-                    "replug.token.worker.forkserver",
-                    str(os.getpid()),
-                    str(theirs.fileno()),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # A module that prints would print into what a shell evaluates.
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-            )
-        try:
-            notice = os.pidfd_open(process.pid)
-        except OSError:
-            process.kill()
-            process.wait()
-            self._requests.close()
-            raise
-        self._process = process
-        asyncio.get_running_loop().add_reader(notice, _ended, process, notice)
-
-    async def _fork(self) -> Forked:
+        Raises OSError when there can be none.
+        """
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
             with theirs:
-                socket.send_fds(self._requests, [b"f"], [theirs.fileno()])
-            await _readable(ours, self._patience)
+                socket.send_fds(self._requests, [program.encode()], [theirs.fileno()])
+            await _readable(ours, patience)
             greeting, descriptors, _, _ = socket.recv_fds(ours, HELLO_LENGTH, 1)
+            if greeting == bytes([errno.ENOPKG]):
+                raise OSError(
+                    errno.ENOPKG, "replug was removed or replaced since the agent started; restart it"
+                )
             if len(greeting) == 1:
-                raise ForkFailedError(greeting[0], os.strerror(greeting[0]))
+                raise OSError(greeting[0], os.strerror(greeting[0]))
             if len(greeting) < HELLO_LENGTH or not descriptors:
-                raise EOFError
+                raise OSError(errno.ECHILD, "the new process ended at once")
             os.set_inheritable(descriptors[0], False)
             return Forked(int.from_bytes(greeting, "big"), descriptors[0], ours)
-        except BaseException:
+        except BaseException as error:
             ours.close()
+            if isinstance(error, TimeoutError):
+                raise OSError(errno.EAGAIN, "the process that forks workers does not answer") from error
             raise
 
 
@@ -140,9 +82,3 @@ async def _readable(connection: socket.socket, within: float) -> None:
             await there.wait()
     finally:
         loop.remove_reader(connection)
-
-
-def _ended(process: subprocess.Popen[bytes], notice: int) -> None:
-    asyncio.get_running_loop().remove_reader(notice)
-    os.close(notice)
-    process.wait()

@@ -1,101 +1,124 @@
-"""The process of which workers are forked: it has everything loaded that they need but the module.
+"""Forks workers of a process that knows no secret, and was closed to others before it could know one.
 
-So a fresh worker is there in milliseconds, and has most of its memory in common with all others. Started as
-`python -m replug.token.worker.forkserver AGENT FD`; each message on FD brings one end of a socket pair, which
-a new worker serves. This process itself loads no module and gets no PIN.
+A worker's memory is then never open to another process, not for a moment, as that of a program which has only
+just been executed is. It is there in milliseconds, has most of its memory in common with all others, and is
+made of what was loaded, whatever has become of it on disk.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import NoReturn
 
-from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
+from replug.token.hardening import end_with_parent
 
 HELLO_LENGTH = 4
 """A worker's first message on its connection: its process id, and with it a pidfd.
 
 One byte instead is the errno of a fork that failed.
 """
+_LONGEST = 4096  # bytes of a message
 
 
-def load_worker() -> ModuleType:
-    """Import the worker, and python-pkcs11 with it, but without `pkcs11.util`.
+def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
+    """Do what the messages on `requests`, a SOCK_SEQPACKET socket, say, until its other end is closed.
+
+    One with a descriptor is the name of a worker's Python module, whose `work` is to serve that descriptor in
+    a new process. All others go to `tell`. The caller reaps the children.
+    """
+    while True:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(requests, _LONGEST, 1)
+        except ConnectionError:
+            return
+        if descriptors:
+            with socket.socket(fileno=descriptors[0]) as connection:
+                _fork(message.decode(), connection, requests)
+        elif message:
+            tell(message)
+        else:
+            return
+
+
+def load(program: str) -> ModuleType:
+    """Import a worker's program, and python-pkcs11 if it wants that, but without `pkcs11.util`.
 
     That package converts keys by way of asn1crypto, which is a third of all that is imported here; we read
     what tokens hold by ourselves (`keys.py`). An `import pkcs11.util` later loads the real thing.
     """
+    if program in sys.modules:
+        return sys.modules[program]
     stand_in = ModuleType("pkcs11.util")
     stand_in.__getattr__ = lambda name: None  # type: ignore[method-assign]  # pkcs11 re-exports its modules
     sys.modules.setdefault("pkcs11.util", stand_in)
-    worker = import_module("replug.token.worker.program")
-    import_module("pkcs11._pkcs11")  # else loaded with the first module, in every worker again
-    if sys.modules["pkcs11.util"] is stand_in:
-        del sys.modules["pkcs11.util"]
+    try:
+        worker = import_module(program)
+        if "pkcs11" in sys.modules:
+            import_module("pkcs11._pkcs11")  # else loaded with the first module, in every worker again
+    finally:
+        if sys.modules["pkcs11.util"] is stand_in:
+            del sys.modules["pkcs11.util"]
+    # The collector would write to every object, and a page that is written to is no longer a common one.
+    gc.freeze()
     return worker
 
 
-def main() -> NoReturn:
-    """Fork workers until the agent closes its end; argv names the agent's process and the descriptor."""
-    refuse_tracing()
-    refuse_core_dumps()
-    end_with_parent(int(sys.argv[1]))
-    # Ctrl-C in the agent's terminal is the agent's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The kernel reaps them: the agent waits for them by their pidfds.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    requests = socket.socket(fileno=int(sys.argv[2]))
-    work = load_worker().work
-    # The collector would write to every object, and a page that is written to is no longer a common one.
-    gc.freeze()
-    server = os.getpid()
-    while connection := _next_request(requests):
-        with connection, contextlib.suppress(OSError):
-            if _forked(connection):
-                requests.close()
-                _greet(connection, server)
-                work(connection)
-    os._exit(0)
-
-
-def _next_request(requests: socket.socket) -> socket.socket | None:
-    """The next worker's connection; None when the agent is gone."""
-    with contextlib.suppress(ConnectionError):
-        message, descriptors, _, _ = socket.recv_fds(requests, 1, 1)
-        if message:
-            return socket.socket(fileno=descriptors[0])
-    return None
-
-
-def _forked(connection: socket.socket) -> bool:
-    """Fork; whether this is the new process. If there can be none, the agent gets the errno instead."""
+def _fork(program: str, connection: socket.socket, requests: socket.socket) -> None:
+    """Answer on `connection`: by a new worker, or with the errno that says why there is none."""
     try:
-        return os.fork() == 0
+        work = load(program).work
+    except ImportError:
+        connection.send(bytes([errno.ENOPKG]))  # removed, or replaced by another version
+        return
+    server = os.getpid()
+    # What a signal means to this process it does not mean to a worker.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        worker = os.fork()
     except OSError as error:
         connection.send(bytes([error.errno or errno.EAGAIN]))
-        return False
+        return
+    finally:
+        if os.getpid() == server:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    if worker == 0:
+        _become_worker(server, connection, requests, work)
 
 
-def _greet(connection: socket.socket, server: int) -> None:
-    """Begin the life of a worker."""
+def _become_worker(
+    server: int, connection: socket.socket, requests: socket.socket, work: Callable[[socket.socket], NoReturn]
+) -> NoReturn:
     try:
-        end_with_parent(server)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        requests.close()
+        end_with_parent(server, signal.SIGKILL)
+        _reset_signals()
+        null = os.open(os.devnull, os.O_RDWR)
+        # A module that prints would print into what a shell evaluates.
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.close(null)
+        os.chdir("/")
         process = os.getpid()
         notice = os.pidfd_open(process)
         socket.send_fds(connection, [process.to_bytes(HELLO_LENGTH, "big")], [notice])
         os.close(notice)
-    except OSError:
+        work(connection)
+    finally:
         os._exit(1)
 
 
-if __name__ == "__main__":
-    main()
+def _reset_signals() -> None:
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    # Ctrl-C in the agent's terminal is the agent's affair.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -28,7 +28,7 @@ def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> NoRetu
     """Be a worker's program: `answer_requests` on the descriptor that argv names, after the agent."""
     refuse_tracing()
     refuse_core_dumps()
-    end_with_parent(int(sys.argv[1]))
+    end_with_parent(int(sys.argv[1]), signal.SIGKILL)
     # Ctrl-C in the agent's terminal is the agent's affair.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answer_requests(socket.socket(fileno=int(sys.argv[2])), operations, verdict)

@@ -12,14 +12,16 @@ from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 
+_PROGRAM = "replug.token.worker.program"
+
 
 class Starter:
     """Starts workers with the module at `path` (canonical) loaded."""
 
-    def __init__(self, path: str, deadlines: Deadlines) -> None:
+    def __init__(self, path: str, fork_server: ForkServer, deadlines: Deadlines) -> None:
         self.path = path
         self._deadlines = deadlines
-        self._server = ForkServer(deadlines.operation)
+        self._fork_server = fork_server
         self._loading: set[WorkerClient] = set()
         self._closed = False
 
@@ -28,7 +30,6 @@ class Starter:
         self._closed = True
         for worker in self._loading:
             worker.kill()
-        self._server.close()
 
     def refuse_if_closed(self) -> None:
         """Raise TokenError after `close`."""
@@ -43,13 +44,14 @@ class Starter:
         """
         self.refuse_if_closed()
         try:
-            worker = WorkerClient(self._deadlines, await self._server.fork())
+            forked = await self._fork_server.fork(_PROGRAM, self._deadlines.operation)
         except OSError as error:
             self.refuse_if_closed()
             raise ModuleUnreachableError(
                 f"no worker process can be started: {error.strerror}",
                 "see the limits of the agent (ulimit -a)",
             ) from error
+        worker = WorkerClient(self._deadlines, forked)
         self._loading.add(worker)
         try:
             self.refuse_if_closed()

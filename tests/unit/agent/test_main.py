@@ -109,7 +109,7 @@ def test_a_daemon(home: Home, run: Run, report: Callable[[], dict[str, Any]]) ->
     assert said["session"] == pid
     assert said["folder"] == "/"
     assert said["fds"] == said["null"] == [0, 1, 2]
-    assert said["parent"] is None
+    assert said["client"] is None
     assert said["foreground"] is False
     assert {"SIGINT", "SIGPIPE"} <= set(said["ignored"])
 
@@ -124,7 +124,7 @@ def test_in_the_foreground(home: Home, run: Run, report: Callable[[], dict[str, 
     assert said["session"] != pid
     assert said["folder"] == str(home.folder)
     assert (said["fds"], said["null"]) == ([0, 1, 2], [])
-    assert said["parent"] is None
+    assert said["client"] is None
     assert said["foreground"] is True
     assert "SIGINT" not in said["ignored"]
     assert "SIGPIPE" in said["ignored"]
@@ -157,7 +157,7 @@ def test_a_command_has_an_agent_that_knows_it(
 
     said = report()
     assert (done.returncode, done.stderr) == (7, "")
-    assert done.stdout == f"{said['parent']} {said['pid']} {said['address']}\n"
+    assert done.stdout == f"{said['client']} {said['pid']} {said['address']}\n"
     assert said["session"] == said["pid"]
     assert said["foreground"] is False
 
@@ -287,7 +287,7 @@ def test_a_failure_on_the_way_to_the_loop_is_said(
     done = run(*arguments, env={"STAND_IN_IMPORT": failure})
     assert done.stderr == words
     assert done.returncode == (1 if arguments == ("-D",) else 0)
-    assert sockets(home) == []
+    eventually(lambda: sockets(home) == [], "the socket is removed")
 
 
 def test_a_failing_event_loop_is_said(home: Home, run: Run) -> None:

@@ -28,7 +28,14 @@ class Rig:
         use_slots(monkeypatch, self.slots)
         self.pins = PinCache()
         self.module = Module(
-            "/module.so", self.pins, Person(), Deadlines(), 1, lambda _: PinPolicy(), lambda: None
+            "/module.so",
+            self.pins,
+            Person(),
+            Deadlines(),
+            1,
+            lambda _: PinPolicy(),
+            lambda: None,
+            self.slots.fork_server,
         )
         self.module.serve([Uri()])
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from doubles.stand_ins import Key, Person
+from doubles.stand_ins import Key, Person, Slots
 
 from replug.agent.config.model import Config
 from replug.agent.config.options import Options
@@ -49,7 +49,7 @@ def token(serial: str, *keys: Key) -> ServedToken:
     identity = TokenId("Maker", "Model", serial, "work")
     served = ServedToken(
         identity,
-        WorkerPool("/module.so", Deadlines()),
+        WorkerPool("/module.so", Slots().fork_server, Deadlines()),
         PinCache(),
         Person(),
         lambda _: PinPolicy(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from doubles.fork_servers import running_fork_server
 from doubles.private_keys import ecdsa_key, ed25519_key, message, rsa_key
 from doubles.session_hosts import certificate
 from doubles.stand_ins import Key, ended, run, settle
@@ -30,6 +31,7 @@ from replug.protocol.private_keys import (
 )
 from replug.protocol.signatures import Signature, verify
 from replug.token.seal import KEY_SIZE, Seal
+from replug.token.worker.forking import Forked, ForkServer
 from replug.token.worker.process import WorkerProcess
 
 DERIVED = bytearray(b"k" * KEY_SIZE)
@@ -43,6 +45,12 @@ KEYS: dict[str, Callable[[], PrivateKey]] = {
     "nistp521": lambda: ecdsa_key(Curve.NISTP521),
     "rsa": rsa_key,
 }
+
+
+@pytest.fixture(scope="module")
+def fork_server() -> Iterator[ForkServer]:
+    with running_fork_server() as server:
+        yield server
 
 
 async def check(software: SoftwareKeys, key: PrivateKey) -> None:
@@ -61,9 +69,9 @@ def process_of(software: SoftwareKeys) -> int:
 
 
 @pytest.mark.parametrize("kind", KEYS)
-def test_a_key_signs(kind: str) -> None:
+def test_a_key_signs(kind: str, fork_server: ForkServer) -> None:
     async def main() -> None:
-        software, key = SoftwareKeys(Seal()), KEYS[kind]()
+        software, key = SoftwareKeys(Seal(), fork_server), KEYS[kind]()
         assert await software.add(message(key)) == AddedKey(key.blob, b"me@here", ())
         await check(software, key)
         software.clear()
@@ -71,9 +79,9 @@ def test_a_key_signs(kind: str) -> None:
     run(main())
 
 
-def test_flags_choose_the_hash_of_an_rsa_key_and_of_no_other() -> None:
+def test_flags_choose_the_hash_of_an_rsa_key_and_of_no_other(fork_server: ForkServer) -> None:
     async def main() -> None:
-        software, key, other = SoftwareKeys(Seal()), rsa_key(), ed25519_key()
+        software, key, other = SoftwareKeys(Seal(), fork_server), rsa_key(), ed25519_key()
         await software.add(message(key))
         await software.add(message(other))
         for flags, name in ((0, "ssh-rsa"), (2, "rsa-sha2-256"), (4, "rsa-sha2-512"), (6, "rsa-sha2-256")):
@@ -90,9 +98,9 @@ def test_flags_choose_the_hash_of_an_rsa_key_and_of_no_other() -> None:
     run(main())
 
 
-def test_a_key_and_its_certificate_are_two_and_sign_alike() -> None:
+def test_a_key_and_its_certificate_are_two_and_sign_alike(fork_server: ForkServer) -> None:
     async def main() -> None:
-        software, key, holder = SoftwareKeys(Seal()), ed25519_key(), Key()
+        software, key, holder = SoftwareKeys(Seal(), fork_server), ed25519_key(), Key()
         holder.private = ed25519.Ed25519PrivateKey.from_private_bytes(key.seed)
         blob = certificate(holder, Key(), "alice")
         certified = Ed25519PrivateKey(key.public, key.seed, certificate=Certificate.decode(blob))
@@ -108,9 +116,9 @@ def test_a_key_and_its_certificate_are_two_and_sign_alike() -> None:
     run(main())
 
 
-def test_the_constraints_come_back_to_the_agent() -> None:
+def test_the_constraints_come_back_to_the_agent(fork_server: ForkServer) -> None:
     async def main() -> None:
-        software, constraints = SoftwareKeys(Seal()), (Lifetime(9), Confirm(), SkProvider(b"x"))
+        software, constraints = SoftwareKeys(Seal(), fork_server), (Lifetime(9), Confirm(), SkProvider(b"x"))
         added = await software.add(message(ed25519_key(), *constraints, comment=b"\xff\x00"[:1]))
         assert (added.comment, added.constraints) == (b"\xff", constraints)
         software.clear()
@@ -170,10 +178,10 @@ def changed_rsa_key(**changes: int) -> RsaPrivateKey:
     ],
 )
 def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
-    bad: Callable[[], bytearray], reason: str
+    bad: Callable[[], bytearray], reason: str, fork_server: ForkServer
 ) -> None:
     async def main() -> None:
-        software = SoftwareKeys(Seal())
+        software = SoftwareKeys(Seal(), fork_server)
         assert reason in await refusal(software.add(bad()))
         assert software._process is None
         # Nor does it disturb the keys that are there.
@@ -187,7 +195,9 @@ def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
     run(main())
 
 
-def test_the_largest_rsa_key_is_not_looked_at_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_largest_rsa_key_is_not_looked_at_for_long(
+    monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer
+) -> None:
     """Whether 14112 bits are a product of two primes takes longer than any request may."""
     p, q, e = 2**9689 - 1, 2**4423 - 1, 65537
     d = pow(e, -1, (p - 1) * (q - 1))
@@ -195,7 +205,7 @@ def test_the_largest_rsa_key_is_not_looked_at_for_long(monkeypatch: pytest.Monke
     monkeypatch.setattr(vault_module, "_DEADLINE", 15.0)
 
     async def main() -> None:
-        software = SoftwareKeys(Seal())
+        software = SoftwareKeys(Seal(), fork_server)
         await software.add(message(key))
         await check(software, key)
         software.clear()
@@ -203,9 +213,12 @@ def test_the_largest_rsa_key_is_not_looked_at_for_long(monkeypatch: pytest.Monke
     run(main())
 
 
-def test_keys_outlive_the_process() -> None:
+def test_keys_outlive_the_process(fork_server: ForkServer) -> None:
     async def main() -> None:
-        software, keys = SoftwareKeys(Seal()), [ed25519_key(), rsa_key(), ecdsa_key(Curve.NISTP384)]
+        software, keys = (
+            SoftwareKeys(Seal(), fork_server),
+            [ed25519_key(), rsa_key(), ecdsa_key(Curve.NISTP384)],
+        )
         for key in keys:
             await software.add(message(key))
         os.kill(process_of(software), signal.SIGKILL)
@@ -225,9 +238,11 @@ def test_keys_outlive_the_process() -> None:
     run(main())
 
 
-def test_a_client_that_leaves_while_its_signature_is_made_costs_nobody_the_process() -> None:
+def test_a_client_that_leaves_while_its_signature_is_made_costs_nobody_the_process(
+    fork_server: ForkServer,
+) -> None:
     async def main() -> None:
-        software, key = SoftwareKeys(Seal()), ed25519_key()
+        software, key = SoftwareKeys(Seal(), fork_server), ed25519_key()
         await software.add(message(key))
         process = process_of(software)
         os.kill(process, signal.SIGSTOP)
@@ -245,9 +260,9 @@ def test_a_client_that_leaves_while_its_signature_is_made_costs_nobody_the_proce
     run(main())
 
 
-def test_removing_ends_the_process_and_keeps_the_others() -> None:
+def test_removing_ends_the_process_and_keeps_the_others(fork_server: ForkServer) -> None:
     async def main() -> None:
-        software, one, other = SoftwareKeys(Seal()), ed25519_key(), ed25519_key()
+        software, one, other = SoftwareKeys(Seal(), fork_server), ed25519_key(), ed25519_key()
         await software.add(message(one))
         await software.add(message(other))
         process = process_of(software)
@@ -264,10 +279,10 @@ def test_removing_ends_the_process_and_keeps_the_others() -> None:
     run(main())
 
 
-def test_a_shut_seal_keeps_the_keys_from_everybody() -> None:
+def test_a_shut_seal_keeps_the_keys_from_everybody(fork_server: ForkServer) -> None:
     async def main() -> None:
         seal = Seal()
-        software, key = SoftwareKeys(seal), ed25519_key()
+        software, key = SoftwareKeys(seal, fork_server), ed25519_key()
         await software.add(message(key))
         process = process_of(software)
         software.suspend()
@@ -287,11 +302,13 @@ def test_a_shut_seal_keeps_the_keys_from_everybody() -> None:
     run(main())
 
 
-def test_ended_just_as_it_has_its_keys_the_process_starts_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_just_as_it_has_its_keys_the_process_starts_once_more(
+    monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer
+) -> None:
     """Locked and unlocked between the last key's arrival and the signature."""
 
     async def main() -> None:
-        software, key = SoftwareKeys(Seal()), ed25519_key()
+        software, key = SoftwareKeys(Seal(), fork_server), ed25519_key()
         await software.add(message(key))
         software.suspend()
         add, processes = vault_module._add, []
@@ -311,14 +328,14 @@ def test_ended_just_as_it_has_its_keys_the_process_starts_once_more(monkeypatch:
     run(main())
 
 
-def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
     async def main() -> None:
-        def fail(_program: str) -> None:
+        async def fail(*_: object) -> Forked:
             raise OSError(11, "Resource temporarily unavailable")
 
-        software = SoftwareKeys(Seal())
+        software = SoftwareKeys(Seal(), fork_server)
         with monkeypatch.context() as patch:
-            patch.setattr("replug.agent.keys.software.WorkerProcess", fail)
+            patch.setattr(fork_server, "fork", fail)
             reason = await refusal(software.add(message(ed25519_key())))
         assert reason == "the process for software keys does not start: Resource temporarily unavailable"
         await software.add(message(key := ed25519_key()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -51,9 +50,8 @@ class EndOfTestError(Exception):
     pass
 
 
-def test_it_is_told_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_again_only_when_it_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replug.agent.process.status_line._BETWEEN", 0)
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     looks = [False] * 5 + [True] * 5 + [False] * 5
 
     def locked() -> bool:
@@ -61,11 +59,11 @@ def test_it_is_told_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: 
             raise EndOfTestError
         return looks.pop()
 
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
+    ours, manager = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, manager:
         manager.settimeout(10)
         with pytest.raises(EndOfTestError):
-            asyncio.run(keep_status(ServiceManager(), list, locked))
+            asyncio.run(keep_status(ServiceManager(ours), list, locked))
         told = [manager.recv(4096).decode() for _ in range(3)]
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -77,6 +75,5 @@ def test_it_is_told_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: 
     ]
 
 
-def test_without_a_service_manager_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    asyncio.run(asyncio.wait_for(keep_status(ServiceManager(), list, bool), 10))
+def test_without_a_service_manager_it_ends() -> None:
+    asyncio.run(asyncio.wait_for(keep_status(ServiceManager(None), list, bool), 10))

@@ -47,8 +47,6 @@ def test_the_service_starts_the_program(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert {str(path.relative_to(tmp_path)) for path in files} == {
         "systemd/user/replug-agent.service",
         "systemd/user/replug-agent.socket",
-        "systemd/user/replug-witness.socket",
-        "systemd/user/replug-witness@.service",
         "environment.d/60-replug.conf",
     }
     service = files[tmp_path / "systemd/user" / SERVICE].splitlines()

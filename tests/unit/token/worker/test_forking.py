@@ -8,91 +8,83 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from doubles.fork_servers import RunningForkServer, running_fork_server
 from doubles.stand_ins import ended, reaped, run
 from rigs.agent import descendants
 from rigs.softhsm import MODULE
 
-from replug.token.errors import WorkerLostError
+from replug.token.errors import WorkerLostError, WorkerRefusedError
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
-from replug.token.worker.forking import ForkFailedError, ForkServer
+from replug.token.worker.forking import ForkServer
 
 PATIENCE = 15.0
+PROGRAM = "replug.token.worker.program"
 
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@asynccontextmanager
-async def fork_server(patience: float = PATIENCE) -> AsyncIterator[ForkServer]:
-    server = ForkServer(patience)
-    try:
+@pytest.fixture
+def server() -> Iterator[RunningForkServer]:
+    with running_fork_server() as server:
         yield server
-    finally:
-        server.close()
-        for pid in descendants(os.getpid()):
-            await ended(pid)
 
 
 async def forked_worker(server: ForkServer) -> WorkerClient:
-    return WorkerClient(Deadlines(), await server.fork())
+    return WorkerClient(Deadlines(), await server.fork(PROGRAM, PATIENCE))
 
 
-def test_workers_are_forked_of_one_process() -> None:
+def test_workers_are_forked_of_one_process(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            workers = [await forked_worker(server) for _ in range(3)]
-            [forker] = {parent(worker.pid) for worker in workers}
-            assert parent(forker) == os.getpid()
-            for worker in workers:
-                assert "SoftHSM" in await worker.load(str(MODULE))
+        workers = [await forked_worker(server) for _ in range(3)]
+        assert {parent(worker.pid) for worker in workers} == {server.process.pid}
+        for worker in workers:
+            assert "SoftHSM" in await worker.load(str(MODULE))
 
     run(main())
 
 
-def test_a_worker_that_is_killed_is_gone_and_its_neighbour_is_not() -> None:
+def test_a_worker_that_is_killed_is_gone_and_its_neighbour_is_not(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            one, other = [await forked_worker(server) for _ in range(2)]
-            one.kill()
-            await reaped(one)
-            assert not one.alive
-            with pytest.raises(WorkerLostError):
-                await one.load(str(MODULE))
-            assert "SoftHSM" in await other.load(str(MODULE))
+        one, other = [await forked_worker(server) for _ in range(2)]
+        one.kill()
+        await reaped(one)
+        assert not one.alive
+        with pytest.raises(WorkerLostError):
+            await one.load(str(MODULE))
+        assert "SoftHSM" in await other.load(str(MODULE))
 
     run(main())
 
 
-def test_a_worker_that_ends_by_itself_is_noticed() -> None:
+def test_a_worker_that_ends_by_itself_is_noticed(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            worker = await forked_worker(server)
-            os.kill(worker.pid, signal.SIGSEGV)
-            await reaped(worker)
-            assert not worker.alive
+        worker = await forked_worker(server)
+        os.kill(worker.pid, signal.SIGSEGV)
+        await reaped(worker)
+        assert not worker.alive
 
     run(main())
 
 
-def test_many_workers_leave_no_descriptor_behind() -> None:
+def test_many_workers_leave_no_descriptor_behind(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            await reaped_worker(server)
-            before = os.listdir("/proc/self/fd")
-            for _ in range(10):
-                await reaped_worker(server)
-            # Fewer, when something of another test is collected meanwhile.
-            assert len(os.listdir("/proc/self/fd")) <= len(before)
+        await reaped_worker()
+        before = os.listdir("/proc/self/fd")
+        servers = os.listdir(f"/proc/{server.process.pid}/fd")
+        for _ in range(10):
+            await reaped_worker()
+        # Fewer, when something of another test is collected meanwhile.
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
+        assert os.listdir(f"/proc/{server.process.pid}/fd") == servers
 
-    async def reaped_worker(server: ForkServer) -> None:
+    async def reaped_worker() -> None:
         worker = await forked_worker(server)
         worker.kill()
         await reaped(worker)
@@ -100,112 +92,123 @@ def test_many_workers_leave_no_descriptor_behind() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("how", "patience"), [(signal.SIGKILL, PATIENCE), (signal.SIGSTOP, 5.0)])
-def test_a_server_that_is_gone_or_does_not_answer_is_replaced(how: signal.Signals, patience: float) -> None:
+def test_a_worker_has_its_own_connection_and_nothing_else(server: RunningForkServer) -> None:
+    """Not those of its neighbours, and not the one to the server, which would keep that alive."""
+
     async def main() -> None:
-        async with fork_server(patience) as server:
-            lost = await forked_worker(server)
-            before = parent(lost.pid)
-            os.kill(before, how)
-            if how is signal.SIGKILL:
-                await reaped(lost)
-            worker = await forked_worker(server)
-            assert parent(worker.pid) != before
-            assert "SoftHSM" in await worker.load(str(MODULE))
-            await reaped(lost)
+        await forked_worker(server)
+        worker = await forked_worker(server)
+        with pytest.raises(WorkerRefusedError):
+            await worker.slots()  # no module is loaded; but its start is over
+        folder = f"/proc/{worker.pid}/fd"
+        links = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+        null = [link for link in links if link == os.devnull]
+        sockets = [link for link in links if link.startswith("socket:")]
+        assert (len(null), len(sockets)) == (2, 1)
+        assert len(links) == 4  # and standard error
+        assert os.readlink(f"/proc/{worker.pid}/cwd") == "/"
 
     run(main())
 
 
-def test_who_asks_a_server_that_is_gone_at_the_same_time_has_one_new_one() -> None:
+def test_a_server_that_is_gone(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            lost = await forked_worker(server)
-            os.kill(parent(lost.pid), signal.SIGKILL)
-            await reaped(lost)
-            workers = await asyncio.gather(*(forked_worker(server) for _ in range(4)))
-            assert len({parent(worker.pid) for worker in workers}) == 1
+        lost = await forked_worker(server)
+        os.kill(server.process.pid, signal.SIGKILL)
+        await reaped(lost)
+        with pytest.raises(OSError):  # noqa: PT011 - EPIPE or ECONNRESET
+            await forked_worker(server)
 
     run(main())
 
 
-def test_closing_while_it_forks_leaves_no_process() -> None:
+def test_a_server_that_does_not_answer(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            forking = asyncio.create_task(server.fork())
-            await asyncio.sleep(0)
-            server.close()
-            with pytest.raises(OSError, match="does not answer"):
-                await forking
-            with pytest.raises(OSError, match="does not answer"):
-                await server.fork()
+        os.kill(server.process.pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match="the process that forks workers does not answer"):
+            await server.fork(PROGRAM, 0.1)
+        os.kill(server.process.pid, signal.SIGCONT)
+        assert "SoftHSM" in await (await forked_worker(server)).load(str(MODULE))
 
     run(main())
 
 
-def test_a_fork_that_fails_says_why_and_costs_no_other_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_cannot_be_loaded_costs_no_other_worker(server: RunningForkServer) -> None:
+    """As when the package was removed."""
+
+    async def main() -> None:
+        worker = await forked_worker(server)
+        with pytest.raises(OSError, match="replug was removed or replaced since the agent started"):
+            await server.fork("replug.token.worker.gone", PATIENCE)
+        assert "SoftHSM" in await worker.load(str(MODULE))
+        await forked_worker(server)
+
+    run(main())
+
+
+def test_a_fork_that_fails_says_why_and_costs_no_other_worker() -> None:
     program = (
-        "import errno, os, sys\n"
-        "from replug.token.worker import forkserver\n"
+        "import errno, os, signal, socket, sys\n"
+        "from replug.token.worker.forkserver import serve_forks\n"
         "fork, forks = os.fork, []\n"
         "def failing():\n"
         "    forks.append(1)\n"
         "    if len(forks) == 2: raise OSError(errno.ENOMEM, 'as in tight times')\n"
         "    return fork()\n"
         "os.fork = failing\n"
-        "forkserver.main()\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "serve_forks(socket.socket(fileno=int(sys.argv[1])), print)\n"
     )
-    popen = subprocess.Popen
 
-    def start(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        return popen([sys.executable, "-I", "-c", program, *command[-2:]], **options)
-
-    async def main() -> None:
-        async with fork_server() as server:
-            worker = await forked_worker(server)
-            with pytest.raises(ForkFailedError, match=os.strerror(errno.ENOMEM)):
-                await server.fork()
-            assert "SoftHSM" in await worker.load(str(MODULE))
+    async def main(server: ForkServer) -> None:
+        worker = await forked_worker(server)
+        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
             await forked_worker(server)
+        assert "SoftHSM" in await worker.load(str(MODULE))
+        await forked_worker(server)
 
-    monkeypatch.setattr(subprocess, "Popen", start)
-    run(main())
+    with running_fork_server(program) as server:
+        run(main(server))
 
 
-def test_closing_ends_all_it_has_forked() -> None:
+def test_its_end_is_that_of_all_it_has_forked(server: RunningForkServer) -> None:
     async def main() -> None:
-        server = ForkServer(PATIENCE)
         workers = [await forked_worker(server) for _ in range(2)]
-        forker = parent(workers[0].pid)
-        server.close()
+        os.kill(workers[0].pid, signal.SIGSTOP)  # as if in a driver
+        server.end()
         for worker in workers:
             await reaped(worker)
-        await ended(forker)
 
     run(main())
 
 
-def test_whoever_wanted_a_worker_may_leave() -> None:
+def test_whoever_wanted_a_worker_may_leave(server: RunningForkServer) -> None:
     async def main() -> None:
-        async with fork_server() as server:
-            await forked_worker(server)
-            leaving = asyncio.create_task(server.fork())
-            await asyncio.sleep(0)
-            leaving.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await leaving
-            assert "SoftHSM" in await (await forked_worker(server)).load(str(MODULE))
+        await forked_worker(server)
+        leaving = asyncio.create_task(server.fork(PROGRAM, PATIENCE))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert "SoftHSM" in await (await forked_worker(server)).load(str(MODULE))
 
     run(main())
+
+
+def test_what_is_no_request_for_a_process_is_passed_on(server: RunningForkServer) -> None:
+    server.requests.send(b"READY=1")
+    assert server.process.stdout
+    assert server.process.stdout.readline() == b"READY=1\n"
 
 
 def test_no_process_outlives_an_agent_that_is_killed() -> None:
     program = (
-        "import asyncio, os, time\n"
-        "from replug.token.worker.forking import ForkServer\n"
+        "import asyncio, sys, time\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
+        "from doubles.fork_servers import RunningForkServer\n"
         "async def main():\n"
-        "    server = ForkServer(15)\n"
-        "    forked = await server.fork()\n"
+        "    server = RunningForkServer()\n"
+        f"    forked = await server.fork({PROGRAM!r}, 15)\n"
         "    print(forked.pid, flush=True)\n"
         "    time.sleep(60)\n"
         "asyncio.run(main())\n"
@@ -225,8 +228,8 @@ def test_no_process_outlives_an_agent_that_is_killed() -> None:
 def test_the_worker_is_loaded_without_asn1crypto_which_who_wants_it_still_gets() -> None:
     program = (
         "import sys\n"
-        "from replug.token.worker.forkserver import load_worker\n"
-        "load_worker()\n"
+        "from replug.token.worker.forkserver import load\n"
+        f"load({PROGRAM!r})\n"
         "assert 'asn1crypto' not in sys.modules and 'pkcs11._pkcs11' in sys.modules\n"
         "from pkcs11.util.ec import encode_named_curve_parameters\n"
         "print(encode_named_curve_parameters('secp256r1').hex())\n"

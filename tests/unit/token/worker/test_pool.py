@@ -25,7 +25,7 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Slots:
 
 @pytest.fixture
 def pool(slots: Slots) -> WorkerPool:
-    return WorkerPool(PATH, Deadlines())
+    return WorkerPool(PATH, slots.fork_server, Deadlines())
 
 
 async def scan(worker: StandInWorker) -> int:
@@ -213,10 +213,10 @@ def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(slots: Slo
 
 def test_a_process_that_cannot_be_forked(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        slots.fork_servers[0].failure = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        slots.fork_server.failure = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
         with pytest.raises(ModuleUnreachableError, match="no worker process can be started: Resource"):
             await attempt(pool, scan)
-        slots.fork_servers[0].failure = None
+        slots.fork_server.failure = None
         assert await attempt(pool, scan) == 0
 
     run(main())
@@ -262,14 +262,5 @@ def test_a_worker_that_fails_to_load_leaves_no_process(
         with pytest.raises(TokenError):
             await attempt(pool, scan)
         assert [process.alive for process in slots.processes] == [False] * len(slots.processes)
-
-    run(main())
-
-
-def test_closing_ends_what_forks_the_workers(slots: Slots, pool: WorkerPool) -> None:
-    async def main() -> None:
-        await attempt(pool, scan)
-        pool.close()
-        assert [server.closed for server in slots.fork_servers] == [True]
 
     run(main())

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from doubles.fork_servers import running_fork_server
 from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, StandInWorker, run, settle, use_slots
 from doubles.token_bench import Bench, bench
 from rigs.faulty import Faulty
@@ -19,6 +20,7 @@ from replug.token.prompts.request import Asker
 from replug.token.recovery import attempt
 from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
+from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
 
 NEW_PIN = b"999999"
@@ -38,15 +40,15 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Slots:
 
 
 @pytest.mark.parametrize("workers", [0, -1])
-def test_a_module_has_a_worker(workers: int) -> None:
+def test_a_module_has_a_worker(workers: int, slots: Slots) -> None:
     with pytest.raises(ValueError, match="needs a worker"):
-        WorkerPool("/usr/lib/module.so", Deadlines(), workers)
+        WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(1, 1), (2, 2), (3, 3)])
 def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: int, at_once: int) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", Deadlines(), workers)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)
         gates = [slots.hold_next("scan") for _ in range(4)]
         tasks = [asyncio.create_task(attempt(pool, scan, anywhere=True)) for _ in range(4)]
         await settle()
@@ -60,7 +62,7 @@ def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: 
 
 def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 3)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 3)
         for _ in range(5):
             assert await attempt(pool, scan, anywhere=True) == 0
         assert len(slots.workers) == 1
@@ -70,7 +72,7 @@ def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> No
 
 def test_what_is_not_for_any_worker_waits_for_the_first(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 2)
         gate = slots.hold_next("scan")
         held = asyncio.create_task(attempt(pool, scan))
         await gate.entered.wait()
@@ -91,7 +93,7 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
         order.append(f"{name} {await scan(worker)}")
 
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 2)
         gates = [slots.hold_next("scan") for _ in range(2)]
         tasks = [asyncio.create_task(attempt(pool, scan, anywhere=True)) for _ in range(2)]
         await settle()
@@ -113,7 +115,7 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
 
 def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", Deadlines())
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines())
         gate = slots.hold_next("scan")
         tasks = [asyncio.create_task(attempt(pool, scan)) for _ in range(3)]
         await gate.entered.wait()
@@ -128,7 +130,7 @@ def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slot
 
 def test_a_restart_and_the_end_are_for_all_workers(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 2)
         await asyncio.gather(*(attempt(pool, scan, anywhere=True) for _ in range(2)))
         assert slots.alive == [0, 1]
         pool.restart()
@@ -225,9 +227,16 @@ def test_two_real_signatures_overlap(faulty: Faulty, monkeypatch: pytest.MonkeyP
     for name, value in faulty.env.items():
         monkeypatch.setenv(name, value)
 
-    async def main() -> None:
+    async def main(fork_server: ForkServer) -> None:
         module = Module(
-            str(faulty.module), PinCache(), Person(), Deadlines(), 2, lambda _: PinPolicy(), lambda: None
+            str(faulty.module),
+            PinCache(),
+            Person(),
+            Deadlines(),
+            2,
+            lambda _: PinPolicy(),
+            lambda: None,
+            fork_server,
         )
         module.serve([Uri()])
         [token] = await module.look()
@@ -243,4 +252,5 @@ def test_two_real_signatures_overlap(faulty: Faulty, monkeypatch: pytest.MonkeyP
         await asyncio.gather(*signing)
         module.serve([])
 
-    run(main())
+    with running_fork_server() as fork_server:
+        run(main(fork_server))
