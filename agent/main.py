@@ -30,6 +30,7 @@ def main() -> int:
     """Run the program with `sys.argv`; returns its exit status, having said on stderr why it failed."""
     try:
         hardening.refuse_tracing()
+        daemon.show_name(b"replug-agent")
         daemon.open_standard_streams()
         return _run(parse(sys.argv[1:], shell=os.environ.get("SHELL")))
     except UsageError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -13,8 +14,14 @@ from typing import NoReturn
 
 from replug.token.hardening import permit_tracing
 
+_PR_SET_NAME = 15
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
 """The signals that the agent handles."""
+
+
+def show_name(name: bytes) -> None:
+    """Be called `name` where processes are listed, which would be Python's name (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
 
 
 def open_standard_streams() -> None:

@@ -36,13 +36,14 @@ def test_it_says_so_and_changes_nothing(path: str, home: Home) -> None:
 
 
 def agents(socket: Path) -> list[int]:
-    """The processes that were started with this socket's path."""
-    found = []
+    """The processes that were started with this socket's path, without those that they have forked."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if os.fsencode(socket) in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return found
+                parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1]
+                found[int(path.parent.name)] = int(parent)
+    return [pid for pid, parent in found.items() if parent not in found]
 
 
 def test_every_login_has_the_same_agent_until_that_ends(home: Home) -> None:
