@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from replug.token.worker.forking import ForkServer
 
-_PROGRAM = """
+FORK_SERVER = """
 import signal, socket, sys
 from replug.token.hardening import refuse_core_dumps, refuse_tracing
 from replug.token.worker.forkserver import serve_forks
@@ -24,7 +24,7 @@ serve_forks(socket.socket(fileno=int(sys.argv[1])), lambda message: print(messag
 class RunningForkServer(ForkServer):
     """One with a process of its own."""
 
-    def __init__(self, program: str = _PROGRAM) -> None:
+    def __init__(self, program: str = FORK_SERVER) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         super().__init__(ours)
         self.requests = ours
@@ -42,7 +42,7 @@ class RunningForkServer(ForkServer):
 
 
 @contextmanager
-def running_fork_server(program: str = _PROGRAM) -> Iterator[RunningForkServer]:
+def running_fork_server(program: str = FORK_SERVER) -> Iterator[RunningForkServer]:
     """A fork server that ends, if it has not, at the end; its workers have this process's environment."""
     server = RunningForkServer(program)
     try:

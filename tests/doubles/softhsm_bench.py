@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from doubles.stand_ins import reaped
+from doubles.started import Started
 from rigs.softhsm import MODULE, PIN, Token
 
 from replug.token.identity import TokenId
@@ -45,7 +46,7 @@ class Session:
 
     @classmethod
     async def start(cls, deadlines: Deadlines | None = None) -> Session:
-        worker = WorkerClient(deadlines or Deadlines())
+        worker = WorkerClient(deadlines or Deadlines(), Started())
         await worker.load(str(MODULE))
         [info] = await worker.scan()
         return cls(worker, info.identity)

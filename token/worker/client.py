@@ -25,9 +25,8 @@ class Opened:
 class WorkerClient(WorkerProcess):
     """A process that loads one PKCS#11 module, and what it was asked to do with it."""
 
-    def __init__(self, deadlines: Deadlines, forked: Forked | None = None) -> None:
-        """Use the process that was `forked`, or start one; OSError when that is not possible."""
-        super().__init__(forked or "replug.token.worker.program")
+    def __init__(self, deadlines: Deadlines, process: Forked) -> None:
+        super().__init__(process)
         self._deadlines = deadlines
         self.opened: set[TokenId] = set()
         """The tokens with an open session."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
-from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
 
 
@@ -22,16 +19,6 @@ class RefusedError(Exception):
     def __init__(self, verdict: Verdict, reason: str) -> None:
         self.verdict = verdict
         super().__init__(reason)
-
-
-def serve(operations: object, verdict: Callable[[Exception], Verdict]) -> NoReturn:
-    """Be a worker's program: `answer_requests` on the descriptor that argv names, after the agent."""
-    refuse_tracing()
-    refuse_core_dumps()
-    end_with_parent(int(sys.argv[1]), signal.SIGKILL)
-    # Ctrl-C in the agent's terminal is the agent's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    answer_requests(socket.socket(fileno=int(sys.argv[2])), operations, verdict)
 
 
 def answer_requests(

@@ -1,4 +1,4 @@
-"""A worker process and the agent's side of the conversation with it: start it, ask it, kill it.
+"""A worker process and the agent's side of the conversation with it: ask it, kill it.
 
 There is no way back from a missed deadline, a crash or a frame that makes no sense: the process is
 killed and `WorkerLostError` raised. What to do then is for the caller to decide.
@@ -9,9 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -26,42 +23,17 @@ T = TypeVar("T")
 class WorkerProcess:
     """One live worker process. Not reentrant: the caller sends one request at a time."""
 
-    def __init__(self, program: str | Forked) -> None:
-        """Start the module `program` (`python -m`) (OSError when it cannot be), or use a `Forked`."""
+    def __init__(self, process: Forked) -> None:
         self.alive = True
         self._loop = asyncio.get_running_loop()
         self._frames = FrameReader()
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
         """What the caller waits for."""
         self._sending = False
-        self._socket: socket.socket
-        self._process: Forked | subprocess.Popen[bytes]
-        if isinstance(program, str):
-            self._start(program)
-        else:
-            self._socket, self._process = program.connection, program
-            self._exit_notice = program.exit_notice
+        self._process = process
+        self._socket = process.connection
         self._loop.add_reader(self._socket, self._readable)
-        self._loop.add_reader(self._exit_notice, self._exited)
-
-    def _start(self, program: str) -> None:
-        self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-m", program, str(os.getpid()), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # A module that prints would print into what a shell evaluates.
-                stdout=subprocess.DEVNULL,
-                cwd="/",
-            )
-        try:
-            self._exit_notice = os.pidfd_open(self._process.pid)
-        except OSError:
-            self.kill()
-            self._process.wait()
-            raise
+        self._loop.add_reader(process.exit_notice, self._exited)
 
     @property
     def pid(self) -> int:
@@ -82,8 +54,8 @@ class WorkerProcess:
         self._fail(EOFError())
 
     def _exited(self) -> None:
-        self._loop.remove_reader(self._exit_notice)
-        os.close(self._exit_notice)
+        self._loop.remove_reader(self._process.exit_notice)
+        os.close(self._process.exit_notice)
         self._process.wait()
         if self.alive:
             self._readable()  # its last words may be an answer

@@ -2,7 +2,7 @@
 
 It is the only process that runs vendor code, and it is disposable: it never tries to mend anything.
 An error that is not a verdict is answered with FAILED, and the agent ends this process and starts
-another. It is forked of `forkserver.py`, or started as `python -m replug.token.worker.program AGENT FD`.
+another.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.worker.frames import Header
-from replug.token.worker.loop import RefusedError, answer_requests, serve
+from replug.token.worker.loop import RefusedError, answer_requests
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.worker.opensc import forbid_pin_caching
 
@@ -218,12 +218,3 @@ def _verdict(error: Exception) -> Verdict:
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
     answer_requests(connection, Operations(), _verdict)
-
-
-def main() -> NoReturn:
-    """Be the worker: the program `python -m replug.token.worker.program AGENT FD`."""
-    serve(Operations(), _verdict)
-
-
-if __name__ == "__main__":
-    main()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from doubles.stand_ins import reaped, run
+from doubles.started import Started
 
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
@@ -42,20 +43,24 @@ def frame(reply, body=b""):
 
 """
 
-Script = Callable[[str], None]
+
+class Script:
+    """What workers are instead: Python that has `agent`, `receive`, `request` and `frame`."""
+
+    def __init__(self, program: Path) -> None:
+        self._program = program
+
+    def __call__(self, body: str) -> None:
+        self._program.write_text(PRELUDE + body)
+        self._program.chmod(0o700)
+
+    def process(self) -> Started:
+        return Started(str(self._program))
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Script:
-    """Makes workers run this Python instead; it has `agent`, `receive`, `request` and `frame`."""
-
-    def use(body: str) -> None:
-        program = tmp_path / "worker"
-        program.write_text(PRELUDE + body)
-        program.chmod(0o700)
-        monkeypatch.setattr(sys, "executable", str(program))
-
-    return use
+def script(tmp_path: Path) -> Script:
+    return Script(tmp_path / "worker")
 
 
 def test_requests_and_replies(script: Script) -> None:
@@ -75,7 +80,7 @@ while True:
 """)
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         assert await worker.load("/module.so") == "Maker Module"
         assert await worker.slots() == [(7, True), (8, False)]
         assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C))]
@@ -102,7 +107,7 @@ with open({str(record)!r}, "w") as file:
 """)
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         pin = bytearray(b"12\xff56")
         await worker.login(TOKEN, pin)
         await worker.login(TOKEN, None)
@@ -135,7 +140,7 @@ receive(1)
 """)
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         assert await worker.slots() == [(1, True)]
         worker.kill()
         await reaped(worker)
@@ -153,7 +158,7 @@ receive(1)
 """)
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.login(TOKEN, bytearray(b"1"))
         assert (caught.value.verdict, caught.value.reason) == (Verdict.PIN_INCORRECT, "PinIncorrect")
@@ -182,7 +187,7 @@ def test_an_answer_that_makes_no_sense_ends_the_worker(script: Script, nonsense:
     script(f"request()\nagent.sendall({NONSENSE[nonsense]})\nsignal.pause()\n")
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         try:
             with pytest.raises(WorkerLostError, match="answer to scan makes no sense"):
                 await worker.scan()
@@ -207,7 +212,7 @@ def test_a_worker_that_ends_during_a_request(script: Script, death: str) -> None
     script(f"import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\nrequest()\n{death}\n")
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         with pytest.raises(WorkerLostError, match="the worker process ended during scan"):
             await worker.scan()
         assert not worker.alive
@@ -222,7 +227,7 @@ def test_a_worker_that_ends_idle_is_known_to_be_dead(script: Script) -> None:
     script("signal.pause()")
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         os.kill(worker.pid, signal.SIGKILL)
         await reaped(worker)
         assert not worker.alive
@@ -249,7 +254,7 @@ def test_a_worker_that_does_not_answer_in_time_is_killed(script: Script, request
     call, seconds = WAITS[request_]
 
     async def main() -> None:
-        worker = WorkerClient(DEADLINES)
+        worker = WorkerClient(DEADLINES, script.process())
         with pytest.raises(WorkerLostError) as caught:
             await call(worker)
         assert str(caught.value) == f"no answer to {request_.split()[0]} within {seconds} s"
@@ -264,7 +269,7 @@ def test_a_request_that_nobody_waits_for_ends_the_worker(script: Script) -> None
     script("signal.pause()")
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         scanning = asyncio.create_task(worker.scan())
         await asyncio.sleep(0)
         scanning.cancel()
@@ -287,7 +292,7 @@ signal.pause()
 """)
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines(operation=15))
+        worker = WorkerClient(Deadlines(operation=15), script.process())
         await worker.slots()
         scanning = asyncio.create_task(worker.scan())
         await asyncio.sleep(0)
@@ -305,7 +310,7 @@ def test_a_killed_workers_descriptor_is_free_again(script: Script) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        worker = WorkerClient(Deadlines(operation=0.2))
+        worker = WorkerClient(Deadlines(operation=0.2), script.process())
         scanning = asyncio.create_task(worker.scan())
         await asyncio.sleep(0.01)
         worker.kill()
@@ -334,7 +339,7 @@ def test_killing_twice_is_killing(script: Script) -> None:
     script("signal.pause()")
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), script.process())
         worker.kill()
         worker.kill()
         await reaped(worker)

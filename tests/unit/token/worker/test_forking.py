@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from doubles.fork_servers import RunningForkServer, running_fork_server
+from doubles.fork_servers import FORK_SERVER, RunningForkServer, running_fork_server
 from doubles.stand_ins import ended, reaped, run
 from rigs.agent import descendants
 from rigs.softhsm import MODULE
@@ -111,6 +111,35 @@ def test_a_worker_has_its_own_connection_and_nothing_else(server: RunningForkSer
     run(main())
 
 
+def test_ctrl_c_is_not_meant_for_a_worker(server: RunningForkServer) -> None:
+    async def main() -> None:
+        worker = await forked_worker(server)
+        os.kill(worker.pid, signal.SIGINT)
+        assert "SoftHSM" in await worker.load(str(MODULE))
+
+    run(main())
+
+
+def test_a_worker_is_not_dumpable_and_leaves_no_core() -> None:
+    """Asked of the worker itself: from outside, root sees no difference."""
+    report = (
+        "import ctypes, resource\n"
+        "from replug.token.worker import program\n"
+        "def protection(self, header, body):\n"
+        "    core = resource.getrlimit(resource.RLIMIT_CORE)\n"
+        "    return {'dumpable': ctypes.CDLL(None).prctl(3), 'core': core}, b''\n"
+        "program.Operations.protection = protection\n"
+    )
+
+    async def main(server: ForkServer) -> None:
+        worker = await forked_worker(server)
+        reply, _ = await worker.call("protection", {}, PATIENCE)
+        assert reply == {"dumpable": 0, "core": [0, 0]}
+
+    with running_fork_server(report + FORK_SERVER) as server:
+        run(main(server))
+
+
 def test_a_server_that_is_gone(server: RunningForkServer) -> None:
     async def main() -> None:
         lost = await forked_worker(server)
@@ -205,7 +234,7 @@ def test_no_process_outlives_an_agent_that_is_killed() -> None:
     program = (
         "import asyncio, sys, time\n"
         f"sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-        "from doubles.fork_servers import RunningForkServer\n"
+        "from doubles.fork_servers import FORK_SERVER, RunningForkServer\n"
         "async def main():\n"
         "    server = RunningForkServer()\n"
         f"    forked = await server.fork({PROGRAM!r}, 15)\n"

@@ -10,12 +10,12 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from doubles.softhsm_bench import DATA, Session
-from doubles.stand_ins import ended, reaped, run
+from doubles.stand_ins import reaped, run
+from doubles.started import TOKEN_WORKER, Started
 from rigs.softhsm import KINDS, MODULE, PIN, Token
 
 from replug.protocol.keys import RsaPublicKey
@@ -35,7 +35,7 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
         path.write_bytes(content)
 
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), Started())
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load(str(path))
         assert caught.value.verdict is Verdict.NOT_A_MODULE
@@ -48,7 +48,7 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
 
 def test_a_library_that_is_no_module() -> None:
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), Started())
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load("libc.so.6")
         assert caught.value.verdict is Verdict.NOT_A_MODULE
@@ -61,7 +61,7 @@ def test_a_library_that_is_no_module() -> None:
 
 def test_slots_and_tokens(all_kinds: Token) -> None:
     async def main() -> None:
-        worker = WorkerClient(Deadlines())
+        worker = WorkerClient(Deadlines(), Started())
         assert "SoftHSM" in await worker.load(str(MODULE))
         # SoftHSM always has one more slot, with a token that nobody has initialised.
         assert [present for _, present in await worker.slots()] == [True, True]
@@ -224,27 +224,14 @@ def test_a_worker_that_hangs_is_killed_at_its_deadline(all_kinds: Token) -> None
     run(main())
 
 
-def test_ctrl_c_is_not_meant_for_the_worker(all_kinds: Token) -> None:
-    async def main() -> None:
-        session = await Session.start()
-        os.kill(session.worker.pid, signal.SIGINT)
-        assert len(await session.worker.scan()) == 1
-        await session.end()
-
-    run(main())
-
-
 class RawWorker:
     """A worker process at the other end of a socket, without the client."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(10)
-        command = command or (sys.executable, "-I", "-m", "replug.token.worker.program")
         with theirs:
-            self.process = subprocess.Popen(
-                [*command, str(os.getpid()), str(theirs.fileno())], pass_fds=[theirs.fileno()]
-            )
+            self.process = subprocess.Popen([*TOKEN_WORKER, str(theirs.fileno())], pass_fds=[theirs.fileno()])
 
     def send(self, header: bytes, body: bytes = b"") -> None:
         self.socket.sendall(struct.pack(">II", len(header), len(body)) + header + body)
@@ -296,44 +283,5 @@ def test_a_request_that_cannot_be_met_is_answered_with_failed(header: bytes) -> 
     raw = RawWorker()
     raw.send(header, b"body")
     assert raw.receive()["verdict"] == "failed"
-    raw.socket.close()
-    assert raw.status() == 0
-
-
-def test_a_worker_dies_with_the_agent_even_when_it_hangs(tmp_path: Path) -> None:
-    """It is stopped, so that it cannot notice by itself that the socket closes."""
-    program = (
-        "import asyncio, os, signal\n"
-        "from replug.token.worker.client import Deadlines, WorkerClient\n"
-        "async def main():\n"
-        "    worker = WorkerClient(Deadlines())\n"
-        "    try:\n"
-        "        await worker.scan()\n"
-        "    except Exception:\n"
-        "        pass\n"
-        "    os.kill(worker.pid, signal.SIGSTOP)\n"
-        "    print(worker.pid, flush=True)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "asyncio.run(main())\n"
-    )
-    agent = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
-    assert agent.returncode == -signal.SIGKILL
-    run(ended(int(agent.stdout)))
-
-
-def test_a_worker_is_not_dumpable_and_leaves_no_core() -> None:
-    """Asked of the worker itself: from outside, root sees no difference."""
-    report = (
-        "import ctypes, resource\n"
-        "from replug.token.worker import program\n"
-        "def protection(self, header, body):\n"
-        "    core = resource.getrlimit(resource.RLIMIT_CORE)\n"
-        "    return {'dumpable': ctypes.CDLL(None).prctl(3), 'core': core}, b''\n"
-        "program.Operations.protection = protection\n"
-        "program.main()\n"
-    )
-    raw = RawWorker(sys.executable, "-I", "-c", report)
-    raw.send(b'{"operation": "protection"}')
-    assert raw.receive() == {"dumpable": 0, "core": [0, 0]}
     raw.socket.close()
     assert raw.status() == 0
