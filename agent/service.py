@@ -67,6 +67,8 @@ class _Service:
         self._manager = manager
         self._foreground = foreground
         self._ended: asyncio.Future[int]
+        self._release = ""
+        """The installed version, as it was at the start; empty until it is known."""
 
     async def run(self, listener: socket.socket, client: int | None) -> int:
         loop = asyncio.get_running_loop()
@@ -87,7 +89,7 @@ class _Service:
         control = Control(
             listener.getsockname(),
             {
-                "status": functools.partial(status, keyring, history, listener.getsockname()),
+                "status": lambda: status(keyring, history, listener.getsockname(), self._release),
                 "forget": functools.partial(forget, keyring),
             },
         )
@@ -121,7 +123,7 @@ class _Service:
 
         listen_for_events()
         self._handle_signals(keyring, Reloader(keyring, listen_for_events))
-        preparation = asyncio.create_task(asyncio.to_thread(_prepare))
+        preparation = asyncio.create_task(self._prepare())
         self._manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
         try:
@@ -153,6 +155,10 @@ class _Service:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+    async def _prepare(self) -> None:
+        self._release = await asyncio.to_thread(_installed_release)
+        await asyncio.to_thread(_prepare_signing)
+
     def _end_with(self, client: int) -> None:
         try:
             notice = os.pidfd_open(client)
@@ -166,7 +172,13 @@ class _Service:
             self._ended.set_result(status)
 
 
-def _prepare() -> None:
+def _installed_release() -> str:
+    from importlib.metadata import version  # slow, and there is no hurry
+
+    return version("replug")
+
+
+def _prepare_signing() -> None:
     """Import what the first signature will need, away from the loop, which would stand still meanwhile."""
     with contextlib.suppress(ImportError):
         import cryptography.hazmat.primitives.asymmetric.ec

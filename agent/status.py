@@ -21,13 +21,14 @@ _TRIES = (
 )
 
 
-def status(keyring: Keyring, history: RefusalHistory, agent_socket: str) -> dict[str, Any]:
+def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release: str) -> dict[str, Any]:
     """The agent as it is now. A locked one shows its keys to nobody, here no more than to ssh-add."""
     keyring.drop_expired()
     locked = keyring.locked
     software = [] if locked else keyring.identities.software_keys()
     return {
         "version": STATUS_VERSION,
+        "release": release,
         "pid": os.getpid(),
         "socket": agent_socket,
         "locked": locked,

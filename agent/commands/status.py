@@ -48,6 +48,11 @@ def run(chosen: argparse.Namespace) -> int:
         print(json.dumps(status, indent=2))
     else:
         print("\n".join(describe(status, Style.of_output(), time.time())))
+        from importlib.metadata import version  # slow
+
+        running, installed = status.get("release"), version("replug")
+        if running and running != installed:
+            print(f"\n{running} is running, {installed} is installed: restart the agent")
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 from contextlib import AbstractContextManager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -111,10 +112,11 @@ class ControlRig:
 
     def __init__(self, agent: AgentBench, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.agent = agent
+        self.release = version("replug")
         self.socket = str(folder / "agent")
         self.path = Path(control_path(self.socket))
         commands = {
-            "status": partial(status, agent.keyring, agent.history, self.socket),
+            "status": lambda: status(agent.keyring, agent.history, self.socket, self.release),
             "forget": partial(forget, agent.keyring),
         }
         self.control = Control(self.socket, commands)

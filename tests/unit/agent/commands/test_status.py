@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -180,6 +181,20 @@ def test_each_key_stands_under_its_own_token(rig: ControlRig) -> None:
         lines = [line for line in out.splitlines() if "SHA256:" in line or "Token" in line]
         words = [line.split('"')[1] if "Token" in line else line.split()[1] for line in lines]
         assert sorted([words[:2], words[2:]]) == [["first", "login"], ["second", "other"]]
+        rig.control.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize("running", ["0.0.1", ""])
+def test_an_agent_of_another_version_than_is_installed(rig: ControlRig, running: str) -> None:
+    async def main() -> None:
+        rig.release = running
+        await rig.control.start()
+        _, out, _ = await rig.replug("status")
+        said = f"0.0.1 is running, {version('replug')} is installed: restart the agent"
+        assert (said in out.splitlines()) == bool(running)
+        assert ("restart" in out) == bool(running)
         rig.control.close()
 
     run(main())

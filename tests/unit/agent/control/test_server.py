@@ -33,6 +33,7 @@ def test_status_as_json(rig: ControlRig) -> None:
         [token], [refusal] = answer.pop("tokens"), answer.pop("refusals")
         assert answer == {
             "version": 1,
+            "release": rig.release,
             "pid": os.getpid(),
             "socket": rig.socket,
             "locked": False,
