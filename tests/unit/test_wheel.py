@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import sys
-import sysconfig
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-
+from rigs.installation import ROOT, build_wheel, install
 
 FOLDERS = ("agent", "protocol", "systemd", "token")
 PROGRAMS = ROOT / "agent" / "bin"
@@ -22,17 +17,7 @@ PROGRAMS = ROOT / "agent" / "bin"
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package that this source makes."""
-    tmp_path = tmp_path_factory.mktemp("wheel")
-    source = tmp_path / "source"
-    kept_out = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, source, ignore=kept_out)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "--no-index",
-         "--wheel-dir", tmp_path, source],
-        check=True,
-    )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
-    return wheel
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_has_all_modules_and_units(wheel: Path) -> None:
@@ -77,14 +62,4 @@ def test_the_installed_programs_start_python_isolated(
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of programs of a virtual environment with the package in it."""
-    folder = tmp_path_factory.mktemp("venv")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    subprocess.run(
-        [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet",
-         "--no-deps", "--no-index", wheel],
-        check=True,
-    )  # fmt: skip
-    # What it depends on is here, and is not what is tested.
-    (site,) = folder.glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return folder / "bin"
+    return install(wheel, tmp_path_factory.mktemp("venv"))

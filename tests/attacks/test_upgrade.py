@@ -1,0 +1,48 @@
+"""The package is replaced or removed while the agent runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rigs.agent import PIN_PROMPT, Agent
+from rigs.home import Home
+from rigs.installation import build_wheel, install
+from rigs.softhsm import Token
+from rigs.terminal import Done
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    (tmp_path / "wheel").mkdir()
+    return install(build_wheel(tmp_path / "wheel"), tmp_path / "venv")
+
+
+@pytest.fixture
+def agent(installed: Path, home: Home) -> Iterator[Agent]:
+    agent = Agent(installed / "replug-agent", home)
+    yield agent
+    assert agent.stop() == 2
+
+
+def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, installed: Path, home: Home) -> None:
+    token = Token(home)
+    token.add("p256")
+    assert agent.ssh_add("-s", token.module, typing=[(PIN_PROMPT, token.pin)]).status == 0, agent.log
+    for name in ("one", "other"):
+        key = home.folder / name
+        assert home.run("ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key).status == 0
+        assert agent.ssh_add("-q", key) == Done(0, "", ""), agent.log
+    (package,) = installed.parent.glob("lib/python*/site-packages/replug")
+
+    shutil.rmtree(package)
+
+    assert agent.ssh_add("-q", "-d", home.folder / "other.pub").status == 0
+    for pid in agent.children():
+        os.kill(pid, signal.SIGKILL)
+    for public in ("one.pub", "p256.pub"):
+        assert agent.ssh_add("-T", home.folder / public) == Done(0, "", ""), agent.log
