@@ -126,7 +126,7 @@ def _start(arguments: Arguments) -> int:
 def _serve(
     arguments: Arguments, listening: Listener, mask: set[int | signal.Signals], client: int | None
 ) -> int:
-    """Fork the agent, and be its supervisor. Returns the exit status of whichever process this is then."""
+    """Fork the agent, and be its supervisor. Returns the exit status in both processes."""
     supervisor = os.getpid()
     try:
         hardening.refuse_core_dumps()
@@ -146,13 +146,13 @@ def _serve(
             manager = ServiceManager(theirs if notifications.wanted else None)
             return _as_agent(arguments, listening, client, theirs, manager)
 
-        standing = Supervisor(agent)
+        supervision = Supervisor(agent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         listening.socket.close()
         if not arguments.foreground:
             daemon.silence()
-        status = standing.stand_for_agent(requests, notifications.send)
+        status = supervision.run(requests, notifications.send)
     finally:
         if os.getpid() == supervisor:
             listening.remove()
@@ -196,7 +196,7 @@ def _as_agent(
     supervisor: socket.socket,
     manager: ServiceManager,
 ) -> int:
-    """Serve until the agent is to end, or the process `client` has. Returns its exit status."""
+    """Serve until a signal or the end of the process `client`. Returns the exit status."""
     lean.return_freed_memory()
     lean.import_asyncio_without_ssl()
     from replug.agent.service import serve

@@ -136,8 +136,7 @@ class _Service:
             control.close()
             keyring.end()
             await preparation
-            # The end has begun, and what else tells it to has nothing to add. Without a loop nobody would
-            # handle it, and it would be the end of the process with another status.
+            # Once the loop is closed, a second signal would kill the process and change its exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def _handle_signals(self, keyring: Keyring, reloader: Reloader) -> None:

@@ -50,7 +50,7 @@ def read_trusted(
 def _check_file(path: Path, status: os.stat_result, forbidden_mode: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise UntrustedFileError("is not a regular file")
-    if status.st_uid not in _trusted_owners():
+    if status.st_uid not in (os.geteuid(), 0):
         raise UntrustedFileError(f"belongs to user {status.st_uid}, not to you or root")
     if status.st_mode & forbidden_mode:
         reading = forbidden_mode & (stat.S_IRGRP | stat.S_IROTH)
@@ -64,7 +64,7 @@ def _check_folders(innermost: Path) -> None:
     for folder in (innermost, *innermost.parents):
         status = folder.stat()
         sticky = status.st_mode & stat.S_ISVTX
-        if status.st_uid not in _trusted_owners():
+        if status.st_uid not in (os.geteuid(), 0):
             raise UntrustedFileError(
                 f"its folder {folder} belongs to user {status.st_uid}, not to you or root"
             )
@@ -74,16 +74,6 @@ def _check_folders(innermost: Path) -> None:
             )
         if folder == home:
             return
-
-
-def _trusted_owners() -> set[int]:
-    """Our user and root. In a user namespace without root, which systemd's PrivateUsers= makes, root's files
-    appear to belong to the overflow user, as those of other users do."""
-    owners = {os.geteuid(), 0}
-    mapped = Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()
-    if not any(line.split()[0] == "0" for line in mapped):
-        owners.add(int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="utf-8")))
-    return owners
 
 
 def _read(opened: int, path: Path, largest: int) -> bytearray:

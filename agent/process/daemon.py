@@ -20,7 +20,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
 
 
 def show_name(name: bytes) -> None:
-    """Be called `name` where processes are listed, which would be Python's name (prctl(2))."""
+    """Set the process name that ps(1) shows, which is Python's otherwise (prctl(2))."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
 
 
@@ -65,7 +65,7 @@ def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:
     """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a second one would end the end
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a second one must not interrupt the clean-up
         raise SystemExit(0 if number == signal.SIGTERM and socket_activated else 2)
 
     signal.signal(signal.SIGTERM, end)

@@ -26,13 +26,13 @@ class Notifications:
     def send(self, state: bytes) -> None:
         """Send it `state`, newline-separated assignments such as `READY=1\\nSTATUS=...`.
 
-        A manager that cannot be reached is said on stderr: the agent serves all the same.
+        If that fails, stderr says so and the agent goes on.
         """
         if not self._address:
             return
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)  # a manager that is behind misses a status, and nobody waits
+                sender.setblocking(False)  # a slow manager misses a status rather than delay the agent
                 sender.sendto(state, self._address)
         except OSError as error:
             address = self._address.replace("\0", "@")
@@ -42,10 +42,10 @@ class Notifications:
 
 
 class ServiceManager:
-    """The service manager as the agent knows it: it hears only the process that it started."""
+    """The service manager as the agent reaches it: it accepts notifications only from the supervisor."""
 
     def __init__(self, supervisor: socket.socket | None) -> None:
-        """`supervisor` passes on what it is sent; None if there is no service manager."""
+        """`supervisor` forwards notifications; None if there is no service manager."""
         self._supervisor = supervisor
 
     @property
@@ -54,7 +54,7 @@ class ServiceManager:
         return self._supervisor is not None
 
     def tell(self, state: str) -> None:
-        """Tell it `state` (see `Notifications.send`); what finds no room now is left out."""
+        """Send it `state` (see `Notifications.send`), or drop it if the supervisor is behind."""
         if self._supervisor is not None:
             try:
                 self._supervisor.send(state.encode())

@@ -1,8 +1,8 @@
-"""The process that was started: it forks the agent and its workers, stands for them, and knows nothing.
+"""The process that was started: it forks the agent and its workers, and never holds a secret.
 
-Another process of the user may have opened its memory before it could refuse that. So no secret ever comes
-here; the agent is a child, whose memory was never open. What was started stays in its place all the same: its
-process id is the agent's to others, signals to it reach the agent, and it ends as the agent does.
+Another program of the user may have opened its memory before it could refuse that. The agent is its child,
+whose memory was never open. Other programs know the agent by the supervisor's process id: signals sent to it
+reach the agent, and it ends with the agent's exit status.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from replug.token.worker.forkserver import serve_forks
 
 
 class Supervisor:
-    """What the parent of the process `agent` does."""
+    """Represents its child process `agent` to other programs."""
 
     def __init__(self, agent: int) -> None:
-        """To be called with `SIGNALS` blocked, lest one be lost."""
+        """Call it with `SIGNALS` blocked, or one may be lost."""
         self._agent = agent
         self._notice = os.pidfd_open(agent)
         self._status: int | None = None
@@ -30,10 +30,10 @@ class Supervisor:
         for number in SIGNALS:
             signal.signal(number, self._pass_on)
 
-    def stand_for_agent(self, requests: socket.socket, tell: Callable[[bytes], None]) -> int:
-        """Until the agent ends do what it asks on `requests` (see `serve_forks`); the exit status."""
+    def run(self, requests: socket.socket, tell: Callable[[bytes], None]) -> int:
+        """Serve the agent's `requests` (see `serve_forks`) until it ends; return its exit status."""
         serve_forks(requests, tell)
-        # A signal that has come is handled in here, before the handler is gone.
+        # This call still handles a signal that has arrived, before it removes the handler.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._status is None:
             _, self._status = os.waitpid(self._agent, 0)
@@ -51,9 +51,9 @@ class Supervisor:
 
 
 def end_likewise(status: int) -> int:
-    """The exit status for what ended with `status`; does not return if a signal, -`status`, ended it."""
+    """Return `status`, or die of the same signal if it is a negative signal number."""
     if status < 0:
-        with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler to be reset
+        with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler to reset
             signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status

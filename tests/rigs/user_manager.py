@@ -15,7 +15,7 @@ from rigs.terminal import Done, eventually, run
 
 USER, UID = "tester", os.getuid() or 59999
 REPOSITORY = Path(__file__).parents[2]
-# Under /home, which ProtectHome= is about, unless that would hide what is tested.
+# Under /home, as usual, unless that would hide what is tested.
 HOME = Path("/mnt" if REPOSITORY.is_relative_to("/home") else "/home", USER)
 _SCRIPT = Path(__file__).with_suffix(".sh")
 _OUTSIDE = {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}

@@ -1,4 +1,4 @@
-"""The environment of the process that asks, as /proc or the witness shows it."""
+"""The environment of the process that asks, as /proc shows it."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class Forked:
 
 
 class ForkServer:
-    """The process that forks workers: the one that forked this process, too, and lives as long."""
+    """The process that forks workers: this process's parent, which lives at least as long."""
 
     def __init__(self, requests: socket.socket) -> None:
         """`requests` leads to `forkserver.serve_forks`."""

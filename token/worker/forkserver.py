@@ -1,8 +1,8 @@
-"""Forks workers of a process that knows no secret, and was closed to others before it could know one.
+"""Forks workers from a process that refuses tracing and never holds a secret.
 
-A worker's memory is then never open to another process, not for a moment, as that of a program which has only
-just been executed is. It is there in milliseconds, has most of its memory in common with all others, and is
-made of what was loaded, whatever has become of it on disk.
+So no other program can ever open the memory of a worker, as it can in the first moments of a program that was
+just executed. A fork also starts in milliseconds, shares most of its memory with other workers,
+and consists of the code that was loaded, even if the package on disk was replaced meanwhile.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ _LONGEST = 4096  # bytes of a message
 
 
 def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
-    """Do what the messages on `requests`, a SOCK_SEQPACKET socket, say, until its other end is closed.
+    """Serve the messages on `requests`, a SOCK_SEQPACKET socket, until its other end is closed.
 
-    One with a descriptor is the name of a worker's Python module, whose `work` is to serve that descriptor in
+    A message with a descriptor is the name of a worker's Python module, whose `work` serves the descriptor in
     a new process. All others go to `tell`. The caller reaps the children.
     """
     while True:
@@ -49,7 +49,7 @@ def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
 
 
 def load(program: str) -> ModuleType:
-    """Import a worker's program, and python-pkcs11 if it wants that, but without `pkcs11.util`.
+    """Import a worker's program, and python-pkcs11 if the program needs it, but without `pkcs11.util`.
 
     That package converts keys by way of asn1crypto, which is a third of all that is imported here; we read
     what tokens hold by ourselves (`keys.py`). An `import pkcs11.util` later loads the real thing.
@@ -72,14 +72,14 @@ def load(program: str) -> ModuleType:
 
 
 def _fork(program: str, connection: socket.socket, requests: socket.socket) -> None:
-    """Answer on `connection`: by a new worker, or with the errno that says why there is none."""
+    """Fork a worker that greets on `connection`; if that fails, send the errno there instead."""
     try:
         work = load(program).work
     except ImportError:
         connection.send(bytes([errno.ENOPKG]))  # removed, or replaced by another version
         return
     server = os.getpid()
-    # What a signal means to this process it does not mean to a worker.
+    # The handlers of this process are not for a worker.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         worker = os.fork()
@@ -101,7 +101,7 @@ def _become_worker(
         end_with_parent(server, signal.SIGKILL)
         _reset_signals()
         null = os.open(os.devnull, os.O_RDWR)
-        # A module that prints would print into what a shell evaluates.
+        # What a module prints to standard output would end up in what a shell evaluates.
         os.dup2(null, 0)
         os.dup2(null, 1)
         os.close(null)
@@ -119,6 +119,6 @@ def _reset_signals() -> None:
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
-    # Ctrl-C in the agent's terminal is the agent's affair.
+    # Ctrl-C in the agent's terminal is for the agent to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -186,40 +183,6 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     told = refusal(tmp_path / "pin")
     assert told.startswith(f"pin_source: {tmp_path}/pin: No such file or directory; put the PIN there")
-
-
-IN_A_NAMESPACE_WITHOUT_ROOT = """
-import ctypes, os, sys
-from pathlib import Path
-from replug.token.hardening import permit_tracing
-from replug.token.trusted_file import read_trusted
-
-user = int(sys.argv[2])
-os.setresuid(user, user, user)
-permit_tracing()  # else /proc/self is root's
-NEW_USER = 0x10000000  # CLONE_NEWUSER
-if ctypes.CDLL(None, use_errno=True).unshare(NEW_USER):
-    sys.exit(f"unshare: {os.strerror(ctypes.get_errno())}")
-Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-print(os.geteuid() == user, os.stat("/").st_uid, bytes(read_trusted(Path(sys.argv[1]), largest=9)))
-"""
-
-
-def test_roots_folders_in_a_user_namespace_without_root() -> None:
-    """systemd's PrivateUsers= makes such a namespace for user units: what is root's shows as nobody's."""
-    user = os.geteuid() or ANOTHER
-    with tempfile.TemporaryDirectory() as folder:
-        file = write(Path(folder, "pin"))
-        for path in (file, folder):
-            os.chown(path, user, -1)
-        done = subprocess.run(
-            [sys.executable, "-c", IN_A_NAMESPACE_WITHOUT_ROOT, file, str(user)],
-            env={**os.environ, "HOME": "/nowhere"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert (done.stdout, done.stderr) == ("True 65534 b'123456\\n'\n", "")
 
 
 # systemd credentials.

@@ -227,7 +227,7 @@ def test_a_tmux_pane_comes_before_a_display() -> None:
 
 
 def test_a_terminal_that_is_known_comes_before_a_display_that_is_guessed() -> None:
-    """An agent in a user namespace of its own (PrivateUsers=) may read no environment, but sees terminals."""
+    """An agent in a user namespace of its own may read no environment, but sees terminals."""
     assert Place({"DISPLAY": ":0"}, Terminal("/dev/pts/1", 1, foreground=True), certain=False).terminal_first
 
 
