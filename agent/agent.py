@@ -1,4 +1,4 @@
-"""What clients can ask of the agent: the interface between the handlers and the state behind them."""
+"""The operations that clients can request: the interface between the handlers and the keyring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replug.token.pins.pin import Pin
 
 
 class Agent(Protocol):
-    """One method for each request. A refusal is an ExplainedError, and then nothing has changed."""
+    """One method for each request. A refusal raises an ExplainedError and has changed nothing."""
 
     @property
     def locked(self) -> bool:
@@ -24,16 +24,16 @@ class Agent(Protocol):
         """Whether the tokens that are served from the beginning have been read."""
 
     async def wait_for_first_scan(self) -> None:
-        """Return when they have been, or after some seconds: the first client may have started the agent."""
+        """Wait for `first_scan_done`, but only some seconds: the first client may have started the agent."""
 
     def drop_expired(self) -> None:
         """Drop the identities and forget the PINs whose lifetime has ended."""
 
     def listing(self, client: Client) -> IdentitiesAnswer:
-        """What `client` sees; public data that is at hand, so no token is asked."""
+        """The identities that `client` sees. This is public data in memory; no token is asked."""
 
     async def sign(self, client: Client, request: SignRequest) -> Signed:
-        """Sign what is asked for; SignRefusedError, for flags too."""
+        """Sign the request's data. Raises SignRefusedError, also for flags that are not supported."""
 
     async def read_host_names(self) -> None:
         """Read known_hosts again if it has changed; takes half a second at most."""
@@ -56,10 +56,10 @@ class Agent(Protocol):
         """
 
     async def remove_provider(self, name: str) -> None:
-        """Stop serving a provider; a path means all that was added of that module."""
+        """Stop serving the provider `name`; a path stops every provider of that module."""
 
     def remove_key(self, client: Client, blob: bytes) -> None:
-        """Remove one identity wherever it is, if the client sees it."""
+        """Remove one identity, from the agent's memory and from every provider, if the client sees it."""
 
     def remove_all(self) -> None:
         """Drop every identity, forget every PIN and end every worker."""

@@ -1,4 +1,4 @@
-"""From a message's bytes to the reply's: one row for each message, one place where a refusal is answered."""
+"""Answers messages: a table of handlers by message type, and the one place where an error becomes FAILURE."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ class _Row:
     """How one type of message is treated."""
 
     name: str
-    """As `replug explain` knows it."""
+    """The request's name in the log, `replug status` and `replug explain`."""
     handle: Callable[[Agent, Client, Any], Reply]
     decode: Callable[[bytearray], _Wipeable] = decode_request
-    """Wipes the bytes, or what it returns does."""
+    """Decodes the message's bytes, and wipes them unless the object it returns will."""
     check_client: Callable[[Agent, Client], None] | None = None
-    """Refuses a client that may not ask, before anything is decoded for it."""
+    """Raises for a client that may not send this message; called before it is decoded."""
     while_locked: bool = False
-    """Whether a locked agent does it."""
+    """Whether a locked agent serves it."""
     may_end_locked: bool = False
-    """Whether it is answered though the agent was locked meanwhile."""
+    """Whether the reply is sent even if the agent was locked while it was made."""
 
 
 _ADD_KEY = _Row("AddIdentity", handlers.add_key, decode=UndecodedKey)
@@ -69,7 +69,7 @@ _ROWS: dict[int, _Row] = {
     MessageType.REMOVE_ALL_RSA1_IDENTITIES: _Row("RemoveAllRsa1Identities", handlers.remove_all),
     MessageType.LOCK: _Row("Lock", handlers.lock, may_end_locked=True),
     MessageType.UNLOCK: _Row("Unlock", handlers.unlock, while_locked=True, may_end_locked=True),
-    # Of the extensions it is session-bind alone that a locked agent does; the handler sees to that.
+    # A locked agent serves no extension but session-bind; the handler checks that.
     MessageType.EXTENSION: _Row("Extension", handlers.extension, while_locked=True, may_end_locked=True),
 }
 
@@ -82,7 +82,7 @@ class Dispatcher:
         self._history = history
 
     def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
-        """The reply; a coroutine only where a token, a user or a delay is waited for. Wipes the message."""
+        """The reply; a coroutine for it if a token, the user or a delay is waited for. Wipes the message."""
         row = _ROWS.get(message[0])
         request: _Wipeable | None = None
         reply: Reply | None = None

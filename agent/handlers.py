@@ -100,13 +100,13 @@ async def add_provider(agent: Agent, client: Client, request: AddSmartcardKey) -
 
 
 async def remove_provider(agent: Agent, _client: Client, request: RemoveSmartcardKey) -> Response:
-    """RFC 9987 section 5.4, `ssh-add -e`. No PIN is needed to remove what needs none to add again."""
+    """RFC 9987 section 5.4, `ssh-add -e`. The PIN in the request is not used, as in ssh-agent."""
     await agent.remove_provider(_provider_name(request.provider))
     return Success()
 
 
 def remove_identity(agent: Agent, client: Client, request: RemoveIdentity) -> Response:
-    """RFC 9987 section 5.4; a token's key is back when its provider is added again."""
+    """RFC 9987 section 5.4; a token's key returns when its provider is added again."""
     agent.remove_key(client, request.key_blob)
     log.info("key removed", extra={"key": fingerprint(request.key_blob)})
     return Success()
@@ -149,10 +149,10 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
 
 
 async def session_bind(agent: Agent, client: Client, contents: bytes) -> Response:
-    """OpenSSH's PROTOCOL.agent: the connection speaks for a session, and is remote from here on."""
+    """OpenSSH's PROTOCOL.agent: bind the connection to an SSH session; from now on it counts as remote."""
     client.sessions = replace(client.sessions, bind_attempted=True)
     try:
-        # In a thread: the client chooses how long the key is that verifies.
+        # In a thread: the client chooses the size of the key, and with a large one this is slow.
         binding = await asyncio.to_thread(lambda: verify_bind(SessionBind.decode(contents)))
         client.sessions = replace(client.sessions, bindings=add_binding(client.sessions.bindings, binding))
     except ProtocolError as error:
@@ -163,7 +163,7 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
 
 
 def locked() -> RequestRefusedError:
-    """The refusal of whatever a locked agent does not do."""
+    """The refusal of a request that a locked agent does not serve."""
     return RequestRefusedError("the agent is locked", "unlock it with ssh-add -X")
 
 

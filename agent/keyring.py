@@ -62,7 +62,7 @@ class Keyring:
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
 
-    # What clients ask.
+    # For clients, through `Agent`.
 
     @property
     def locked(self) -> bool:
@@ -167,10 +167,10 @@ class Keyring:
     async def unlock(self, passphrase: bytes | bytearray) -> None:
         await self._lock.unlock(passphrase)
 
-    # What the service and the user's commands ask.
+    # For the service and the commands of `replug`.
 
     def begin(self) -> None:
-        """Start to serve what the configuration names; `first_scan_done` tells when it has been read."""
+        """Start to serve what the configuration names, in a task; `first_scan_done` is true at its end."""
         self._first_scan = asyncio.create_task(self._begin())
 
     async def _begin(self) -> None:
@@ -184,7 +184,7 @@ class Keyring:
         self.remove_all()
 
     async def serve_configured(self) -> None:
-        """Serve what the configuration names now, and nothing that only an earlier one named."""
+        """Serve what the configuration names now; stop what only an earlier configuration named."""
         emptied = self._emptied
         await self._providers.serve_configured(lambda: emptied == self._emptied)
 
@@ -199,7 +199,7 @@ class Keyring:
         self._expiry.plan()
 
     def forget_pins(self) -> int:
-        """Forget every PIN and end the logins, but keep serving the keys; how many PINs there were."""
+        """Forget every PIN, returning how many there were, and end the logins; the keys are still served."""
         return sum(token.forget_pin() for token in self.tokens())
 
     def forget_pins_on(self, event: ForgetOn) -> None:
@@ -220,7 +220,7 @@ class Keyring:
         return self._modules.tokens()
 
     def _seal_all(self) -> None:
-        """Leave nothing usable in any process, before the lock seals."""
+        """Encrypt the PINs, and end the processes that hold PINs or keys; called before the seal is shut."""
         self.pins.seal(self._seal)
         self._software_keys.suspend()
         for token in self.tokens():

@@ -17,7 +17,7 @@ _PATIENCE = 10.0  # seconds for the file
 
 
 class Reloader:
-    """Has `keyring` follow the file; `changed` is called whenever that has changed the settings."""
+    """Applies the configuration file to `keyring`; `changed` is called each time after that."""
 
     def __init__(self, keyring: Keyring, changed: Callable[[], object]) -> None:
         self._keyring = keyring
@@ -26,13 +26,13 @@ class Reloader:
         self._task: asyncio.Task[None] | None = None
 
     def reload(self) -> None:
-        """Read the file again, after the reading under way if there is one: the last one counts."""
+        """Read the file again; if it is being read now, once more after that."""
         self._wanted = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._while_wanted())
 
     async def finished(self) -> None:
-        """Return when all that was asked for has been done."""
+        """Return when every reload that was requested is done."""
         if self._task is not None:
             await asyncio.wait([self._task])
 
@@ -45,13 +45,13 @@ class Reloader:
                 log.exception("the configuration was not read again")
 
     async def _reload(self) -> None:
-        """A file with mistakes changes nothing."""
+        """Read the file and apply it; a file with errors is logged and changes nothing."""
         keyring = self._keyring
         try:
             async with asyncio.timeout(_PATIENCE):
                 config = await in_daemon_thread(lambda: load_config(config_path()))
         except (TimeoutError, TooManyThreadsError):
-            log.error("the configuration was not read again: no answer from the file system")
+            log.error("the configuration was not read again: the file system does not answer")
             return
         except ConfigError as error:
             log.error("the configuration was not read again: %s", error)
@@ -59,7 +59,7 @@ class Reloader:
         old = keyring.settings.config
         keyring.change_options(keyring.settings.options.with_config(config))
         for name in changes_needing_restart(old, config):
-            log.warning("takes effect when the agent is started again", extra={"setting": name})
+            log.warning("takes effect when the agent is restarted", extra={"setting": name})
         self._changed()
         await keyring.certificate_files.look()
         await keyring.serve_configured()

@@ -13,7 +13,7 @@ from replug.token.identity import TokenFlag
 from replug.token.served import ServedToken
 
 STATUS_VERSION = 1
-"""Raised when a reader of the older form would misread the new one."""
+"""Increased when a program written for the older format would misread the new one."""
 _TRIES = (
     (TokenFlag.USER_PIN_LOCKED, "locked"),
     (TokenFlag.USER_PIN_FINAL_TRY, "final"),
@@ -22,7 +22,7 @@ _TRIES = (
 
 
 def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release: str) -> dict[str, Any]:
-    """The agent as it is now. A locked one shows its keys to nobody, here no more than to ssh-add."""
+    """The agent's state now. Like ssh-add, `replug status` gets no keys from a locked agent."""
     keyring.drop_expired()
     locked = keyring.locked
     software = [] if locked else keyring.identities.software_keys()
@@ -44,7 +44,7 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
 
 
 def forget(keyring: Keyring) -> dict[str, Any]:
-    """Forget every PIN, as `replug forget` asks; how many there were."""
+    """Forget every PIN (`replug forget`); returns how many there were."""
     return {"version": STATUS_VERSION, "forgotten": keyring.forget_pins()}
 
 
@@ -70,7 +70,7 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
 
 
 def _pin_tries(token: ServedToken) -> str:
-    """What the flags said of the tries left when they were last read."""
+    """Whether PIN tries are missing, by the token's flags when they were last read."""
     for flag, word in _TRIES:
         if flag in token.flags:
             return word

@@ -8,7 +8,11 @@ from replug.token.identity import TokenId
 
 
 class Verdict(StrEnum):
-    """How a worker refuses. All but FAILED are answers; after FAILED this worker is of no further use."""
+    """Why a worker refuses an operation.
+
+    Most are answers, which the agent's side turns into another error or another attempt. A WorkerRefusedError
+    that reaches `recovery.attempt`, as with FAILED, means that this worker must be replaced.
+    """
 
     PIN_INCORRECT = "pin-incorrect"
     PIN_LOCKED = "pin-locked"
@@ -24,7 +28,7 @@ class Verdict(StrEnum):
 
 
 class ExplainedError(Exception):
-    """A refusal: `reason` names the thing and what is wrong, `next_step` what the user can do about it."""
+    """A refusal: `reason` says what is wrong with what, `next_step` what the user can do about it."""
 
     def __init__(self, reason: str, next_step: str = "") -> None:
         self.reason = reason
@@ -68,11 +72,11 @@ class PromptError(TokenError):
 
 
 class NobodyAskedError(PromptError):
-    """One way to ask did not reach the user, so another may be tried; `reason` is for a list of such."""
+    """One way to ask did not reach the user, so another may be tried; `reason` says why, in a few words."""
 
 
 class WorkerLostError(Exception):
-    """The worker process ended, hung or talked nonsense; it has been killed."""
+    """The worker process ended, missed a deadline or sent an invalid answer; it has been killed."""
 
 
 class WorkerRefusedError(Exception):

@@ -1,4 +1,4 @@
-"""What keeps the memory of the agent and its workers from other processes of their user."""
+"""Keeps other processes of the same user from reading the memory of the agent and its workers."""
 
 from __future__ import annotations
 

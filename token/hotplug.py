@@ -20,8 +20,8 @@ _WITHOUT_UDEV = 60.0  # seconds between attempts
 class UsbHotplug:
     """Calls `changed` when a USB device that may hold a token appears or disappears.
 
-    unbind and remove events carry neither vendor nor serial nor ID_SMARTCARD_READER, so devices are known
-    by their path, which is all that an event of a removal has.
+    unbind and remove events have the device's path, but neither vendor nor serial nor ID_SMARTCARD_READER, so
+    devices are recognised by their path.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:

@@ -8,10 +8,7 @@ from enum import IntFlag
 
 @dataclass(frozen=True, order=True)
 class TokenId:
-    """What stays the same when a token moves to another slot: never the slot number.
-
-    The fields are those of CK_TOKEN_INFO without their padding.
-    """
+    """Identifies a token in whatever slot it is: four fields of CK_TOKEN_INFO, without their padding."""
 
     manufacturer: str
     model: str
@@ -19,7 +16,7 @@ class TokenId:
     label: str
 
     def fields(self) -> dict[str, str]:
-        """By name, for the constructor of an equal one."""
+        """The fields by name, as in `TokenId(**fields)`."""
         return {
             "manufacturer": self.manufacturer,
             "model": self.model,
@@ -33,7 +30,7 @@ class TokenId:
 
 
 def printable(text: str) -> str:
-    """`text` on one line: what a token or a program calls itself must not look like words of ours."""
+    """`text` without control characters, so that a token's or program's name cannot fake lines of ours."""
     if text.isprintable():
         return text
     return "".join(
@@ -55,7 +52,7 @@ class TokenFlag(IntFlag):
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """A token as it is seen in a slot at one moment; the flags age at once."""
+    """A token as seen in a slot; the flags may have changed since."""
 
     identity: TokenId
     flags: TokenFlag

@@ -1,4 +1,4 @@
-"""Finds the module of a URI; if it names none, p11-kit's proxy, which has all registered ones, or another."""
+"""Finds the module of a URI; by default p11-kit's proxy (all registered ones), else OpenSC or libykcs11."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One PKCS#11 module: its workers, and the tokens of it that are served.
+"""One PKCS#11 module: its workers, and those of its tokens that are served.
 
-All tokens of a module share them. A module for cards has one worker: a second process would bind the same
-cards, and selecting a card's application again makes many of them forget that the PIN was verified.
+All tokens of a module share its workers. A module for cards has one worker: a second process would bind the
+same cards, and selecting a card's application again makes many of them forget that the PIN was verified.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
 
-_MISSED_FOR = 120.0  # seconds
+_MISSED_FOR = 120.0  # seconds after a removal in which the token is expected back
 View = tuple[int, Slots]
 """The slots as the worker with this process id saw them."""
 
@@ -41,9 +41,9 @@ class Module:
         changed: Callable[[], None],
         fork_server: ForkServer,
     ) -> None:
-        """`workers` is how many signatures may be made at the same time: more than one is not for cards.
+        """`workers` is how many signatures may be made at the same time; cards require 1.
 
-        `changed` is called whenever the tokens, their states or their keys are not what they were.
+        `changed` is called after each change of the tokens, their states or their keys.
         """
         self.path = path
         self.tokens: dict[TokenId, ServedToken] = {}
@@ -55,7 +55,7 @@ class Module:
         self._pool = WorkerPool(path, fork_server, deadlines, workers)
         self._view: View | None = None
         self._present: set[TokenId] = set()
-        """The tokens that were present when `_view` was."""
+        """The tokens that were present when `_view` was taken."""
 
     @property
     def busy(self) -> bool:
@@ -69,7 +69,7 @@ class Module:
         return any(when is not None and time.time() - when < _MISSED_FOR for when in left)
 
     def serve(self, choices: list[Uri]) -> None:
-        """Serve the tokens that any of the URIs chooses, and no others; with none the worker ends."""
+        """Serve the tokens that any of the URIs chooses, and no others; without URIs the workers end."""
         self._choices = choices
         for identity in [identity for identity in self.tokens if not self._is_chosen(identity)]:
             self.tokens.pop(identity).close()
@@ -81,8 +81,8 @@ class Module:
 
         With `fresh` a new process scans: it sees tokens that another process initialised, which a running
         one may not. Unless `closely`, only the list of slots is compared with the last one, which sends no
-        command to a card and is enough as long as slots and states are as they were. Raises TokenError when
-        the module cannot be asked.
+        command to a card and is enough while slots and states do not change. Raises TokenError when the
+        module cannot be asked.
         """
         try:
             known = None if closely or fresh or self._present != self._now_present() else self._view
@@ -110,7 +110,7 @@ class Module:
         for token in gone:
             token.left()
         if has_session:
-            # A session there is dead, and stays so when the token is back.
+            # The session with it is dead, and stays dead when the token is back.
             self._pool.restart()
         arrived = []
         for info in infos:

@@ -19,9 +19,9 @@ class TooManyThreadsError(Exception):
 
 
 async def in_daemon_thread(call: Callable[[], T]) -> T:
-    """What `call` returns or raises, run in a thread that nothing waits for.
+    """Run `call` in a daemon thread; returns or raises what it does.
 
-    asyncio's own threads are few, and the process waits for them at exit.
+    Not in asyncio's own threads: they are few, and the process waits for them at exit.
     """
     if sum(thread.name == _NAME for thread in threading.enumerate()) >= _MOST_THREADS:
         raise TooManyThreadsError

@@ -1,4 +1,4 @@
-"""What is done with one token on a worker: find it, log in, sign.
+"""The operations on one token, given a worker: find it, log in, sign.
 
 A PIN goes to the token only after this very worker has found the same identity and public keys and read the
 flags. The other rules about PINs are in `pins/rules.py`.
@@ -62,8 +62,8 @@ class TokenOperations:
         self._token.flags = opened.flags
         keys = read_keys(opened.records)
         if token in worker.ready and self.keys.lacks_some_of(keys):
-            # libykcs11 hides private keys when another program has reset the card. To believe that would
-            # lose them; a fresh worker, logged in, tells what is true.
+            # libykcs11 hides private keys when another program has reset the card. They are still there: a
+            # fresh worker sees them after login.
             raise WorkerRefusedError(Verdict.NOT_LOGGED_IN, "keys are missing that this session has shown")
         if TokenFlag.LOGIN_REQUIRED not in opened.flags:
             worker.ready.add(token)
@@ -71,7 +71,7 @@ class TokenOperations:
         return opened.flags
 
     async def open_to_ask(self, worker: WorkerClient) -> TokenFlag:
-        """Like `open`, but PinLockedError if it is of no use to ask for the PIN."""
+        """Like `open`, before the user is asked for the PIN; PinLockedError if the token accepts none."""
         flags = await self.open(worker)
         self._rules.refuse_if_locked(flags)
         return flags
@@ -186,7 +186,7 @@ class TokenOperations:
             self._token.flags &= ~_TRIES_LOST  # a right PIN gives them back
 
     def _saw_keys(self, keys: dict[bytes, TokenKey], *, logged_in: bool) -> None:
-        """Its PIN is for a token that still shows one of the keys it had."""
+        """Record the keys; if none of them was there before, forget the PIN and raise TokenError."""
         if logged_in:
             self.keys.saw_logged_in(keys)
         else:
@@ -195,6 +195,6 @@ class TokenOperations:
             except OtherKeysError:
                 self._rules.forget()
                 raise TokenError(
-                    f"{self._token.identity} holds other keys than before: its PIN is forgotten, not sent"
+                    f"{self._token.identity} has other keys than before, so its PIN was forgotten, not sent"
                 ) from None
         self._token.opened(logged_in=logged_in)

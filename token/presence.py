@@ -37,11 +37,11 @@ class Presence:
         self.identity = identity
         self._changed = changed
         self.reason = ""
-        """Why the state is what it is, when it is a bad one."""
+        """Why the token is absent, locked or unreachable; else empty."""
         self.flags = TokenFlag(0)
-        """As last read; they age at once, so no login relies on them."""
+        """As last read. They may have changed since, so each login reads them again."""
         self.closed = False
-        """Whether the agent serves it no longer."""
+        """Whether the agent no longer serves it."""
         self.last_inserted: float | None = None
         """When it was last inserted, in seconds since the epoch."""
         self.last_removed: float | None = None
@@ -71,7 +71,7 @@ class Presence:
         self._back.set()
 
     def left(self) -> None:
-        """The token is in no slot any more."""
+        """The token is no longer in a slot."""
         if self._state is not TokenState.ABSENT:
             self.last_removed = time.time()
             self._back.clear()
@@ -83,7 +83,7 @@ class Presence:
             self.__become(TokenState.UNREACHABLE, reason)
 
     def opened(self, *, logged_in: bool) -> None:
-        """A worker has read its keys; `logged_in` also where no login is required."""
+        """A worker has read its keys; `logged_in` is true also if no login is required."""
         self.returned()
         self.__become(TokenState.READY if logged_in else TokenState.PRESENT)
 
@@ -93,11 +93,11 @@ class Presence:
             self.__become(TokenState.PRESENT)
 
     def pin_locked(self, reason: str) -> None:
-        """No PIN can be right any more."""
+        """The token no longer accepts any PIN."""
         self.__become(TokenState.LOCKED, reason)
 
     def close(self) -> None:
-        """It is no longer served. What waits for it to be back is told."""
+        """It is no longer served; `wait_until_back` returns."""
         self.closed = True
         self._back.set()
 

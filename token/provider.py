@@ -1,4 +1,4 @@
-"""A provider: what one `ssh-add -s` names. A module, all of it or the part that a URI chooses."""
+"""A provider, as `ssh-add -s` names it: a module, or the tokens and keys of a module that a URI chooses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Provider:
-    """The tokens and keys of `module` that `uri` chooses; `name` is how the user called it."""
+    """The tokens and keys of `module` that `uri` chooses; `name` is the path or URI that the user gave."""
 
     name: str
     module: Module
@@ -44,7 +44,7 @@ class Provider:
                 yield token, key
 
     async def look(self) -> None:
-        """Scan the slots and read the keys. What fails is only logged."""
+        """Scan the slots and read the keys. Failures are only logged."""
         try:
             await self.module.look()
             await self._read([token for token in self.tokens() if token.present])
@@ -54,8 +54,9 @@ class Provider:
     async def load(self, pin: Pin | None) -> None:
         """Look for the tokens on a fresh worker, and read their keys; log in with `pin` if there is one.
 
-        A PIN is tried on one token only: with several present that want one, a URI must say whose it is.
-        One token's failure does not lose another's keys. Raises TokenError when there is no key at all.
+        A PIN is tried on one token only. If several that require a login are present, it is tried on none:
+        the user must name one by a URI. A token that fails does not keep the others from being served.
+        Raises TokenError when there is no key at all.
         """
         await self.module.look(fresh=True)
         present = [token for token in self.tokens() if token.present]
@@ -96,6 +97,6 @@ class Provider:
 
 
 def _owner(present: list[ServedToken]) -> ServedToken | None:
-    """The token whose PIN it must be: the only one, or the only one that wants a login."""
+    """The token that a PIN must be for: the only one, or the only one that requires a login; else None."""
     candidates = present if len(present) == 1 else [token for token in present if token.wants_login]
     return candidates[0] if len(candidates) == 1 else None

@@ -1,7 +1,7 @@
 """The one recovery mechanism: kill the worker, start a fresh one, try once more.
 
 Whatever went wrong (a pulled token, a dead session, a hung or crashed module, pcscd restarted), a fresh
-process heals it or nothing does. So there is no ladder of repairs, and no state to repair.
+process recovers it, or nothing does. So nothing else is tried, and no state is repaired.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ async def attempt(
 ) -> T:
     """Take a worker of `pool`, run `operation` on it, give it back; if that fails, once more on a fresh one.
 
-    It is the first worker, or with `anywhere` any that is free. With `fresh` it is a new one from the start.
-    Raises TokenAbsentError or ModuleUnreachableError when the second attempt fails as well; what
-    `operation` itself raises is an answer and passes. A caller that is cancelled while it waits for a worker
-    leaves the queue; what has begun goes on to its end.
+    The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
+    before the first attempt. A failure is a WorkerLostError or WorkerRefusedError that `operation` lets pass;
+    when the second attempt fails as well, TokenAbsentError or ModuleUnreachableError is raised. Any other
+    exception is an answer and is raised as it is. A caller that is cancelled while it waits for a worker
+    leaves the queue; an operation that has begun is finished.
     """
     taken = await pool.take(anywhere=anywhere)
     taken.task = asyncio.create_task(_use(taken, pool, fresh, operation, arguments))

@@ -1,7 +1,7 @@
 """A token that the agent serves, wherever it is plugged in: its keys, its PIN, and signing with it.
 
-Clients that wait for a login share one prompt. What is done on a worker is in `operations.py`, what happens
-when that fails in `recovery.py`.
+Clients that wait for a login share one prompt. `operations.py` has the steps on a worker, `recovery.py` the
+retry after a failure.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until no
 
 
 class ServedToken(Presence):
-    """One token, and what clients want of it."""
+    """One token: it signs, and asks for the PIN and logs in if need be."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class ServedToken(Presence):
         policy_of: PolicyOf,
         changed: Callable[[], None],
     ) -> None:
-        """`changed` is called whenever the state or the keys are not what they were."""
+        """`changed` is called after each change of the state or the keys."""
         super().__init__(identity, changed)
         self.wants_login = True
         """Whether it has CKF_LOGIN_REQUIRED."""
@@ -65,7 +65,7 @@ class ServedToken(Presence):
 
     @property
     def keys(self) -> dict[bytes, TokenKey]:
-        """By public key blob; public data, so listing it asks no worker."""
+        """The keys by public key blob, as last read; no worker is asked."""
         return self._operations.keys.offered
 
     @property
@@ -98,8 +98,9 @@ class ServedToken(Presence):
     ) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's (RFC 9987 section 5.6.1).
 
-        Asks for the PIN on behalf of `asker` if need be. What `waiting` returns is entered while the token
-        is waited for, and not while the user is asked. Raises TokenError, ProtocolError for flags.
+        Asks for the PIN on behalf of `asker` if need be. The context that `waiting` returns is entered while
+        the token works, and not while the user is asked. Raises TokenError, and ProtocolError for unknown
+        flags.
         """
         algorithm = signing_algorithm(key.public, flags)
         prompts = 0
@@ -141,16 +142,16 @@ class ServedToken(Presence):
             self._end_login()
 
     def apply_policy(self) -> None:
-        """Go by the policy as it is now."""
+        """Apply the current policy to the remembered PIN."""
         self._rules.apply_policy()
 
     def suspend(self) -> None:
-        """End the login, and take away the PIN prompt; the agent is locked."""
+        """End the login, and close a PIN prompt, because the agent is being locked."""
         self._login.stop()
         self._end_login()
 
     def close(self) -> None:
-        """Forget the PIN and end the worker, and with it the session. What still waits is refused."""
+        """Forget the PIN and end the worker, and with it the session; requests that wait are refused."""
         super().close()
         self.forget_pin()
         self._login.stop()
@@ -181,7 +182,7 @@ class ServedToken(Presence):
         fresh: bool = False,
         anywhere: bool = False,
     ) -> T:
-        """`recovery.attempt`, and what its failure says of the token."""
+        """`recovery.attempt`; a failure changes the token's state."""
         try:
             return await attempt(self._pool, operation, *arguments, fresh=fresh, anywhere=anywhere)
         except TokenAbsentError:
@@ -200,7 +201,7 @@ class ServedToken(Presence):
             await self._login.join(lambda: self._prompt_and_log_in(key, asker, needed.rejected))
         except StoppedError:
             self._operations.refuse_if_closed()
-            raise TokenError(f"{self.identity}: the PIN prompt was taken away") from None
+            raise TokenError(f"{self.identity}: the PIN prompt was withdrawn") from None
 
     async def _prompt_and_log_in(self, key: TokenKey, asker: Asker, rejected: bool) -> None:
         flags = await self._attempt(self._operations.open_to_ask)
@@ -210,7 +211,7 @@ class ServedToken(Presence):
             await self._attempt(self._operations.log_in, pin, key.always_authenticate)
         except PinNeededError as needed:
             raise TokenError(
-                f"{self.identity}: the PIN was not sent, because tries were lost while it was typed",
+                f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
                 "try again",
             ) from needed
         finally:

@@ -1,4 +1,4 @@
-"""Waiting for what another task does: one attempt for everyone who wants it, which no single caller ends."""
+"""Lets several callers wait for the same task; a caller that is cancelled does not cancel it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StoppedError(Exception):
 
 
 class SharedAttempt:
-    """An attempt that is made once however many wait, and ends the same way for all of them.
+    """An attempt that is made once for all callers that wait, and has the same outcome for all of them.
 
     A caller that arrives after it ends starts a new one. While it can safely be cancelled, it is cancelled
     once nobody is waiting.

@@ -1,4 +1,4 @@
-"""Which keys a token offers, from what it shows before login, after login, and which cannot sign."""
+"""Which keys of a token are offered: it may show some only after login, and some cannot sign."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class OtherKeysError(Exception):
 
 
 class ShownKeys:
-    """The known keys of a token. Those that it hides until login stay as they were when last seen."""
+    """The known keys of a token. Keys that it hides until login are remembered as last seen."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         """`changed` is called when other keys are offered than before."""
@@ -63,5 +63,5 @@ class ShownKeys:
             self._changed()
 
     def forget_useless(self) -> None:
-        """Offer keys that could not sign again, as another program may have been the cause."""
+        """Forget which keys could not sign, to offer them again: another program may have been the cause."""
         self._useless.clear()

@@ -1,4 +1,4 @@
-"""Requests a signature from a token and turns the raw result into an SSH signature."""
+"""Makes a signature on a token, given a worker, and turns the raw result into an SSH signature."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def signature_on(
             raw = await worker.sign(token, key.reference, step.mechanism, step.data, pin, keypad=keypad)
             return finish_signature(key.public, algorithm, raw, data)
         except InvalidSignatureError as error:
-            raise WorkerRefusedError(Verdict.FAILED, "the signature does not fit the key") from error
+            raise WorkerRefusedError(Verdict.FAILED, "the signature does not match the key") from error
         except WorkerRefusedError as refused:
             if refused.verdict is Verdict.MECHANISM:
                 continue

@@ -22,7 +22,7 @@ _SLOW = 1.0  # seconds between scans; each costs about a millisecond and no comm
 _QUICK = 0.25  # seconds between scans for a token that left a moment ago: it will soon be wanted
 _GAP = 5.0  # seconds of the boot clock without a scan
 _SLOWEST = 30.0  # seconds, while a module cannot be asked
-_APART = 0.05  # seconds between scans however many events there are
+_APART = 0.05  # seconds between scans at least, however many events there are
 _AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the scans that follow the first one
 
 
@@ -45,7 +45,7 @@ class Watcher:
         self._event = asyncio.Event()
 
     def nudge(self) -> None:
-        """Something was plugged or unplugged. However often this comes, the scans start again once."""
+        """A token may have come or gone: scan now, and a few times more. Many calls at once are like one."""
         self._event.set()
 
     async def run(self) -> None:

@@ -12,7 +12,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("config", help="check or show the configuration file")
     parser.set_defaults(run=run)
     actions = parser.add_subparsers(dest="action", metavar="action", required=True)
-    check = actions.add_parser("check", help="report every error in it; exit status 1 if there are any")
+    check = actions.add_parser("check", help="report every error in the file; exit status 1 if there are any")
     show = actions.add_parser("show", help="show every setting in effect, as TOML")
     for action in (check, show):
         action.add_argument("file", nargs="?", type=Path, help="a file other than the agent's own")
@@ -84,7 +84,7 @@ def _example() -> int:
 
 
 def _missing(path: Path, named: Path | None) -> int:
-    """The agent's own file need not exist; one that the user names must."""
+    """Report a missing file: an error only if the user named it; returns the exit status."""
     if named is None:
         print(f"# {path} does not exist: defaults apply")
         return 0

@@ -1,4 +1,4 @@
-"""`replug doctor`: finds faults between ssh and the token, and says how to fix them."""
+"""`replug doctor`: checks everything between ssh and the token, and suggests fixes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLOURS: dict[Outcome, Colour] = {Outcome.OK: "green", Outcome.WARN: "yellow", 
 
 def add_parser(commands: Commands) -> None:
     """Add `doctor` to the commands of `replug`."""
-    parser = commands.add_parser("doctor", help="find faults between ssh and the token, with fixes")
+    parser = commands.add_parser("doctor", help="check everything between ssh and the token; suggest fixes")
     parser.add_argument("module", nargs="*", help="a PKCS#11 module or URI to check as well")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)

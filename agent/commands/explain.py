@@ -23,7 +23,7 @@ _ASKED = {
     "RemoveIdentity": "to remove a key (ssh-add -d)",
     "RemoveSmartcardKey": "to remove the keys of a token (ssh-add -e)",
     "RequestIdentities": "which keys there are (ssh-add -l)",
-    "SignRequest": "for a signature, as for a login with a key",
+    "SignRequest": "for a signature, for example to log in",
     "Unlock": "to unlock the agent (ssh-add -X)",
 }
 """By the name of the request (replug.protocol.messages)."""
@@ -56,7 +56,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def explain(refusals: list[dict[str, Any]], now: float) -> Iterator[str]:
-    """A paragraph each, oldest first; the same refusal several times in a row is one paragraph."""
+    """One paragraph for each refusal, oldest first; identical ones in a row are one paragraph."""
     for same in _repeated(refusals):
         last = same[-1]
         request = _ASKED.get(last["request"], f"something ({last['request']})")

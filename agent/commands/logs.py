@@ -13,9 +13,9 @@ _JOURNAL = "/run/systemd/journal/socket"
 _ELSEWHERE = """\
 replug: there is no systemd journal here. The agent writes
   - to standard error when it runs in the foreground (replug-agent -D);
-  - to syslog, facility auth, as a daemon where /dev/log exists: look in /var/log/auth.log or /var/log/secure
-    for lines with replug-agent;
-  - nowhere as a daemon otherwise: start it with replug-agent -D 2>FILE.
+  - to syslog (facility auth) when it runs in the background and /dev/log exists: look for replug-agent in
+    /var/log/auth.log or /var/log/secure;
+  - nowhere when it runs in the background without /dev/log: start it with replug-agent -D 2>FILE.
 replug explain shows the last refusals and their reasons.
 """
 

@@ -57,7 +57,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "setup",
         help="start the agent in every login session (systemd user units); --remove undoes it",
         description="Write user units for systemd, enable the socket, and set SSH_AUTH_SOCK.",
-        epilog=f"Exit status: 0 done; 1 refused or failed; {NO_SYSTEMD} no systemd; lines for ~/.profile.",
+        epilog="Exit status: 0 done; 1 refused or failed;"
+        f" {NO_SYSTEMD} no systemd (prints lines for ~/.profile instead).",
     )
     parser.add_argument("--remove", action="store_true", help="undo everything that setup did")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
@@ -102,8 +103,8 @@ def _set_up(
     try:
         _apply(manager, record, plan, ours)
     except (ManagerError, OSError) as error:
-        _say(f"That failed: {error}")
-        _say("Undoing it:")
+        _say(f"Setup failed: {error}")
+        _say("Undoing the changes:")
         remove(manager, record, _say, dry_run=False)
         return 1
     _say_done(ours, plan)
@@ -193,14 +194,14 @@ def _say_done(ours: str, plan: _Plan) -> None:
     if plan.running:
         _say("The running agent is not replaced, and keeps its keys and PINs, until you type")
         _say(f"  systemctl --user restart {SOCKET} {SERVICE}")
-    _say("Console and ssh logins do not get it from systemd; for those, add this line to ~/.profile:")
+    _say("Console and ssh logins do not get SSH_AUTH_SOCK from systemd. For those, add to ~/.profile:")
     _say(f'  [ -S "${{SSH_AUTH_SOCK-}}" ] || export SSH_AUTH_SOCK={ours}')
 
 
 def _say_what_leads_elsewhere(ours: str) -> None:
     found = list(rivals.leads_elsewhere(ours))
     if found:
-        _say("These are your files, and setup did not touch them, but they send programs past replug:")
+        _say("These lines in your own files make programs use another agent; setup did not change them:")
         for line in found:
             _say(f"  {line}")
 
@@ -208,7 +209,7 @@ def _say_what_leads_elsewhere(ours: str) -> None:
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:
     _say(f"No systemd user manager answers here: {error}")
     if remove:
-        _say("Nothing was changed. Log in where it runs, and run this command again.")
+        _say("Nothing was changed. Run this command again in a login session that has one.")
         return NO_SYSTEMD
     try:
         program = units.agent_program()

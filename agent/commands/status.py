@@ -28,8 +28,8 @@ _PROPERTIES = (
     ("restricted", "some hosts only"),
 )
 _TRIES = {
-    "final": "one try for the PIN is left: a wrong one locks the token",
-    "low": "a wrong PIN was entered since the last right one",
+    "final": "one PIN try is left: a wrong PIN locks the token",
+    "low": "a wrong PIN was entered since the last correct one",
 }
 _KINDS = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA"}
 

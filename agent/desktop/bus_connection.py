@@ -169,7 +169,7 @@ class BusConnection:
         if not data:
             raise EOFError
         if flags & socket.MSG_CTRUNC:
-            raise BusError("it sent more descriptors than there is room for")
+            raise BusError("the bus sent more file descriptors than expected")
         if self._to_skip:
             self._to_skip -= len(data)
         else:

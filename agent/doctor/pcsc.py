@@ -1,4 +1,4 @@
-"""Whether the smart card can be reached: pcscd, its permission, its readers, other programs on the card."""
+"""Whether the smart card can be used: pcscd and its permissions, the readers, programs that use the card."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _answer(machine: Machine) -> Finding:
     report = machine.pcsc
     if not report.library:
         return fail(
-            "pcscd", "libpcsclite.so.1, which programs need to reach pcscd, is missing",
+            "pcscd", "libpcsclite.so.1 is missing: programs cannot reach pcscd without it",
             "sudo apt-get install libpcsclite1",
         )  # fmt: skip
     if report.hung:
@@ -63,7 +63,7 @@ def _answer(machine: Machine) -> Finding:
 
 
 def check_readers(machine: Machine) -> Iterator[Finding]:
-    """pcscd serves every reader on USB, and their cards can be used."""
+    """pcscd shows every USB reader, and their cards can be used."""
     attached = usb_readers(machine.root / "sys")
     readers = machine.pcsc.readers if _reach(_socket(machine)) == "yes" else ()
     if len(readers) < len(attached):

@@ -1,4 +1,4 @@
-"""Whether the agent could ask for a PIN where this program runs, by the agent's own choice of the way."""
+"""Whether the agent could ask for a PIN here, found out with the agent's own code and configuration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_prompt(machine: Machine) -> Iterator[Finding]:
             fix or "give the PIN beforehand, from a terminal: ssh-add -s MODULE",
         )
     elif display and failures and all(way.terminal for way in usable):
-        yield warn("prompt", f"by {usable[0]} only: programs without a terminal cannot ask ({reasons})", fix)
+        yield warn("prompt", f"by {usable[0]} only: not for programs without a terminal ({reasons})", fix)
     else:
         yield ok("prompt", f"by {usable[0]}")
 

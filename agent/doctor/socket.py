@@ -42,7 +42,7 @@ def examine(path: str, proc: Path) -> SocketReport:
         except FileNotFoundError:
             return SocketReport(path, f"{path} does not exist")
         except ConnectionRefusedError:
-            return SocketReport(path, f"{path} is left over: no agent listens there any longer")
+            return SocketReport(path, f"{path} is a stale socket: no agent listens there")
         except OSError as error:
             return SocketReport(path, f"{path}: {error.strerror or error}")
         program = _name(proc, Peer.of(client).pid)
@@ -50,7 +50,7 @@ def examine(path: str, proc: Path) -> SocketReport:
             client.sendall(LIST_REQUEST)
             identities = _count(client)
         except (OSError, ValueError):
-            return SocketReport(path, f"what listens at {path} does not answer as an agent", program)
+            return SocketReport(path, f"the program that listens at {path} is not an ssh agent", program)
     try:
         status = ask_at(path, "status")
     except AskError:

@@ -26,7 +26,7 @@ _PLACES = {
     "/keyring/ssh": "GNOME's keyring",
     "/openssh_agent": "OpenSSH's ssh-agent",
 }
-"""The last part of the sockets that systemd listens at for agents."""
+"""By the end of the socket's path: systemd listens at these, so the process there is not the agent."""
 
 
 def check_socket(machine: Machine) -> Iterator[Finding]:
@@ -39,8 +39,8 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
     elif found.program == "replug-agent":
         yield fail(
             "agent",
-            f"replug-agent answers at {found.path}, but its control socket beside that does not",
-            "end that agent and start it again; replug logs shows the reason",
+            f"replug-agent answers at {found.path}, but not at its control socket",
+            "restart that agent; replug logs shows the reason",
         )
     else:
         other = next((name for end, name in _PLACES.items() if found.path.endswith(end)), None)
@@ -49,20 +49,20 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
 
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
-    """ssh is offered few enough keys that no server gives up before the right one."""
+    """The agent offers so few keys that no server refuses ssh before the right one."""
     count = machine.agent.identities
     if machine.status is not None and machine.status["locked"]:
         yield warn("keys", "the agent is locked: it offers no keys", "ssh-add -X")
     elif count > _MOST_KEYS:
         yield warn(
             "keys",
-            f'ssh is offered {count} keys; servers say "Too many authentication failures" after a few',
+            f'the agent offers {count} keys; servers say "Too many authentication failures" after a few',
             "in ~/.ssh/config under Host: IdentitiesOnly yes, IdentityFile KEY.pub (from ssh-add -L)",
         )
     elif count:
-        yield ok("keys", f"ssh is offered {count}")
+        yield ok("keys", f"the agent offers {count} {'key' if count == 1 else 'keys'}")
     elif machine.status is not None:
-        yield warn("keys", "ssh is offered none", "plug a token in, or ssh-add -s MODULE")
+        yield warn("keys", "the agent offers no keys", "plug a token in, or ssh-add -s MODULE")
 
 
 def check_ssh_config(machine: Machine) -> Iterator[Finding]:

@@ -21,14 +21,14 @@ def check_tokens(machine: Machine) -> Iterator[Finding]:
         elif tries == "final":
             yield fail(
                 "token",
-                f"{name}: one try is left; a wrong PIN locks the token",
-                "enter the right PIN once: ssh-add -T KEY.pub",
+                f"{name}: one PIN try is left; a wrong PIN locks the token",
+                "enter the correct PIN once: ssh-add -T KEY.pub",
             )
         elif token["state"] == "unreachable":
             yield fail(
                 "token", f"{name}: {printable(token['why'])}", "see the findings on pcscd, reader and card"
             )
         elif tries == "low":
-            yield warn("token", f"{name}: a wrong PIN was entered since the last right one")
+            yield warn("token", f"{name}: a wrong PIN was entered since the last correct one")
         else:
             yield ok("token", f"{name} is {token['state']}")

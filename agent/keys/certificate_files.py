@@ -1,4 +1,4 @@
-"""The certificates in the files that the configuration names, read again when those change.
+"""The certificates in the files that the configuration names, read again when the files change.
 
 A certificate authority renews a short-lived certificate by writing the file; no command is needed.
 """
@@ -48,7 +48,7 @@ class CertificateFiles:
     async def look(self) -> None:
         """Look once, or wait for the look under way; at most five seconds.
 
-        In a thread, as a folder may be on a network; in one thread, as that may be for ever.
+        In a thread, because a network folder may never answer; only one at a time for the same reason.
         """
         if self._looking is None or self._looking.done():
             patterns = tuple(self._settings.config.certificates)

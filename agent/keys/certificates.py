@@ -1,4 +1,4 @@
-"""OpenSSH certificates for keys on tokens: which of those at hand is for which key."""
+"""OpenSSH certificates for keys on tokens, looked up by key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from replug.protocol.wire import ProtocolError
 
 
 class Certificates:
-    """Certificates by the key they are for; blobs that are none are left out, as ssh-agent does."""
+    """Certificates by the key they are for; blobs that are not certificates are skipped, as in ssh-agent."""
 
     def __init__(self, blobs: Iterable[bytes]) -> None:
         self._of: dict[bytes, tuple[bytes, ...]] = {}

@@ -1,4 +1,4 @@
-"""The constraints a key was added with: its lifetime, whether to ask, and where it may be used."""
+"""The constraints a key was added with: its lifetime, confirmation of each use, and destinations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replug.protocol.constraints import (
 
 @dataclass(frozen=True)
 class KeyConstraints:
-    """The constraints of RFC 9987 section 5.2.7 and OpenSSH's, as they hold for an identity."""
+    """The constraints of RFC 9987 section 5.2.7 and OpenSSH's destinations, in a form to check against."""
 
     expires: float | None = None
     """When the identity is dropped, in seconds of the boot clock; None is never."""

@@ -1,4 +1,4 @@
-"""The end of lifetimes: identities are dropped and PINs are forgotten, on the boot clock."""
+"""Drops identities and forgets PINs when their lifetimes, on the boot clock, end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONGEST_SLEEP = 60.0  # seconds; timers stop while the machine sleeps, lifetime
 
 
 class Expiry:
-    """Knows when the next lifetime ends, and ends it."""
+    """Has one timer for the next lifetime that ends."""
 
     def __init__(
         self, identities: Identities, software_keys: SoftwareKeys, modules: Modules, pins: PinCache
@@ -32,7 +32,7 @@ class Expiry:
         """When the next PIN expires, as of the last `plan`."""
 
     def drop_expired(self) -> None:
-        """End the lifetimes that are over by now."""
+        """Drop identities and forget PINs whose lifetime has ended."""
         if self._identities.drop_expired():
             log.info("keys expired")
             self._software_keys.keep_only(held.blob for held in self._identities.software_keys())
@@ -48,7 +48,7 @@ class Expiry:
                 log.info("PIN expired", extra={"token": str(token.identity)})
 
     def plan(self) -> None:
-        """Set the timer for the next end; to be called whenever a lifetime may have begun or changed."""
+        """Set the timer; to be called whenever a lifetime may have begun or changed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -64,7 +64,7 @@ class Expiry:
     def pin_expires_in(self, token: ServedToken) -> float | None:
         """Seconds until the PIN of `token` expires if it is not used before; None if it does not.
 
-        A PIN goes with the token's keys, if their lifetime ends before.
+        A PIN is forgotten with the token's keys if their lifetime ends first.
         """
         end = self._pins.expires_at(token.identity)
         left = [] if end is None else [max(0.0, end - boottime())]

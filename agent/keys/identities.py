@@ -1,4 +1,4 @@
-"""The identities the agent holds, in the order they were added: software keys, and what providers have."""
+"""The identities the agent holds, in the order they were added: software keys and those of providers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Identities:
         self._clock = clock
         self._entries: list[SoftwareIdentity | ServedProvider] = []
         self._held: list[Identity] = []
-        """Each identity once for each holder: where it was added first, with the newest constraints."""
+        """Each blob once for each holder, at the first entry's place, with the last entry's constraints."""
         self._holding: dict[bytes, list[Identity]] = {}
         """The same by blob."""
         self._listed: list[Identity] = []
         """Each key once, unless all tokens that hold it are out."""
         self._answer = IdentitiesAnswer(())
-        """The listing for clients that see all of it."""
+        """The listing, made when something changes; used while `_restricted` is false."""
         self._restricted = False
-        """Whether there are clients that do not."""
+        """Whether some identity has destinations, so that not all clients see the same listing."""
         self._next_end: float | None = None
         """When the next lifetime ends."""
         self.limited = False
@@ -49,7 +49,7 @@ class Identities:
         )
 
     def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
-        """The same as an answer, at hand as long as nothing is hidden from anybody."""
+        """`listed` as the reply to the client; made beforehand if all clients see the same."""
         return self._answer if not self._restricted else _answer(self.listed(visible))
 
     def holding(self, blob: bytes) -> list[Identity]:
@@ -73,7 +73,7 @@ class Identities:
         return max(limited) - self._clock() if limited and len(limited) == len(times) else None
 
     def over(self, token: ServedToken) -> bool:
-        """Whether the lifetimes of all that `token` is served for have ended."""
+        """Whether the lifetime of `token`'s keys has ended in every provider that serves it."""
         times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
         return bool(times) and all(_is_over(end, self._clock()) for end in times)
 
@@ -98,7 +98,7 @@ class Identities:
         return any(_same_provider(added.provider, provider) for added in self._providers())
 
     def restore_configured(self, named: Sequence[Provider]) -> None:
-        """Of what the configuration serves keep what it has `named`, and that with all its identities."""
+        """Remove configured providers that are not in `named`; restore removed identities of the others."""
         for served in list(self._providers()):
             if served.configured:
                 served.removed = frozenset()
@@ -107,7 +107,7 @@ class Identities:
         self.changed()
 
     def remove_provider(self, chosen: Callable[[Provider], bool]) -> bool:
-        """Remove the providers that `chosen` says; whether there was one."""
+        """Remove the providers for which `chosen` returns true; returns whether there were any."""
         return self._keep(lambda entry: isinstance(entry, SoftwareIdentity) or not chosen(entry.provider))
 
     def remove(self, blob: bytes, visible: Callable[[KeyConstraints], bool]) -> None:
@@ -129,7 +129,7 @@ class Identities:
         self._keep(lambda _: False)
 
     def drop_expired(self) -> bool:
-        """Remove what has outlived its lifetime; whether an entry is gone."""
+        """Remove entries whose lifetime has ended; returns whether there were any."""
         now = self._clock()
         if self._next_end is None or now < self._next_end:
             return False
@@ -149,7 +149,7 @@ class Identities:
         return (entry for entry in self._entries if isinstance(entry, ServedProvider))
 
     def _arrange(self) -> None:
-        """Put together what the queries read."""
+        """Compute what the queries return, after a change."""
         self._leave_to_users()
         now = self._clock()
         held = (one for entry in self._entries for one in _identities(entry))
@@ -167,9 +167,10 @@ class Identities:
         self._next_end = min((end for end in ends if not _is_over(end, now)), default=None)
 
     def _leave_to_users(self) -> None:
-        """What a user has added is served with that user's constraints alone.
+        """Have configured providers give up the keys that a user has added, too.
 
-        When they remove it, or its lifetime ends, it is gone for good.
+        Such a key is served with the user's constraints only, and does not come back from the configuration
+        when the user removes it or its lifetime ends.
         """
         providers = list(self._providers())
         configured = [served for served in providers if served.configured]

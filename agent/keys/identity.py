@@ -1,4 +1,4 @@
-"""An identity, wherever its private key is, and how to sign with it."""
+"""Identities: a key or certificate in the listing, with a private key in the agent or on a token."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from replug.token.served import ServedToken
 
 @dataclass(frozen=True)
 class Identity:
-    """An identity, and how to sign with it."""
+    """What all identities have in common."""
 
     blob: bytes
     """The public key or certificate it is listed as."""
@@ -29,7 +29,7 @@ class Identity:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the key, as `ssh-add -l` shows it."""
+        """The key's fingerprint as `ssh-add -l` shows it."""
         return fingerprint(self.blob)
 
     @property
@@ -45,7 +45,7 @@ class Identity:
     @property
     @abstractmethod
     def holder(self) -> TokenId | None:
-        """The token that has the private key; None is the agent."""
+        """The token that has the private key; None if the agent has it."""
 
     @cached_property
     def place(self) -> str:
@@ -55,7 +55,7 @@ class Identity:
     @property
     @abstractmethod
     def distance(self) -> tuple[bool, bool, bool]:
-        """How much stands between it and a signature; less is nearer."""
+        """The obstacles to a signature, as a sort key: the identity with the least is used first."""
 
     @abstractmethod
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:

@@ -1,7 +1,7 @@
 """The names of host keys from ssh's known_hosts files, reread when these have changed.
 
-ssh writes a new host's key there before it asks the agent for anything, so a look at each session-bind is in
-time; between these nothing has to be done.
+ssh writes a new host's key there before it sends a request to the agent, so it is enough to read them at each
+session-bind.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class KnownHostNames:
     async def look(self) -> None:
         """Read what has changed, or wait for the look under way; at most half a second.
 
-        In a thread, as the home folder may be on a network; in one thread, as that may be for ever.
+        In a thread, because a network folder may never answer; only one at a time for the same reason.
         """
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())

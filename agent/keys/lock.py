@@ -1,6 +1,6 @@
-"""`ssh-add -x` and `-X`: the agent's passphrase lock (ssh-agent.c, process_lock_agent), which seals.
+"""`ssh-add -x` and `-X`: locks the agent with a passphrase (ssh-agent.c, process_lock_agent), by `Seal`.
 
-There is no verifier of the passphrase: it is right if the seal opens with it.
+Nothing is stored to compare a passphrase with: it is right if it opens the seal.
 """
 
 from __future__ import annotations
@@ -53,14 +53,15 @@ class Lock:
         self._salt = salt
 
     async def unlock(self, passphrase: bytes | bytearray) -> None:
-        """Unlock. Every failure delays the answer to the next; the right passphrase is never delayed.
+        """Unlock. Each wrong passphrase is refused after a longer delay than the one before.
 
-        That many connections are no way around the delay is for the limit of attempts at once to see to.
+        The right one is not delayed. So that many connections do not avoid the delay, only a few attempts are
+        handled at once.
         """
         if self._attempts >= _MOST_ATTEMPTS:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
         self._attempts += 1
-        # A client that hangs up does not shorten the delay for the next attempt.
+        # A client that hangs up must not shorten the time that its attempt occupies.
         trying = asyncio.create_task(self._try_in_turn(bytearray(passphrase)))
         trying.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(trying)
@@ -77,7 +78,7 @@ class Lock:
             self._attempts -= 1
 
     async def _delay_after(self, passphrase: bytearray) -> float:
-        """Unlock, and 0; else the seconds to wait before the refusal."""
+        """Try to unlock; returns 0 if that succeeded, else the seconds to wait before the refusal."""
         if not self.locked:
             raise RequestRefusedError("unlock: not locked")
         derived = await _derive(bytearray(passphrase), self._salt)
@@ -92,7 +93,7 @@ class Lock:
 
 
 async def _derive(passphrase: bytearray, salt: bytes) -> bytearray:
-    """The key of `passphrase`, which the thread that uses it wipes, whoever leaves meanwhile."""
+    """Derive a key in a thread, which wipes `passphrase` even if the caller is cancelled."""
 
     def derive() -> bytearray:
         try:

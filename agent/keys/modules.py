@@ -1,4 +1,4 @@
-"""The modules in use: each is there as long as a provider of it is served, or is being added."""
+"""The modules in use. A module is kept while one of its providers is served or being added."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Modules:
 
     @contextmanager
     def being_added(self, provider: Provider) -> Iterator[None]:
-        """While a provider is loaded, to be added or not, its module serves what it chooses."""
+        """Have the module serve the provider's tokens while it is loaded, before it is known to be added."""
         self._being_added.append(provider)
         self.serve_what_is_added()
         try:
@@ -79,7 +79,7 @@ class Modules:
             self.serve_what_is_added()
 
     def serve_what_is_added(self) -> None:
-        """Have each module serve what its providers choose; drop unused modules."""
+        """Have each module serve the tokens that its providers choose; drop modules without providers."""
         providers: Iterable[Provider] = [*self._identities.providers(), *self._being_added]
         for path, module in list(self._modules.items()):
             choices = [provider.uri for provider in providers if provider.module is module]

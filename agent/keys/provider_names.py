@@ -1,4 +1,4 @@
-"""From what `ssh-add -s` is given, a path or a PKCS#11 URI, to a module and what is chosen of it."""
+"""Resolves the argument of `ssh-add -s`, a path or a PKCS#11 URI, to a module and a choice of its keys."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from replug.token.offload import TooManyThreadsError, in_daemon_thread
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
 ANY_MODULE = "pkcs11:"
-"""The URI of whatever the first module has that this machine has of the usual ones."""
+"""The URI of all tokens of the first usual module that is installed (`replug.token.locate`)."""
 _LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
 _FILE_SYSTEM_PATIENCE = 10.0  # seconds
 
 
 async def resolve(name: str, *, must_exist: bool) -> tuple[str, Uri]:
-    """The canonical path of the module that `name` means, and what is chosen of it; RequestRefusedError."""
+    """The module's canonical path, and a URI that chooses its tokens and keys; RequestRefusedError."""
     if len(os.fsencode(name)) > _LONGEST_NAME:
         raise RequestRefusedError(f"the provider's name is longer than {_LONGEST_NAME} bytes")
     try:
@@ -25,11 +25,11 @@ async def resolve(name: str, *, must_exist: bool) -> tuple[str, Uri]:
     except UriError as error:
         raise RequestRefusedError(f"not a PKCS#11 URI: {error}") from error
     try:
-        # In a thread: a path on a dead network file system takes its time.
+        # In a thread: a dead network file system may never answer.
         async with asyncio.timeout(_FILE_SYSTEM_PATIENCE):
             path = await in_daemon_thread(lambda: _canonical_path(name, uri, must_exist))
     except (TimeoutError, TooManyThreadsError):
-        raise RequestRefusedError(f"no answer from the file system about {name}") from None
+        raise RequestRefusedError(f"{name}: the file system does not answer") from None
     except FileNotFoundError:
         raise RequestRefusedError(f"{name} does not exist", "give the path of a module, or a URI") from None
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How providers come and go: those a user adds, and those the configuration names."""
+"""Adds and removes providers: those that a user adds, and those that the configuration names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Providers:
-    """Puts providers among the `identities`, and takes them away, with the `modules` they need."""
+    """Adds providers to `identities` and removes them, and keeps `modules` up to date with them."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Providers:
     ) -> None:
         """Serve the provider `name`, a path or a PKCS#11 URI, as a user asks.
 
-        `may_be_added` is called with its identities when they are known, and raises what speaks against it.
+        `may_be_added` is called with its identities when they are known; if it raises, they are not added.
         Raises TokenError or RequestRefusedError.
         """
         path, uri = await self._resolve(name)
@@ -65,12 +65,14 @@ class Providers:
             added = self._as_added(provider, constraints)
             may_be_added([*added.identities])
             if not added.identities:
-                raise RequestRefusedError(f"{provider.name}: none of the certificates is for one of its keys")
+                raise RequestRefusedError(
+                    f"{provider.name}: none of the certificates is for a key of this provider"
+                )
             self._identities.add(added)
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
     async def remove(self, name: str) -> None:
-        """Stop serving a provider, RequestRefusedError if it was not added."""
+        """Stop serving a provider; RequestRefusedError if it was not added."""
         path, uri = await resolve(name, must_exist=False)
         whole_module = not is_uri(name)
         found = self._identities.remove_provider(
@@ -85,10 +87,10 @@ class Providers:
         log.info("provider removed", extra={"provider": path if whole_module else str(uri)})
 
     async def serve_configured(self, still_wanted: Callable[[], bool]) -> None:
-        """Serve what the configuration names, whether its tokens are in or not, and nothing it named before.
+        """Serve the providers that the configuration names, and stop those that only an earlier one named.
 
-        Identities of them that were removed return. A provider that cannot be served is logged and skipped.
-        The call ends early when it is no longer `still_wanted`.
+        Their tokens need not be in. Identities that were removed return. A provider that cannot be served is
+        logged and skipped. Ends early if `still_wanted` returns false.
         """
         config = self._settings.config
         named: list[Provider] = []
@@ -109,14 +111,14 @@ class Providers:
             if not self._identities.has(provider):
                 self._identities.add(self._as_configured(provider))
                 self._modules.serve_what_is_added()
-                log.info("serving what the configuration names", extra={"provider": name, "path": path})
+                log.info("serving a configured provider", extra={"provider": name, "path": path})
                 new.append(provider)
         self._identities.restore_configured(named)
         self._modules.serve_what_is_added()
         await asyncio.gather(*(provider.look() for provider in new))
 
     async def _resolve(self, name: str) -> tuple[str, Uri]:
-        """The module's canonical path and what is chosen of it, if that module may be loaded."""
+        """`resolve`, for a module that exists and may be loaded."""
         path, uri = await resolve(name, must_exist=True)
         patterns = self._settings.options.provider_patterns
         if not matches_list(path, patterns):

@@ -1,4 +1,4 @@
-"""The agent's refusals. The wire says only FAILURE (RFC 9987 section 5.1); the log and `replug` say why."""
+"""The agent's refusals. The reply is only FAILURE (RFC 9987 section 5.1); the log and `replug` show why."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from replug.token.errors import ExplainedError
 
 
 class RequestRefusedError(ExplainedError):
-    """The agent will not do what was asked."""
+    """The agent refuses a request."""
 
 
 class SignRefusedError(RequestRefusedError):

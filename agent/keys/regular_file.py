@@ -18,7 +18,7 @@ def file_state(path: str) -> FileState:
 
 def read_regular_file(path: str, largest: int) -> bytes:
     """Return the contents; ValueError for anything but a file of at most `largest` bytes, OSError."""
-    # A FIFO would keep the thread for ever, and to open a device may do something to it.
+    # Opening a FIFO may block for ever, and opening a device may have an effect.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("not a regular file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

@@ -1,7 +1,7 @@
-"""A provider that was added: which identities it has, by what its tokens hold and what was said of them.
+"""A provider that is served, and its identities.
 
-Its keys are those that the tokens show at the time, so that those of a token that is out are not listed, and
-are again when it is back.
+They are made from the keys of its tokens, the settings and the certificates, and include those of tokens that
+are out: these return at once with their token, and `Identities` leaves them out of listings until then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BY_LABEL = "{label}"
 
 @dataclass
 class ServedProvider:
-    """A provider and what was said of its keys, when it was added and by the configuration."""
+    """A provider, with the constraints and certificates it was added with and the settings of its tokens."""
 
     provider: Provider
     constraints: KeyConstraints
@@ -50,13 +50,13 @@ class ServedProvider:
     removed: frozenset[bytes] = frozenset()
     """Blobs of single identities that were removed since."""
     identities: tuple[TokenBackedIdentity, ...] = field(default=(), init=False)
-    """One for each that was not removed, also for those of tokens that are out."""
+    """Those that were not removed; the tokens may be out."""
 
     def __post_init__(self) -> None:
         self.update()
 
     def update(self) -> None:
-        """Find the identities again: the tokens, the settings, the certificates or `removed` changed."""
+        """Make the identities again, after a change of tokens, settings, certificates or `removed`."""
         of_tokens = (self._identities(token) for token in self.provider.tokens())
         self.identities = tuple(chain.from_iterable(of_tokens))
 
@@ -78,7 +78,7 @@ class ServedProvider:
 
     @property
     def expiries(self) -> list[float | None]:
-        """All such times; of a provider without tokens yet, that of the constraints it was added with."""
+        """These times for all its tokens; if it has none yet, the one it was added with."""
         return [self.expires_on(token) for token in self.provider.tokens()] or [self.constraints.expires]
 
     def _certificates_for(self, key: TokenKey) -> tuple[bytes, ...]:

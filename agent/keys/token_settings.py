@@ -12,14 +12,14 @@ from replug.token.pins.source import ConfiguredPin, PinSource
 
 
 class TokenSettingsFinder:
-    """Answers for each token by the configuration as it is now."""
+    """Looks up the settings and the PIN policy of a token in the current configuration."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._known_for: Config | None = None
         self._known: dict[tuple[TokenId, str], TokenSettings] = {}
         self._sources: dict[tuple[str, PinSource], ConfiguredPin] = {}
-        """By the URI of the entry that names the source: it is for one token, whichever comes first."""
+        """By the URI of the [[token]] entry that names the source."""
 
     def of(self, token: TokenId, module_path: str) -> TokenSettings:
         """The settings of `token`, seen through the module with this real path."""
@@ -46,7 +46,7 @@ class TokenSettingsFinder:
         return policy_of
 
     def _source(self, token: TokenId, module_path: str, source: PinSource | None) -> ConfiguredPin | None:
-        """Always the same one, as it knows whose PIN it has, and which one the token has refused."""
+        """One object for each source: it remembers whose PIN it holds and whether the token refused it."""
         entry = self._settings.config.entry_for(token, module_path)
         if source is None or entry is None:
             return None

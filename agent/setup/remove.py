@@ -38,7 +38,7 @@ def remove(manager: UserManager, record: Record | None, say: Callable[[str], Non
         except (ManagerError, OSError) as error:
             reasons.append(str(error))
     if reasons:
-        say("Some of that failed. Fix this, and run the command again:")
+        say("Some of these steps failed. Fix these errors, and run the command again:")
         for reason in reasons:
             say(f"  {reason}")
         return 1

@@ -1,4 +1,4 @@
-"""Other agents of the session, and lines in the user's files that send programs past replug."""
+"""Other agents of the session, and lines in the user's files that make programs use another agent."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_the_agent_cannot_be_asked(home: Home, agent: Agent) -> None:
     Path(f"{agent.socket}.control").unlink()
     found = Diagnosis(home, env=agent.env)["agent"]
     assert found.outcome == "fail"
-    assert found.reason.startswith(f"replug-agent answers at {agent.socket}, but its control socket ")
+    assert found.reason.startswith(f"replug-agent answers at {agent.socket}, but not at its control socket")
 
 
 def test_no_socket_is_named(home: Home) -> None:
@@ -61,7 +61,7 @@ def test_the_agent_is_dead(home: Home) -> None:
     assert agent.socket.is_socket()
     found = Diagnosis(home, env=agent.env)["agent"]
     assert (found.outcome, found.reason) == (
-        "fail", f"{agent.socket} is left over: no agent listens there any longer"
+        "fail", f"{agent.socket} is a stale socket: no agent listens there"
     )  # fmt: skip
 
 
@@ -108,7 +108,10 @@ def test_another_program_listens(home: Home) -> None:
         assert process.stdout
         process.stdout.readline()
         found = Diagnosis(home, env={"SSH_AUTH_SOCK": str(path)})["agent"]
-    assert (found.outcome, found.reason) == ("fail", f"what listens at {path} does not answer as an agent")
+    assert (found.outcome, found.reason) == (
+        "fail",
+        f"the program that listens at {path} is not an ssh agent",
+    )
 
 
 def test_a_forwarded_agent_answers(home: Home, agent: Agent, server: Server) -> None:

@@ -127,7 +127,7 @@ def test_scdaemon_has_the_card(home: Home, pcscd: Pcscd, card: Card) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "outcome", "words"), [(2, "fail", "one try is left"), (3, "fail", "the PIN is locked")]
+    ("wrong", "outcome", "words"), [(2, "fail", "one PIN try is left"), (3, "fail", "the PIN is locked")]
 )
 def test_a_pin_with_few_tries(
     home: Home, pcscd: Pcscd, card: Card, start_agent: StartAgent, wrong: int, outcome: str, words: str

@@ -234,7 +234,7 @@ def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
     session.run("touch", session.runtime / "replug")
     done = session.replug("setup")
     assert done.status == 1
-    assert "Undoing it:" in done.out
+    assert "Undoing the changes:" in done.out
     session.run("rm", "-f", session.runtime / "replug")
     assert session.listing() == before
     assert "SSH_AUTH_SOCK" not in session.environment()

@@ -1,4 +1,4 @@
-"""How long a remembered PIN is kept: for a time, or until an event."""
+"""How long a remembered PIN is kept: for some time, or until an event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides what to log in with, and what a refused login means for the PIN."""
+"""Decides which PIN to log in with, and whether a refused login makes the agent forget it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class PinRules:
         return self._pins.forget(self._identity)
 
     def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
-        """What to log in with now: `pin`, else the remembered one, marked as sent; None is the keypad.
+        """The PIN to send now, marked as sent: `pin`, else the remembered one. None is the keypad.
 
         `flags` have just been read. A remembered PIN that the token has not accepted yet was typed for a key
         that requires it at every use, and is only good `for_one_use` of that. Raises PinNeededError when the
@@ -107,14 +107,14 @@ class PinRules:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
         if pin is not None and pin.sent and not pin.verified:
             raise TokenError(
-                f"{self._identity}: no answer came to the login, which may have cost a PIN try",
+                f"{self._identity}: the token did not answer the login, which may have cost a PIN try",
                 "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
         chosen = pin or self._pins.get(self._identity)
         if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
             chosen = None
         if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
-            log.warning("PIN tries have been lost, so the PIN of pin_source is not sent", extra=self._field)
+            log.warning("a wrong PIN was entered, so the PIN of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
             chosen.past.sent = True
             self._wanted = True

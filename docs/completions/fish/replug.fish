@@ -2,7 +2,7 @@
 complete -c replug -f
 complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a status -d 'show tokens, keys, and the last refusals with their reasons'
 complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a forget -d 'forget all remembered PINs; the keys stay'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a doctor -d 'find faults between ssh and the token, with fixes'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a doctor -d 'check everything between ssh and the token; suggest fixes'
 complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a explain -d 'explain the last refusals: program, request, reason and next step'
 complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a logs -d 'show the agent'\''s log'
 complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a config -d 'check or show the configuration file'
@@ -21,7 +21,7 @@ complete -c replug -n '__fish_seen_subcommand_from logs' -s h -l help -d 'show t
 complete -c replug -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'keep showing new messages'
 complete -c replug -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'show the last N lines'
 complete -c replug -n '__fish_seen_subcommand_from logs' -l since -x -d 'show messages from TIME on: yesterday, '\''2026-01-31 12:00'\'', or an age as in --since=-1h'
-complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a check -d 'report every error in it; exit status 1 if there are any'
+complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a check -d 'report every error in the file; exit status 1 if there are any'
 complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a show -d 'show every setting in effect, as TOML'
 complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -a example -d 'print an example file that explains every key'
 complete -c replug -n '__fish_seen_subcommand_from config; and not __fish_seen_subcommand_from check show example' -s h -l help -d 'show this help message and exit'

@@ -412,7 +412,7 @@ def test_certificates_for_none_of_the_keys(agent: AgentBench) -> None:
     async def main() -> None:
         other = certificate(LOGIN_KEY, Key(), "alice")
         assert await agent.add(AssociatedCerts(True, (other,))) == Failure()
-        assert "none of the certificates is for one of its keys" in agent.reasons[0]
+        assert "none of the certificates is for a key of this provider" in agent.reasons[0]
         assert await agent.listed() == []
 
     run(main())

@@ -109,7 +109,7 @@ def test_a_file_system_that_does_not_answer(
         file.go_on.clear()
         reloader.reload()
         await reloader.finished()
-        assert "no answer from the file system" in caplog.text
+        assert "the file system does not answer" in caplog.text
         file.go_on.set()
 
     run(main())

@@ -182,7 +182,7 @@ def test_a_signature_by_another_key_is_not_handed_out(plain: Bench) -> None:
         advertised = key.token_key()
         # The module is confused: it answers for this key with another one.
         key.sign = Key().sign  # type: ignore[method-assign]
-        with pytest.raises(ModuleUnreachableError, match="the signature does not fit the key"):
+        with pytest.raises(ModuleUnreachableError, match="the signature does not match the key"):
             await plain.served.sign(advertised, b"data", 0, Asker("ssh"))
         assert plain.slots.operations.count("sign") == 2
         assert plain.served.state is TokenState.UNREACHABLE

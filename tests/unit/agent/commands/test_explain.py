@@ -49,7 +49,7 @@ def refused_login(verdict: Verdict) -> ExplainedError:
 def test_a_paragraph_says_what_who_why_and_what_now() -> None:
     [paragraph] = explain([LOCKED], NOW)
     assert paragraph.startswith("ssh (pid 7) asked 3 min ago (")
-    assert "for a signature, as for a login with a key." in paragraph
+    assert "for a signature, for example to log in." in paragraph
     assert 'The agent refused: token "work" (serial 1): the PIN is locked.' in paragraph
     assert paragraph.endswith("What to do now: unblock it with the PUK.")
 

@@ -102,7 +102,7 @@ def test_tries_lost_are_told(rig: ControlRig) -> None:
         token.flags |= TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY
         await rig.agent.add(pin=b"")
         _, out, _ = await rig.replug("status")
-        assert "  one try for the PIN is left: a wrong one locks the token" in out.splitlines()
+        assert "  one PIN try is left: a wrong PIN locks the token" in out.splitlines()
         rig.control.close()
 
     run(main())
@@ -116,7 +116,7 @@ def test_a_right_pin_gives_the_tries_back(rig: ControlRig) -> None:
         token.flags |= TokenFlag.USER_PIN_COUNT_LOW
         await rig.agent.add(pin=b"")
         _, out, _ = await rig.replug("status")
-        assert "  a wrong PIN was entered since the last right one" in out.splitlines()
+        assert "  a wrong PIN was entered since the last correct one" in out.splitlines()
         await rig.agent.add()
         _, out, _ = await rig.replug("status")
         assert "PIN remembered" in out

@@ -98,7 +98,7 @@ def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("report", "words", "fix"),
     [
-        (PcscReport(library=False), "libpcsclite.so.1, which programs need", "libpcsclite1"),
+        (PcscReport(library=False), "libpcsclite.so.1 is missing", "libpcsclite1"),
         (PcscReport(code=0x8010001E), "of different versions", "pcscd"),
         (
             PcscReport(code=0x8010006A),

@@ -129,7 +129,7 @@ def test_without_a_verdict_it_is_not_sent_again(monkeypatch: pytest.MonkeyPatch,
         served.slots.fail_next("login", lost())
         for _ in range(2):
             with pytest.raises(
-                TokenError, match=r"no answer came to the login.*write it to pin_source again"
+                TokenError, match=r"the token did not answer the login.*write it to pin_source again"
             ):
                 await served.sign()
         assert (served.slots.pins_sent, file.in_memory) == ([PIN], 0)
@@ -211,7 +211,7 @@ def test_it_is_not_sent_to_a_token_with_other_keys(monkeypatch: pytest.MonkeyPat
         key = served.token.keys[0]
         served.served.forget_pin()
         served.token.keys = [Key("another")]
-        with pytest.raises(TokenError, match="holds other keys than before"):
+        with pytest.raises(TokenError, match="has other keys than before"):
             await served.sign(key)
         assert served.slots.logins == [PIN]
 

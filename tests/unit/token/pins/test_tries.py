@@ -89,7 +89,7 @@ def test_a_last_try_that_comes_while_the_person_types_is_not_spent(asking: Bench
         await asking.person.asked.wait()
         asking.token.flags = FINAL_TRY
         answered.set()
-        with pytest.raises(TokenError, match="the PIN was not sent, because tries were lost"):
+        with pytest.raises(TokenError, match="the PIN was not sent, because a wrong PIN was entered"):
             await signing
         assert asking.slots.logins == []
         assert asking.person.pins[0].value == b""
