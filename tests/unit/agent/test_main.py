@@ -297,6 +297,14 @@ def test_a_failing_event_loop_is_said(home: Home, run: Run) -> None:
     assert sockets(home) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_an_agent_that_crashes_leaves_no_socket(number: signal.Signals, home: Home, run: Run) -> None:
+    home.env["REPORT"] = os.devnull
+    crash = f"import os; os.kill(os.getpid(), {number.value})"
+    assert run("-D", env={"STAND_IN": crash}).returncode == -number
+    assert sockets(home) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_before_the_loop_handles_any(number: signal.Signals, home: Home) -> None:
     halted = "import signal; print('importing', flush=True); signal.pause()"
