@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from replug.agent.config.file import config_path, load_config
 from replug.agent.config.model import Config, ConfigError
 from replug.agent.keyring import Keyring
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Reloader:
         keyring = self._keyring
         try:
             async with asyncio.timeout(_PATIENCE):
-                config = await in_daemon_thread(lambda: load_config(config_path()))
+                config = await in_daemon_thread(Share.CONFIGURATION, lambda: load_config(config_path()))
         except (TimeoutError, TooManyThreadsError):
             log.error("the configuration was not read again: the file system does not answer")
             return

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Answer
@@ -37,6 +38,7 @@ from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
 
+_SWITCH_INTERVAL = 0.0005  # seconds for which a thread that computes keeps the event loop from running
 _ENDED_BY_SIGNAL = 2  # as ssh-agent does (cleanup_handler)
 
 
@@ -53,6 +55,7 @@ def serve(
 
     In the foreground the log goes to stderr and SIGINT ends the agent.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     logging_setup.configure(foreground=foreground, debug=options.debug)
     service = _Service(options, fork_server, manager, foreground=foreground)
     return asyncio.run(service.run(listener, client))

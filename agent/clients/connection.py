@@ -10,6 +10,7 @@ import asyncio
 import logging
 import select
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 from replug.agent.clients.poller import Poller
@@ -19,7 +20,7 @@ from replug.protocol.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
-_FRAMES_PER_TURN = 32  # then other clients get theirs
+_TURN = 0.0005  # seconds; then other clients get theirs
 _MOST_UNREAD_OUTPUT = MAX_MESSAGE  # bytes; a client that does not read its replies is served no further
 
 Answer = Callable[[bytearray], bytes | Awaitable[bytes]]
@@ -109,7 +110,8 @@ class Connection:
 
     def _serve(self) -> None:
         self._turn = None
-        for _ in range(_FRAMES_PER_TURN):
+        end = time.monotonic() + _TURN
+        while time.monotonic() < end:
             if not self._open or self._waiting or len(self._output) >= _MOST_UNREAD_OUTPUT:
                 return
             message = self._next_message()
