@@ -27,7 +27,7 @@ from replug.agent.process import log as logging_setup
 from replug.agent.process.daemon import SIGNALS
 from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
-from replug.agent.reload import Reloader
+from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
 from replug.token.hotplug import UsbHotplug
 from replug.token.pins.lifetime import ForgetOn
@@ -89,11 +89,24 @@ class _Service:
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
+        events = SessionEvents(
+            os.environ,
+            on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
+            on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
+        )
+        listening: list[asyncio.Task[None]] = []
+
+        def listen_for_events() -> None:
+            if keyring.settings.config.forgets_on_session_events and not listening:
+                listening.append(asyncio.create_task(events.run()))
+
+        reloader = Reloader(keyring, listen_for_events)
         control = Control(
             listener.getsockname(),
             {
                 "status": lambda: status(keyring, history, listener.getsockname(), self._release),
                 "forget": functools.partial(forget, keyring),
+                "reload": functools.partial(reload, reloader),
             },
         )
 
@@ -106,26 +119,17 @@ class _Service:
             self._end_with(client)
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
-        events = SessionEvents(
-            os.environ,
-            on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
-            on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
-        )
         tasks = [
             watcher.run(),
             hotplug.run(),
             keyring.certificate_files.keep_fresh(),
-            keep_status(self._manager, keyring.modules, lambda: keyring.locked),
+            keep_status(
+                self._manager, keyring.modules, lambda: keyring.locked, lambda: keyring.settings.refused
+            ),
         ]
         watching = [asyncio.create_task(task) for task in tasks]
-        listening: list[asyncio.Task[None]] = []
-
-        def listen_for_events() -> None:
-            if keyring.settings.config.forgets_on_session_events and not listening:
-                listening.append(asyncio.create_task(events.run()))
-
         listen_for_events()
-        self._handle_signals(keyring, Reloader(keyring, listen_for_events))
+        self._handle_signals(keyring, reloader)
         preparation = asyncio.create_task(self._prepare())
         self._manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})

@@ -58,7 +58,7 @@ class Connection:
     def read(self) -> None:
         """Serve what has arrived already, as the first request of a client that just connected mostly has."""
         if self._reading:
-            self._readable()
+            self._or_close(self._readable)
 
     def close(self) -> None:
         """Close now. A request that is waiting is cancelled."""
@@ -79,7 +79,7 @@ class Connection:
     def _read_if_wanted(self) -> None:
         wanted = not self._at_end and not self._received.full
         if wanted and not self._reading:
-            self._poller.add_reader(self._socket, self._readable)
+            self._poller.add_reader(self._socket, self.read)
         elif not wanted and self._reading:
             self._poller.remove_reader(self._socket)
         self._reading = wanted
@@ -108,6 +108,17 @@ class Connection:
             self._read_if_wanted()
         self._serve()
 
+    def _or_close(self, step: Callable[[], None]) -> None:
+        """Take `step`; close if it fails: with too little memory, it would fail again and again."""
+        try:
+            step()
+        except Exception as error:
+            self.close()
+            log.error("connection closed: %s", _in_words(error))
+
+    def _next_turn(self) -> None:
+        self._or_close(self._serve)
+
     def _serve(self) -> None:
         self._turn = None
         end = time.monotonic() + _TURN
@@ -123,7 +134,7 @@ class Connection:
             else:
                 self._waiting = asyncio.ensure_future(self._send_later(reply))
         else:
-            self._turn = self._loop.call_soon(self._serve)
+            self._turn = self._loop.call_soon(self._next_turn)
             return
         if self._open:
             self._read_if_wanted()
@@ -142,8 +153,8 @@ class Connection:
         message = await reply
         self._waiting = None
         if self._open:
-            self._send(message)
-            self._serve()
+            self._or_close(lambda: self._send(message))
+            self._next_turn()
 
     def _send(self, message: bytes) -> None:
         data = frame(message)
@@ -158,7 +169,7 @@ class Connection:
             if sent == len(data):
                 return
             data = data[sent:]
-            self._poller.add_writer(self._socket, self._writable)
+            self._poller.add_writer(self._socket, lambda: self._or_close(self._writable))
         self._output += data
 
     def _writable(self) -> None:
@@ -180,3 +191,7 @@ def _is_gone(client: socket.socket) -> bool:
     poll = select.poll()
     poll.register(client, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def _in_words(error: Exception) -> str:
+    return "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"
