@@ -12,7 +12,7 @@ from doubles.stand_ins import run
 from replug.agent.keys import provider_names
 from replug.agent.keys.provider_names import resolve
 from replug.agent.keys.refusal import RequestRefusedError
-from replug.token.offload import Purpose, in_daemon_thread
+from replug.token.offload import Share, in_daemon_thread
 
 
 def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,9 +32,9 @@ def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.
             await resolve("/dead/more.so", to_remove=True)
         # Adding, prompting, reading the configuration.
         assert (await resolve("/usr"))[0] == "/usr"
-        for purpose in Purpose:
-            if purpose is not Purpose.REMOVED_PATHS:
-                assert await in_daemon_thread(purpose, lambda: 7) == 7
+        for share in Share:
+            if share is not Share.REMOVED_PATHS:
+                assert await in_daemon_thread(share, lambda: 7) == 7
         hung.set()
         await asyncio.gather(*removals, return_exceptions=True)
 
