@@ -153,10 +153,11 @@ def test_without_memory_a_connection_ends_and_the_others_go_on(
 ) -> None:
     with agent.connect() as other, agent.connect() as hungry:
         assert other.ask(LIST_REQUEST)[:1] == b"\x0c"
+        connections = [hungry, *(agent.connect() for _ in range(40))]
+        assert {one.ask(LIST_REQUEST)[:1] for one in connections} == {b"\x0c"}
         used = int(Path(f"/proc/{agent.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
         unlimited = resource.prlimit(agent.process.pid, resource.RLIMIT_AS)
         resource.prlimit(agent.process.pid, resource.RLIMIT_AS, (used + 3_000_000, unlimited[1]))
-        connections = [hungry, *(agent.connect() for _ in range(40))]
         for connection in connections:
             with suppress(OSError):
                 connection.socket.sendall(frame(b"\x12" + bytes(262_000))[:-1])
