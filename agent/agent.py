@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from replug.agent.clients.client import Client
-from replug.agent.keys.identity import Identity
 from replug.agent.signing import Signed
+from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
 from replug.token.pins.pin import Pin
+
+T = TypeVar("T")
 
 
 class Agent(Protocol):
@@ -32,17 +35,17 @@ class Agent(Protocol):
     def listing(self, client: Client) -> IdentitiesAnswer:
         """The identities that `client` sees. This is public data in memory; no token is asked."""
 
+    def listing_takes_long(self, client: Client) -> bool:
+        """Whether to make the listing is something for `aside`."""
+
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign the request's data. Raises SignRefusedError, also for flags that are not supported."""
 
     async def read_host_names(self) -> None:
         """Read known_hosts again if it has changed; takes half a second at most."""
 
-    async def add_key(self, client: Client, message: bytearray) -> Identity:
-        """Hold the private key of an ADD_IDENTITY message.
-
-        A key that is there already gets the new comment and constraints.
-        """
+    async def add_key(self, client: Client, addition: KeyAddition) -> None:
+        """Hold a private key; one that is there already gets the new comment and constraints."""
 
     def check_may_add_provider(self, client: Client) -> None:
         """Refuse clients that may not load modules, whatever their request says."""
@@ -67,5 +70,8 @@ class Agent(Protocol):
     async def lock(self, passphrase: bytes | bytearray) -> None:
         """Lock with a passphrase that is not empty."""
 
-    async def unlock(self, passphrase: bytes | bytearray) -> None:
+    async def unlock(self, client: Client, passphrase: bytes | bytearray) -> None:
         """Unlock with the passphrase of `lock`."""
+
+    async def aside(self, call: Callable[[], T]) -> T:
+        """What `call` returns or raises, computed beside the event loop: it takes more than a millisecond."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from replug.agent import handlers
 from replug.agent.agent import Agent
 from replug.agent.clients.client import Client
 from replug.agent.control.refusals import RefusalHistory
-from replug.agent.handlers import Reply, UndecodedKey
+from replug.agent.handlers import Reply
 from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, SignRefusedError
+from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
 from replug.protocol.messages import ExtensionFailure, Failure
@@ -23,6 +26,9 @@ from replug.token.errors import ExplainedError
 
 log = logging.getLogger(__name__)
 
+_QUICKLY_DECODED = 4096
+"""Bytes of a message that takes a millisecond to decode at most, whatever is in it."""
+_LONGEST_LOGGED = 2000  # characters of a reason
 _FAILURE = Failure().encode()
 _EXTENSION_FAILURE = ExtensionFailure().encode()
 
@@ -40,6 +46,8 @@ class _Row:
     handle: Callable[[Agent, Client, Any], Reply]
     decode: Callable[[bytearray], _Wipeable] = decode_request
     """Decodes the message's bytes, and wipes them unless the object it returns will."""
+    slow_to_decode: bool = False
+    """Whether a large one takes more than a millisecond to decode."""
     check_client: Callable[[Agent, Client], None] | None = None
     """Raises for a client that may not send this message; called before it is decoded."""
     while_locked: bool = False
@@ -48,10 +56,11 @@ class _Row:
     """Whether the reply is sent even if the agent was locked while it was made."""
 
 
-_ADD_KEY = _Row("AddIdentity", handlers.add_key, decode=UndecodedKey)
+_ADD_KEY = _Row("AddIdentity", handlers.add_key, decode=KeyAddition.decode, slow_to_decode=True)
 _ADD_PROVIDER = _Row(
     "AddSmartcardKey",
     handlers.add_provider,
+    slow_to_decode=True,
     check_client=lambda agent, client: agent.check_may_add_provider(client),
 )
 _ROWS: dict[int, _Row] = {
@@ -93,11 +102,14 @@ class Dispatcher:
                 raise handlers.locked()
             if row.check_client is not None:
                 row.check_client(self._agent, client)
+            if row.slow_to_decode and len(message) > _QUICKLY_DECODED:
+                reply = self._decode_aside(client, row, message)
+                return self._answer_later(client, row, reply)
             request = row.decode(message)
             self._agent.drop_expired()
             reply = row.handle(self._agent, client, request)
             if isinstance(reply, Coroutine):
-                return self._answer_later(client, row, request, reply)
+                return self._answer_later(client, row, _wiping(request, reply))
             return reply.encode()
         except Exception as error:
             return self._refuse(client, row.name if row is not None else f"message {message[0]}", error)
@@ -107,9 +119,30 @@ class Dispatcher:
                 if request is not None:
                     request.wipe()
 
-    async def _answer_later(
-        self, client: Client, row: _Row, request: _Wipeable, reply: Coroutine[Any, Any, Response]
-    ) -> bytes:
+    async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
+        """The reply to a message that is decoded beside the event loop."""
+        decoding = asyncio.create_task(self._agent.aside(partial(row.decode, message)))
+        request: _Wipeable | None = None
+        try:
+            # The message is being read until it is decoded, though the client may be gone.
+            try:
+                request = await asyncio.shield(decoding)
+            except asyncio.CancelledError:
+                await asyncio.wait([decoding])
+                if decoding.exception() is None:
+                    request = decoding.result()
+                raise
+            if self._agent.locked:
+                raise handlers.locked()
+            self._agent.drop_expired()
+            reply = row.handle(self._agent, client, request)
+            return await reply if isinstance(reply, Coroutine) else reply
+        finally:
+            wipe(message)
+            if request is not None:
+                request.wipe()
+
+    async def _answer_later(self, client: Client, row: _Row, reply: Coroutine[Any, Any, Response]) -> bytes:
         try:
             response = await reply
             if self._agent.locked and not row.may_end_locked:
@@ -117,8 +150,6 @@ class Dispatcher:
             return response.encode()
         except Exception as error:
             return self._refuse(client, row.name, error)
-        finally:
-            request.wipe()
 
     def _refuse(self, client: Client, name: str, error: Exception) -> bytes:
         next_step = purpose = ""
@@ -133,9 +164,22 @@ class Dispatcher:
                 reason = f"unexpected {type(error).__name__}"
                 log.exception("a handler failed", exc_info=error, extra={"request": name})
         program = str(client.peer)
-        fields = {"request": name, "program": program, "why": reason, "next_step": next_step}
+        fields = {
+            "request": name,
+            "program": program,
+            "why": reason[:_LONGEST_LOGGED],
+            "next_step": next_step,
+        }
         if purpose:
             fields["purpose"] = purpose
-        log.warning("refused", extra=fields)
-        self._history.add(name, program, reason, next_step, purpose)
+        # What a client repeats is not to fill the log.
+        if self._history.add(name, program, reason, next_step, purpose):
+            log.warning("refused", extra=fields)
         return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE
+
+
+async def _wiping(request: _Wipeable, reply: Coroutine[Any, Any, Response]) -> Response:
+    try:
+        return await reply
+    finally:
+        request.wipe()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from replug.agent.agent import Agent
 from replug.agent.clients.client import Client
 from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError
 from replug.protocol import extensions
+from replug.protocol.additions import KeyAddition
 from replug.protocol.decoding import Response
 from replug.protocol.extensions import QueryResponse, SessionBind
 from replug.protocol.keys import fingerprint
@@ -34,7 +34,6 @@ from replug.protocol.messages import (
     Unlock,
 )
 from replug.protocol.purpose_text import in_one_line
-from replug.protocol.secrets import wipe
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
 from replug.token.pins.pin import Pin
@@ -44,26 +43,22 @@ log = logging.getLogger(__name__)
 Reply: TypeAlias = Response | Coroutine[Any, Any, Response]
 
 
-@dataclass(frozen=True)
-class UndecodedKey:
-    """An ADD_IDENTITY message as it came: only the process for software keys reads a private key."""
-
-    message: bytearray
-
-    def wipe(self) -> None:
-        wipe(self.message)
-
-
 def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. A locked agent shows nothing."""
     if agent.locked:
         return IdentitiesAnswer(())
-    return agent.listing(client) if agent.first_scan_done else _list_after_first_scan(agent, client)
+    if agent.first_scan_done and not agent.listing_takes_long(client):
+        return agent.listing(client)
+    return _list_later(agent, client)
 
 
-async def _list_after_first_scan(agent: Agent, client: Client) -> Response:
+async def _list_later(agent: Agent, client: Client) -> Response:
     await agent.wait_for_first_scan()
-    return IdentitiesAnswer(()) if agent.locked else agent.listing(client)
+    if agent.listing_takes_long(client):
+        answer = await agent.aside(lambda: agent.listing(client))
+    else:
+        answer = agent.listing(client)
+    return IdentitiesAnswer(()) if agent.locked else answer
 
 
 async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
@@ -84,10 +79,10 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
     return SignResponse(signed.signature)
 
 
-async def add_key(agent: Agent, client: Client, request: UndecodedKey) -> Response:
+async def add_key(agent: Agent, client: Client, request: KeyAddition) -> Response:
     """RFC 9987 sections 5.2.1 to 5.2.5, `ssh-add FILE`."""
-    key = await agent.add_key(client, request.message)
-    log.info("key added", extra={"key": fingerprint(key.blob), "program": str(client.peer)})
+    await agent.add_key(client, request)
+    log.info("key added", extra={"key": fingerprint(request.blob), "program": str(client.peer)})
     return Success()
 
 
@@ -128,9 +123,9 @@ async def lock(agent: Agent, _client: Client, request: Lock) -> Response:
     return Success()
 
 
-async def unlock(agent: Agent, _client: Client, request: Unlock) -> Response:
+async def unlock(agent: Agent, client: Client, request: Unlock) -> Response:
     """RFC 9987 section 5.7."""
-    await agent.unlock(request.passphrase)
+    await agent.unlock(client, request.passphrase)
     log.info("unlocked")
     return Success()
 
@@ -152,8 +147,8 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     """OpenSSH's PROTOCOL.agent: bind the connection to an SSH session; from now on it counts as remote."""
     client.sessions = replace(client.sessions, bind_attempted=True)
     try:
-        # In a thread: the client chooses the size of the key, and with a large one this is slow.
-        binding = await asyncio.to_thread(lambda: verify_bind(SessionBind.decode(contents)))
+        # The client chooses how long the key is that verifies.
+        binding = await agent.aside(lambda: verify_bind(SessionBind.decode(contents)))
         client.sessions = replace(client.sessions, bindings=add_binding(client.sessions.bindings, binding))
     except ProtocolError as error:
         raise ExtensionRefusedError(f"session-bind: {error}") from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 from replug.agent.clients.client import Client
 from replug.agent.config.options import Options
@@ -21,11 +23,13 @@ from replug.agent.keys.refusal import RequestRefusedError, unknown_key
 from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.signing import Signed, Signing
+from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
 from replug.token.boottime import boottime
 from replug.token.module import Module
+from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
@@ -34,6 +38,11 @@ from replug.token.served import ServedToken
 from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds
+_QUICK_DESTINATIONS = 100
+"""To compare a connection's sessions with more destination constraints takes too long for the event loop."""
+
+
+T = TypeVar("T")
 
 
 class Keyring:
@@ -48,16 +57,18 @@ class Keyring:
         self.notices = notices
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
+        self._aside = Aside("aside")
         self._lock = Lock(self._seal, self._seal_all, self._unseal_all)
         self._software_keys = SoftwareKeys(self._seal, fork_server)
         token_settings = TokenSettingsFinder(settings)
         self._modules = Modules(settings, token_settings, self.pins, prompter, self.identities, fork_server)
         self._providers = Providers(
-            settings, token_settings, self.certificate_files, self._modules, self.identities
+            settings, token_settings, self.certificate_files, self._modules, self.identities, self._aside
         )
         self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
         self._known_host_names = KnownHostNames(default_files)
-        self._signing = Signing(self.identities, settings, prompter, notices, self._known_host_names.known_as)
+        host_names = self._known_host_names.known_as
+        self._signing = Signing(self.identities, settings, prompter, notices, host_names, self._aside)
         self._emptied = 0
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
@@ -82,6 +93,9 @@ class Keyring:
     def listing(self, client: Client) -> IdentitiesAnswer:
         return self.identities.answer(client.sees)
 
+    def listing_takes_long(self, client: Client) -> bool:
+        return bool(client.sessions.bindings) and self.identities.destinations > _QUICK_DESTINATIONS
+
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         try:
             return await self._signing.sign(client, request)
@@ -91,27 +105,29 @@ class Keyring:
     async def read_host_names(self) -> None:
         await self._known_host_names.look()
 
-    async def add_key(self, client: Client, message: bytearray) -> Identity:
+    async def add_key(self, client: Client, addition: KeyAddition) -> None:
         emptied = self._emptied
-        added = await self._software_keys.add(message)
+        # Before a process has it: to take it back would end that process.
+        if any(isinstance(constraint, SkProvider) for constraint in addition.constraints):
+            raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
+        self._refuse_if_hidden(client, addition.blob)
+        await self._software_keys.add(addition)
         try:
             self._refuse_if_changed_since(emptied)
-            if any(isinstance(constraint, SkProvider) for constraint in added.constraints):
-                raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
-            self._refuse_if_hidden(client, added.blob)
+            self._refuse_if_hidden(client, addition.blob)
         except RequestRefusedError:
-            if not any(held.blob == added.blob for held in self.identities.software_keys()):
-                self._software_keys.remove(added.blob)
+            if not any(held.blob == addition.blob for held in self.identities.software_keys()):
+                self._software_keys.remove(addition.blob)
             raise
         constraints = KeyConstraints.of(
-            added.constraints,
+            addition.constraints,
             default_lifetime=self.settings.options.default_lifetime,
             now=self.identities.now(),
         )
-        key = SoftwareIdentity(added.blob, added.comment, constraints, self._software_keys)
-        self.identities.add(key)
+        self.identities.add(
+            SoftwareIdentity(addition.blob, addition.comment, constraints, self._software_keys)
+        )
         self._expiry.plan()
-        return key
 
     def check_may_add_provider(self, client: Client) -> None:
         if client.remote and not self.settings.options.allow_remote_pkcs11:
@@ -164,8 +180,11 @@ class Keyring:
     async def lock(self, passphrase: bytes | bytearray) -> None:
         await self._lock.lock(passphrase)
 
-    async def unlock(self, passphrase: bytes | bytearray) -> None:
-        await self._lock.unlock(passphrase)
+    async def unlock(self, client: Client, passphrase: bytes | bytearray) -> None:
+        await self._lock.unlock(client.peer.pid, passphrase)
+
+    async def aside(self, call: Callable[[], T]) -> T:
+        return await self._aside.run(call)
 
     # For the service and the commands of `replug`.
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from replug.agent.config.file import config_path, load_config
 from replug.agent.config.model import Config, ConfigError
 from replug.agent.keyring import Keyring
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0  # seconds for the file
+_PATIENCE = 8.0  # seconds for the file; less than `replug reload` waits for the answer
 
 
 class Reloader:
@@ -23,6 +24,7 @@ class Reloader:
         self._keyring = keyring
         self._changed = changed
         self._wanted = False
+        self._read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def reload(self) -> None:
@@ -30,6 +32,13 @@ class Reloader:
         self._wanted = True
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._while_wanted())
+
+    async def outcome(self) -> str:
+        """Read the file again; why it was refused, or nothing: then it is in force."""
+        self._read.clear()
+        self.reload()
+        await self._read.wait()
+        return self._keyring.settings.refused
 
     async def finished(self) -> None:
         """Return when every reload that was requested is done."""
@@ -41,26 +50,42 @@ class Reloader:
             self._wanted = False
             try:
                 await self._reload()
-            except Exception:
+            except Exception as error:
                 log.exception("the configuration was not read again")
+                self._refuse(f"unexpected {type(error).__name__}")
+
+    def _refuse(self, reason: str) -> None:
+        """Say that the settings of before hold; somebody may count on what the new file forgets."""
+        log.error("the configuration was not read again: %s", reason)
+        in_force = ", ".join(sorted(self._keyring.settings.config.forget_pin_on)) or "nothing"
+        log.error("the settings read before remain in force", extra={"forget_pin_on": in_force})
+        self._keyring.settings.refused = reason
+        self._tell()
+
+    def _tell(self) -> None:
+        # With another reading to come, that one counts.
+        if not self._wanted:
+            self._read.set()
 
     async def _reload(self) -> None:
         """Read the file and apply it; a file with errors is logged and changes nothing."""
         keyring = self._keyring
         try:
             async with asyncio.timeout(_PATIENCE):
-                config = await in_daemon_thread(lambda: load_config(config_path()))
+                config = await in_daemon_thread(Share.CONFIGURATION, lambda: load_config(config_path()))
         except (TimeoutError, TooManyThreadsError):
-            log.error("the configuration was not read again: the file system does not answer")
+            self._refuse("the file system does not answer")
             return
         except ConfigError as error:
-            log.error("the configuration was not read again: %s", error)
+            self._refuse(str(error))
             return
+        keyring.settings.refused = ""
         old = keyring.settings.config
         keyring.change_options(keyring.settings.options.with_config(config))
         for name in changes_needing_restart(old, config):
             log.warning("takes effect when the agent is restarted", extra={"setting": name})
         self._changed()
+        self._tell()
         await keyring.certificate_files.look()
         await keyring.serve_configured()
         log.info("configuration read again")
@@ -82,3 +107,8 @@ def changes_needing_restart(old: Config, new: Config) -> list[str]:
                 yield f"[[token]] {key.name}"
 
     return list(changed())
+
+
+async def reload(reloader: Reloader) -> dict[str, Any]:
+    """Read the file again, as `replug reload` asks; why it is refused, if it is."""
+    return {"version": 1, "refused": await reloader.outcome()}

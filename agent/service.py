@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Answer
@@ -26,7 +27,7 @@ from replug.agent.process import log as logging_setup
 from replug.agent.process.daemon import SIGNALS
 from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
-from replug.agent.reload import Reloader
+from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
 from replug.token.hotplug import UsbHotplug
 from replug.token.pins.lifetime import ForgetOn
@@ -37,6 +38,7 @@ from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
 
+_SWITCH_INTERVAL = 0.0005  # seconds for which a thread that computes keeps the event loop from running
 _ENDED_BY_SIGNAL = 2  # as ssh-agent does (cleanup_handler)
 
 
@@ -53,6 +55,7 @@ def serve(
 
     In the foreground the log goes to stderr and SIGINT ends the agent.
     """
+    sys.setswitchinterval(_SWITCH_INTERVAL)
     logging_setup.configure(foreground=foreground, debug=options.debug)
     service = _Service(options, fork_server, manager, foreground=foreground)
     return asyncio.run(service.run(listener, client))
@@ -86,11 +89,24 @@ class _Service:
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
+        events = SessionEvents(
+            os.environ,
+            on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
+            on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
+        )
+        listening: list[asyncio.Task[None]] = []
+
+        def listen_for_events() -> None:
+            if keyring.settings.config.forgets_on_session_events and not listening:
+                listening.append(asyncio.create_task(events.run()))
+
+        reloader = Reloader(keyring, listen_for_events)
         control = Control(
             listener.getsockname(),
             {
                 "status": lambda: status(keyring, history, listener.getsockname(), self._release),
                 "forget": functools.partial(forget, keyring),
+                "reload": functools.partial(reload, reloader),
             },
         )
 
@@ -103,27 +119,19 @@ class _Service:
             self._end_with(client)
         watcher = Watcher(keyring.modules)
         hotplug = UsbHotplug(watcher.nudge)
-        events = SessionEvents(
-            os.environ,
-            on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
-            on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
-        )
         tasks = [
             watcher.run(),
             hotplug.run(),
             keyring.certificate_files.keep_fresh(),
-            keep_status(self._manager, keyring.modules, lambda: keyring.locked),
+            keep_status(
+                self._manager, keyring.modules, lambda: keyring.locked, lambda: keyring.settings.refused
+            ),
         ]
         watching = [asyncio.create_task(task) for task in tasks]
-        listening: list[asyncio.Task[None]] = []
-
-        def listen_for_events() -> None:
-            if keyring.settings.config.forgets_on_session_events and not listening:
-                listening.append(asyncio.create_task(events.run()))
-
         listen_for_events()
-        self._handle_signals(keyring, Reloader(keyring, listen_for_events))
-        preparation = asyncio.create_task(self._prepare())
+        self._handle_signals(keyring, reloader)
+        preparation = asyncio.create_task(self._prepare(keyring))
+        preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
         try:
@@ -135,7 +143,7 @@ class _Service:
             server.close()
             control.close()
             keyring.end()
-            await preparation
+            await asyncio.wait([preparation])
             # Once the loop is closed, a second signal would kill the process and change its exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
@@ -154,9 +162,9 @@ class _Service:
         else:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    async def _prepare(self) -> None:
-        self._release = await asyncio.to_thread(_installed_release)
-        await asyncio.to_thread(_prepare_signing)
+    async def _prepare(self, keyring: Keyring) -> None:
+        self._release = await keyring.aside(_installed_release)
+        await keyring.aside(_prepare_signing)
 
     def _end_with(self, client: int) -> None:
         try:

@@ -23,9 +23,13 @@ from replug.protocol.sessions import DestinationError, check_sign
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
 from replug.token.identity import TokenId
+from replug.token.offload import Aside
 from replug.token.prompts.request import ConfirmRequest, Prompter
 
 log = logging.getLogger(__name__)
+
+_QUICK_DESTINATIONS = 8
+"""To compare a login with more destination constraints takes too long for the event loop."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class Signing:
         prompter: Prompter,
         notices: TouchNotices,
         host_names: HostNames,
+        aside: Aside,
     ) -> None:
         self._host_names = host_names
+        self._aside = aside
         self._identities = identities
         self._settings = settings
         self._notices = notices
@@ -87,21 +93,24 @@ class Signing:
 
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""
-        candidates = self._permitted(attempt)
+        candidates = await self._permitted(attempt)
         # If one of them requires it, none is used before the user agrees: which one is nearest changes.
         if not attempt.confirmed and any(held.constraints.confirm for held in candidates):
             await self._confirm(candidates[0], attempt)
             attempt.confirmed = True
             # While the user was asked, keys may have been removed or may have expired.
-            candidates = self._permitted(attempt)
+            candidates = await self._permitted(attempt)
         return candidates
 
-    def _permitted(self, attempt: _Attempt) -> list[Identity]:
+    async def _permitted(self, attempt: _Attempt) -> list[Identity]:
         now = self._identities.now()
         holding = self._identities.holding(attempt.request.key_blob)
-        return attempt.permitted(
-            [held for held in holding if held.constraints.expires is None or now < held.constraints.expires]
-        )
+        valid = [
+            held for held in holding if held.constraints.expires is None or now < held.constraints.expires
+        ]
+        if sum(len(held.constraints.destinations) for held in valid) > _QUICK_DESTINATIONS:
+            return await self._aside.run(lambda: attempt.permitted(valid))
+        return attempt.permitted(valid)
 
     async def _confirm(self, held: Identity, attempt: _Attempt) -> None:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)

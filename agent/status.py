@@ -32,6 +32,8 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
         "pid": os.getpid(),
         "socket": agent_socket,
         "locked": locked,
+        "configuration_refused": keyring.settings.refused,
+        "forget_pin_on": sorted(keyring.settings.config.forget_pin_on),
         "allowed_modules": keyring.settings.options.provider_patterns,
         "providers": [
             {"name": provider.name, "module": provider.module.path}

@@ -73,7 +73,7 @@ class Certificate:
     def decode(cls, blob: bytes) -> Certificate:
         """Return the certificate of a blob; `ProtocolError` if it is malformed or of an unknown key type."""
         reader = Reader(blob)
-        algorithm = reader.text()
+        algorithm = reader.name()
         if not is_certificate(algorithm):
             raise ProtocolError(f"{algorithm!r} is not a certificate")
         certificate = cls(

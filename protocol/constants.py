@@ -20,13 +20,25 @@ MAX_ASSOCIATED_CERTS = 1024
 """Certificates in one associated-certs constraint [AGENT_MAX_EXT_CERTS]."""
 
 MAX_USER = 256
-"""Bytes of the user pattern of a destination constraint [AGENT_USER_CONSTRAINT_MAX_LEN]."""
+"""Bytes of the user pattern of a destination constraint [AGENT_USER_CONSTRAINT_MAX_LEN].
+
+Of the user's name that is compared with it, too; that bound is ours (Linux has the same).
+"""
 
 MAX_PRINCIPALS = 256
 """Principals in one certificate [SSHKEY_CERT_MAX_PRINCIPALS]."""
 
-MAX_HOP_KEYS = 1024
-"""Host keys in one hop of a destination constraint; ours, so that a message cannot keep the agent busy."""
+MAX_HOP_KEYS = 2048
+"""Host keys in all destination constraints of a message; ours, so that it cannot keep the agent busy.
+
+With keys of the usual sizes a message has no room for more.
+"""
+
+MAX_COMMENT = 4096
+"""Bytes of a key's comment; ours: a longer one would make the listing longer than clients accept."""
+
+MAX_NAME = 256
+"""Bytes of the name of a key type, of a constraint or of an extension; ours: all that exist are shorter."""
 
 MAX_CERTIFICATE_OPTIONS = 256
 """Critical options, and extensions, in one certificate; ours, for the same reason."""

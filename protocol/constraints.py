@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from replug.protocol.constants import (
@@ -22,6 +23,7 @@ from replug.protocol.wire import ProtocolError, Reader, Writer
 RESTRICT_DESTINATION = "restrict-destination-v00@openssh.com"
 ASSOCIATED_CERTS = "associated-certs-v00@openssh.com"
 SK_PROVIDER = "sk-provider@openssh.com"
+_TOO_MANY_HOP_KEYS = f"more than {MAX_HOP_KEYS} host keys in destination constraints"
 
 
 class UnknownConstraintError(ProtocolError):
@@ -73,6 +75,16 @@ class Hop:
         if len(self.user.encode()) > MAX_USER:
             raise ProtocolError(f"user pattern of more than {MAX_USER} bytes")
 
+    @cached_property
+    def host_keys(self) -> frozenset[bytes]:
+        """The blobs of the host keys by which it may be known."""
+        return frozenset(key.blob for key in self.keys if not key.is_ca)
+
+    @cached_property
+    def ca_keys(self) -> frozenset[bytes]:
+        """The blobs of the keys of CAs that may certify it."""
+        return frozenset(key.blob for key in self.keys if key.is_ca)
+
     def encode(self) -> bytes:
         """Return the contents of the string that is a hop."""
         writer = Writer().text(self.user).text(self.hostname).string(b"")
@@ -103,6 +115,11 @@ class DestinationConstraint:
         if not self.to_hop.hostname or not self.to_hop.keys:
             raise ProtocolError('incomplete "to" in a destination constraint')
 
+    @property
+    def hop_keys(self) -> int:
+        """How many host keys it names."""
+        return len(self.from_hop.keys) + len(self.to_hop.keys)
+
     def encode(self) -> bytes:
         """Return the contents of the string that is a destination constraint."""
         return bytes(Writer().string(self.from_hop.encode()).string(self.to_hop.encode()).string(b""))
@@ -126,6 +143,8 @@ class RestrictDestination:
     def __post_init__(self) -> None:
         if len(self.constraints) > MAX_DEST_CONSTRAINTS:
             raise ProtocolError(f"more than {MAX_DEST_CONSTRAINTS} destination constraints")
+        if sum(constraint.hop_keys for constraint in self.constraints) > MAX_HOP_KEYS:
+            raise ProtocolError(_TOO_MANY_HOP_KEYS)
 
     def encode(self) -> bytes:
         """Return the constraint in wire form."""
@@ -136,7 +155,15 @@ class RestrictDestination:
     def decode(cls, reader: Reader) -> RestrictDestination:
         """Take what follows the extension's name."""
         contents = Reader(reader.string()).strings(MAX_DEST_CONSTRAINTS)
-        return cls(tuple(DestinationConstraint.decode(content) for content in contents))
+        constraints: list[DestinationConstraint] = []
+        keys = 0
+        for content in contents:
+            constraints.append(DestinationConstraint.decode(content))
+            keys += constraints[-1].hop_keys
+            # Before the rest is decoded.
+            if keys > MAX_HOP_KEYS:
+                raise ProtocolError(_TOO_MANY_HOP_KEYS)
+        return cls(tuple(constraints))
 
 
 @dataclass(frozen=True)
@@ -213,7 +240,7 @@ def _read_constraint(reader: Reader) -> Constraint:
         return Confirm()
     if number != ConstraintType.EXTENSION:
         raise UnknownConstraintError(f"unknown key constraint {number}")
-    name = reader.text()
+    name = reader.name()
     if name not in _EXTENSIONS:
         raise UnknownConstraintError(f"unknown key constraint {name!r}")
     return _EXTENSIONS[name](reader)

@@ -130,7 +130,7 @@ class EcdsaPublicKey(_Key):
     @classmethod
     def read_fields(cls, curve: Curve, reader: Reader) -> EcdsaPublicKey:
         """Take the curve's name, which must be `curve`'s, and the point."""
-        name = reader.text()
+        name = reader.name()
         if name != curve.value:
             raise ProtocolError(f"curve {name!r} in a key on {curve.value}")
         return cls(curve, reader.string())
@@ -230,7 +230,7 @@ def certificate_algorithm(key: PublicKey | SkPublicKey) -> str:
 
 def blob_algorithm(blob: bytes) -> str:
     """Return the name a key or certificate blob starts with; `ProtocolError` if it starts with none."""
-    return Reader(blob).text()
+    return Reader(blob).name()
 
 
 def read_fields(algorithm: str, reader: Reader) -> PublicKey | SkPublicKey:
@@ -257,7 +257,7 @@ def parse_any_public_key(blob: bytes) -> PublicKey | SkPublicKey:
     `EcdsaPublicKey.validate`.
     """
     reader = Reader(blob)
-    key = read_fields(reader.text(), reader)
+    key = read_fields(reader.name(), reader)
     reader.check_end()
     return key
 
@@ -273,7 +273,7 @@ def parse_public_key(blob: bytes) -> PublicKey:
 def plain_blob(blob: bytes) -> bytes:
     """Return the blob of the key in a certificate, unparsed but for that key; other blobs as they are."""
     reader = Reader(blob)
-    algorithm = reader.text()
+    algorithm = reader.name()
     if not is_certificate(algorithm):
         return blob
     reader.string()  # the nonce

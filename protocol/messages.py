@@ -291,7 +291,7 @@ class _Named(_Message):
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
-        return cls(reader.text(), reader.rest())
+        return cls(reader.name(), reader.rest())
 
 
 class Extension(_Named):

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import re
+
+_RUNS_OF_STARS = re.compile(r"\*+")
+
 
 def matches(text: str, pattern: str) -> bool:
-    """Whether `pattern` matches all of `text`; `*` matches any run of characters and `?` any single one.
+    """Whether the whole of `text` fits `pattern`, where `*` is any run of characters and `?` any one.
 
-    Both match a slash too, and matching is case-sensitive (match.c match_pattern).
+    Neither stops at a slash, and case counts (match.c match_pattern). Takes time in proportion to the length
+    of the text: strangers choose both.
     """
-    position = 0
-    at = 0
-    last_star = -1
-    star_position = 0
-    while position < len(text):
-        if at < len(pattern) and pattern[at] == "*":
-            last_star = at
-            star_position = position
-            at += 1
-        elif at < len(pattern) and pattern[at] in ("?", text[position]):
-            position += 1
-            at += 1
-        elif last_star >= 0:
-            # Only the last star needs backtracking: if an earlier one took more, the stars after it
-            # would have less. That bounds the work by len(text) * len(pattern).
-            star_position += 1
-            position = star_position
-            at = last_star + 1
-        else:
+    first, *others = _RUNS_OF_STARS.split(pattern)
+    if sum(map(len, others), len(first)) > len(text):
+        return False
+    if not others:
+        return len(text) == len(first) and _fits_at(text, 0, first)
+    *between, last = others
+    end = len(text) - len(last)
+    if not (_fits_at(text, 0, first) and _fits_at(text, end, last)):
+        return False
+    position = len(first)
+    # What stands between two stars may as well be where it comes first: that leaves the most for the rest.
+    for part in between:
+        found = _find(text, part, position, end)
+        if found < 0:
             return False
-    return pattern[at:].strip("*") == ""
+        position = found + len(part)
+    return position <= end
 
 
 def matches_list(text: str, patterns: str) -> bool:
-    """Whether `text` matches a comma-separated pattern list and none of its `!negated` patterns.
+    """Whether `text` fits a comma-separated pattern list and none of its `!negated` patterns.
 
-    A list of only negated patterns matches nothing (match.c match_pattern_list).
+    A list of nothing but negated patterns allows nothing (match.c match_pattern_list).
     """
     if not patterns:
         return False
@@ -49,27 +50,25 @@ def matches_list(text: str, patterns: str) -> bool:
     return allowed
 
 
-class LimitedMatching:
-    """`matches` with a limit on the work of all comparisons together; beyond it nothing matches.
+def _fits_at(text: str, begin: int, part: str) -> bool:
+    """Whether `part`, which has no star, fits at that place."""
+    if "?" not in part:
+        return text.startswith(part, begin)
+    return all(wanted in ("?", found) for wanted, found in zip(part, text[begin:], strict=False))
 
-    For texts and patterns that are both untrusted: the work is the product of their lengths, and two as
-    long as a message would take minutes.
-    """
 
-    def __init__(self, most: int = 1_000_000) -> None:
-        """`most` is the sum of the products of lengths, in characters; a million take some 60 ms."""
-        self._left = most
-
-    def matches(self, text: str, pattern: str) -> bool:
-        """Whether `pattern` matches `text` within the limit."""
-        if "*" not in pattern and "?" not in pattern:
-            return text == pattern
-        if pattern == "*":
-            return True
-        self._left -= (len(text) + 1) * len(pattern)
-        return not self.at_limit and matches(text, pattern)
-
-    @property
-    def at_limit(self) -> bool:
-        """Whether the limit is reached."""
-        return self._left < 0
+def _find(text: str, part: str, begin: int, end: int) -> int:
+    """Where `part`, which has no star, fits first between `begin` and `end`; -1 if nowhere."""
+    if "?" not in part:
+        return text.find(part, begin, end)
+    # Shift-And: bit i says that the first i+1 characters of the part fit up to here. One step a character.
+    anything = sum(1 << place for place, wanted in enumerate(part) if wanted == "?")
+    accepted: dict[str, int] = {}
+    for place, wanted in enumerate(part):
+        accepted[wanted] = accepted.get(wanted, anything) | 1 << place
+    whole, state = 1 << len(part) - 1, 0
+    for place in range(begin, end):
+        state = (state << 1 | 1) & accepted.get(text[place], anything)
+        if state & whole:
+            return place - len(part) + 1
+    return -1

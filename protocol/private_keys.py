@@ -140,13 +140,13 @@ def read_private_key(reader: Reader) -> PrivateKey:
     Fields that are both in the certificate and in the private part must agree
     [sshkey_private_deserialize]; so must the two copies of an Ed25519 public key.
     """
-    algorithm = reader.text()
+    algorithm = reader.name()
     certificate = None
     if is_certificate(algorithm):
         certificate = Certificate.decode(reader.string())
         if certificate.algorithm != algorithm:
             raise ProtocolError(f"a {certificate.algorithm!r} in a private key named {algorithm!r}")
-    match _read_public(plain_algorithm(algorithm), certificate, reader):
+    match read_public(plain_algorithm(algorithm), certificate, reader):
         case RsaPublicKey() as public:
             d, iqmp, p, q = reader.mpint(), reader.mpint(), reader.mpint(), reader.mpint()
             return RsaPrivateKey(public, d, iqmp, p, q, certificate=certificate)
@@ -165,7 +165,7 @@ def read_private_key(reader: Reader) -> PrivateKey:
 _AnyPublicKey: TypeAlias = PublicKey | SkPublicKey
 
 
-def _read_public(plain: str, certificate: Certificate | None, reader: Reader) -> _AnyPublicKey:
+def read_public(plain: str, certificate: Certificate | None, reader: Reader) -> _AnyPublicKey:
     """Take the public key from the private part, completed from the certificate."""
     if certificate:
         match certificate.key:
@@ -177,3 +177,8 @@ def _read_public(plain: str, certificate: Certificate | None, reader: Reader) ->
         n, e = reader.mpint(), reader.mpint()  # the other way round than in the public key blob
         return RsaPublicKey(e, n)
     return read_fields(plain, reader)
+
+
+def secret_fields(public: PublicKey) -> int:
+    """Return how many strings of a private key follow its public half."""
+    return {RsaPublicKey: 4, EcdsaPublicKey: 1, Ed25519PublicKey: 1}[type(public)]

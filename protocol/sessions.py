@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from replug.protocol.certificates import Certificate, CertificateType
-from replug.protocol.constants import MAX_BINDINGS
+from replug.protocol.constants import MAX_BINDINGS, MAX_USER
 from replug.protocol.constraints import DestinationConstraint, Hop
 from replug.protocol.extensions import SessionBind
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, parse_any_public_key
-from replug.protocol.patterns import LimitedMatching
+from replug.protocol.patterns import matches
 from replug.protocol.signatures import verify_any
 from replug.protocol.userauth import UserauthRequest
 from replug.protocol.visible_text import visible
@@ -54,11 +54,7 @@ class Binding:
 
 
 class HostCertificate:
-    """Decides for which host names a certificate is valid, and caches results of pattern matching.
-
-    It is consulted for each constraint of each key at each listing, and whoever made the certificate may
-    have made the constraints too.
-    """
+    """Decides for which host names a certificate is valid."""
 
     def __init__(self, certificate: Certificate) -> None:
         self.ca_key = certificate.ca_key
@@ -69,25 +65,14 @@ class HostCertificate:
             and not certificate.critical_options
             and Reader(certificate.signature).text() != _CA_ALGORITHM_TOO_WEAK
         )
-        names = [name.decode(errors="replace") for name in certificate.principals]
-        self._patterns = [name for name in names if "*" in name or "?" in name]
-        self._names = set(names).difference(self._patterns)
-        self._fitting: dict[str, bool] = {}
-        self._matching = LimitedMatching()
+        self._names = frozenset(name.decode(errors="replace") for name in certificate.principals)
 
     def certifies(self, host_name: str) -> bool:
-        """Whether it is valid for this host now [sshkey_cert_check_host]; principals are patterns."""
+        """Whether it is valid for this host now [sshkey_cert_check_host]; a principal is no pattern."""
         certificate = self._certificate
         if not self._is_usable or not certificate.valid_after <= time.time() < certificate.valid_before:
             return False
-        if host_name in self._names:
-            return True
-        fits = self._fitting.get(host_name)
-        if fits is None:
-            fits = any(self._matching.matches(host_name, pattern) for pattern in self._patterns)
-            if self._patterns and not self._matching.at_limit:
-                self._fitting[host_name] = fits
-        return fits
+        return host_name in self._names
 
 
 @dataclass(frozen=True)
@@ -168,6 +153,8 @@ def check_sign(
         request = UserauthRequest.decode(data)
     except ProtocolError as error:
         raise DestinationError(f"{key}, and the data to sign is not a login ({error})") from error
+    if len(request.user.encode()) > MAX_USER:
+        raise DestinationError(f"{key}, and the login is for a user name of more than {MAX_USER} bytes")
     last = sessions.bindings[-1]
     if request.key_blob != key_blob:
         raise DestinationError(f"{key}, and the login to be signed is by another key")
@@ -202,16 +189,15 @@ def _permitting(
         return None
     if last.is_forwarding and user is not None:
         return None
-    users = LimitedMatching()
     before: Binding | None = None
     found: DestinationConstraint | None = None
     for binding in bindings:
-        found = _constraint_for(constraints, before, binding, user if binding is last else None, users)
+        found = _constraint_for(constraints, before, binding, user if binding is last else None)
         if found is None:
             return None
         before = binding
     # A key that only permits a login to that host is not listed there.
-    if last.is_forwarding and _constraint_for(constraints, last, None, None, users) is None:
+    if last.is_forwarding and _constraint_for(constraints, last, None, None) is None:
         return None
     return found
 
@@ -221,7 +207,6 @@ def _constraint_for(
     before: Binding | None,
     to: Binding | None,
     user: str | None,
-    users: LimitedMatching,
 ) -> DestinationConstraint | None:
     """The first that leads from host `before` (None: from here) to `to` (None: anywhere) as `user`.
 
@@ -236,7 +221,7 @@ def _constraint_for(
         if to is not None and not _fits(to, constraint.to_hop):
             continue
         pattern = constraint.to_hop.user
-        if pattern and user is not None and not users.matches(user, pattern):
+        if pattern and user is not None and not matches(user, pattern):
             continue
         return constraint
     return None
@@ -246,6 +231,5 @@ def _fits(binding: Binding, hop: Hop) -> bool:
     """Whether a host key is one of the hop's, or a host certificate is by one of its CAs [match_key_hop]."""
     certificate = binding.certificate
     if certificate is None:
-        return any(not key.is_ca and key.blob == binding.host_key for key in hop.keys)
-    by_its_ca = any(key.is_ca and key.blob == certificate.ca_key for key in hop.keys)
-    return by_its_ca and certificate.certifies(hop.hostname)
+        return binding.host_key in hop.host_keys
+    return certificate.ca_key in hop.ca_keys and certificate.certifies(hop.hostname)

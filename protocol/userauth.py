@@ -45,8 +45,8 @@ class UserauthRequest:
         """Parse data to sign [parse_userauth_request]; `ProtocolError` if it is not a login."""
         reader = Reader(data)
         session_id, number, user = reader.string(), reader.byte(), reader.text()
-        service, method, signed = reader.text(), reader.text(), reader.byte()
-        algorithm, key_blob = reader.text(), reader.string()
+        service, method, signed = reader.name(), reader.name(), reader.byte()
+        algorithm, key_blob = reader.name(), reader.string()
         if (number, service, signed) != (USERAUTH_REQUEST, _SERVICE, 1):
             raise ProtocolError("not a login")
         if method not in (_PLAIN_METHOD, _HOST_BOUND_METHOD):

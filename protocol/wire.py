@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
+from replug.protocol.constants import MAX_NAME
 from replug.protocol.secrets import wipe
 
 if TYPE_CHECKING:
@@ -137,6 +138,19 @@ class Reader:
             return value.decode()
         except UnicodeDecodeError as error:
             raise ProtocolError(f"text is not UTF-8: {error.reason} at byte {error.start}") from error
+
+    def name(self) -> str:
+        """Take a string that names a type or an extension, which decides what follows it."""
+        text = self.text()
+        if len(text) > MAX_NAME:
+            raise ProtocolError(f"a name of {len(text)} characters")
+        return text
+
+    def skip_string(self) -> None:
+        """Pass over a string without a copy of it: a secret that somebody else is to read."""
+        size = self.uint32()
+        self._claim(size, "a string")
+        self._message.packet.seek(size, 1)
 
     def mpint(self) -> int:
         """Take a non-negative multiple precision integer in its one shortest form."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import select
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 from replug.agent.clients.poller import Poller
@@ -19,7 +20,7 @@ from replug.protocol.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
-_FRAMES_PER_TURN = 32  # then other clients get theirs
+_TURN = 0.0005  # seconds; then other clients get theirs
 _MOST_UNREAD_OUTPUT = MAX_MESSAGE  # bytes; a client that does not read its replies is served no further
 
 Answer = Callable[[bytearray], bytes | Awaitable[bytes]]
@@ -57,7 +58,7 @@ class Connection:
     def read(self) -> None:
         """Serve what has arrived already, as the first request of a client that just connected mostly has."""
         if self._reading:
-            self._readable()
+            self._or_close(self._readable)
 
     def close(self) -> None:
         """Close now. A request that is waiting is cancelled."""
@@ -78,7 +79,7 @@ class Connection:
     def _read_if_wanted(self) -> None:
         wanted = not self._at_end and not self._received.full
         if wanted and not self._reading:
-            self._poller.add_reader(self._socket, self._readable)
+            self._poller.add_reader(self._socket, self.read)
         elif not wanted and self._reading:
             self._poller.remove_reader(self._socket)
         self._reading = wanted
@@ -107,9 +108,21 @@ class Connection:
             self._read_if_wanted()
         self._serve()
 
+    def _or_close(self, step: Callable[[], None]) -> None:
+        """Take `step`; close if it fails: with too little memory, it would fail again and again."""
+        try:
+            step()
+        except Exception as error:
+            self.close()
+            log.error("connection closed: %s", _in_words(error))
+
+    def _next_turn(self) -> None:
+        self._or_close(self._serve)
+
     def _serve(self) -> None:
         self._turn = None
-        for _ in range(_FRAMES_PER_TURN):
+        end = time.monotonic() + _TURN
+        while time.monotonic() < end:
             if not self._open or self._waiting or len(self._output) >= _MOST_UNREAD_OUTPUT:
                 return
             message = self._next_message()
@@ -121,7 +134,7 @@ class Connection:
             else:
                 self._waiting = asyncio.ensure_future(self._send_later(reply))
         else:
-            self._turn = self._loop.call_soon(self._serve)
+            self._turn = self._loop.call_soon(self._next_turn)
             return
         if self._open:
             self._read_if_wanted()
@@ -140,8 +153,8 @@ class Connection:
         message = await reply
         self._waiting = None
         if self._open:
-            self._send(message)
-            self._serve()
+            self._or_close(lambda: self._send(message))
+            self._next_turn()
 
     def _send(self, message: bytes) -> None:
         data = frame(message)
@@ -156,7 +169,7 @@ class Connection:
             if sent == len(data):
                 return
             data = data[sent:]
-            self._poller.add_writer(self._socket, self._writable)
+            self._poller.add_writer(self._socket, lambda: self._or_close(self._writable))
         self._output += data
 
     def _writable(self) -> None:
@@ -178,3 +191,7 @@ def _is_gone(client: socket.socket) -> bool:
     poll = select.poll()
     poll.register(client, 0)
     return any(event & select.POLLHUP for _, event in poll.poll(0))
+
+
+def _in_words(error: Exception) -> str:
+    return "out of memory" if isinstance(error, MemoryError) else f"{type(error).__name__}: {error}"

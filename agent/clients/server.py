@@ -15,7 +15,7 @@ from replug.agent.clients.poller import Poller
 
 log = logging.getLogger(__name__)
 
-_RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself
+_RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself; half of all, if there are fewer
 _ACCEPTS_PER_TURN = 16  # what each has sent already is served at once
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -30,7 +30,13 @@ class Server:
         self._answerer = answerer
         self._poller = Poller()
         self._connections: set[Connection] = set()
-        self._limit = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_DESCRIPTORS)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._limit = max(1, descriptors - min(_RESERVED_DESCRIPTORS, descriptors // 2))
+        self._said_full = False
+        if descriptors <= 2 * _RESERVED_DESCRIPTORS:
+            log.warning(
+                "only %d clients at once: the limit of open files is %d (ulimit -n)", self._limit, descriptors
+            )
         self._closing = False
         self._resume: asyncio.TimerHandle | None = None
         listener.setblocking(False)
@@ -50,20 +56,28 @@ class Server:
         for _ in range(_ACCEPTS_PER_TURN):
             if len(self._connections) >= self._limit:
                 # Those beyond the limit wait in the backlog until a connection ends.
+                if not self._said_full:
+                    self._said_full = True
+                    log.warning("%d clients: more wait until one of them leaves (ulimit -n)", self._limit)
                 self._loop.remove_reader(self._listener)
                 return
             try:
                 client, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
-            except OSError as error:
-                if error.errno not in _OUT_OF_RESOURCES:
+            except (OSError, MemoryError) as error:
+                if isinstance(error, OSError) and error.errno not in _OUT_OF_RESOURCES:
                     raise
-                log.warning("cannot accept connections: %s", error.strerror)
+                reason = error.strerror if isinstance(error, OSError) else "out of memory"
+                log.warning("cannot accept connections: %s", reason)
                 self._loop.remove_reader(self._listener)
                 self._resume = self._loop.call_later(_PAUSE, self._listen)
                 return
-            self._accept(client)
+            try:
+                self._accept(client)
+            except Exception as error:
+                client.close()
+                log.error("connection closed: %s", str(error) or type(error).__name__)
 
     def _accept(self, client: socket.socket) -> None:
         peer = Peer.of(client)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from replug.agent.commands import config, doctor, explain, forget, logs, setup, status
+from replug.agent.commands import config, doctor, explain, forget, logs, reload, setup, status
 from replug.agent.commands.command import Command
 from replug.agent.control.client import AskError
 
@@ -19,6 +19,7 @@ COMMANDS: tuple[Command, ...] = (
     explain,
     logs,
     config,
+    reload,
     setup,
 )
 

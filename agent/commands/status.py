@@ -61,6 +61,14 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     yield style.paint("replug-agent", "bold") + printable(f" (pid {status['pid']}) on {status['socket']}")
     if status["locked"]:
         yield "  " + style.paint("locked", "red", "bold") + ": unlock it with ssh-add -X"
+    if status.get("configuration_refused"):
+        in_force = ", ".join(status["forget_pin_on"]) or "nothing"
+        yield (
+            "  "
+            + style.paint("config.toml is refused", "red", "bold")
+            + printable(f": {status['configuration_refused']}")
+        )
+        yield f"  the settings read before remain in force; PINs are forgotten on: {in_force}"
     if not status["tokens"]:
         yield "  no token: plug one in, or add one with ssh-add -s MODULE"
     for token in status["tokens"]:

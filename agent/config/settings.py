@@ -11,6 +11,8 @@ class Settings:
 
     def __init__(self, options: Options) -> None:
         self.options = options
+        self.refused = ""
+        """Why the configuration file, as it is now, is not in force; then what was read before is."""
 
     @property
     def config(self) -> Config:

@@ -10,9 +10,10 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
@@ -21,17 +22,24 @@ from replug.agent.control.client import control_path
 log = logging.getLogger(__name__)
 
 _LONGEST_COMMAND = 1024
-_PATIENCE = 5.0  # seconds for a client to say what it wants
+_PATIENCE = 5.0  # seconds for a client to say what it wants, and for it to read the answer
+_MOST_OF_A_PROCESS = 4  # connections at once
+_MOST = 32
+
+Answer: TypeAlias = dict[str, Any]
+Commands: TypeAlias = Mapping[str, Callable[[], Answer | Awaitable[Answer]]]
 
 
 class Control:
     """Answers on the control socket beside `agent_socket`; `commands` make the answers, by name."""
 
-    def __init__(self, agent_socket: str, commands: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
+    def __init__(self, agent_socket: str, commands: Commands) -> None:
         self._commands = commands
         self._path = control_path(agent_socket)
         self._listener: Listener | None = None
         self._server: asyncio.AbstractServer | None = None
+        self._connections: Counter[int] = Counter()
+        """By process."""
 
     async def start(self) -> None:
         """Bind, in place of a dead agent's socket, and listen. Without it only `replug` does not work."""
@@ -54,17 +62,32 @@ class Control:
             self._listener.remove()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer.of(writer.get_extra_info("socket"))
+        full = self._connections[peer.pid] >= _MOST_OF_A_PROCESS or self._connections.total() >= _MOST
+        if full or not peer.allowed:
+            writer.transport.abort()
+            return
+        self._connections[peer.pid] += 1
         try:
-            if Peer.of(writer.get_extra_info("socket")).allowed:
-                async with asyncio.timeout(_PATIENCE):
-                    command = (await reader.readline()).decode(errors="replace").strip()
-                    writer.write(json.dumps(self._answer(command)).encode() + b"\n")
-                    await writer.drain()
+            async with asyncio.timeout(_PATIENCE):
+                command = (await reader.readline()).decode(errors="replace").strip()
+            answer = await self._answer(command)
+            async with asyncio.timeout(_PATIENCE):
+                writer.write(json.dumps(answer).encode() + b"\n")
+                writer.close()
+                await writer.wait_closed()
         except (TimeoutError, OSError, ValueError) as error:
             log.debug("control connection ended: %s", error)
         finally:
-            writer.close()
+            # What a client does not read would stay in memory.
+            writer.transport.abort()
+            self._connections[peer.pid] -= 1
+            if not self._connections[peer.pid]:
+                del self._connections[peer.pid]
 
-    def _answer(self, command: str) -> dict[str, Any]:
-        answer = self._commands.get(command)
-        return answer() if answer is not None else {"error": f"unknown command {command!r}"}
+    async def _answer(self, command: str) -> Answer:
+        ask = self._commands.get(command)
+        if ask is None:
+            return {"error": f"unknown command {command!r}"}
+        answer = ask()
+        return answer if isinstance(answer, dict) else await answer

@@ -17,7 +17,7 @@ from replug.agent.keys.certificates import Certificates
 from replug.agent.keys.regular_file import FileState, file_state, read_regular_file
 from replug.protocol.certificates import Certificate
 from replug.protocol.wire import ProtocolError
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class CertificateFiles:
     async def _look(self, patterns: Sequence[str]) -> None:
         before = self._read
         try:
-            read = await in_daemon_thread(lambda: _read_all(patterns, before))
+            read = await in_daemon_thread(Share.CERTIFICATE_FILES, lambda: _read_all(patterns, before))
         except TooManyThreadsError:
             return
         except Exception:

@@ -29,6 +29,8 @@ class Identities:
         """The listing, made when something changes; used while `_restricted` is false."""
         self._restricted = False
         """Whether some identity has destinations, so that not all clients see the same listing."""
+        self.destinations = 0
+        """How many destination constraints there are."""
         self._next_end: float | None = None
         """When the next lifetime ends."""
         self.limited = False
@@ -160,7 +162,8 @@ class Identities:
         for one in self._held:
             self._holding.setdefault(one.blob, []).append(one)
         self._listed = _once_each(one for one in self._held if _is_in(one))
-        self._restricted = any(one.constraints.destinations for one in self._held)
+        self.destinations = sum(len(one.constraints.destinations) for one in self._held)
+        self._restricted = bool(self.destinations)
         self._answer = _answer(self._listed)
         ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
         self.limited = bool(ends)

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from replug.agent.keys.regular_file import FileState, file_state, read_regular_file
 from replug.protocol.known_hosts import KnownAs, KnownHosts
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class KnownHostNames:
     async def _look(self) -> None:
         before = self._states
         try:
-            read = await in_daemon_thread(lambda: _read_changed(self._paths(), before))
+            read = await in_daemon_thread(Share.KNOWN_HOSTS, lambda: _read_changed(self._paths(), before))
         except TooManyThreadsError:
             return
         except Exception:

@@ -1,21 +1,24 @@
-"""`ssh-add -x` and `-X`: locks the agent with a passphrase (ssh-agent.c, process_lock_agent), by `Seal`.
+"""`ssh-add -x` and `-X`: the agent's passphrase lock (ssh-agent.c, process_lock_agent), which seals.
 
-Nothing is stored to compare a passphrase with: it is right if it opens the seal.
+There is no verifier of the passphrase: it is right if the seal opens with it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
 
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
+from replug.token.offload import Aside
 from replug.token.seal import Seal, derive_key
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds
-_MOST_ATTEMPTS = 8  # at once
+_MOST_ATTEMPTS = 2  # of one process
+_MOST_AT_ONCE = 2  # derivations, of 32 MiB each
 
 
 class Lock:
@@ -27,8 +30,9 @@ class Lock:
         self._unseal_all = unseal_all
         self._salt = b""
         self._failures = 0
-        self._attempt = asyncio.Lock()
-        self._attempts = 0
+        self._aside = Aside("passphrases", _MOST_AT_ONCE)
+        self._attempts: Counter[int] = Counter()
+        """Under way, the delays after failures included, by process."""
 
     @property
     def locked(self) -> bool:
@@ -42,7 +46,7 @@ class Lock:
         if self.locked:
             raise RequestRefusedError("lock: already locked")
         salt = os.urandom(16)
-        derived = await _derive(bytearray(passphrase), salt)
+        derived = await self._derive(bytearray(passphrase), salt)
         try:
             if self.locked:
                 raise RequestRefusedError("lock: another client has just locked the agent")
@@ -52,36 +56,40 @@ class Lock:
             wipe(derived)
         self._salt = salt
 
-    async def unlock(self, passphrase: bytes | bytearray) -> None:
-        """Unlock. Each wrong passphrase is refused after a longer delay than the one before.
+    async def unlock(self, process: int, passphrase: bytes | bytearray) -> None:
+        """Unlock, as `process` asks. Every failure makes the refusal of the next slower, and only that.
 
-        The right one is not delayed. So that many connections do not avoid the delay, only a few attempts are
-        handled at once.
+        Many connections of a process are no way around the delay, and in nobody else's way.
         """
-        if self._attempts >= _MOST_ATTEMPTS:
+        if not self.locked:
+            raise RequestRefusedError("unlock: not locked")
+        if self._attempts[process] >= _MOST_ATTEMPTS:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
-        self._attempts += 1
-        # A client that hangs up must not shorten the time that its attempt occupies.
-        trying = asyncio.create_task(self._try_in_turn(bytearray(passphrase)))
+        self._attempts[process] += 1
+        # A client that hangs up does not shorten the delay for the next attempt.
+        trying = asyncio.create_task(self._try(process, bytearray(passphrase)))
         trying.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(trying)
 
-    async def _try_in_turn(self, passphrase: bytearray) -> None:
+    async def _try(self, process: int, passphrase: bytearray) -> None:
         try:
-            async with self._attempt:
-                delay = await self._delay_after(passphrase)
+            delay = await self._delay_after(passphrase)
             if delay:
                 await asyncio.sleep(delay)
                 raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
         finally:
             wipe(passphrase)
-            self._attempts -= 1
+            self._attempts[process] -= 1
+            if not self._attempts[process]:
+                del self._attempts[process]
 
     async def _delay_after(self, passphrase: bytearray) -> float:
-        """Try to unlock; returns 0 if that succeeded, else the seconds to wait before the refusal."""
-        if not self.locked:
-            raise RequestRefusedError("unlock: not locked")
-        derived = await _derive(bytearray(passphrase), self._salt)
+        """Unlock, and 0; else the seconds to wait before the refusal."""
+        salt = self._salt
+        derived = await self._derive(bytearray(passphrase), salt)
+        if not self.locked or salt != self._salt:
+            wipe(derived)
+            raise RequestRefusedError("unlock: another client was faster")
         opened = self._seal.reopen(derived)
         wipe(derived)
         if not opened:
@@ -91,14 +99,13 @@ class Lock:
         self._unseal_all()
         return 0.0
 
+    async def _derive(self, passphrase: bytearray, salt: bytes) -> bytearray:
+        """The key of `passphrase`, which the thread that uses it wipes, whoever leaves meanwhile."""
 
-async def _derive(passphrase: bytearray, salt: bytes) -> bytearray:
-    """Derive a key in a thread, which wipes `passphrase` even if the caller is cancelled."""
+        def derive() -> bytearray:
+            try:
+                return derive_key(passphrase, salt)
+            finally:
+                wipe(passphrase)
 
-    def derive() -> bytearray:
-        try:
-            return derive_key(passphrase, salt)
-        finally:
-            wipe(passphrase)
-
-    return await asyncio.to_thread(derive)
+        return await self._aside.run(derive)

@@ -14,7 +14,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.modules import Modules
-from replug.agent.keys.provider_names import ANY_MODULE, resolve
+from replug.agent.keys.provider_names import ANY_MODULE, resolve, uri_of
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.served_provider import ServedProvider, SettingsFinder
 from replug.agent.keys.token_settings import TokenSettingsFinder
@@ -22,9 +22,10 @@ from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.module import Module
+from replug.token.offload import Aside
 from replug.token.pins.pin import Pin
 from replug.token.provider import Provider
-from replug.token.uri import Uri, is_uri
+from replug.token.uri import Uri
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,9 @@ class Providers:
         certificate_files: CertificateFiles,
         modules: Modules,
         identities: Identities,
+        aside: Aside,
     ) -> None:
+        self._aside = aside
         self._settings = settings
         self._token_settings = token_settings
         self._certificate_files = certificate_files
@@ -59,10 +62,15 @@ class Providers:
         Raises TokenError or RequestRefusedError.
         """
         path, uri = await self._resolve(name)
+        associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
+        certificates = Certificates(())
+        if associated is not None:
+            certs = associated.certs
+            certificates = await self._aside.run(lambda: Certificates(certs))
         provider = self._modules.provider(name, path, uri)
         with self._modules.being_added(provider):
             await provider.load(pin)
-            added = self._as_added(provider, constraints)
+            added = self._as_added(provider, constraints, certificates)
             may_be_added([*added.identities])
             if not added.identities:
                 raise RequestRefusedError(
@@ -72,19 +80,25 @@ class Providers:
         log.info("provider added", extra={"provider": provider.name, "path": path})
 
     async def remove(self, name: str) -> None:
-        """Stop serving a provider; RequestRefusedError if it was not added."""
-        path, uri = await resolve(name, must_exist=False)
-        whole_module = not is_uri(name)
+        """Stop serving a provider, RequestRefusedError if it was not added."""
+        uri = uri_of(name)
+        called = name if uri is None else str(uri)
+        # By the name it was added by, if possible: a path on a dead mount takes its time.
+        providers = self._identities.providers()
+        paths = {one.module.path for one in providers if called in (one.name, one.module.path)}
+        if not paths:
+            path, _ = await resolve(name, to_remove=True)
+            paths = {path}
         found = self._identities.remove_provider(
-            lambda provider: provider.module.path == path and (whole_module or provider.uri.same_choice(uri))
+            lambda one: one.module.path in paths and (uri is None or one.uri.same_choice(uri))
         )
         if not found:
             raise RequestRefusedError(
-                f"{path if whole_module else uri} was not added",
+                f"{called} was not added",
                 "see what was added with replug status --json, under providers",
             )
         self._modules.serve_what_is_added()
-        log.info("provider removed", extra={"provider": path if whole_module else str(uri)})
+        log.info("provider removed", extra={"provider": called})
 
     async def serve_configured(self, still_wanted: Callable[[], bool]) -> None:
         """Serve the providers that the configuration names, and stop those that only an earlier one named.
@@ -118,8 +132,8 @@ class Providers:
         await asyncio.gather(*(provider.look() for provider in new))
 
     async def _resolve(self, name: str) -> tuple[str, Uri]:
-        """`resolve`, for a module that exists and may be loaded."""
-        path, uri = await resolve(name, must_exist=True)
+        """The module's canonical path and what is chosen of it, if that module may be loaded."""
+        path, uri = await resolve(name)
         patterns = self._settings.options.provider_patterns
         if not matches_list(path, patterns):
             raise RequestRefusedError(
@@ -128,14 +142,16 @@ class Providers:
             )
         return path, uri
 
-    def _as_added(self, provider: Provider, constraints: tuple[Constraint, ...]) -> ServedProvider:
+    def _as_added(
+        self, provider: Provider, constraints: tuple[Constraint, ...], certificates: Certificates
+    ) -> ServedProvider:
         associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
         default_lifetime = self._settings.options.default_lifetime
         now = self._identities.now()
         return ServedProvider(
             provider,
             KeyConstraints.of(constraints, default_lifetime=default_lifetime, now=now),
-            Certificates(associated.certs if associated is not None else ()),
+            certificates,
             self._certificate_files,
             self._settings_in(provider.module),
             certificates_only=associated is not None and associated.certs_only,

@@ -13,15 +13,14 @@ from typing import NoReturn
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
-from replug.protocol.decoding import decode_request
 from replug.protocol.keys import Curve
-from replug.protocol.messages import AddIdentity
 from replug.protocol.private_keys import (
     EcdsaPrivateKey,
     Ed25519PrivateKey,
     PrivateKey,
     RsaPrivateKey,
     SkPrivateKey,
+    read_private_key,
 )
 from replug.protocol.signatures import (
     Signature,
@@ -30,7 +29,7 @@ from replug.protocol.signatures import (
     rsa_algorithm,
     rsa_hash_name,
 )
-from replug.protocol.wire import ProtocolError
+from replug.protocol.wire import ProtocolError, Reader
 from replug.token.errors import Verdict
 from replug.token.worker.frames import Header
 from replug.token.worker.loop import RefusedError, answer_requests
@@ -44,19 +43,16 @@ class Operations:
     def __init__(self) -> None:
         self._keys: dict[str, _Loaded] = {}
 
-    def add(self, _header: Header, body: bytearray) -> tuple[Header, bytes]:
-        """Take the key of a whole ADD_IDENTITY message.
-
-        The answer is what the agent may know: blob, comment, and in the body the constraints.
-        """
+    def add(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
+        """Take the key of an ADD_IDENTITY message, to be known as `key`; what follows it was read already."""
         with _refusing():
-            request = decode_request(body)
-            if not isinstance(request, AddIdentity):
-                raise ProtocolError("not a request to add a key")
-            blob = request.key.blob.hex()
-            self._keys[blob] = _load(request.key)
-        constraints = b"".join(constraint.encode() for constraint in request.constraints)
-        return {"blob": blob, "comment": request.comment.hex()}, constraints
+            reader = Reader(body)
+            reader.byte()
+            try:
+                self._keys[header["key"]] = _load(read_private_key(reader))
+            finally:
+                reader.wipe()
+        return {}, b""
 
     def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """The signature blob over the body by the key listed as `key`; `flags` are the sign request's."""

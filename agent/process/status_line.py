@@ -41,16 +41,21 @@ def status_line(tokens: Iterable[TokenLine], *, locked: bool) -> str:
 
 
 async def keep_status(
-    manager: ServiceManager, modules: Callable[[], list[Module]], locked: Callable[[], bool]
+    manager: ServiceManager,
+    modules: Callable[[], list[Module]],
+    locked: Callable[[], bool],
+    refused: Callable[[], str],
 ) -> None:
     """Send `manager` the status whenever it has changed, at most every two seconds.
 
-    `modules` are those served, `locked` says whether the agent is. Runs until cancelled; returns at once if
-    there is no service manager.
+    `modules` are those served, `locked` says whether the agent is, and `refused` why the configuration is, if
+    it is. Runs until cancelled; returns at once if there is no service manager.
     """
     told = ""
     while manager.listens:
         line = status_line(_tokens(modules()), locked=locked())
+        if reason := refused():
+            line += f"; config.toml is refused, what it said before holds: {printable(reason)}"
         if line != told:
             manager.tell(f"STATUS={line}")
             told = line

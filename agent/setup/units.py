@@ -29,6 +29,9 @@ def unit_files(program: Path) -> dict[Path, str]:
     command = f"ExecStart={quoted(str(program))} "
     service, count = re.subn(r"^ExecStart=\S+ ", lambda _: command, service, flags=re.MULTILINE)
     assert count == 1
+    reload = f"ExecReload={quoted(str(program.with_name('replug')))} "
+    service, count = re.subn(r"^ExecReload=\S+ ", lambda _: reload, service, flags=re.MULTILINE)
+    assert count == 1
     files = {units_folder() / SERVICE: service}
     files[units_folder() / SOCKET] = (_SOURCES / SOCKET).read_text(encoding="utf-8")
     files[config_home() / "environment.d" / _ENVIRONMENT] = (_SOURCES / _ENVIRONMENT).read_text(

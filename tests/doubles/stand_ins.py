@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from doubles.fork_servers import RunningForkServer
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
@@ -22,6 +23,7 @@ from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
 from replug.token.worker.client import Deadlines, Opened, WorkerClient
+from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
 
 T = TypeVar("T")
@@ -335,15 +337,23 @@ class StandInWorker:
             raise WorkerRefusedError(Verdict.PIN_INCORRECT, "C_Login: CKR_PIN_INCORRECT")
 
 
+SOFTWARE_KEYS = "replug.agent.keys.software_worker"
+
+
 class StandInForkServer:
-    """What forks the processes that stand-in workers do not have."""
+    """What forks the processes that stand-in workers do not have; that of software keys is a real one."""
 
     def __init__(self) -> None:
         self.failure: OSError | None = None
+        self._real: RunningForkServer | None = None
 
-    async def fork(self, _program: str, _patience: float) -> None:
+    async def fork(self, program: str, patience: float) -> Forked | None:
         if self.failure is not None:
             raise self.failure
+        if program != SOFTWARE_KEYS:
+            return None
+        self._real = self._real or RunningForkServer()
+        return await self._real.fork(program, patience)
 
 
 class Person:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replug.agent.keys.software_worker import Operations
+from replug.protocol.additions import KeyAddition
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import parse_constraints
 from replug.protocol.decoding import decode_request, decode_response
@@ -194,8 +195,13 @@ TARGETS: dict[str, Target] = {
         [request.key.encode() for request in _decoded(AddIdentity)],
         lambda data: read_private_key(Reader(data)).encode(),
     ),
+    "keys to add": Target(
+        _requests(AddIdentity), lambda data: KeyAddition.decode(bytearray(data)), (ProtocolError,)
+    ),
     "software keys": Target(
-        _requests(AddIdentity), lambda data: Operations().add({}, bytearray(data)), (RefusedError,)
+        _requests(AddIdentity),
+        lambda data: Operations().add({"key": "00"}, bytearray(data)),
+        (RefusedError,),
     ),
     "certificates": Target(_certificates(), lambda data: _same_again(Certificate.decode, data)),
     "certificates' signatures": Target(

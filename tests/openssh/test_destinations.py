@@ -7,13 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rigs.agent import PIN_PROMPT, Agent
+from doubles.private_keys import ed25519_key, message
+from doubles.session_hosts import HERE, bind_of, certificate, hop, leave
+from doubles.stand_ins import Key
+from rigs.agent import LIST_REQUEST, PIN_PROMPT, Agent, frame
 from rigs.compared import Agents, compare_exactly
 from rigs.home import Home
 from rigs.key_files import certify, make_key, public_of
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.sshd import USER, Server, only
 from rigs.terminal import Done
+
+from replug.protocol.constraints import RestrictDestination
+from replug.protocol.messages import Extension
 
 NOTHING = Done(1, "The agent has no identities.\n", "")
 
@@ -198,3 +204,26 @@ def test_adding_it_again_changes_the_destinations(agents: Agents, world: World) 
     said = compare_exactly(agents, session)
 
     assert [in_there(one) for one in said] == [False, True, False, False, False, True], agents[0].log
+
+
+@pytest.mark.parametrize(
+    "principals", [("inner",), ("inn*",), ("*",), ("i?ner", "other"), ("other", "inner")]
+)
+def test_host_certificates(principals: tuple[str, ...], agents: Agents) -> None:
+    """A key for a host that a CA certifies is shown in the session of one that has a certificate."""
+    key, host, ca = ed25519_key(), Key(), Key()
+    constraints = RestrictDestination((leave(HERE, hop("inner", ca=ca)),))
+    bind = bind_of(host, b"session", blob=certificate(host, ca, *principals))
+
+    def session(agent: Agent) -> list[bytes]:
+        with agent.connect() as connection:
+            return [
+                connection.ask(frame(bytes(message(key, constraints)))),
+                connection.ask(frame(Extension("session-bind@openssh.com", bind.encode()).encode())),
+                connection.ask(LIST_REQUEST)[:5],
+            ]
+
+    added, bound, listed = compare_exactly(agents, session)
+
+    assert (added, bound) == (b"\x06", b"\x06")
+    assert listed[4] == ("inner" in principals)

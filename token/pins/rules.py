@@ -15,7 +15,7 @@ from replug.token.errors import (
     WorkerRefusedError,
 )
 from replug.token.identity import TokenFlag, TokenId
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
@@ -79,7 +79,7 @@ class PinRules:
         self._refuse_if_sealed()
         try:
             async with asyncio.timeout(_READING):
-                pin = await in_daemon_thread(lambda: source.read(self._identity))
+                pin = await in_daemon_thread(Share.PIN_SOURCES, lambda: source.read(self._identity))
         except (TimeoutError, TooManyThreadsError):
             raise TokenError(f"{self._identity}: the file with its PIN could not be read in time") from None
         except TokenError as error:

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from replug.token.errors import NobodyAskedError
-from replug.token.offload import TooManyThreadsError, in_daemon_thread
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.pins.pin import Pin
 from replug.token.prompts.askpass import AskpassPrompter
 from replug.token.prompts.dialog import find_program
@@ -102,10 +102,11 @@ class ChoosingPrompter:
 
     async def _ways_to_ask(self, request: AnyRequest) -> list[Way]:
         # A process can make reading its /proc files last, and so can a network drive in PATH.
-        for pid in (request.asker.pid, None):
+        looks = ((Share.ASKING_PROGRAMS, request.asker.pid), (Share.PROMPT_PROGRAMS, None))
+        for share, pid in looks:
             try:
                 async with asyncio.timeout(_LONGEST_LOOK):
-                    return await in_daemon_thread(partial(self.ways, pid))
+                    return await in_daemon_thread(share, partial(self.ways, pid))
             except (TimeoutError, TooManyThreadsError):
                 log.warning("cannot find out where the asking process runs", extra={"pid": pid})
         raise request.nobody_asked([NobodyAskedError("the folders of PATH do not answer")])

@@ -1,14 +1,15 @@
 # fish completion for replug; made by docs/completions/generate.py
 complete -c replug -f
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a status -d 'show tokens, keys, and the last refusals with their reasons'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a forget -d 'forget all remembered PINs; the keys stay'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a doctor -d 'check everything between ssh and the token; suggest fixes'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a explain -d 'explain the last refusals: program, request, reason and next step'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a logs -d 'show the agent'\''s log'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a config -d 'check or show the configuration file'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -a setup -d 'start the agent in every login session (systemd user units); --remove undoes it'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -s h -l help -d 'show this help message and exit'
-complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config setup' -s V -l version -d 'show the version and exit'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a status -d 'show tokens, keys, and the last refusals with their reasons'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a forget -d 'forget all remembered PINs; the keys stay'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a doctor -d 'check everything between ssh and the token; suggest fixes'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a explain -d 'explain the last refusals: program, request, reason and next step'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a logs -d 'show the agent'\''s log'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a config -d 'check or show the configuration file'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a reload -d 'read the configuration again, and say if it is refused'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -a setup -d 'start the agent in every login session (systemd user units); --remove undoes it'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -s h -l help -d 'show this help message and exit'
+complete -c replug -n 'not __fish_seen_subcommand_from status forget doctor explain logs config reload setup' -s V -l version -d 'show the version and exit'
 complete -c replug -n '__fish_seen_subcommand_from status' -s h -l help -d 'show this help message and exit'
 complete -c replug -n '__fish_seen_subcommand_from status' -l json -d 'print JSON'
 complete -c replug -n '__fish_seen_subcommand_from forget' -s h -l help -d 'show this help message and exit'
@@ -30,6 +31,8 @@ complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subco
 complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -s h -l help -d 'show this help message and exit'
 complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from show' -F
 complete -c replug -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from example' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from reload' -s h -l help -d 'show this help message and exit'
+complete -c replug -n '__fish_seen_subcommand_from reload' -F
 complete -c replug -n '__fish_seen_subcommand_from setup' -s h -l help -d 'show this help message and exit'
 complete -c replug -n '__fish_seen_subcommand_from setup' -l remove -d 'undo everything that setup did'
 complete -c replug -n '__fish_seen_subcommand_from setup' -l dry-run -d 'show what would be done, without doing it'

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 from doubles.agent_bench import AgentBench
@@ -14,6 +16,7 @@ from replug.agent.control.refusals import RefusalHistory
 from replug.agent.dispatch import Dispatcher
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Response, decode_response
@@ -28,6 +31,8 @@ from replug.protocol.messages import (
 )
 from replug.protocol.sessions import Sessions
 from replug.token.pins.pin import Pin
+
+T = TypeVar("T")
 
 KEY = Key("login")
 FORWARDED = Client(Peer(os.getpid(), os.getuid()), Sessions(bind_attempted=True))
@@ -50,10 +55,16 @@ class OneKey:
     def listing(self, client: Client) -> IdentitiesAnswer:
         return IdentitiesAnswer(self.held)
 
+    def listing_takes_long(self, client: Client) -> bool:
+        return False
+
+    async def aside(self, call: Callable[[], T]) -> T:
+        return call()
+
     async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
         raise RequestRefusedError("it cannot sign", "use another one")
 
-    async def add_key(self, client: Client, message: bytearray) -> Identity:
+    async def add_key(self, client: Client, addition: KeyAddition) -> None:
         raise NotImplementedError
 
     def check_may_add_provider(self, client: Client) -> None:
@@ -76,7 +87,7 @@ class OneKey:
     async def lock(self, passphrase: bytes | bytearray) -> None:
         self.locked = True
 
-    async def unlock(self, passphrase: bytes | bytearray) -> None:
+    async def unlock(self, client: Client, passphrase: bytes | bytearray) -> None:
         self.locked = False
 
 

@@ -139,3 +139,19 @@ def test_what_a_running_agent_does_not_take_over(old: str, new: str, names: list
     before, after = read_config(old), read_config(new)
     assert (before.problems, after.problems) == ([], [])
     assert changes_needing_restart(before.config, after.config) == names
+
+
+def test_a_refused_file_is_told_to_the_one_who_asks_until_it_is_accepted(
+    agent: AgentBench, file: File, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        reloader = Reloader(agent.keyring, lambda: None)
+        file.broken = True
+        assert "nonsense" in (await reload_module.reload(reloader))["refused"]
+        assert "nonsense" in agent.keyring.settings.refused
+        assert "the settings read before remain in force" in caplog.text
+        file.broken = False
+        assert (await reload_module.reload(reloader))["refused"] == ""
+        assert agent.keyring.settings.refused == ""
+
+    run(main())

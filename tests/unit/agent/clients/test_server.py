@@ -115,7 +115,7 @@ def test_a_peer_that_has_ended_still_has_a_number() -> None:
 def room_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few descriptors that there is room for three clients."""
     monkeypatch.setattr(server_module, "_RESERVED_DESCRIPTORS", 32)
-    monkeypatch.setattr(server_module.resource, "getrlimit", lambda _which: (35, 35))
+    monkeypatch.setattr(server_module.resource, "getrlimit", lambda _which: (6, 6))
 
 
 @pytest.mark.usefixtures("room_for_three")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -37,6 +38,8 @@ def test_status_as_json(rig: ControlRig) -> None:
             "pid": os.getpid(),
             "socket": rig.socket,
             "locked": False,
+            "configuration_refused": "",
+            "forget_pin_on": [],
             "software_keys": [],
             "allowed_modules": f"{rig.agent.module.parent}/*",
             "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],
@@ -210,6 +213,28 @@ def test_a_client_that_says_nothing_is_sent_away(rig: ControlRig, monkeypatch: p
         await rig.control.start()
         assert await rig.say(b"stat") == b""
         assert (await rig.replug("status"))[0] == 0
+        rig.control.close()
+
+    run(main())
+
+
+def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(rig.control, "_commands", {"long": lambda: {"long": "x" * 4_000_000}})
+
+    async def main() -> None:
+        await rig.control.start()
+        clients = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_unix_connection(str(rig.path), limit=1000)
+            writer.write(b"long\n")
+            clients.append((reader, writer))
+        await asyncio.sleep(0)
+        while rig.control._connections:
+            assert rig.control._connections.total() <= control_module._MOST_OF_A_PROCESS
+            await asyncio.sleep(0.05)
+        for _, writer in clients:
+            writer.close()
         rig.control.close()
 
     run(main())

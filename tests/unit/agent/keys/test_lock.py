@@ -62,7 +62,7 @@ def test_locking_and_unlocking() -> None:
         for passphrase in (b"secret", b"\xff\x01", b"x" * 10_000):
             await lock.lock(passphrase)
             assert lock.locked
-            await lock.unlock(passphrase)
+            await lock.unlock(1, passphrase)
             assert not lock.locked
 
     run(main())
@@ -71,7 +71,7 @@ def test_locking_and_unlocking() -> None:
 def test_requests_in_the_wrong_order(delays: Delays) -> None:
     async def main() -> None:
         lock = new_lock()
-        assert await refusal(lock.unlock(b"secret")) == "unlock: not locked"
+        assert await refusal(lock.unlock(1, b"secret")) == "unlock: not locked"
         assert await refusal(lock.lock(b"")) == "lock: the passphrase is empty"
         assert not lock.locked
         await lock.lock(b"secret")
@@ -79,8 +79,8 @@ def test_requests_in_the_wrong_order(delays: Delays) -> None:
         assert await refusal(lock.lock(b"other")) == "lock: already locked"
         assert delays == []
         # None of it changed the passphrase.
-        await lock.unlock(b"secret")
-        assert await refusal(lock.unlock(b"secret")) == "unlock: not locked"
+        await lock.unlock(1, b"secret")
+        assert await refusal(lock.unlock(1, b"secret")) == "unlock: not locked"
 
     run(main())
 
@@ -90,9 +90,9 @@ def test_a_wrong_passphrase_keeps_it_locked(wrong: bytes, delays: Delays) -> Non
     async def main() -> None:
         lock = new_lock()
         await lock.lock(b"secret")
-        assert await refusal(lock.unlock(wrong)) == "unlock: wrong passphrase"
+        assert await refusal(lock.unlock(1, wrong)) == "unlock: wrong passphrase"
         assert lock.locked
-        await lock.unlock(b"secret")
+        await lock.unlock(1, b"secret")
 
     run(main())
 
@@ -102,7 +102,7 @@ def test_every_failure_makes_the_next_answer_slower_up_to_ten_seconds(delays: De
         lock = new_lock()
         await lock.lock(b"secret")
         for _ in range(102):
-            await refusal(lock.unlock(b"wrong"))
+            await refusal(lock.unlock(1, b"wrong"))
         assert delays[:3] == pytest.approx([0.1, 0.2, 0.3])
         assert delays[98:] == pytest.approx([9.9, 10.0, 10.0, 10.0])
 
@@ -114,10 +114,10 @@ def test_success_makes_answers_fast_again(delays: Delays) -> None:
         lock = new_lock()
         await lock.lock(b"secret")
         for _ in range(3):
-            await refusal(lock.unlock(b"wrong"))
-        await lock.unlock(b"secret")
+            await refusal(lock.unlock(1, b"wrong"))
+        await lock.unlock(1, b"secret")
         await lock.lock(b"secret")
-        await refusal(lock.unlock(b"wrong"))
+        await refusal(lock.unlock(1, b"wrong"))
         assert delays == pytest.approx([0.1, 0.2, 0.3, 0.1])
 
     run(main())
@@ -128,9 +128,9 @@ def test_a_wrong_passphrase_delays_nobody_who_knows_the_right_one(delays: Delays
         lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
-        wrong = asyncio.create_task(refusal(lock.unlock(b"wrong")))
+        wrong = asyncio.create_task(refusal(lock.unlock(1, b"wrong")))
         await delays.begun.wait()
-        await lock.unlock(b"secret")
+        await lock.unlock(1, b"secret")
         assert not lock.locked
         assert not wrong.done()
         delays.over.set()
@@ -147,15 +147,15 @@ def test_who_hangs_up_does_not_shorten_the_delay(delays: Delays, monkeypatch: py
         lock = new_lock()
         await lock.lock(b"secret")
         delays.over.clear()
-        wrong = asyncio.create_task(lock.unlock(b"wrong"))
+        wrong = asyncio.create_task(lock.unlock(1, b"wrong"))
         await delays.begun.wait()
         wrong.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wrong
-        assert await refusal(lock.unlock(b"secret")) == "unlock: too many attempts at once"
+        assert await refusal(lock.unlock(1, b"secret")) == "unlock: too many attempts at once"
         delays.over.set()
         await settle()
-        await lock.unlock(b"secret")
+        await lock.unlock(1, b"secret")
 
     run(main())
 
@@ -166,12 +166,12 @@ def test_there_may_be_only_so_many_attempts_at_once(delays: Delays) -> None:
         await lock.lock(b"secret")
         delays.over.clear()
         most = lock_module._MOST_ATTEMPTS
-        waiting = [asyncio.create_task(refusal(lock.unlock(b"wrong"))) for _ in range(most)]
+        waiting = [asyncio.create_task(refusal(lock.unlock(1, b"wrong"))) for _ in range(most)]
         await delays.begun.wait()
-        assert await refusal(lock.unlock(b"secret")) == "unlock: too many attempts at once"
+        assert await refusal(lock.unlock(1, b"secret")) == "unlock: too many attempts at once"
         delays.over.set()
         assert await asyncio.gather(*waiting) == ["unlock: wrong passphrase"] * most
-        await lock.unlock(b"secret")
+        await lock.unlock(1, b"secret")
 
     run(main())
 
@@ -185,7 +185,7 @@ def test_of_two_who_lock_at_once_one_wins() -> None:
         ]
         [loser] = [result for result in results if result]
         assert isinstance(loser, RequestRefusedError)
-        await lock.unlock(winner)
+        await lock.unlock(1, winner)
 
     run(main())
 
@@ -219,7 +219,7 @@ def test_nothing_kept_tells_the_passphrase() -> None:
         await lock.lock(b"secret")
         assert b"secret" not in repr(vars(lock)).encode()
         first = dict(vars(lock))
-        await lock.unlock(b"secret")
+        await lock.unlock(1, b"secret")
         await lock.lock(b"secret")
         # The same passphrase does not look the same the second time.
         assert vars(lock) != first

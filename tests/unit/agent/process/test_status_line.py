@@ -63,7 +63,7 @@ def test_it_is_told_again_only_when_it_has_changed(monkeypatch: pytest.MonkeyPat
     with ours, manager:
         manager.settimeout(10)
         with pytest.raises(EndOfTestError):
-            asyncio.run(keep_status(ServiceManager(ours), list, locked))
+            asyncio.run(keep_status(ServiceManager(ours), list, locked, str))
         told = [manager.recv(4096).decode() for _ in range(3)]
         manager.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -76,4 +76,4 @@ def test_it_is_told_again_only_when_it_has_changed(monkeypatch: pytest.MonkeyPat
 
 
 def test_without_a_service_manager_it_ends() -> None:
-    asyncio.run(asyncio.wait_for(keep_status(ServiceManager(None), list, bool), 10))
+    asyncio.run(asyncio.wait_for(keep_status(ServiceManager(None), list, bool, str), 10))

@@ -1,0 +1,79 @@
+"""What an agent may know of an ADD_IDENTITY message: all of it but the private key's numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from replug.protocol.certificates import Certificate
+from replug.protocol.constants import MAX_COMMENT, MessageType
+from replug.protocol.constraints import AssociatedCerts, Constraint, parse_constraints
+from replug.protocol.keys import (
+    PublicKey,
+    RsaPublicKey,
+    SkPublicKey,
+    is_certificate,
+    plain_algorithm,
+)
+from replug.protocol.private_keys import read_public, secret_fields
+from replug.protocol.wire import ProtocolError, Reader
+
+_TYPES = (MessageType.ADD_IDENTITY, MessageType.ADD_ID_CONSTRAINED)
+
+
+@dataclass(frozen=True)
+class KeyAddition:
+    """A key to add (RFC 9987 section 5.2); whether its halves belong together is not known yet."""
+
+    message: bytearray = field(repr=False)
+    """The whole message. It is the owner's to wipe."""
+    public: PublicKey
+    blob: bytes
+    """What the key is to be listed as: its public key, or its certificate."""
+    comment: bytes
+    constraints: tuple[Constraint, ...]
+
+    @property
+    def rsa_bits(self) -> int:
+        """The size of an RSA key; 0 for others."""
+        return self.public.n.bit_length() if isinstance(self.public, RsaPublicKey) else 0
+
+    @classmethod
+    def decode(cls, message: bytearray) -> KeyAddition:
+        """Return what `message` adds; of its private numbers no copy is made that is not wiped.
+
+        Raises `ProtocolError` if what is read is malformed.
+        """
+        reader = Reader(message)
+        try:
+            return cls._read(message, reader)
+        finally:
+            reader.wipe()
+
+    @classmethod
+    def _read(cls, message: bytearray, reader: Reader) -> KeyAddition:
+        if reader.byte() not in _TYPES:
+            raise ProtocolError("not a request to add a key")
+        algorithm = reader.name()
+        certificate = None
+        blob = b""
+        if is_certificate(algorithm):
+            blob = reader.string()
+            certificate = Certificate.decode(blob)
+            if certificate.algorithm != algorithm:
+                raise ProtocolError(f"a {certificate.algorithm!r} in a private key named {algorithm!r}")
+        public = read_public(plain_algorithm(algorithm), certificate, reader)
+        if isinstance(public, SkPublicKey):
+            raise ProtocolError(f"keys of FIDO authenticators ({algorithm}) are not supported")
+        for _ in range(secret_fields(public)):
+            reader.skip_string()
+        comment = reader.cstring()
+        if len(comment) > MAX_COMMENT:
+            raise ProtocolError(f"a comment of more than {MAX_COMMENT} bytes")
+        constraints = parse_constraints(reader)
+        if any(isinstance(constraint, AssociatedCerts) for constraint in constraints):
+            raise ProtocolError("constraint AssociatedCerts does not belong in this request")
+        return cls(message, public, blob or public.encode(), comment, constraints)
+
+    def wipe(self) -> None:
+        """Overwrite the message; nothing else in it is secret."""
+        self.message[:] = bytes(len(self.message))

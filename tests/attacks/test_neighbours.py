@@ -1,0 +1,185 @@
+"""What a busy process of the same user cannot do to others: their keys, prompts and passphrases go on."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from attacks.largest import ADD_KEY, LOCK, UNLOCK, mpint
+from doubles.private_keys import ed25519_key, message
+from rigs.agent import FAILURE, LIST_REQUEST, Agent, frame, sign_request, string
+from rigs.home import Home
+from rigs.key_files import blob_of, make_key, public_of
+
+SUCCESS, SIGNED = b"\x06", b"\x0e"
+REPLUG = Path(sys.executable).with_name("replug")
+
+
+def large_key(p_bits: int, q_bits: int) -> tuple[bytes, bytes]:
+    """An RSA key of two Mersenne primes, as a request to add it, and its blob."""
+    p, q, e = 2**p_bits - 1, 2**q_bits - 1, 65537
+    n, d, iqmp = p * q, pow(e, -1, (p - 1) * (q - 1)), pow(q, -1, p)
+    numbers = b"".join(map(mpint, (n, e, d, iqmp, p, q)))
+    blob = string(b"ssh-rsa") + mpint(e) + mpint(n)
+    return frame(ADD_KEY + string(b"ssh-rsa") + numbers + string(b"large")), blob
+
+
+@contextmanager
+def busy(agent: Agent, connections: int, *frames: bytes) -> Iterator[None]:
+    """Another process sends these again and again."""
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("flood.py"), agent.socket, str(connections)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    try:
+        process.stdin.write(json.dumps([[], [one.hex() for one in frames]]) + "\n")
+        process.stdin.flush()
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+@pytest.fixture
+def signing(agent: Agent, home: Home) -> Callable[[], None]:
+    """Makes a signature with a key that the agent has."""
+    key = make_key(home, "key")
+    assert agent.ssh_add(key).status == 0
+    request = sign_request(blob_of(public_of(key)))
+
+    def sign() -> None:
+        with agent.connect() as connection:
+            assert connection.ask(request)[:1] == SIGNED, agent.log
+
+    sign()
+    return sign
+
+
+def test_refused_additions_cost_other_keys_nothing(agent: Agent, signing: Callable[[], None]) -> None:
+    """Of a FIDO provider for a key that is none; of halves that do not belong together; of no key at all."""
+    children = agent.children()
+    provider = b"\xff" + string(b"sk-provider@openssh.com") + string(b"/usr/lib/sk.so")
+    one, other = ed25519_key(), ed25519_key()
+    wrong = bytes(message(one)).replace(one.public.point, other.public.point)
+    refused = [bytes(message(one)) + provider, wrong, bytes(message(one))[:-3]]
+    with busy(agent, 10, *(frame(b"\x19" + one[1:]) for one in refused)):
+        waits = [seconds(signing) for _ in range(50)]
+    assert statistics.median(waits) < 0.1, waits
+    assert agent.children() == children, "the process for software keys was replaced"
+
+
+def test_a_removal_costs_a_thousand_other_keys_little(agent: Agent, signing: Callable[[], None]) -> None:
+    with agent.connect() as connection:
+        for _ in range(1000):
+            assert connection.ask(frame(bytes(message(ed25519_key())))) == SUCCESS
+        removed = ed25519_key()
+        times = []
+        for _ in range(3):
+            assert connection.ask(frame(bytes(message(removed)))) == SUCCESS
+            assert connection.ask(frame(b"\x12" + string(removed.blob))) == SUCCESS
+            times.append(seconds(signing))
+    assert min(times) < 1.0, times
+
+
+def test_large_rsa_keys_do_not_delay_an_ed25519_key(agent: Agent, signing: Callable[[], None]) -> None:
+    add, blob = large_key(9689, 4423)
+    with agent.connect() as connection:
+        assert connection.ask(add) == SUCCESS, agent.log
+    before = [seconds(signing) for _ in range(30)]
+    with ThreadPoolExecutor(8) as others:
+        connections = [agent.connect(170) for _ in range(8)]
+        signatures = [others.submit(one.ask, sign_request(blob, flags=2)) for one in connections]
+        during = [seconds(signing) for _ in range(30)]
+        assert not all(one.done() for one in signatures), "they ended too early for this to show anything"
+        with agent.connect() as connection:  # what is removed is computed no further
+            assert connection.ask(frame(b"\x12" + string(blob))) == SUCCESS
+        assert {one.result()[:1] for one in signatures} <= {SIGNED, FAILURE}
+        for one in connections:
+            one.socket.close()
+    # Their process takes what is left of the processor: the median, as machines have other things to do.
+    assert statistics.median(during) < 2 * statistics.median(before) + 0.01, (before, during)
+
+
+def test_signatures_go_on_while_others_add_and_remove(agent: Agent, signing: Callable[[], None]) -> None:
+    key = ed25519_key()
+    with busy(agent, 4, frame(bytes(message(key))), frame(b"\x12" + string(key.blob))):
+        for _ in range(10):
+            signing()
+
+
+def test_the_right_passphrase_gets_through_among_guesses(agent: Agent) -> None:
+    with agent.connect() as owner:
+        assert owner.ask(frame(LOCK + string(b"sesame"))) == SUCCESS
+        with busy(agent, 24, frame(UNLOCK + string(b"guess"))):
+            time.sleep(1)  # the guesses' delays have grown
+            assert seconds(lambda: unlocked(owner.ask(frame(UNLOCK + string(b"sesame"))))) < 5
+
+
+def unlocked(reply: bytes) -> None:
+    assert reply == SUCCESS
+
+
+def test_a_reload_that_is_refused_says_so(agent: Agent, home: Home) -> None:
+    home.configure('forget_pin_on = ["suspend"')
+    done = agent.run(REPLUG, "reload")
+    assert done.status == 1
+    assert "the configuration is refused" in done.err
+    assert "config.toml is refused" in agent.run(REPLUG, "status").out
+    home.configure('forget_pin_on = ["suspend"]')
+    assert agent.run(REPLUG, "reload").status == 0
+    assert "refused" not in agent.run(REPLUG, "status").out
+
+
+def test_without_memory_a_connection_ends_and_the_others_go_on(
+    agent: Agent, signing: Callable[[], None]
+) -> None:
+    with agent.connect() as other, agent.connect() as hungry:
+        assert other.ask(LIST_REQUEST)[:1] == b"\x0c"
+        connections = [hungry, *(agent.connect() for _ in range(40))]
+        assert {one.ask(LIST_REQUEST)[:1] for one in connections} == {b"\x0c"}
+        used = int(Path(f"/proc/{agent.process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        unlimited = resource.prlimit(agent.process.pid, resource.RLIMIT_AS)
+        resource.prlimit(agent.process.pid, resource.RLIMIT_AS, (used + 3_000_000, unlimited[1]))
+        for connection in connections:
+            with suppress(OSError):
+                connection.socket.sendall(frame(b"\x12" + bytes(262_000))[:-1])
+        time.sleep(1)
+        resource.prlimit(agent.process.pid, resource.RLIMIT_AS, unlimited)
+        assert other.ask(LIST_REQUEST)[:1] == b"\x0c"
+        for connection in connections:
+            connection.socket.close()
+    assert agent.log.count("Traceback") == 0, agent.log
+    assert agent.log.count("\n") < 150, agent.log
+
+
+def test_few_descriptors_serve_more_than_one_client(home: Home, request: pytest.FixtureRequest) -> None:
+    program = home.write(
+        "few", f'#!/bin/sh\nulimit -n 32\nexec {request.config.getoption("agent")} "$@"\n', 0o755
+    )
+    agent = Agent(program, home)
+    try:
+        connections = [agent.connect() for _ in range(8)]
+        assert [one.ask(LIST_REQUEST)[:1] for one in connections] == [b"\x0c"] * 8
+        assert "the limit of open files is 32" in agent.log
+        for one in connections:
+            one.socket.close()
+    finally:
+        agent.stop()

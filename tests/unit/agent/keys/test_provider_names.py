@@ -1,0 +1,41 @@
+"""Names of providers: what hangs for one purpose is in the way of that purpose alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+from doubles.stand_ins import run
+
+from replug.agent.keys import provider_names
+from replug.agent.keys.provider_names import resolve
+from replug.agent.keys.refusal import RequestRefusedError
+from replug.token.offload import Share, in_daemon_thread
+
+
+def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    hung, realpath = threading.Event(), os.path.realpath
+
+    def waits_for_the_dead(path: str, *, strict: bool) -> str:
+        if path.startswith("/dead"):
+            hung.wait(20)
+        return realpath(path, strict=strict)
+
+    monkeypatch.setattr(provider_names.os.path, "realpath", waits_for_the_dead)
+
+    async def main() -> None:
+        removals = [asyncio.create_task(resolve(f"/dead/{n}.so", to_remove=True)) for n in range(12)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestRefusedError, match="no answer from the file system"):
+            await resolve("/dead/more.so", to_remove=True)
+        # Adding, prompting, reading the configuration.
+        assert (await resolve("/usr"))[0] == "/usr"
+        for share in Share:
+            if share is not Share.REMOVED_PATHS:
+                assert await in_daemon_thread(share, lambda: 7) == 7
+        hung.set()
+        await asyncio.gather(*removals, return_exceptions=True)
+
+    run(main())
