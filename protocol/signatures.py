@@ -74,16 +74,17 @@ def rsa_digest_info(algorithm: str, data: bytes) -> bytes:
     return prefix + hashlib.new(hash_name, data).digest()
 
 
-def ecdsa_from_raw(curve: Curve, raw: bytes) -> Signature:
+def verified_ecdsa(key: EcdsaPublicKey, raw: bytes, data: bytes) -> Signature:
     """Return the signature for the output of CKM_ECDSA: r || s, of equal length.
 
-    Raises `InvalidSignatureError` if `raw` cannot be one.
+    Raises `InvalidSignatureError` if `raw` is not a signature of `data` by the key.
     """
     half, odd = divmod(len(raw), 2)
     r, s = int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big")
-    if odd or half > curve.coordinate_size or not r or not s:
-        raise InvalidSignatureError(f"{len(raw)} bytes are not an ECDSA signature on {curve.value}")
-    return ecdsa_signature(curve, r, s)
+    if odd or half > key.curve.coordinate_size or not r or not s:
+        raise InvalidSignatureError(f"{len(raw)} bytes are not an ECDSA signature on {key.curve.value}")
+    _verify_numbers(key, r, s, data)
+    return ecdsa_signature(key.curve, r, s)
 
 
 def ecdsa_signature(curve: Curve, r: int, s: int) -> Signature:
@@ -175,15 +176,26 @@ def _verify_rsa(key: RsaPublicKey, signature: Signature, data: bytes) -> None:
 
 
 def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> None:
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
     if signature.algorithm != key.algorithm:
         raise InvalidSignatureError(f"a {signature.algorithm!r} signature for a key on {key.curve.value}")
     reader = Reader(signature.value)
-    value = encode_dss_signature(reader.mpint(), reader.mpint())
+    r, s = reader.mpint(), reader.mpint()
     reader.check_end()
-    _loaded(key).verify(value, data, ECDSA(hash_algorithm(key.curve.hash_name)))
+    _verify_numbers(key, r, s, data)
+
+
+def _verify_numbers(key: EcdsaPublicKey, r: int, s: int, data: bytes) -> None:
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+    from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+    try:
+        public = _loaded(key)
+        public.verify(encode_dss_signature(r, s), data, ECDSA(hash_algorithm(key.curve.hash_name)))
+    except InvalidSignature as error:
+        raise InvalidSignatureError("the signature does not match") from error
+    except ProtocolError as error:
+        raise InvalidSignatureError(f"malformed key: {error}") from error
 
 
 def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:

@@ -82,7 +82,8 @@ class Reader:
 
     def byte(self) -> int:
         """Take one byte, as a number."""
-        return self._take(1, "a byte")[0]
+        self._claim(1, "a byte")
+        return self._get(1)[0]
 
     def boolean(self) -> bool:
         """Take one byte as a truth value; any value but 0 is true, as RFC 4251 demands."""
@@ -90,7 +91,8 @@ class Reader:
 
     def uint32(self) -> int:
         """Take four bytes as an unsigned number."""
-        return int.from_bytes(self._take(4, "a uint32"), "big")
+        self._claim(4, "a uint32")
+        return int.from_bytes(self._get(4), "big")
 
     def uint64(self) -> int:
         """Take eight bytes as an unsigned number."""
@@ -207,7 +209,8 @@ class Writer:
 
     def byte(self, value: int) -> Writer:
         """Put one byte; `ValueError` if it is not 0 to 255."""
-        return self.raw(bytes((value,)))
+        self._put(bytes((value,)))
+        return self
 
     def boolean(self, value: bool) -> Writer:
         """Put a truth value as 0 or 1."""
@@ -215,7 +218,8 @@ class Writer:
 
     def uint32(self, value: int) -> Writer:
         """Put an unsigned number of four bytes; `OverflowError` if it does not fit."""
-        return self.raw(value.to_bytes(4, "big"))
+        self._put(value.to_bytes(4, "big"))
+        return self
 
     def uint64(self, value: int) -> Writer:
         """Put an unsigned number of eight bytes; `OverflowError` if it does not fit."""

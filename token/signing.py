@@ -12,9 +12,9 @@ from replug.protocol.keys import EcdsaPublicKey, PublicKey, RsaPublicKey
 from replug.protocol.signatures import (
     InvalidSignatureError,
     Signature,
-    ecdsa_from_raw,
     rsa_algorithm,
     rsa_digest_info,
+    verified_ecdsa,
     verify_signature,
 )
 from replug.token.errors import TokenError, Verdict, WorkerRefusedError
@@ -69,12 +69,11 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
 
     Raises InvalidSignatureError for one by any other key, from a swapped token or a confused module.
     """
+    if isinstance(public, EcdsaPublicKey):
+        return verified_ecdsa(public, raw, data).encode()
     if isinstance(public, RsaPublicKey):
-        signature = Signature(algorithm, raw.rjust((public.n.bit_length() + 7) // 8, b"\0"))
-    elif isinstance(public, EcdsaPublicKey):
-        signature = ecdsa_from_raw(public.curve, raw)
-    else:
-        signature = Signature(algorithm, raw)
+        raw = raw.rjust((public.n.bit_length() + 7) // 8, b"\0")
+    signature = Signature(algorithm, raw)
     verify_signature(public, signature, data)
     return signature.encode()
 

@@ -39,10 +39,10 @@ class Connection:
         client: socket.socket,
         answer: Answer,
         closed: Callable[[Connection], None],
-        poller: Poller | asyncio.AbstractEventLoop | None = None,
+        poller: Poller,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._poller = poller or self._loop
+        self._poller = poller
         self._socket = client
         self._answer = answer
         self._closed = closed
@@ -125,7 +125,12 @@ class Connection:
         while time.monotonic() < end:
             if not self._open or self._waiting or len(self._output) >= _MOST_UNREAD_OUTPUT:
                 return
-            message = self._next_message()
+            try:
+                message = self._received.take()
+            except ProtocolError as error:
+                log.warning("connection closed: %s", error)
+                self.close()
+                return
             if message is None:
                 break
             reply = self._answer(message)
@@ -140,14 +145,6 @@ class Connection:
             self._read_if_wanted()
             if self._at_end and not self._output and not self._waiting:
                 self.close()
-
-    def _next_message(self) -> bytearray | None:
-        try:
-            return self._received.take()
-        except ProtocolError as error:
-            log.warning("connection closed: %s", error)
-            self.close()
-            return None
 
     async def _send_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from doubles.stand_ins import settle
 
 from replug.agent.clients.connection import Connection
+from replug.agent.clients.poller import Poller
 
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
 
@@ -26,7 +27,7 @@ class Link:
         agents.setblocking(False)
         self.over = asyncio.Event()
         self.times_closed = 0
-        self.connection = Connection(agents, lambda message: answer(bytes(message)), self._closed)
+        self.connection = Connection(agents, lambda message: answer(bytes(message)), self._closed, Poller())
 
     def _closed(self, connection: Connection) -> None:
         assert connection is self.connection

@@ -16,7 +16,9 @@ from fuzz.targets import recorded
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.peer import Peer
+from replug.agent.clients.poller import Poller
 from replug.agent.config.options import Options
+from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Dispatcher
@@ -48,11 +50,12 @@ class Agent:
     def __init__(self) -> None:
         self.faults: list[dict[str, Any]] = []
         self._loop = asyncio.get_running_loop()
+        self._poller = Poller()
         self._loop.set_exception_handler(lambda _, context: self.faults.append(context))
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
         self.fork_server = RunningForkServer()
-        self.keyring = Keyring(options, Nobody(), TouchNotices({}, None), self.fork_server)
+        self.keyring = Keyring(Settings(options), Nobody(), TouchNotices({}, None), self.fork_server)
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
@@ -62,7 +65,9 @@ class Agent:
         client.setblocking(False)
         agents.setblocking(False)
         who = Client(Peer(os.getpid(), os.getuid()))
-        Connection(agents, lambda message: self._dispatcher.answer(who, message), lambda _: None)
+        Connection(
+            agents, lambda message: self._dispatcher.answer(who, message), lambda _: None, self._poller
+        )
         return client
 
     async def lists(self) -> bool:

@@ -15,9 +15,10 @@ from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPub
 from replug.protocol.signatures import (
     InvalidSignatureError,
     Signature,
-    ecdsa_from_raw,
+    ecdsa_signature,
     rsa_algorithm,
     rsa_digest_info,
+    verified_ecdsa,
     verify,
 )
 from replug.protocol.wire import ProtocolError, Writer
@@ -77,21 +78,27 @@ def test_ecdsa(curve: Curve):
     theirs, key = ecdsa_key(curve)
     r, s = decode_dss_signature(theirs.sign(DATA, ec.ECDSA(ECDSA_HASHES[curve.hash_name])))
     size = curve.coordinate_size
-    blob = ecdsa_from_raw(curve, r.to_bytes(size, "big") + s.to_bytes(size, "big")).encode()
+    raw = r.to_bytes(size, "big") + s.to_bytes(size, "big")
+    blob = verified_ecdsa(key, raw, DATA).encode()
     assert blob == Signature(key.algorithm, bytes(Writer().mpint(r).mpint(s))).encode()
     verify(key, blob, DATA)
     with pytest.raises(InvalidSignatureError, match="does not match"):
         verify(key, blob, DATA + b"!")
+    with pytest.raises(InvalidSignatureError, match="does not match"):
+        verified_ecdsa(key, raw, DATA + b"!")
 
 
 def test_ecdsa_with_halves_that_are_short():
-    assert ecdsa_from_raw(Curve.NISTP256, b"\x01\xff").value.hex() == "00000001010000000200ff"
+    assert ecdsa_signature(Curve.NISTP256, 1, 255).value.hex() == "00000001010000000200ff"
+    _, key = ecdsa_key(Curve.NISTP256)
+    with pytest.raises(InvalidSignatureError, match="does not match"):  # a signature, though of nothing
+        verified_ecdsa(key, b"\x01\xff", DATA)
 
 
 @pytest.mark.parametrize("raw", [b"", bytes(63), bytes(64), b"\0\1", b"\1\0", b"\1" * 66])
 def test_what_is_no_ecdsa_signature(raw: bytes):
     with pytest.raises(InvalidSignatureError, match="not an ECDSA signature"):
-        ecdsa_from_raw(Curve.NISTP256, raw)
+        verified_ecdsa(ecdsa_key(Curve.NISTP256)[1], raw, DATA)
 
 
 def test_ecdsa_with_more_than_two_numbers():
@@ -126,12 +133,11 @@ def test_the_algorithm_must_be_one_of_the_key(rsa_key: rsa.RSAPrivateKey):
 
 
 def test_a_key_off_its_curve_verifies_nothing():
+    key = EcdsaPublicKey(Curve.NISTP256, b"\4" + b"\1" * 64)
     with pytest.raises(InvalidSignatureError, match="not on nistp256"):
-        verify(
-            EcdsaPublicKey(Curve.NISTP256, b"\4" + b"\1" * 64),
-            ecdsa_from_raw(Curve.NISTP256, b"\1\1").encode(),
-            DATA,
-        )
+        verify(key, ecdsa_signature(Curve.NISTP256, 1, 1).encode(), DATA)
+    with pytest.raises(InvalidSignatureError, match="not on nistp256"):
+        verified_ecdsa(key, b"\1\1", DATA)
 
 
 def test_flags():
