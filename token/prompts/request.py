@@ -10,12 +10,30 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replug.protocol.secrets import wipe
-from replug.token.errors import NobodyAskedError, PromptError
+from replug.token.errors import DeclinedError, NobodyAskedError, PromptError
 from replug.token.identity import TokenFlag, TokenId, printable
 from replug.token.pins.pin import LONGEST_PIN, Pin
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
 _LONGEST_SHOWN = 80  # characters; pinentry takes 1000 bytes for a whole question
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where questions come from: those of one origin take turns and are held back together."""
+
+    program: tuple[int, int] | None = None
+    """The executable of the process that connected, by device and inode; None if unknown."""
+    host: bytes | None = b""
+    """The key of the host that the agent is forwarded to; empty for this machine, None if unknown."""
+
+
+class HeldBackError(PromptError):
+    """The user was not asked, because the last questions of this origin were declined."""
+
+    def __init__(self, origin: Origin, reason: str, next_step: str) -> None:
+        super().__init__(reason, next_step)
+        self.origin = origin
 
 
 @dataclass(frozen=True)
@@ -28,6 +46,7 @@ class Asker:
     """The process id when it connected; says where the user can be asked."""
     purpose: tuple[str, ...] = ()
     """What is to be signed, one fact a line, ready to be shown: bounded in length, in printable ASCII."""
+    origin: Origin = Origin()
 
     def lines(self) -> list[str]:
         """What is known, one fact a line; what the program calls itself last."""
@@ -93,13 +112,20 @@ class PinRequest:
             _first_step(failures) or "give it with ssh-add -s, or run the program on a terminal or a desktop",
         )
 
-    def cancelled(self) -> PromptError:
+    def cancelled(self) -> DeclinedError:
         """The error to raise when the user gives no PIN."""
-        return self.failure("the PIN prompt was cancelled", "try again and enter the PIN")
+        return self._declined("the PIN prompt was cancelled", "try again and enter the PIN")
 
-    def too_late(self, timeout: float) -> PromptError:
+    def too_late(self, timeout: float) -> DeclinedError:
         """The error to raise when there was no answer for `timeout` seconds."""
-        return self.failure(f"no PIN was entered within {timeout:g} s", _AGAIN_IN_TIME)
+        return self._declined(f"no PIN was entered within {timeout:g} s", _AGAIN_IN_TIME)
+
+    def held_back(self, pause: int) -> HeldBackError:
+        """The error to raise when this is not asked, for `pause` seconds after the last question."""
+        return _held_back(str(self.token), self.asker, pause)
+
+    def _declined(self, reason: str, next_step: str) -> DeclinedError:
+        return DeclinedError(f"{self.token}: {reason}", next_step)
 
 
 @dataclass(frozen=True)
@@ -128,9 +154,13 @@ class ConfirmRequest:
             _first_step(failures) or "run the program on a terminal or a desktop",
         )
 
-    def too_late(self, timeout: float) -> PromptError:
+    def too_late(self, timeout: float) -> DeclinedError:
         """The error to raise when there was no answer for `timeout` seconds."""
-        return self.failure(f"nobody answered within {timeout:g} s", _AGAIN_IN_TIME)
+        return DeclinedError(f"{self._subject}: nobody answered within {timeout:g} s", _AGAIN_IN_TIME)
+
+    def held_back(self, pause: int) -> HeldBackError:
+        """The error to raise when this is not asked, for `pause` seconds after the last question."""
+        return _held_back(self._subject, self.asker, pause)
 
     @property
     def _subject(self) -> str:
@@ -138,6 +168,14 @@ class ConfirmRequest:
 
 
 AnyRequest = PinRequest | ConfirmRequest
+
+
+def _held_back(subject: str, asker: Asker, pause: int) -> HeldBackError:
+    return HeldBackError(
+        asker.origin,
+        f"{subject}: the last questions of this program, for the same host, were declined",
+        f"try again {pause} s after the last one",
+    )
 
 
 def _reasons(failures: Sequence[NobodyAskedError]) -> str:
