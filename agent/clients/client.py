@@ -30,9 +30,6 @@ class Client:
 
     def asker(self, purpose: Purpose) -> Asker:
         """This client, as described to a user who is asked on its behalf."""
-        if purpose.unverified:
-            host = None
-        else:
-            host = purpose.forwarded_to[0].key if purpose.forwarded_to else b""
-        origin = Origin(self.peer.executable, host)
+        nearest = purpose.forwarded_to[0].key if purpose.forwarded_to else b""
+        origin = Origin(self.peer.executable, None if purpose.unverified else nearest)
         return Asker(str(self.peer), self.peer.pid, tuple(in_lines(purpose)), origin)

@@ -96,12 +96,11 @@ class Confirmation(Kind):
     def read(self, value: object) -> ConfirmWhen:
         if isinstance(value, bool):
             return ConfirmWhen.ALWAYS if value else ConfirmWhen.NEVER
-        cases = Choice(list(WORDS))
-        if isinstance(value, str):
-            if value not in WORDS:
-                raise WrongValueError(((), f" must be true, false, {or_(list(WORDS))}"))
-            return ConfirmWhen.of([value])
-        return ConfirmWhen.of(ListOf(cases).read(value))
+        if isinstance(value, list):
+            return ConfirmWhen.of(ListOf(Choice(list(WORDS))).read(value))
+        if not isinstance(value, str) or value not in WORDS:
+            raise WrongValueError(((), f" must be true, false, {or_(list(WORDS))}"))
+        return ConfirmWhen.of([value])
 
     def write(self, value: ConfirmWhen) -> str:
         if ConfirmWhen.ALWAYS in value or not value:
