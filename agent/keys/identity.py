@@ -101,7 +101,7 @@ class TokenBackedIdentity(Identity):
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
         def waiting() -> AbstractContextManager[object]:
             comment = self.comment.decode(errors="replace")
-            return notices.waiting(self.place, comment, asker.program)
+            return notices.waiting(self.place, comment, asker)
 
         return await self.token.sign(self.key, data, flags, asker, waiting)
 

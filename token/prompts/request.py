@@ -11,11 +11,11 @@ from typing import Protocol
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import DeclinedError, NobodyAskedError, PromptError
-from replug.token.identity import TokenFlag, TokenId, printable
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
+from replug.token.prompts.shown import shown
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
-_LONGEST_SHOWN = 80  # characters; pinentry takes 1000 bytes for a whole question
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Asker:
 
     def lines(self) -> list[str]:
         """What is known, one fact a line; what the program calls itself last."""
-        by = [f"asked for by {_shown(self.program)}"] if self.program else []
+        by = [f"asked for by {shown(self.program)}"] if self.program else []
         return [*self.purpose, *by]
 
 
@@ -68,9 +68,9 @@ class PinRequest:
 
     def facts(self) -> list[str]:
         """The token, the key, and the program it is for, one a line."""
-        lines = [f"PIN for {_shown(str(self.token))}"]
+        lines = [f"PIN for {shown(str(self.token))}"]
         if self.key:
-            lines.append(f"to use the key {_shown(self.key)}")
+            lines.append(f"to use the key {shown(self.key)}")
         return lines + self.asker.lines()
 
     def warnings(self) -> list[str]:
@@ -140,7 +140,7 @@ class ConfirmRequest:
 
     def text(self) -> str:
         """OpenSSH's wording (ssh-agent.c, confirm_key), then the program it is for, one fact a line."""
-        lines = [f"Allow use of key {_shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
+        lines = [f"Allow use of key {shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
         return "\n".join([*lines, *self.asker.lines()])
 
     def failure(self, reason: str, next_step: str = "") -> PromptError:
@@ -164,7 +164,7 @@ class ConfirmRequest:
 
     @property
     def _subject(self) -> str:
-        return f"key {_shown(self.key)} needs a confirmation"
+        return f"key {shown(self.key)} needs a confirmation"
 
 
 AnyRequest = PinRequest | ConfirmRequest
@@ -184,13 +184,6 @@ def _reasons(failures: Sequence[NobodyAskedError]) -> str:
 
 def _first_step(failures: Sequence[NobodyAskedError]) -> str:
     return next((failure.next_step for failure in failures if failure.next_step), "")
-
-
-def _shown(text: str) -> str:
-    """Untrusted text on one line, short enough to leave room for ours."""
-    return printable(
-        text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
-    )
 
 
 class Prompter(Protocol):
