@@ -73,6 +73,7 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
             "token": signed.identity.place,
             "program": str(client.peer),
             "purpose": in_one_line(signed.purpose),
+            "confirmed": signed.confirmed,
             "duration_ms": round((time.monotonic() - started) * 1000),
         },
     )

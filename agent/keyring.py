@@ -9,6 +9,7 @@ from typing import TypeVar
 from replug.agent.clients.client import Client
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
+from replug.agent.confirmations import Confirmations
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.constraints import KeyConstraints
@@ -33,6 +34,7 @@ from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
+from replug.token.prompts.restraint import RestrainedPrompter
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
 from replug.token.worker.forking import ForkServer
@@ -60,6 +62,7 @@ class Keyring:
         self._aside = Aside("aside")
         self._lock = Lock(self._seal, self._seal_all, self._unseal_all)
         self._software_keys = SoftwareKeys(self._seal, fork_server)
+        prompter = RestrainedPrompter(prompter, boottime)
         token_settings = TokenSettingsFinder(settings)
         self._modules = Modules(settings, token_settings, self.pins, prompter, self.identities, fork_server)
         self._providers = Providers(
@@ -67,8 +70,11 @@ class Keyring:
         )
         self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
         self._known_host_names = KnownHostNames(default_files)
+        self._confirmations = Confirmations(prompter, settings, boottime)
         host_names = self._known_host_names.known_as
-        self._signing = Signing(self.identities, settings, prompter, notices, host_names, self._aside)
+        self._signing = Signing(
+            self.identities, settings, self._confirmations, notices, host_names, self._aside
+        )
         self._emptied = 0
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
@@ -211,6 +217,7 @@ class Keyring:
         """Follow other options; PINs that are remembered are kept only as long as these say."""
         self.settings.options = options
         self.notices.moment = options.config.touch_notification
+        self._confirmations.forget()
         for token in self.tokens():
             token.apply_policy()
         self.identities.changed()
@@ -218,11 +225,13 @@ class Keyring:
         self._expiry.plan()
 
     def forget_pins(self) -> int:
-        """Forget every PIN, returning how many there were, and end the logins; the keys are still served."""
+        """Forget every yes and PIN, returning how many PINs there were, and end the logins; keys stay."""
+        self._confirmations.forget()
         return sum(token.forget_pin() for token in self.tokens())
 
     def forget_pins_on(self, event: ForgetOn) -> None:
-        """Forget the PINs of the tokens whose settings want that on `event`."""
+        """Forget every yes, and the PINs of the tokens whose settings want that on `event`."""
+        self._confirmations.forget()
         for token in self.tokens():
             token.forget_pin_if(event)
 
@@ -240,6 +249,7 @@ class Keyring:
 
     def _seal_all(self) -> None:
         """Encrypt the PINs, and end the processes that hold PINs or keys; called before the seal is shut."""
+        self._confirmations.forget()
         self.pins.seal(self._seal)
         self._software_keys.suspend()
         for token in self.tokens():

@@ -9,13 +9,17 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from replug.agent.clients.client import Client
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.settings import Settings
+from replug.agent.confirmations import Confirmations, Confirmed
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
-from replug.agent.keys.identity import Identity, TokenBackedIdentity
-from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError, unknown_key
+from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
+from replug.agent.keys.refusal import SignRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.purpose import HostNames, Purpose, purpose_of
@@ -24,7 +28,7 @@ from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
 from replug.token.identity import TokenId
 from replug.token.offload import Aside
-from replug.token.prompts.request import ConfirmRequest, Prompter
+from replug.token.prompts.request import ConfirmRequest
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +43,17 @@ class Signed:
     signature: bytes
     identity: Identity
     purpose: Purpose
+    confirmed: Confirmed
 
 
 class Signing:
-    """Signs with what `identities` hold, as `settings` say, and asks users through `prompter`."""
+    """Signs with what `identities` hold, as `settings` say, after the `confirmations` they require."""
 
     def __init__(
         self,
         identities: Identities,
         settings: Settings,
-        prompter: Prompter,
+        confirmations: Confirmations,
         notices: TouchNotices,
         host_names: HostNames,
         aside: Aside,
@@ -58,8 +63,7 @@ class Signing:
         self._identities = identities
         self._settings = settings
         self._notices = notices
-        self._prompter = prompter
-        self._question = asyncio.Lock()  # the user answers one at a time
+        self._confirmations = confirmations
 
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign what is asked for; SignRefusedError.
@@ -77,7 +81,7 @@ class Signing:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
         except ProtocolError as error:
             raise SignRefusedError(attempt.purpose, str(error)) from error
-        return Signed(signature, held, attempt.purpose)
+        return Signed(signature, held, attempt.purpose, attempt.confirmed)
 
     async def _sign(self, attempt: _Attempt) -> tuple[bytes, Identity]:
         candidates = await self._allowed(attempt)
@@ -95,9 +99,9 @@ class Signing:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""
         candidates = await self._permitted(attempt)
         # If one of them requires it, none is used before the user agrees: which one is nearest changes.
-        if not attempt.confirmed and any(held.constraints.confirm for held in candidates):
-            await self._confirm(candidates[0], attempt)
-            attempt.confirmed = True
+        when = reduce(or_, (confirm_when(held, self._settings.config) for held in candidates))
+        if not attempt.confirmed and when.asks(attempt.purpose):
+            attempt.confirmed = await self._confirm(candidates[0], attempt, when)
             # While the user was asked, keys may have been removed or may have expired.
             candidates = await self._permitted(attempt)
         return candidates
@@ -112,14 +116,14 @@ class Signing:
             return await self._aside.run(lambda: attempt.permitted(valid))
         return attempt.permitted(valid)
 
-    async def _confirm(self, held: Identity, attempt: _Attempt) -> None:
+    async def _confirm(self, held: Identity, attempt: _Attempt, when: ConfirmWhen) -> Confirmed:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)
         question = ConfirmRequest(
             held.comment.decode(errors="replace"), key, attempt.client.asker(attempt.purpose)
         )
-        async with self._question:
-            if not await self._prompter.confirm(question):
-                raise RequestRefusedError(f"the user declined the use of key {key}")
+        return await self._confirmations.confirm(
+            held.blob, attempt.purpose, question, each_time=ConfirmWhen.AGAIN in when
+        )
 
 
 class _Attempt:
@@ -129,8 +133,7 @@ class _Attempt:
         self.client = client
         self.request = request
         self.purpose = purpose
-        self.confirmed = False
-        """Whether the user has agreed."""
+        self.confirmed = Confirmed.NOT_REQUIRED
 
     def permitted(self, holding: list[Identity]) -> list[Identity]:
         """The identities among `holding` that may sign this, one for each holder; raises why none may."""

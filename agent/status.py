@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.control.refusals import Refusal, RefusalHistory
 from replug.agent.keyring import Keyring
-from replug.agent.keys.identity import Identity
+from replug.agent.keys.identity import Identity, confirm_when
 from replug.protocol.keys import fingerprint
 from replug.token.identity import TokenFlag
 from replug.token.served import ServedToken
@@ -40,7 +41,7 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
             for provider in keyring.identities.providers()
         ],
         "tokens": [_token(keyring, token) for token in keyring.tokens()],
-        "software_keys": [_key(held) for held in software],
+        "software_keys": [_key(keyring, held) for held in software],
         "refusals": [_refusal(refusal) for refusal in history],
     }
 
@@ -67,7 +68,7 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "expires_in": None if lifetime is None else round(lifetime),
         "last_inserted": token.last_inserted,
         "last_removed": token.last_removed,
-        "keys": [_key(one) for one in held],
+        "keys": [_key(keyring, one) for one in held],
     }
 
 
@@ -79,13 +80,16 @@ def _pin_tries(token: ServedToken) -> str:
     return "full"
 
 
-def _key(held: Identity) -> dict[str, Any]:
+def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
+    when = confirm_when(held, keyring.settings.config)
+    always = ConfirmWhen.ALWAYS in when
     return {
         "fingerprint": fingerprint(held.blob),
         "type": held.algorithm,
         "comment": held.comment.decode(errors="replace"),
         "certificate": held.is_certificate,
-        "confirm": held.constraints.confirm,
+        "confirm": always,
+        "confirm_when": [] if always else when.words,
         "restricted": bool(held.constraints.destinations),
     }
 

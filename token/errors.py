@@ -71,6 +71,10 @@ class PromptError(TokenError):
     """The user could not be asked, or gave no answer."""
 
 
+class DeclinedError(PromptError):
+    """The user was asked and declined, or gave no answer in time."""
+
+
 class NobodyAskedError(PromptError):
     """One way to ask did not reach the user, so another may be tried; `reason` says why, in a few words."""
 

@@ -26,7 +26,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence, TokenState
-from replug.token.prompts.request import Asker, PinRequest, Prompter
+from replug.token.prompts.request import Asker, HeldBackError, PinRequest, Prompter
 from replug.token.recovery import attempt
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.signing import signing_algorithm
@@ -198,7 +198,14 @@ class ServedToken(Presence):
     async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, asker: Asker) -> None:
         """One prompt and one login for all clients that wait; its failure refuses them all, and only them."""
         try:
-            await self._login.join(lambda: self._prompt_and_log_in(key, asker, needed.rejected))
+            while True:
+                try:
+                    await self._login.join(lambda: self._prompt_and_log_in(key, asker, needed.rejected))
+                    return
+                except HeldBackError as error:
+                    if error.origin == asker.origin:
+                        raise
+                    # Another client's attempt, for which nobody was asked.
         except StoppedError:
             self._operations.refuse_if_closed()
             raise TokenError(f"{self.identity}: the PIN prompt was withdrawn") from None

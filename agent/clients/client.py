@@ -9,7 +9,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.protocol.purpose import Purpose
 from replug.protocol.purpose_text import in_lines
 from replug.protocol.sessions import Sessions, permitted
-from replug.token.prompts.request import Asker
+from replug.token.prompts.request import Asker, Origin
 
 
 @dataclass
@@ -30,4 +30,6 @@ class Client:
 
     def asker(self, purpose: Purpose) -> Asker:
         """This client, as described to a user who is asked on its behalf."""
-        return Asker(str(self.peer), self.peer.pid, tuple(in_lines(purpose)))
+        nearest = purpose.forwarded_to[0].key if purpose.forwarded_to else b""
+        origin = Origin(self.peer.executable, None if purpose.unverified else nearest)
+        return Asker(str(self.peer), self.peer.pid, tuple(in_lines(purpose)), origin)

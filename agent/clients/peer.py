@@ -23,7 +23,18 @@ class Peer:
         """The peer of a connected Unix socket."""
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _gid = _UCRED.unpack(credentials)
-        return cls(pid, uid)
+        peer = cls(pid, uid)
+        peer.executable  # noqa: B018 - now: later the process may have become another
+        return peer
+
+    @cached_property
+    def executable(self) -> tuple[int, int] | None:
+        """Device and inode of the program that the process runs; None if that cannot be read."""
+        try:
+            state = os.stat(f"/proc/{self.pid}/exe")
+        except OSError:
+            return None
+        return state.st_dev, state.st_ino
 
     @property
     def allowed(self) -> bool:

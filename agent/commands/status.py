@@ -27,6 +27,7 @@ _PROPERTIES = (
     ("confirm", "asks each time"),
     ("restricted", "some hosts only"),
 )
+_ASKS = {"forwarded": "asks if forwarded", "other": "asks unless it is a login"}
 _TRIES = {
     "final": "one PIN try is left: a wrong PIN locks the token",
     "low": "a wrong PIN was entered since the last correct one",
@@ -128,6 +129,7 @@ def _key(key: dict[str, Any], style: Style) -> str:
     """One line: the whole fingerprint, and the comment, shortened to fit."""
     kind = _KINDS.get(key["type"]) or ("ECDSA" if key["type"].startswith("ecdsa-") else key["type"])
     kind += "".join(f", {word}" for field, word in _PROPERTIES if key.get(field))
+    kind += "".join(f", {_ASKS[case]}" for case in key.get("confirm_when", ()) if case in _ASKS)
     ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
     room = max(8, (style.width or 0) - sum(map(len, ends)))
     return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")

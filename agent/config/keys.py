@@ -10,7 +10,17 @@ from typing import get_args
 
 from replug.agent.config.comment_template import check_template
 from replug.agent.config.key_choice import check_choice
-from replug.agent.config.kinds import Boolean, Choice, Count, Kind, ListOf, Notice, Text, Time, absolute_path
+from replug.agent.config.kinds import (
+    Choice,
+    Confirmation,
+    Count,
+    Kind,
+    ListOf,
+    Notice,
+    Text,
+    Time,
+    absolute_path,
+)
 from replug.agent.config.model import AUTO, Config, TokenEntry
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, parse_pin_source
@@ -154,6 +164,24 @@ GLOBAL_KEYS = (
         needs_restart=True,
     ),
     Key(
+        "confirm",
+        Confirmation(),
+        "Whether each use of a key has to be confirmed (true), or only one over a forwarded connection "
+        '("forwarded"), or only what is not a login at a verified host ("other"); a list combines them. Keys '
+        "added with ssh-add -c are confirmed each time.",
+    ),
+    Key(
+        "confirm_for",
+        Time(zero=True),
+        "How long a yes is remembered for the same key, program and destination, or the same namespace of "
+        "ssh-keygen -Y sign; by default it is for one signature.",
+    ),
+    Key(
+        "confirm_for_forwarded",
+        Time(zero=True),
+        "The same for requests over a forwarded connection.",
+    ),
+    Key(
         "touch_notification",
         Notice(moment=1.0),
         "Whether a desktop notification asks for a touch when a signature takes longer than a second, or "
@@ -212,7 +240,7 @@ TOKEN_KEYS = (
         "The keys to offer, in this order: URIs (pkcs11:id=%01), fingerprints (SHA256:...), and "
         "patterns for labels.",
     ),
-    Key("confirm", Boolean(), "Whether each use of a key has to be confirmed."),
+    Key("confirm", Confirmation(), "As above, for this token.", inherits="confirm"),
     Key(
         "comment",
         Text(_comment),

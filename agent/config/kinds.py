@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from replug.agent.config.confirm_when import WORDS, ConfirmWhen
 from replug.agent.config.duration import format_duration, parse_duration
 
 Place = tuple[int, ...]
@@ -89,16 +90,23 @@ class Notice(Kind):
 
 
 @dataclass(frozen=True)
-class Boolean(Kind):
-    """true or false."""
+class Confirmation(Kind):
+    """Whether the user has to confirm, or in which cases."""
 
-    def read(self, value: object) -> bool:
-        if not isinstance(value, bool):
-            raise WrongValueError(((), " must be true or false, without quotes"))
-        return value
+    def read(self, value: object) -> ConfirmWhen:
+        if isinstance(value, bool):
+            return ConfirmWhen.ALWAYS if value else ConfirmWhen.NEVER
+        if isinstance(value, list):
+            return ConfirmWhen.of(ListOf(Choice(list(WORDS))).read(value))
+        if not isinstance(value, str) or value not in WORDS:
+            raise WrongValueError(((), f" must be true, false, {or_(list(WORDS))}"))
+        return ConfirmWhen.of([value])
 
-    def write(self, value: bool) -> str:
-        return "true" if value else "false"
+    def write(self, value: ConfirmWhen) -> str:
+        if ConfirmWhen.ALWAYS in value or not value:
+            return "true" if value else "false"
+        words = [quoted(word) for word in value.words]
+        return words[0] if len(words) == 1 else f"[{', '.join(words)}]"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.way import PromptWay
@@ -58,8 +59,8 @@ class TokenSettings:
     forget_pin_on: frozenset[ForgetOn]
     keys: tuple[str, ...]
     """The keys to offer, in this order (see `replug.agent.config.key_choice`)."""
-    confirm: bool
-    """Whether the user has to confirm each use of a key."""
+    confirm: ConfirmWhen
+    """When the user has to confirm the use of a key."""
     comment: str
     """The template of the keys' comment (see `replug.agent.config.comment_template`)."""
     lifetime: int | None
@@ -81,7 +82,7 @@ class TokenEntry:
     pin_idle_time: int | None = None
     forget_pin_on: frozenset[ForgetOn] | None = None
     keys: tuple[str, ...] = ("*",)
-    confirm: bool = False
+    confirm: ConfirmWhen | None = None
     comment: str = "{label}"
     lifetime: int | None = None
 
@@ -118,6 +119,12 @@ class Config:
     prompt: PromptWay = "auto"
     pinentry_program: str | None = None
     """A path, or a name to look up in PATH; None is the first pinentry that is found."""
+    confirm: ConfirmWhen = ConfirmWhen.NEVER
+    """When the user has to confirm the use of a key; that of a token may have its own setting."""
+    confirm_for: int = 0
+    """How long a yes is remembered for the same key, program and purpose; 0 is for this once."""
+    confirm_for_forwarded: int = 0
+    """The same for requests over a forwarded connection."""
     touch_notification: float | None = 1.0
     """How long a signature takes before a notification asks for a touch; None is never."""
     tokens: tuple[TokenEntry, ...] = ()
@@ -158,7 +165,7 @@ class Config:
             pin_idle_time=times[1],
             forget_pin_on=self.forget_pin_on if entry.forget_pin_on is None else entry.forget_pin_on,
             keys=entry.keys,
-            confirm=entry.confirm,
+            confirm=self.confirm if entry.confirm is None else entry.confirm,
             comment=entry.comment,
             lifetime=entry.lifetime,
         )

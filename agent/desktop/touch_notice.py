@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from replug.agent.desktop.bus import open_bus, session_bus
 from replug.agent.desktop.bus_names import BusError, Remote
-from replug.token.identity import printable
+from replug.token.prompts.request import Asker
+from replug.token.prompts.shown import shown
 
 if TYPE_CHECKING:
     from replug.agent.desktop.bus_connection import BusConnection
@@ -27,7 +28,6 @@ _NOTIFICATIONS = Remote(
 _MOST_AT_ONCE = 4  # further notices wait until one is withdrawn
 _PATIENCE = 30.0  # seconds; the daemon may have to be started first
 _EXPIRY = 120_000  # milliseconds, in case the agent is killed before it withdraws the notice
-_LONGEST_NAME = 100  # characters
 _ICON = "dialog-password"  # Icon Naming Specification
 _MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", True)}
@@ -47,13 +47,13 @@ class TouchNotices:
         self.standing = 0
         """How many notices the desktop has confirmed to show."""
 
-    def waiting(self, token: str, key: str, program: str) -> contextlib.AbstractContextManager[object]:
+    def waiting(self, token: str, key: str, asker: Asker) -> contextlib.AbstractContextManager[object]:
         """A context to wait for `token`, such as `token "work"`, in.
 
-        `key` and `program` help the user recognise the request, and may be empty. Entering and leaving it
+        `key`, which may be empty, and `asker` help the user recognise the request. Entering and leaving it
         never blocks or raises; until the moment has passed it costs one timer.
         """
-        return _Wait(self, self.moment, token, key, program) if self.moment else contextlib.nullcontext()
+        return _Wait(self, self.moment, token, key, asker) if self.moment else contextlib.nullcontext()
 
     def notify(self, wait: _Wait) -> asyncio.Event:
         """Show a notice for `wait` in the background; it is withdrawn when the event is set."""
@@ -98,27 +98,27 @@ class TouchNotices:
 
 
 class _Wait:
-    __slots__ = ("_key", "_moment", "_notices", "_over", "_program", "_timer", "_token")
+    __slots__ = ("_asker", "_key", "_moment", "_notices", "_over", "_timer", "_token")
 
-    def __init__(self, notices: TouchNotices, moment: float, token: str, key: str, program: str) -> None:
+    def __init__(self, notices: TouchNotices, moment: float, token: str, key: str, asker: Asker) -> None:
         self._notices = notices
         self._moment = moment
         self._token = token
         self._key = key
-        self._program = program
+        self._asker = asker
         self._over: asyncio.Event | None = None
 
     @property
     def summary(self) -> str:
-        return f"Touch {_short(self._token)} (or it may be busy)"
+        return f"Touch {shown(self._token)} (or it may be busy)"
 
     @property
     def body(self) -> str:
-        lines = ["A signature is waiting for it."]
+        lines = ["A signature is waiting for it.", *self._asker.purpose]
         if self._key:
-            lines.append(f"Key: {_short(self._key)}")
-        if self._program:
-            lines.append(f"For: {_short(self._program)}")
+            lines.append(f"Key: {shown(self._key)}")
+        if self._asker.program:
+            lines.append(f"For: {shown(self._asker.program)}")
         return "\n".join(lines)
 
     def __enter__(self) -> None:
@@ -145,8 +145,3 @@ async def _reads_markup(bus: BusConnection) -> bool:
     except BusError:
         return True
     return "body-markup" in capabilities
-
-
-def _short(text: str) -> str:
-    text = printable(text)
-    return text if len(text) <= _LONGEST_NAME else text[:_LONGEST_NAME] + "…"

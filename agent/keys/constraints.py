@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.protocol.constraints import (
     Confirm,
     Constraint,
@@ -20,8 +21,8 @@ class KeyConstraints:
 
     expires: float | None = None
     """When the identity is dropped, in seconds of the boot clock; None is never."""
-    confirm: bool = False
-    """Whether the user is asked before each signature."""
+    confirm: ConfirmWhen = ConfirmWhen.NEVER
+    """When the user is asked before a signature."""
     destinations: tuple[DestinationConstraint, ...] = ()
     """Where it may be used; empty is anywhere."""
 
@@ -29,14 +30,14 @@ class KeyConstraints:
     def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> KeyConstraints:
         """Combine `constraints`; without a lifetime, `default_lifetime` holds (in seconds; 0 is no end)."""
         expires = now + default_lifetime if default_lifetime else None
-        confirm = False
+        confirm = ConfirmWhen.NEVER
         destinations: tuple[DestinationConstraint, ...] = ()
         for constraint in constraints:
             match constraint:
                 case Lifetime(seconds):
                     expires = now + seconds
                 case Confirm():
-                    confirm = True
+                    confirm = ConfirmWhen.EACH_TIME
                 case RestrictDestination(hops):
                     destinations = hops
         return cls(expires, confirm, destinations)

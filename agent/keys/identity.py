@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
+from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.model import Config
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.software import SoftwareKeys
@@ -99,6 +101,11 @@ class TokenBackedIdentity(Identity):
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
         def waiting() -> AbstractContextManager[object]:
             comment = self.comment.decode(errors="replace")
-            return notices.waiting(self.place, comment, asker.program)
+            return notices.waiting(self.place, comment, asker)
 
         return await self.token.sign(self.key, data, flags, asker, waiting)
+
+
+def confirm_when(held: Identity, config: Config) -> ConfirmWhen:
+    """When the user is asked before `held` signs; a token's keys have its settings in their constraints."""
+    return held.constraints.confirm | (config.confirm if held.holder is None else ConfirmWhen.NEVER)

@@ -96,8 +96,8 @@ class ServedProvider:
 
     def _constraints_by(self, settings: TokenSettings) -> KeyConstraints:
         constraints = self.constraints
-        if settings.confirm and not constraints.confirm:
-            constraints = replace(constraints, confirm=True)
+        if settings.confirm:
+            constraints = replace(constraints, confirm=constraints.confirm | settings.confirm)
         if settings.lifetime is not None and not self.lifetime_given:
             constraints = replace(
                 constraints, expires=self.added + settings.lifetime if settings.lifetime else None

@@ -18,6 +18,7 @@ from rigs.notifications import Notice, Notifications
 from replug.agent.desktop import bus as bus_module
 from replug.agent.desktop import touch_notice
 from replug.agent.desktop.touch_notice import TouchNotices
+from replug.token.prompts.request import Asker
 
 MOMENT = 0.05  # seconds
 LONG = 3600.0  # seconds; a test that passes never waits that long
@@ -64,11 +65,13 @@ def test_a_slow_signature_has_a_notice_for_as_long_as_it_takes(
     notices: WatchedNotices, desktop: Notifications
 ) -> None:
     async def main() -> None:
-        with notices.waiting('token "work"', "login@example.org", "ssh (pid 4711)"):
+        asker = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
+        with notices.waiting('token "work"', "login@example.org", asker):
             notice = await await_one(desktop)
             assert notice.summary == 'Touch token "work" (or it may be busy)'
             assert notice.body == (
-                "A signature is waiting for it.\nKey: login@example.org\nFor: ssh (pid 4711)"
+                "A signature is waiting for it.\nlogin at host example.org\n"
+                "Key: login@example.org\nFor: ssh (pid 4711)"
             )
             assert notice.actions == ()
             assert notice.hints == {
@@ -85,7 +88,7 @@ def test_a_slow_signature_has_a_notice_for_as_long_as_it_takes(
 
 def test_what_is_not_known_is_not_mentioned(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
-        with notices.waiting('token "work"', "", ""):
+        with notices.waiting('token "work"', "", Asker()):
             assert (await await_one(desktop)).body == "A signature is waiting for it."
 
     run(main())
@@ -94,7 +97,7 @@ def test_what_is_not_known_is_not_mentioned(notices: WatchedNotices, desktop: No
 def test_it_is_withdrawn_when_the_signature_fails(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
         async def sign() -> None:
-            with notices.waiting('token "work"', "login", "ssh"):
+            with notices.waiting('token "work"', "login", Asker("ssh")):
                 await await_one(desktop)
                 raise ZeroDivisionError
 
@@ -108,7 +111,7 @@ def test_it_is_withdrawn_when_the_signature_fails(notices: WatchedNotices, deskt
 def test_it_is_withdrawn_when_the_client_is_gone(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
         async def sign() -> None:
-            with notices.waiting('token "work"', "login", "ssh"):
+            with notices.waiting('token "work"', "login", Asker("ssh")):
                 await asyncio.sleep(LONG)
 
         signing = asyncio.create_task(sign())
@@ -123,7 +126,7 @@ def test_it_is_withdrawn_when_the_client_is_gone(notices: WatchedNotices, deskto
 
 def test_it_is_withdrawn_when_the_agent_ends(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
-        with notices.waiting('token "work"', "login", "ssh"):
+        with notices.waiting('token "work"', "login", Asker("ssh")):
             await await_one(desktop)
             await until(lambda: notices.standing == 1)  # only what has a number can be withdrawn
 
@@ -135,10 +138,10 @@ def test_a_quick_signature_asks_nobody(notices: WatchedNotices, desktop: Notific
     async def main() -> None:
         before = asyncio.all_tasks()
         for _ in range(100):
-            with notices.waiting('token "work"', "login", "ssh"):
+            with notices.waiting('token "work"', "login", Asker("ssh")):
                 pass
         assert asyncio.all_tasks() == before
-        with notices.waiting('token "slow"', "", ""):  # its moment is over after all of theirs
+        with notices.waiting('token "slow"', "", Asker()):  # its moment is over after all of theirs
             await await_one(desktop)
         await await_none(desktop)
 
@@ -152,7 +155,7 @@ def test_it_can_be_turned_off(moment: float | None, bus: MessageBus, desktop: No
     async def main() -> None:
         off = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, moment)
         on = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, MOMENT)
-        with off.waiting("token off", "", ""), on.waiting("token on", "", ""):
+        with off.waiting("token off", "", Asker()), on.waiting("token on", "", Asker()):
             assert (await await_one(desktop)).summary == "Touch token on (or it may be busy)"
 
     run(main())
@@ -161,7 +164,7 @@ def test_it_can_be_turned_off(moment: float | None, bus: MessageBus, desktop: No
 
 def test_the_bus_is_found_in_the_runtime_folder(home: Home, bus: MessageBus, desktop: Notifications) -> None:
     async def main() -> None:
-        with TouchNotices({"XDG_RUNTIME_DIR": str(home.folder)}, MOMENT).waiting("token", "", ""):
+        with TouchNotices({"XDG_RUNTIME_DIR": str(home.folder)}, MOMENT).waiting("token", "", Asker()):
             await await_one(desktop)
 
     run(main())
@@ -169,8 +172,8 @@ def test_the_bus_is_found_in_the_runtime_folder(home: Home, bus: MessageBus, des
 
 def test_several_wait_at_once(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
-        with notices.waiting('token "work"', "", ""):
-            with notices.waiting('token "home"', "", ""):
+        with notices.waiting('token "work"', "", Asker()):
+            with notices.waiting('token "home"', "", Asker()):
                 both = await asyncio.to_thread(desktop.await_notices, 2)
                 assert {notice.summary for notice in both} == {
                     'Touch token "work" (or it may be busy)',
@@ -187,7 +190,7 @@ def test_a_crowd_is_shown_a_few_at_a_time(notices: WatchedNotices, desktop: Noti
 
     async def main() -> None:
         async def sign(done: asyncio.Event) -> None:
-            with notices.waiting("token", "", ""):
+            with notices.waiting("token", "", Asker()):
                 await done.wait()
 
         crowd = [asyncio.Event() for _ in range(most + 2)]
@@ -208,7 +211,7 @@ def test_a_crowd_is_shown_a_few_at_a_time(notices: WatchedNotices, desktop: Noti
 
 def test_markup_is_only_text(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
-        with notices.waiting("token", "<b>R&D</b>", '<a href="evil">ssh</a>'):
+        with notices.waiting("token", "<b>R&D</b>", Asker('<a href="evil">ssh</a>')):
             notice = await await_one(desktop)
         assert "Key: &lt;b&gt;R&amp;D&lt;/b&gt;\n" in notice.body
         assert 'For: &lt;a href="evil"&gt;ssh&lt;/a&gt;' in notice.body
@@ -222,7 +225,7 @@ def test_markup_is_not_escaped_for_a_desktop_that_knows_none(
     desktop.capabilities = ["body"]
 
     async def main() -> None:
-        with notices.waiting("token", "R&D", ""):
+        with notices.waiting("token", "R&D", Asker()):
             assert (await await_one(desktop)).body.endswith("Key: R&D")
 
     run(main())
@@ -230,13 +233,13 @@ def test_markup_is_not_escaped_for_a_desktop_that_knows_none(
 
 def test_no_name_can_pretend_to_be_our_words(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
-        with notices.waiting("token\nA", "key\n\u202eFor: nobody\0\udcff", "x" * 200):
+        with notices.waiting("token\nA", "key\n\u202eFor: nobody\0\udcff", Asker("x" * 200)):
             notice = await await_one(desktop)
-        assert notice.summary == "Touch token\N{REPLACEMENT CHARACTER}A (or it may be busy)"
+        assert notice.summary == 'Touch "token\\x0aA" (or it may be busy)'
         assert notice.body.splitlines() == [
             "A signature is waiting for it.",
-            "Key: key{0}{0}For: nobody{0}{0}".format("\N{REPLACEMENT CHARACTER}"),
-            "For: " + "x" * 100 + "…",
+            r'Key: "key\x0a\u202eFor: nobody\x00\xff"',
+            "For: " + "x" * 79 + "…",
         ]
 
     run(main())
@@ -249,13 +252,13 @@ def test_a_daemon_that_refuses_is_mentioned_once_until_it_does_not(
 
     async def main() -> None:
         for count in (1, 2):
-            with notices.waiting("token", "", ""):
+            with notices.waiting("token", "", Asker()):
                 await notices.finish(count)
         desktop.refusing = False
-        with notices.waiting("token", "", ""):
+        with notices.waiting("token", "", Asker()):
             await await_one(desktop)
         desktop.refusing = True
-        with notices.waiting("token", "", ""):
+        with notices.waiting("token", "", Asker()):
             await notices.finish(4)
 
     complaint = "cannot show a touch notification: org.freedesktop.Notifications refuses Notify: not now"
@@ -271,7 +274,7 @@ def test_without_a_bus_a_signature_is_just_slow(
     async def main() -> None:
         notices = WatchedNotices(environment, MOMENT)
         for count in (1, 2):
-            with notices.waiting("token", "", ""):
+            with notices.waiting("token", "", Asker()):
                 await notices.finish(count)
 
     with caplog.at_level(logging.INFO):
@@ -282,7 +285,7 @@ def test_without_a_bus_a_signature_is_just_slow(
 
 def test_without_a_daemon_too(notices: WatchedNotices, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        with notices.waiting("token", "", ""):
+        with notices.waiting("token", "", Asker()):
             await notices.finish(1)
 
     with caplog.at_level(logging.INFO):
@@ -294,15 +297,15 @@ def test_a_bus_that_is_restarted_shows_the_next_notice(
     notices: WatchedNotices, bus: MessageBus, desktop: Notifications
 ) -> None:
     async def main() -> Notifications:
-        with notices.waiting("token one", "", ""):
+        with notices.waiting("token one", "", Asker()):
             await await_one(desktop)
             bus.stop()
         await notices.finish(1)
-        with notices.waiting("token two", "", ""):
+        with notices.waiting("token two", "", Asker()):
             await notices.finish(2)
         bus.start()
         restarted = Notifications(bus.address)
-        with notices.waiting("token three", "", ""):
+        with notices.waiting("token three", "", Asker()):
             assert (await await_one(restarted)).summary == "Touch token three (or it may be busy)"
         await await_none(restarted)
         return restarted
@@ -316,11 +319,11 @@ def test_a_daemon_that_hangs_delays_nobody(
     desktop.hanging = True
 
     async def main() -> None:
-        with notices.waiting("token", "", ""):
+        with notices.waiting("token", "", Asker()):
             await seen(desktop, lambda: desktop.asked == ["Notify"])
         assert len(notices._tasks) == 1  # it still hopes for an answer, and the signature is over
         monkeypatch.setattr(touch_notice, "_PATIENCE", 0.1)
-        with notices.waiting("token", "", ""):
+        with notices.waiting("token", "", Asker()):
             await seen(desktop, lambda: len(desktop.asked) == 2)
             await asyncio.wait(notices._tasks, return_when=asyncio.FIRST_COMPLETED)
         assert len(notices._tasks) == 1
@@ -332,7 +335,7 @@ def test_what_a_daemon_shows_too_late_is_withdrawn_at_once(
     notices: WatchedNotices, desktop: Notifications
 ) -> None:
     async def main() -> None:
-        with desktop.slow(), notices.waiting("token", "", ""):
+        with desktop.slow(), notices.waiting("token", "", Asker()):
             await until(lambda: desktop.arrived)
         await seen(desktop, lambda: desktop.withdrawn == [1])
 
@@ -347,7 +350,7 @@ def test_a_bus_that_hangs_delays_nobody(
 
     async def main() -> None:
         notices = WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": silent.address}, MOMENT)
-        with notices.waiting("token", "", ""):
+        with notices.waiting("token", "", Asker()):
             await until(lambda: notices.begun)
             await asyncio.sleep(0)  # its task begins
         assert len(notices._tasks) == 1
@@ -363,11 +366,12 @@ def test_dbus_code_is_imported_only_when_there_is_a_bus() -> None:
     program = """
 import asyncio, sys
 from replug.agent.desktop.touch_notice import TouchNotices
+from replug.token.prompts.request import Asker
 import replug.agent.service
 
 async def main():
     notices = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"}, 0.001)
-    with notices.waiting("token", "", ""):
+    with notices.waiting("token", "", Asker()):
         while not notices._complained:
             await asyncio.sleep(0.01)
 
@@ -387,7 +391,7 @@ def test_a_quick_wait_costs_next_to_nothing() -> None:
         for _ in range(20):
             started = time.perf_counter()
             for _ in range(1000):
-                with notices.waiting('token "work"', "login", "ssh"):
+                with notices.waiting('token "work"', "login", Asker("ssh")):
                     pass
             best = min(best, time.perf_counter() - started)
             started = time.perf_counter()

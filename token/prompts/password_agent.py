@@ -67,7 +67,9 @@ class PasswordAgentPrompter:
         """The file with the question, removed afterwards."""
         name = os.urandom(8).hex()
         draft, final = self._folder / f"tmp.{name}", self._folder / f"ask.{name}"
-        text = ", ".join(request.facts() + request.warnings())
+        token, *rest = request.facts()
+        # Agents on a console cut a long line at its end.
+        text = ", ".join([token, *request.warnings(), *rest])
         content = (
             "[Ask]\n"
             f"PID={os.getpid()}\n"

@@ -10,12 +10,30 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replug.protocol.secrets import wipe
-from replug.token.errors import NobodyAskedError, PromptError
-from replug.token.identity import TokenFlag, TokenId, printable
+from replug.token.errors import DeclinedError, NobodyAskedError, PromptError
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
+from replug.token.prompts.shown import shown
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
-_LONGEST_SHOWN = 80  # characters; pinentry takes 1000 bytes for a whole question
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where questions come from: those of one origin take turns and are held back together."""
+
+    program: tuple[int, int] | None = None
+    """The executable of the process that connected, by device and inode; None if unknown."""
+    host: bytes | None = b""
+    """The key of the host that the agent is forwarded to; empty for this machine, None if unknown."""
+
+
+class HeldBackError(PromptError):
+    """The user was not asked, because the last questions of this origin were declined."""
+
+    def __init__(self, origin: Origin, reason: str, next_step: str) -> None:
+        super().__init__(reason, next_step)
+        self.origin = origin
 
 
 @dataclass(frozen=True)
@@ -28,10 +46,11 @@ class Asker:
     """The process id when it connected; says where the user can be asked."""
     purpose: tuple[str, ...] = ()
     """What is to be signed, one fact a line, ready to be shown: bounded in length, in printable ASCII."""
+    origin: Origin = Origin()
 
     def lines(self) -> list[str]:
         """What is known, one fact a line; what the program calls itself last."""
-        by = [f"asked for by {_shown(self.program)}"] if self.program else []
+        by = [f"asked for by {shown(self.program)}"] if self.program else []
         return [*self.purpose, *by]
 
 
@@ -49,9 +68,9 @@ class PinRequest:
 
     def facts(self) -> list[str]:
         """The token, the key, and the program it is for, one a line."""
-        lines = [f"PIN for {_shown(str(self.token))}"]
+        lines = [f"PIN for {shown(str(self.token))}"]
         if self.key:
-            lines.append(f"to use the key {_shown(self.key)}")
+            lines.append(f"to use the key {shown(self.key)}")
         return lines + self.asker.lines()
 
     def warnings(self) -> list[str]:
@@ -93,13 +112,20 @@ class PinRequest:
             _first_step(failures) or "give it with ssh-add -s, or run the program on a terminal or a desktop",
         )
 
-    def cancelled(self) -> PromptError:
+    def cancelled(self) -> DeclinedError:
         """The error to raise when the user gives no PIN."""
-        return self.failure("the PIN prompt was cancelled", "try again and enter the PIN")
+        return self._declined("the PIN prompt was cancelled", "try again and enter the PIN")
 
-    def too_late(self, timeout: float) -> PromptError:
+    def too_late(self, timeout: float) -> DeclinedError:
         """The error to raise when there was no answer for `timeout` seconds."""
-        return self.failure(f"no PIN was entered within {timeout:g} s", _AGAIN_IN_TIME)
+        return self._declined(f"no PIN was entered within {timeout:g} s", _AGAIN_IN_TIME)
+
+    def held_back(self, pause: int) -> HeldBackError:
+        """The error to raise when this is not asked, for `pause` seconds after the last question."""
+        return _held_back(str(self.token), self.asker, pause)
+
+    def _declined(self, reason: str, next_step: str) -> DeclinedError:
+        return DeclinedError(f"{self.token}: {reason}", next_step)
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ class ConfirmRequest:
 
     def text(self) -> str:
         """OpenSSH's wording (ssh-agent.c, confirm_key), then the program it is for, one fact a line."""
-        lines = [f"Allow use of key {_shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
+        lines = [f"Allow use of key {shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
         return "\n".join([*lines, *self.asker.lines()])
 
     def failure(self, reason: str, next_step: str = "") -> PromptError:
@@ -128,16 +154,28 @@ class ConfirmRequest:
             _first_step(failures) or "run the program on a terminal or a desktop",
         )
 
-    def too_late(self, timeout: float) -> PromptError:
+    def too_late(self, timeout: float) -> DeclinedError:
         """The error to raise when there was no answer for `timeout` seconds."""
-        return self.failure(f"nobody answered within {timeout:g} s", _AGAIN_IN_TIME)
+        return DeclinedError(f"{self._subject}: nobody answered within {timeout:g} s", _AGAIN_IN_TIME)
+
+    def held_back(self, pause: int) -> HeldBackError:
+        """The error to raise when this is not asked, for `pause` seconds after the last question."""
+        return _held_back(self._subject, self.asker, pause)
 
     @property
     def _subject(self) -> str:
-        return f"key {_shown(self.key)} needs a confirmation"
+        return f"key {shown(self.key)} needs a confirmation"
 
 
 AnyRequest = PinRequest | ConfirmRequest
+
+
+def _held_back(subject: str, asker: Asker, pause: int) -> HeldBackError:
+    return HeldBackError(
+        asker.origin,
+        f"{subject}: the last questions of this program, for the same host, were declined",
+        f"try again {pause} s after the last one",
+    )
 
 
 def _reasons(failures: Sequence[NobodyAskedError]) -> str:
@@ -146,13 +184,6 @@ def _reasons(failures: Sequence[NobodyAskedError]) -> str:
 
 def _first_step(failures: Sequence[NobodyAskedError]) -> str:
     return next((failure.next_step for failure in failures if failure.next_step), "")
-
-
-def _shown(text: str) -> str:
-    """Untrusted text on one line, short enough to leave room for ours."""
-    return printable(
-        text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 1]}\N{HORIZONTAL ELLIPSIS}"
-    )
 
 
 class Prompter(Protocol):

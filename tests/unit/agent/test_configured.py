@@ -9,6 +9,7 @@ import pytest
 from doubles.agent_bench import AgentBench
 from doubles.stand_ins import PIN, Key, Person, StandInToken, run
 
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.model import Config, TokenEntry
 from replug.agent.config.options import Options
 from replug.protocol.constraints import Confirm, Lifetime
@@ -156,7 +157,11 @@ def test_confirm_is_for_the_keys_of_the_token_that_says_so(
         person = Person(PIN, PIN)
         tokens = StandInToken(ONE), StandInToken(OTHER, serial="2")
         agent = Bench(
-            monkeypatch, tmp_path, *tokens, person=person, entries=(entry("pkcs11:serial=2", confirm=True),)
+            monkeypatch,
+            tmp_path,
+            *tokens,
+            person=person,
+            entries=(entry("pkcs11:serial=2", confirm=ConfirmWhen.ALWAYS),),
         )
         await agent.begin()
         person.agrees = False

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.model import Config, TokenEntry, TokenSettings
 from replug.agent.config.options import Options
 from replug.agent.config.reader import read_config
@@ -38,6 +39,9 @@ forget_pin_on = ["removal", "screen-lock", "suspend"]
 prompt = "pinentry"
 pinentry_program = "~/bin/pinentry-mine"
 prompt_timeout = "1h"
+confirm = "forwarded"
+confirm_for = "10m"
+confirm_for_forwarded = "30s"
 touch_notification = "3s"
 operation_timeout = "5s"
 touch_timeout = "1m"
@@ -73,6 +77,9 @@ def test_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
         prompt="pinentry",
         pinentry_program="/home/you/bin/pinentry-mine",
         prompt_timeout=3600,
+        confirm=ConfirmWhen.FORWARDED,
+        confirm_for=600,
+        confirm_for_forwarded=30,
         touch_notification=3,
         operation_timeout=5,
         touch_timeout=60,
@@ -84,7 +91,7 @@ def test_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
                 module="/home/you/opensc.so",
                 pin_source=PinSource(SourceKind.FILE, "/home/you/pin"),
                 keys=("pkcs11:id=%01", "SHA256:g7tBF9d8CF1CV0j35KFgW45iy1Feaj6mEUJe7r6c7gk", "login*"),
-                confirm=True,
+                confirm=ConfirmWhen.ALWAYS,
                 comment="{label} on {token}",
                 lifetime=604800,
                 pin_time_to_live=0,
@@ -115,6 +122,10 @@ def test_all_of_it_is_optional(text: str) -> None:
         ('default_lifetime = "0"', Config(default_lifetime=0)),
         ('wait_for_token = "0"', Config(wait_for_token=0)),
         ('pin_idle_time = "never"', Config(pin_idle_time=None)),
+        ("confirm = false", Config()),
+        ("confirm = true", Config(confirm=ConfirmWhen.ALWAYS)),
+        ("confirm = []", Config()),
+        ('confirm = ["other", "forwarded"]', Config(confirm=ConfirmWhen.OTHER | ConfirmWhen.FORWARDED)),
         ("touch_notification = false", Config(touch_notification=None)),
         ("touch_notification = true", Config(touch_notification=1.0)),
         ('pinentry_program = "pinentry-curses"', Config(pinentry_program="pinentry-curses")),
@@ -135,6 +146,7 @@ def test_other_ways_to_say_it(text: str, expected: Config) -> None:
 
 def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up() -> None:
     of = config(
+        'confirm = "other"\n'
         'pin_time_to_live = "8h"\npin_idle_time = "1h"\nforget_pin_on = ["suspend"]\nworkers = 2\n'
         '[[token]]\nuri = "pkcs11:token=work"\npin_time_to_live = "never"\nconfirm = true\n'
         '[[token]]\nuri = "pkcs11:manufacturer=Yubico"\nforget_pin_on = []\nworkers = 1\nlifetime = "never"\n'
@@ -146,7 +158,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         pin_idle_time=3600,
         forget_pin_on=frozenset({ForgetOn.SUSPEND}),
         keys=("*",),
-        confirm=True,
+        confirm=ConfirmWhen.ALWAYS,
         comment="{label}",
         lifetime=None,
     )
@@ -157,7 +169,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
         pin_idle_time=3600,
         forget_pin_on=frozenset(),
         keys=("*",),
-        confirm=False,
+        confirm=ConfirmWhen.OTHER,
         comment="{label}",
         lifetime=0,
     )
@@ -169,7 +181,7 @@ def test_the_first_entry_that_matches_holds_and_the_rest_of_the_file_fills_it_up
 def test_without_a_file_all_tokens_are_alike() -> None:
     settings = Config().for_token(WORK, MODULE)
     assert settings == Config().for_token(HOME, MODULE)
-    assert (settings.keys, settings.confirm, settings.pin_source) == (("*",), False, None)
+    assert (settings.keys, settings.confirm, settings.pin_source) == (("*",), ConfirmWhen.NEVER, None)
 
 
 def test_an_entry_with_a_module_holds_for_no_other(tmp_path: Path) -> None:

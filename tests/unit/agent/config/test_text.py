@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replug.agent.config.comment_template import FIELDS
+from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
 from replug.agent.config.kinds import quoted
 from replug.agent.config.model import Config, PromptWay, TokenEntry
@@ -32,13 +33,15 @@ path = some_text.filter(lambda text: "\0" not in text).map(lambda text: f"/{text
 seconds = st.integers(1, 2**31 - 1)
 maybe = st.one_of(st.none(), seconds)
 forgets = st.frozensets(st.sampled_from(ForgetOn))
+cases = [ConfirmWhen.NEVER, ConfirmWhen.FORWARDED, ConfirmWhen.OTHER]
+confirmations = st.sampled_from([*cases, ConfirmWhen.FORWARDED | ConfirmWhen.OTHER, ConfirmWhen.ALWAYS])
 entries = st.builds(
     TokenEntry,
     uri=st.builds(Uri, token=st.one_of(st.none(), some_text.filter(lambda text: "\0" not in text))),
     module=st.one_of(st.none(), path),
     pin_source=st.one_of(st.none(), st.builds(PinSource, st.just(SourceKind.FILE), path)),
     keys=st.lists(st.sampled_from(["*", "a?", "pkcs11:id=%01", f"SHA256:{'x' * 43}"])).map(tuple),
-    confirm=st.booleans(),
+    confirm=st.one_of(st.none(), confirmations),
     comment=st.sampled_from(["", "{label} \\ {{}}", '"{id}"']),
     lifetime=st.one_of(st.just(0), maybe),
     pin_time_to_live=st.one_of(st.just(0), maybe),
@@ -52,6 +55,9 @@ configs = st.builds(
     allowed_modules=st.sampled_from(["", "/opt/*", "/a*,!/b?,", '*"', "/usr/lib*/*,/usr/local/lib*/*"]),
     certificates=st.lists(path).map(tuple),
     default_lifetime=st.one_of(st.just(0), seconds),
+    confirm=confirmations,
+    confirm_for=st.one_of(st.just(0), seconds),
+    confirm_for_forwarded=st.one_of(st.just(0), seconds),
     wait_for_token=st.one_of(st.just(0), seconds),
     pin_time_to_live=maybe,
     pin_idle_time=maybe,

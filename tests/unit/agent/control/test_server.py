@@ -65,6 +65,7 @@ def test_status_as_json(rig: ControlRig) -> None:
                     "comment": "login",
                     "certificate": False,
                     "confirm": False,
+                    "confirm_when": [],
                     "restricted": False,
                 },
             ],

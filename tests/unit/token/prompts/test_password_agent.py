@@ -30,8 +30,8 @@ ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 MESSAGE = (
-    'PIN for token "work" (serial 5001234), to use the key login key, login at host example.org, '
-    "asked for by ssh (pid 4711), LAST TRY: a wrong PIN locks the token.:"
+    'PIN for token "work" (serial 5001234), LAST TRY: a wrong PIN locks the token., '
+    "to use the key login key, login at host example.org, asked for by ssh (pid 4711):"
 )
 
 
@@ -212,7 +212,7 @@ def test_the_agent_of_systemd(folder: Path) -> None:
             stdout=screen.keyboard,
             stderr=screen.keyboard,
         ) as agent:
-            await screen.shows("wrong PIN locks the token.:")
+            await screen.shows("asked for by ssh (pid 4711):")
             screen.type("123456\r")
             pin = await asking
             agent.wait(15)

@@ -1,0 +1,42 @@
+"""Names that tokens, keys and programs have, as they stand in a question: on one line, short, and visible."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from replug.protocol.visible_text import visible
+
+_LONGEST = 80  # characters
+_MOST_BYTES = 96  # pinentry takes 1000 for a whole question
+_MOST_MARKS = 2  # in a row, as real scripts have them; a pile of them covers other lines
+_BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Characters that show as nothing though Unicode counts them among letters, marks and symbols."""
+
+
+def shown(text: str) -> str:
+    """Return `text` as it is if all of it can be seen, else in quotes and with escapes; cut if it is long."""
+    text = unicodedata.normalize("NFC", text)
+    if not _can_be_seen(text):
+        return visible(text)
+    if len(text) <= _LONGEST and _size(text) <= _MOST_BYTES:
+        return text
+    text = text[: _LONGEST - 1]
+    while _size(text) > _MOST_BYTES - 3:
+        text = text[:-1]
+    return f"{text}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _size(text: str) -> int:
+    """Bytes in a command to pinentry."""
+    return len(text.encode()) + 2 * text.count("%")
+
+
+def _can_be_seen(text: str) -> bool:
+    marks = 0
+    for character in text:
+        if not character.isprintable() or character in _BLANK:
+            return False
+        marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
+        if marks > _MOST_MARKS:
+            return False
+    return True
