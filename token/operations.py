@@ -6,20 +6,23 @@ flags. The other rules about PINs are in `pins/rules.py`.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from replug.token.errors import TokenAbsentError, TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag
 from replug.token.keys import TokenKey, read_keys
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence
-from replug.token.shown_keys import OtherKeysError, ShownKeys
+from replug.token.shown_keys import OtherKeysError
 from replug.token.signing import signature_on
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
+
+log = logging.getLogger(__name__)
 
 _TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 
@@ -36,16 +39,15 @@ class TokenOperations:
         pool: WorkerPool,
         pins: PinCache,
         rules: PinRules,
-        changed: Callable[[], None],
+        owner: PinOwner,
     ) -> None:
-        """`changed` is called when other keys are offered than before."""
-        self.keys = ShownKeys(changed)
+        self.keys = owner.keys
         self._token = token
         self._pool = pool
         self._pins = pins
         self._rules = rules
-        self._one_login = asyncio.Lock()
-        """Held while a worker sends a PIN: two of them at once could spend two tries on a wrong one."""
+        self._owner = owner
+        self._one_login = pins.one_login(owner.token)
 
     async def open(self, worker: WorkerClient) -> TokenFlag:
         """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
@@ -60,6 +62,12 @@ class TokenOperations:
                 raise TokenAbsentError(refused.reason, "plug it in") from refused
             raise
         self._token.flags = opened.flags
+        if opened.has_twin and not self._owner.has_twin:
+            log.warning(
+                "several tokens have the same name and serial: one of them is served",
+                extra={"token": str(token), "path": self._owner.module},
+            )
+            self._owner.has_twin = True
         keys = read_keys(opened.records)
         if token in worker.ready and self.keys.lacks_some_of(keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a
@@ -96,7 +104,7 @@ class TokenOperations:
             signature = await self._sign_with_pin(worker, key, algorithm, data)
         else:
             signature = await signature_on(worker, self._token.identity, key, algorithm, data, None)
-        self._pins.used(self._token.identity)
+        self._pins.used(self._owner)
         return signature
 
     async def _sign_or_log_in(
@@ -112,7 +120,7 @@ class TokenOperations:
                 if refused.verdict is not Verdict.NOT_LOGGED_IN:
                     raise
             else:
-                self._pins.used(self._token.identity)
+                self._pins.used(self._owner)
                 return signature
             flags = await self.open(worker)
         if self._token.identity not in worker.ready:

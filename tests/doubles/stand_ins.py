@@ -284,7 +284,9 @@ class StandInWorker:
         await self._enter("open")
         token = self._find(identity)
         self.opened.add(identity)
-        return Opened(token.flags, token.records(logged_in=identity in self._logged_in))
+        twins = [one for one in self._slots.tokens if one.identity == identity]
+        records = token.records(logged_in=identity in self._logged_in)
+        return Opened(token.flags, records, len(twins) > 1)
 
     async def login(self, identity: TokenId, pin: bytearray | None) -> list[Header]:
         sent = await self._enter("login", pin)

@@ -1,6 +1,6 @@
 /*
- * A PKCS#11 module that is SoftHSM, with the tokens of the softhsm2.conf in the folder named by
- * FAULTY_MODULE_DIR, until a test tells it otherwise through files in that folder, read afresh at every call:
+ * A PKCS#11 module that is SoftHSM, with the tokens of the softhsm2.conf in the folder that FAULTY_MODULE_DIR
+ * names, else in its own, until a test tells it otherwise through files in that folder, read afresh at every call:
  *
  *   C_Xxx    what that function does: "sleep SECONDS" first, "hang", "crash", or "fail CK_RV" (in hex);
  *            with "once " in front the file is deleted, so only the next call does it
@@ -12,6 +12,7 @@
  * The functions below that may be told so append a line "pid C_Xxx CK_RV" to the file "calls", when they have
  * been entered ("-" for the CK_RV) and when they return.
  */
+#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -24,14 +25,30 @@
 static CK_FUNCTION_LIST *real;
 static CK_FUNCTION_LIST list;
 
+static const char *steering_folder(void)
+{
+	static char folder[512];
+	const char *named = getenv("FAULTY_MODULE_DIR");
+	Dl_info self;
+	char *slash;
+
+	if (named != NULL)
+		return named;
+	if (folder[0] == '\0' && dladdr(&real, &self) != 0) {
+		snprintf(folder, sizeof(folder), "%s", self.dli_fname);
+		if ((slash = strrchr(folder, '/')) != NULL)
+			*slash = '\0';
+	}
+	return folder;
+}
+
 /* Reads at most size - 1 bytes of a steering file; returns their number, or -1 where there is no such file. */
 static ssize_t read_order(const char *name, char *buffer, size_t size, char *path, size_t path_size)
 {
-	const char *folder = getenv("FAULTY_MODULE_DIR");
 	ssize_t count;
 	int fd;
 
-	snprintf(path, path_size, "%s/%s", folder != NULL ? folder : "/nonexistent", name);
+	snprintf(path, path_size, "%s/%s", steering_folder(), name);
 	if ((fd = open(path, O_RDONLY | O_CLOEXEC)) < 0)
 		return -1;
 	count = read(fd, buffer, size - 1);
@@ -44,10 +61,9 @@ static ssize_t read_order(const char *name, char *buffer, size_t size, char *pat
 static void note(const char *name, const char *outcome)
 {
 	char path[512], line[128];
-	const char *folder = getenv("FAULTY_MODULE_DIR");
 	int fd, length;
 
-	snprintf(path, sizeof(path), "%s/calls", folder != NULL ? folder : "/nonexistent");
+	snprintf(path, sizeof(path), "%s/calls", steering_folder());
 	if ((fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0)
 		return;
 	length = snprintf(line, sizeof(line), "%d %s %s\n", (int)getpid(), name, outcome);
@@ -198,12 +214,11 @@ static CK_RV faulty_C_GetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HAN
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
 {
 	CK_RV (*get)(CK_FUNCTION_LIST **);
-	const char *folder = getenv("FAULTY_MODULE_DIR");
 	char conf[512];
 	void *softhsm;
 	CK_RV rv;
 
-	snprintf(conf, sizeof(conf), "%s/softhsm2.conf", folder != NULL ? folder : "/nonexistent");
+	snprintf(conf, sizeof(conf), "%s/softhsm2.conf", steering_folder());
 	setenv("SOFTHSM2_CONF", conf, 1);
 	softhsm = dlopen(SOFTHSM, RTLD_NOW | RTLD_LOCAL);
 	if (softhsm == NULL || (get = (CK_RV (*)(CK_FUNCTION_LIST **))dlsym(softhsm, "C_GetFunctionList")) == NULL)

@@ -20,6 +20,8 @@ class Opened:
 
     flags: TokenFlag
     records: list[Header]
+    has_twin: bool
+    """Whether another token in the slots has the same identity."""
 
 
 class WorkerClient(WorkerProcess):
@@ -63,7 +65,7 @@ class WorkerClient(WorkerProcess):
             "open",
             {"token": token.fields()},
             self._deadlines.operation,
-            lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"])),
+            lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"]), bool(reply["twin"])),
         )
         self.opened.add(token)
         return opened

@@ -120,7 +120,7 @@ class Operations:
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Open a session on `token`, without login, unless it is open; its flags afresh and its keys."""
         identity = TokenId(**header["token"])
-        slot, info = self._find(identity)
+        slot, info, has_twin = self._find(identity)
         for owner, token in self._open.items():
             if (token.slot_id == slot.slot_id) != (owner == identity):
                 # libykcs11 goes on showing the keys of the card that the session was opened on.
@@ -130,7 +130,7 @@ class Operations:
         else:
             self._open[identity] = OpenToken(slot)
         self._require_presence(self._open[identity])
-        return _info_header(info) | {"keys": self._open[identity].records()}, b""
+        return _info_header(info) | {"keys": self._open[identity].records(), "twin": has_twin}, b""
 
     def login(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`."""
@@ -177,10 +177,11 @@ class Operations:
             # A slot appeared between the library's two calls, or an empty one answers with an error.
             return list(self._library.get_slots(token_present=True))
 
-    def _find(self, identity: TokenId) -> tuple[Any, TokenInfo]:
-        for slot, info in self._tokens():
-            if info.identity == identity:
-                return slot, info
+    def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
+        """The first such token, and whether there is another."""
+        found = [(slot, info) for slot, info in self._tokens() if info.identity == identity]
+        if found:
+            return *found[0], len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
 
     def _opened(self, header: Header) -> OpenToken:

@@ -134,7 +134,7 @@ def test_leaving_and_returning(rig: Rig) -> None:
         rig.slots.tokens.append(rig.work)
         assert await rig.look() == ["work"]
         assert rig.served(rig.work).state is TokenState.PRESENT
-        assert rig.pins.get(rig.work.identity) is not None
+        assert rig.pins.get(rig.served(rig.work).pin_owner) is not None
 
     run(main())
 

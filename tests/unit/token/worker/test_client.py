@@ -70,7 +70,7 @@ replies = {{
     "load": {{"library": "Maker Module"}},
     "slots": {{"slots": [[7, True], [8, False]]}},
     "scan": {{"tokens": tokens}},
-    "open": {{"token": {HEADER!r}, "flags": 4, "keys": [{{"label": "before"}}]}},
+    "open": {{"token": {HEADER!r}, "flags": 4, "keys": [{{"label": "before"}}], "twin": False}},
     "login": {{"keys": [{{"label": "after"}}]}},
     "sign": {{}},
 }}
