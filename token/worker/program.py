@@ -20,6 +20,7 @@ from pkcs11.types import PROTECTED_AUTH
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
+from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import Header
 from replug.token.worker.loop import RefusedError, answer_requests
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
@@ -100,8 +101,9 @@ class Operations:
         # p11-kit's proxy would load what the user's own files name, past the agent's list of allowed modules.
         os.environ["P11_KIT_NO_USER_CONFIG"] = "1"
         try:
-            ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
-        except (OSError, AttributeError) as error:
+            with examined(path):
+                ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
+        except (NotAModuleError, OSError, AttributeError) as error:
             raise RefusedError(Verdict.NOT_A_MODULE, str(error)) from error
         self._library = pkcs11.lib(path)
         return {
