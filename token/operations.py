@@ -6,13 +6,14 @@ flags. The other rules about PINs are in `pins/rules.py`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from replug.token.errors import TokenAbsentError, TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag
-from replug.token.keys import TokenKey, read_keys
+from replug.token.keys import KeyRecord, TokenKey, reading
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.rules import PinRules
@@ -68,7 +69,7 @@ class TokenOperations:
                 extra={"token": str(token), "path": self._owner.module},
             )
             self._owner.has_twin = True
-        keys = read_keys(opened.records)
+        keys = await _read(opened.records)
         if token in worker.ready and self.keys.lacks_some_of(keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a
             # fresh worker sees them after login.
@@ -165,7 +166,7 @@ class TokenOperations:
                     self._rules.refused(refused, chosen)
                     raise
                 self._accepted(chosen)
-        self._saw_keys(read_keys(records), logged_in=True)
+        self._saw_keys(await _read(records), logged_in=True)
 
     @asynccontextmanager
     async def _configured_pin(self, instead: Pin | None = None) -> AsyncIterator[Pin | None]:
@@ -206,3 +207,10 @@ class TokenOperations:
                     f"{self._token.identity} has other keys than before, so its PIN was forgotten, not sent"
                 ) from None
         self._token.opened(logged_in=logged_in)
+
+
+async def _read(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
+    keys: dict[bytes, TokenKey] = {}
+    for _ in reading(records, keys):
+        await asyncio.sleep(0)
+    return keys

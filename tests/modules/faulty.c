@@ -8,6 +8,8 @@
  *   keypad   a PIN: the token reports a keypad of its own, on which a person always types that PIN
  *   label    the bytes every object has for its CKA_LABEL
  *   out      the token is out of its slot
+ *   prints   what is written to standard error whenever the slots are listed
+ *   objects  a number: each search finds so many objects, RSA keys that are all different
  *
  * The functions below that may be told so append a line "pid C_Xxx CK_RV" to the file "calls", when they have
  * been entered ("-" for the CK_RV) and when they return.
@@ -22,8 +24,11 @@
 
 #include <p11-kit/pkcs11.h>
 
+#define COPIES 65536	/* SoftHSM's handles are less */
+
 static CK_FUNCTION_LIST *real;
 static CK_FUNCTION_LIST list;
+static long left = -1;	/* of the objects of a search; -1 before its beginning */
 
 static const char *steering_folder(void)
 {
@@ -78,6 +83,8 @@ static CK_RV enter(const char *name)
 	char order[64], path[512], *rest = order;
 
 	note(name, "-");
+	if (strcmp(name, "C_FindObjectsInit") == 0)
+		left = -1;
 	if (read_order(name, order, sizeof(order), path, sizeof(path)) < 0)
 		return CKR_OK;
 	if (strncmp(rest, "once ", 5) == 0) {
@@ -115,13 +122,26 @@ static CK_RV leave(const char *name, CK_RV rv)
 	}
 
 STEERED(C_Initialize, (void *args), (args))
-STEERED(C_GetSlotList, (CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count), (present, slots, count))
+static CK_RV faulty_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
+{
+	static char text[1024 * 1024];
+	char path[512];
+	ssize_t length = read_order("prints", text, sizeof(text), path, sizeof(path));
+	CK_RV rv = enter("C_GetSlotList");
+
+	if (length > 0)
+		fprintf(stderr, "%s", text);
+	if (rv == CKR_OK)
+		rv = real->C_GetSlotList(present, slots, count);
+	return leave("C_GetSlotList", rv);
+}
+
 STEERED(C_OpenSession, (CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIFY notify,
     CK_SESSION_HANDLE *session), (slot, flags, application, notify, session))
 STEERED(C_FindObjectsInit, (CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, CK_ULONG count),
     (session, template, count))
 STEERED(C_SignInit, (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key),
-    (session, mechanism, key))
+    (session, mechanism, key % COPIES))
 
 static CK_RV faulty_C_Sign(CK_SESSION_HANDLE session, unsigned char *data, CK_ULONG data_length,
     unsigned char *signature, CK_ULONG *length)
@@ -186,17 +206,22 @@ static CK_RV faulty_C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
 static CK_RV faulty_C_GetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object,
     CK_ATTRIBUTE *template, CK_ULONG count)
 {
-	char label[64], path[512];
+	static char label[1024 * 1024];
+	char path[512];
 	ssize_t length = read_order("label", label, sizeof(label), path, sizeof(path));
+	CK_ULONG copy = object / COPIES, i, byte;
 	CK_RV rv = CKR_OK;
-	CK_ULONG i;
 
-	if (length < 0)
+	object %= COPIES;
+	if (length < 0 && copy == 0)
 		return real->C_GetAttributeValue(session, object, template, count);
 	for (i = 0; i < count; i++) {
 		CK_RV one;
-		if (template[i].type != CKA_LABEL) {
+		if (template[i].type != CKA_LABEL || length < 0) {
 			one = real->C_GetAttributeValue(session, object, &template[i], 1);
+			if (one == CKR_OK && template[i].type == CKA_MODULUS && template[i].pValue != NULL)
+				for (byte = 0; byte < sizeof(copy); byte++)
+					((unsigned char *)template[i].pValue)[8 + byte] ^= copy >> (8 * byte);
 		} else if (template[i].pValue != NULL && template[i].ulValueLen < (CK_ULONG)length) {
 			one = CKR_BUFFER_TOO_SMALL;
 		} else {
@@ -209,6 +234,26 @@ static CK_RV faulty_C_GetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HAN
 			rv = one;
 	}
 	return rv;
+}
+
+/* The objects of the copies have handles of their own, from which the real one can be told. */
+static CK_RV faulty_C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE *objects, CK_ULONG most,
+    CK_ULONG *count)
+{
+	static CK_OBJECT_HANDLE copied;
+	char order[64], path[512];
+	CK_RV rv;
+
+	if (read_order("objects", order, sizeof(order), path, sizeof(path)) < 0)
+		return real->C_FindObjects(session, objects, most, count);
+	if (left < 0) {
+		if ((rv = real->C_FindObjects(session, &copied, 1, count)) != CKR_OK || *count == 0)
+			return rv;
+		left = atol(order);
+	}
+	for (*count = 0; *count < most && left > 0; left--)
+		objects[(*count)++] = copied + COPIES * left;
+	return CKR_OK;
 }
 
 CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
@@ -233,6 +278,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
 	list.C_OpenSession = faulty_C_OpenSession;
 	list.C_Login = faulty_C_Login;
 	list.C_FindObjectsInit = faulty_C_FindObjectsInit;
+	list.C_FindObjects = faulty_C_FindObjects;
 	list.C_GetAttributeValue = faulty_C_GetAttributeValue;
 	list.C_SignInit = faulty_C_SignInit;
 	list.C_Sign = faulty_C_Sign;

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
+
+_DESCRIPTOR_SIZE = 4  # bytes; a C int
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(_DESCRIPTOR_SIZE)
 
 
 class RefusedError(Exception):
@@ -33,7 +37,8 @@ def answer_requests(
     with contextlib.suppress(ConnectionError, FrameError):
         while True:
             with frames.writable() as space:
-                count = connection.recv_into(space)
+                count, ancillary, _, _ = connection.recvmsg_into([space], _ONE_DESCRIPTOR)
+            _print_to(ancillary)
             if count == 0:
                 break
             frames.received(count)
@@ -42,6 +47,16 @@ def answer_requests(
                 connection.sendall(encode(*_answer(operations, verdict, *request)))
     # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
     os._exit(0)
+
+
+def _print_to(ancillary: list[tuple[int, int, bytes]]) -> None:
+    """Let what this process prints go where the agent says, if it does."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptor = int.from_bytes(data[:_DESCRIPTOR_SIZE], sys.byteorder)
+            for standard in (1, 2):
+                os.dup2(descriptor, standard)
+            os.close(descriptor)
 
 
 def _answer(

@@ -7,10 +7,13 @@ another.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
+import itertools
 import os
 import socket
+import sys
 from typing import Any, NoReturn
 
 import pkcs11
@@ -21,12 +24,15 @@ from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.worker.elf import NotAModuleError, examined
-from replug.token.worker.frames import Header
+from replug.token.worker.frames import MAX_HEADER, Header, encode
 from replug.token.worker.loop import RefusedError, answer_requests
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.worker.opensc import forbid_pin_caching
 
 _KNOWN_FLAGS = sum(TokenFlag)
+_MOST_SLOTS = 128
+_PAGE = MAX_HEADER // 2
+"""Bytes of keys in one answer, which has other things to say as well."""
 
 _VERDICTS: dict[type[PKCS11Error], Verdict] = {
     pkcs11.FunctionCancelled: Verdict.LOGIN_CANCELLED,
@@ -82,9 +88,12 @@ class OpenToken:
             cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
         )
 
-    def records(self) -> list[Header]:
-        """The keys as the agent wants them."""
-        return [key.record for key in self.keys.values()]
+    def page(self, begin: int) -> Header:
+        """Some of the keys, from number `begin` on, and whether there are more."""
+        records = [key.record for key in self.keys.values()][begin:]
+        ends = list(itertools.accumulate(len(encode(record)) for record in records))
+        count = max(1, bisect.bisect(ends, _PAGE))
+        return {"keys": records[:count], "more": count < len(records)}
 
 
 class Operations:
@@ -132,14 +141,18 @@ class Operations:
         else:
             self._open[identity] = OpenToken(slot)
         self._require_presence(self._open[identity])
-        return _info_header(info) | {"keys": self._open[identity].records(), "twin": has_twin}, b""
+        return _info_header(info) | self._open[identity].page(0) | {"twin": has_twin}, b""
 
     def login(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`."""
         token = self._opened(header)
         token.log_in(PROTECTED_AUTH if header["keypad"] else WipeablePin(body))
         self._require_presence(token)
-        return {"keys": token.records()}, b""
+        return token.page(0), b""
+
+    def more(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """The keys of `token` from number `begin` on, as they were when it was opened or logged in."""
+        return self._opened(header).page(header["begin"]), b""
 
     def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """Sign with `key` of `token` by `mechanism`; the first `pin_length` bytes of the body are the PIN.
@@ -174,10 +187,10 @@ class Operations:
     def _slots(self) -> list[Any]:
         assert self._library is not None
         try:
-            return list(self._library.get_slots())
+            return list(self._library.get_slots()[:_MOST_SLOTS])
         except PKCS11Error:
             # A slot appeared between the library's two calls, or an empty one answers with an error.
-            return list(self._library.get_slots(token_present=True))
+            return list(self._library.get_slots(token_present=True)[:_MOST_SLOTS])
 
     def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
         """The first such token, and whether there is another."""
@@ -220,4 +233,6 @@ def _verdict(error: Exception) -> Verdict:
 
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
+    # The library ends searches in destructors, which complain of a session that is gone.
+    sys.unraisablehook = lambda _: None
     answer_requests(connection, Operations(), _verdict)
