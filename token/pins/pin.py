@@ -26,6 +26,8 @@ class PinPast:
     """Whether the token accepted it."""
     rejected: bool = False
     """Whether the token refused it."""
+    failure: str = ""
+    """What went wrong when it was sent, if the answer said nothing about the PIN."""
 
 
 class Pin:

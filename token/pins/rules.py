@@ -21,6 +21,7 @@ from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
 
+_NO_ANSWER = "the token did not answer the login"
 _READING = 10.0  # seconds for a file or credential
 
 log = logging.getLogger(__name__)
@@ -111,8 +112,9 @@ class PinRules:
         if pin is not None and not pin.value:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
         if pin is not None and pin.sent and not pin.verified:
+            what = f"the login failed ({pin.past.failure})" if pin.past.failure else _NO_ANSWER
             raise TokenError(
-                f"{self._identity}: the token did not answer the login, which may have cost a PIN try",
+                f"{self._identity}: {what}, which may have cost a PIN try",
                 "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
         chosen = pin or self._remembered(for_one_use=for_one_use)
@@ -155,6 +157,8 @@ class PinRules:
         """
         error = self._meaning(refusal, configured=pin is not None and pin.configured)
         if error is None:
+            if pin is not None:
+                pin.past.failure = refusal.reason
             return
         was_remembered = pin is not None and pin.verified and not pin.configured
         if pin is not None and isinstance(error, PinRejectedError | PinLockedError):

@@ -67,8 +67,8 @@ def _answer(
     except RefusedError as refusal:
         return {"verdict": refusal.verdict, "reason": str(refusal)}, b""
     except Exception as error:
-        # python-pkcs11's errors are named after the CKR_ value, mostly without a text.
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        notes = getattr(error, "__notes__", [])
+        reason = notes[0] if notes else f"{type(error).__name__}: {error}".rstrip(": ")
         return {"verdict": verdict(error), "reason": reason}, b""
     finally:
         wipe(body)

@@ -17,6 +17,7 @@ from pkcs11 import Attribute, CertificateType, KeyType, ObjectClass, PKCS11Error
 from pkcs11.attributes import AttributeMapper
 
 from replug.token.identity import LONGEST_LABEL
+from replug.token.worker.calls import calling
 from replug.token.worker.frames import MAX_HEADER, Header, encode
 
 _GONE = (
@@ -171,8 +172,9 @@ def _choose(privates: list[PrivateObject], record: Header) -> PrivateObject | No
 
 def _objects(session: Any, kind: ObjectClass) -> list[Any]:
     # A list, because the search must end before attributes are read: some modules allow one operation.
-    found = session.get_objects({Attribute.CLASS: kind, Attribute.TOKEN: True})
-    return list(itertools.islice(found, _MOST_OBJECTS))
+    with calling("C_FindObjects"):
+        found = session.get_objects({Attribute.CLASS: kind, Attribute.TOKEN: True})
+        return list(itertools.islice(found, _MOST_OBJECTS))
 
 
 def _read(item: Any, attribute: Attribute, default: Any = None) -> Any:

@@ -23,6 +23,7 @@ from pkcs11.types import PROTECTED_AUTH
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
+from replug.token.worker.calls import calling
 from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import MAX_HEADER, Header, encode
 from replug.token.worker.loop import RefusedError, answer_requests
@@ -77,16 +78,18 @@ class OpenToken:
 
     def refresh(self) -> None:
         """Read the keys again: login makes private objects visible."""
-        self.keys = {key.reference: key for key in find_keys(self._session)}
+        with calling("C_GetAttributeValue"):
+            self.keys = {key.reference: key for key in find_keys(self._session)}
 
     def _new_session(self, pin: object) -> Any:
         # By its default the library ends a failed signature with C_SignFinal: one more operation on the
         # private key, perhaps one more touch for the user.
-        return self._token.open(
-            user_pin=pin,
-            attribute_mapper=TolerantMapper(),
-            cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
-        )
+        with calling("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
+            return self._token.open(
+                user_pin=pin,
+                attribute_mapper=TolerantMapper(),
+                cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
+            )
 
     def page(self, begin: int) -> Header:
         """Some of the keys, from number `begin` on, and whether there are more."""
@@ -114,7 +117,8 @@ class Operations:
                 ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
         except (NotAModuleError, OSError, AttributeError) as error:
             raise RefusedError(Verdict.NOT_A_MODULE, str(error)) from error
-        self._library = pkcs11.lib(path)
+        with calling("C_Initialize"):
+            self._library = pkcs11.lib(path)
         return {
             "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip()
         }, b""
@@ -166,11 +170,12 @@ class Operations:
             raise RefusedError(Verdict.NOT_LOGGED_IN, "the private key is not visible")
         pin, data = body[: header["pin_length"]], bytes(memoryview(body)[header["pin_length"] :])
         try:
-            signature = private.handle.sign(
-                data,
-                mechanism=Mechanism[header["mechanism"]],
-                pin=WipeablePin(pin) if private.always_authenticate else None,
-            )
+            with calling("C_SignInit, C_Login or C_Sign" if pin else "C_SignInit or C_Sign"):
+                signature = private.handle.sign(
+                    data,
+                    mechanism=Mechanism[header["mechanism"]],
+                    pin=WipeablePin(pin) if private.always_authenticate else None,
+                )
         finally:
             wipe(pin)
         return {}, signature
@@ -190,7 +195,8 @@ class Operations:
             return list(self._library.get_slots()[:_MOST_SLOTS])
         except PKCS11Error:
             # A slot appeared between the library's two calls, or an empty one answers with an error.
-            return list(self._library.get_slots(token_present=True)[:_MOST_SLOTS])
+            with calling("C_GetSlotList"):
+                return list(self._library.get_slots(token_present=True)[:_MOST_SLOTS])
 
     def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
         """The first such token, and whether there is another."""
