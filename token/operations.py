@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from replug.token.errors import TokenAbsentError, TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag
@@ -18,7 +19,7 @@ from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence
-from replug.token.shown_keys import OtherKeysError
+from replug.token.shown_keys import OtherKeysError, ShownKeys
 from replug.token.signing import signature_on
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
@@ -41,8 +42,10 @@ class TokenOperations:
         pins: PinCache,
         rules: PinRules,
         owner: PinOwner,
+        keys: ShownKeys,
     ) -> None:
-        self.keys = owner.keys
+        """`keys` are the owner's."""
+        self.keys = keys
         self._token = token
         self._pool = pool
         self._pins = pins
@@ -211,6 +214,9 @@ class TokenOperations:
 
 async def _read(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
     keys: dict[bytes, TokenKey] = {}
+    if any(isinstance(record, dict) and record.get("kind") == "x509" for record in records):
+        # What reads certificates takes a tenth of a second to load, once.
+        await asyncio.to_thread(import_module, "cryptography.x509")
     for _ in reading(records, keys):
         await asyncio.sleep(0)
     return keys

@@ -60,10 +60,11 @@ class ServedToken(Presence):
         """Whether it has CKF_LOGIN_REQUIRED."""
         self._pool = pool
         self._pins = pins
-        self.pin_owner = PinOwner(pool.path, identity, ShownKeys(changed))
-        """What PINs are kept for, and its keys."""
+        keys = ShownKeys(changed)
+        self.pin_owner = PinOwner(pool.path, identity, keys)
+        """What PINs are kept for."""
         self._rules = PinRules(self.pin_owner, pins, policy_of)
-        self._operations = TokenOperations(self, pool, pins, self._rules, self.pin_owner)
+        self._operations = TokenOperations(self, pool, pins, self._rules, self.pin_owner, keys)
         self._prompter = prompter
         self._login = SharedAttempt()
 

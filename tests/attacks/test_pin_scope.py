@@ -131,4 +131,4 @@ def test_twins_in_one_module_do_not_share_a_pin(agent: Agent, own: Faulty, stran
     assert agent.ssh_add("-T", own.public).status == 1
 
     assert own.returns("C_Login") == [CKR_OK]
-    assert "holds other keys than before" in agent.log
+    assert "has other keys than before" in agent.log

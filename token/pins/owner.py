@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from replug.token.identity import TokenId
-from replug.token.shown_keys import ShownKeys
+
+
+class Keys(Protocol):
+    """What is known of a token's keys, kept up to date by others."""
+
+    @property
+    def known(self) -> set[bytes]:
+        """Those that are this token's, by their blobs."""
+
+    proven: bool
+    """Whether the last look without login showed one that was known before it."""
 
 
 class PinOwner:
     """A token at one module. Label and serial are easily copied, so a PIN is not for all that have them."""
 
-    def __init__(self, module: str, token: TokenId, keys: ShownKeys) -> None:
-        """`module` is its canonical path; `keys` are kept up to date by others."""
+    def __init__(self, module: str, token: TokenId, keys: Keys) -> None:
+        """`module` is its canonical path."""
         self.module = module
         self.token = token
         self.keys = keys
