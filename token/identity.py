@@ -29,6 +29,10 @@ class TokenId:
         return printable(f"{name} (serial {self.serial})" if self.serial else name)
 
 
+LONGEST_LABEL = 256
+"""Characters of a key's label; the rest is left out. A list of keys must have room for all."""
+
+
 def printable(text: str) -> str:
     """`text` without control characters, so that a token's or program's name cannot fake lines of ours."""
     if text.isprintable():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from replug.protocol.keys import (
     parse_public_key,
 )
 from replug.protocol.wire import ProtocolError
+from replug.token.identity import LONGEST_LABEL
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ _ED25519 = (
     "130c656477617264733235353139",  # PrintableString "edwards25519"
 )
 _OCTET_STRING = 0x04
+_MOST_SAID = 5  # lines about keys that are left out
 
 KeyRecord = dict[str, Any]
 """What a worker reports about a key; it may hold anything, as a worker may have been taken over."""
@@ -66,18 +69,34 @@ class TokenKey:
 def read_keys(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
     """The keys that SSH can use, by blob, in the token's order; others are left out with a log line."""
     keys: dict[bytes, TokenKey] = {}
+    for _ in reading(records, keys):
+        pass
+    return keys
+
+
+def reading(records: list[KeyRecord], keys: dict[bytes, TokenKey]) -> Iterator[None]:
+    """Read `records` into `keys`, with a pause after each: there may be many, and others want their turn."""
+    left_out = 0
     for record in records:
+        yield
         try:
             key = _read_key(record)
-        except (LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             # A compromised worker may send anything.
-            log.info("left out a key: %s", error, extra={"label": str(record.get("label", ""))})
+            left_out += 1
+            if left_out <= _MOST_SAID:
+                log.info("left out a key: %s", error, extra={"label": _label_of(record)})
             continue
         # A certificate and a public key object of one key give the same blob; the first one names it.
         known = keys.get(key.blob)
         if known is None or (key.signs and not known.signs):
             keys[key.blob] = key
-    return keys
+    if left_out > _MOST_SAID:
+        log.info("left out more keys", extra={"keys": left_out - _MOST_SAID})
+
+
+def _label_of(record: KeyRecord) -> str:
+    return str(record.get("label", "")) if isinstance(record, dict) else ""
 
 
 def _read_key(record: KeyRecord) -> TokenKey:
@@ -107,7 +126,7 @@ def _read_key(record: KeyRecord) -> TokenKey:
 
 def _as_text(label: str) -> str:
     """The label up to a NUL, as C programs read it, in valid UTF-8: it must not break the list of keys."""
-    return label.partition("\0")[0].encode(errors="replace").decode()
+    return label.partition("\0")[0][:LONGEST_LABEL].encode(errors="replace").decode()
 
 
 def _read_curve_key(parameters: bytes, point: bytes) -> PublicKey:

@@ -6,9 +6,9 @@ same cards, and selecting a card's application again makes many of them forget t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
+from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId, TokenInfo
 from replug.token.pins.pin import PinCache
@@ -65,8 +65,8 @@ class Module:
     @property
     def misses_a_token(self) -> bool:
         """Whether a token left recently and may be back at any moment."""
-        left = (token.last_removed for token in self.tokens.values() if not token.present)
-        return any(when is not None and time.time() - when < _MISSED_FOR for when in left)
+        left = (token.left_at for token in self.tokens.values() if not token.present)
+        return any(when is not None and boottime() - when < _MISSED_FOR for when in left)
 
     def serve(self, choices: list[Uri]) -> None:
         """Serve the tokens that any of the URIs chooses, and no others; without URIs the workers end."""

@@ -7,12 +7,15 @@ flags. The other rules about PINs are in `pins/rules.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 
 from replug.token.errors import TokenAbsentError, TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag
-from replug.token.keys import TokenKey, read_keys
+from replug.token.keys import KeyRecord, TokenKey, reading
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence
@@ -20,6 +23,8 @@ from replug.token.shown_keys import OtherKeysError, ShownKeys
 from replug.token.signing import signature_on
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
+
+log = logging.getLogger(__name__)
 
 _TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 
@@ -36,16 +41,17 @@ class TokenOperations:
         pool: WorkerPool,
         pins: PinCache,
         rules: PinRules,
-        changed: Callable[[], None],
+        owner: PinOwner,
+        keys: ShownKeys,
     ) -> None:
-        """`changed` is called when other keys are offered than before."""
-        self.keys = ShownKeys(changed)
+        """`keys` are the owner's."""
+        self.keys = keys
         self._token = token
         self._pool = pool
         self._pins = pins
         self._rules = rules
-        self._one_login = asyncio.Lock()
-        """Held while a worker sends a PIN: two of them at once could spend two tries on a wrong one."""
+        self._owner = owner
+        self._one_login = pins.one_login(owner.token)
 
     async def open(self, worker: WorkerClient) -> TokenFlag:
         """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
@@ -60,7 +66,13 @@ class TokenOperations:
                 raise TokenAbsentError(refused.reason, "plug it in") from refused
             raise
         self._token.flags = opened.flags
-        keys = read_keys(opened.records)
+        if opened.has_twin and not self._owner.has_twin:
+            log.warning(
+                "several tokens have the same name and serial: one of them is served",
+                extra={"token": str(token), "path": self._owner.module},
+            )
+            self._owner.has_twin = True
+        keys = await _read(opened.records)
         if token in worker.ready and self.keys.lacks_some_of(keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a
             # fresh worker sees them after login.
@@ -96,7 +108,7 @@ class TokenOperations:
             signature = await self._sign_with_pin(worker, key, algorithm, data)
         else:
             signature = await signature_on(worker, self._token.identity, key, algorithm, data, None)
-        self._pins.used(self._token.identity)
+        self._pins.used(self._owner)
         return signature
 
     async def _sign_or_log_in(
@@ -112,7 +124,7 @@ class TokenOperations:
                 if refused.verdict is not Verdict.NOT_LOGGED_IN:
                     raise
             else:
-                self._pins.used(self._token.identity)
+                self._pins.used(self._owner)
                 return signature
             flags = await self.open(worker)
         if self._token.identity not in worker.ready:
@@ -157,7 +169,7 @@ class TokenOperations:
                     self._rules.refused(refused, chosen)
                     raise
                 self._accepted(chosen)
-        self._saw_keys(read_keys(records), logged_in=True)
+        self._saw_keys(await _read(records), logged_in=True)
 
     @asynccontextmanager
     async def _configured_pin(self, instead: Pin | None = None) -> AsyncIterator[Pin | None]:
@@ -198,3 +210,13 @@ class TokenOperations:
                     f"{self._token.identity} has other keys than before, so its PIN was forgotten, not sent"
                 ) from None
         self._token.opened(logged_in=logged_in)
+
+
+async def _read(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
+    keys: dict[bytes, TokenKey] = {}
+    if any(isinstance(record, dict) and record.get("kind") == "x509" for record in records):
+        # What reads certificates takes a tenth of a second to load, once.
+        await asyncio.to_thread(import_module, "cryptography.x509")
+    for _ in reading(records, keys):
+        await asyncio.sleep(0)
+    return keys

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+from replug.token.boottime import boottime
 from replug.token.identity import TokenFlag, TokenId
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Presence:
         self.last_inserted: float | None = None
         """When it was last inserted, in seconds since the epoch."""
         self.last_removed: float | None = None
+        self.left_at: float | None = None
+        """The same on the boot clock, which nobody sets."""
         self._state = TokenState.ABSENT
         self._back = asyncio.Event()
 
@@ -73,7 +76,7 @@ class Presence:
     def left(self) -> None:
         """The token is no longer in a slot."""
         if self._state is not TokenState.ABSENT:
-            self.last_removed = time.time()
+            self.last_removed, self.left_at = time.time(), boottime()
             self._back.clear()
         self.__become(TokenState.ABSENT, "it is in no slot")
 

@@ -22,6 +22,7 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.keys import TokenKey
 from replug.token.operations import TokenOperations
 from replug.token.pins.lifetime import ForgetOn
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
@@ -29,6 +30,7 @@ from replug.token.presence import Presence, TokenState
 from replug.token.prompts.request import Asker, HeldBackError, PinRequest, Prompter
 from replug.token.recovery import attempt
 from replug.token.shared import SharedAttempt, StoppedError
+from replug.token.shown_keys import ShownKeys
 from replug.token.signing import signing_algorithm
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
@@ -58,8 +60,11 @@ class ServedToken(Presence):
         """Whether it has CKF_LOGIN_REQUIRED."""
         self._pool = pool
         self._pins = pins
-        self._rules = PinRules(identity, pins, policy_of)
-        self._operations = TokenOperations(self, pool, pins, self._rules, changed)
+        keys = ShownKeys(changed)
+        self.pin_owner = PinOwner(pool.path, identity, keys)
+        """What PINs are kept for."""
+        self._rules = PinRules(self.pin_owner, pins, policy_of)
+        self._operations = TokenOperations(self, pool, pins, self._rules, self.pin_owner, keys)
         self._prompter = prompter
         self._login = SharedAttempt()
 

@@ -23,6 +23,13 @@ class ShownKeys:
         self._visible: set[bytes] = set()
         self._usable_without_login: set[bytes] = set()
         self._useless: set[bytes] = set()
+        self.proven = False
+        """Whether the last look without login showed a key that was known before it."""
+
+    @property
+    def known(self) -> set[bytes]:
+        """The keys that are this token's: those it showed last, and those it hides until login."""
+        return self._visible | self.offered.keys()
 
     def saw_without_login(self, keys: dict[bytes, TokenKey]) -> None:
         """Note the keys shown before login.
@@ -31,9 +38,10 @@ class ShownKeys:
         WorkerRefusedError if no key is shown any longer: a fresh worker may see them.
         """
         now = set(keys)
+        self.proven = not now.isdisjoint(self.known)
         if self._visible and not now:
             raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
-        if self._visible and not self._visible & now:
+        if self.known and now and not self.proven:
             self._visible = now
             self._offer(keys)
             raise OtherKeysError

@@ -39,11 +39,13 @@ class Expiry:
             self._modules.serve_what_is_added()
         if self._pin_end is None and not self._identities.limited:
             return
-        expired = self._pins.expired()
-        for token in self._modules.tokens():
+        tokens = self._modules.tokens()
+        # One PIN may be for a token at several modules, so all are asked before one of them forgets it.
+        expired = [token for token in tokens if self._pins.has_expired(token.pin_owner)]
+        for token in tokens:
             # A token that is just being added is about to be served for longer.
             over = token.pin_remembered and not self._modules.adding and self._identities.over(token)
-            if over or token.identity in expired:
+            if over or token in expired:
                 token.forget_pin()
                 log.info("PIN expired", extra={"token": str(token.identity)})
 
@@ -66,7 +68,7 @@ class Expiry:
 
         A PIN is forgotten with the token's keys if their lifetime ends first.
         """
-        end = self._pins.expires_at(token.identity)
+        end = self._pins.expires_at(token.pin_owner)
         left = [] if end is None else [max(0.0, end - boottime())]
         lifetime = self._identities.lifetime_left(token)
         return min(left if lifetime is None else [*left, lifetime], default=None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
+from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
-from replug.protocol.messages import IdentitiesAnswer, ListedIdentity
+from replug.protocol.messages import IdentitiesAnswer
 from replug.token.presence import TokenState
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
+
+log = logging.getLogger(__name__)
 
 
 class Identities:
@@ -25,6 +29,8 @@ class Identities:
         """The same by blob."""
         self._listed: list[Identity] = []
         """Each key once, unless all tokens that hold it are out."""
+        self._left_out: dict[str, int] = {}
+        """How many identities of each place the list has no room for."""
         self._answer = IdentitiesAnswer(())
         """The listing, made when something changes; used while `_restricted` is false."""
         self._restricted = False
@@ -52,7 +58,7 @@ class Identities:
 
     def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
         """`listed` as the reply to the client; made beforehand if all clients see the same."""
-        return self._answer if not self._restricted else _answer(self.listed(visible))
+        return self._answer if not self._restricted else Listing.of(self.listed(visible)).answer
 
     def holding(self, blob: bytes) -> list[Identity]:
         """The identities with this blob, one for each token that has it: the one nearest to signing first."""
@@ -164,10 +170,24 @@ class Identities:
         self._listed = _once_each(one for one in self._held if _is_in(one))
         self.destinations = sum(len(one.constraints.destinations) for one in self._held)
         self._restricted = bool(self.destinations)
-        self._answer = _answer(self._listed)
+        listing = Listing.of(self._listed)
+        self._answer = listing.answer
+        self._say_what_is_left_out(listing)
         ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
         self.limited = bool(ends)
         self._next_end = min((end for end in ends if not _is_over(end, now)), default=None)
+
+    def _say_what_is_left_out(self, listing: Listing) -> None:
+        left_out: dict[str, list[Identity]] = {}
+        for held in listing.left_out:
+            left_out.setdefault(held.place, []).append(held)
+        counts = {place: len(held) for place, held in left_out.items()}
+        for place, there in left_out.items() if counts != self._left_out else ():
+            log.warning(
+                "the list of keys is full: some are not listed",
+                extra={"place": place, "keys": len(there), "first": there[0].fingerprint},
+            )
+        self._left_out = counts
 
     def _leave_to_users(self) -> None:
         """Have configured providers give up the keys that a user has added, too.
@@ -199,10 +219,6 @@ def _once_each(identities: Iterable[Identity]) -> list[Identity]:
     for held in identities:
         once.setdefault(held.blob, held)
     return list(once.values())
-
-
-def _answer(listed: Iterable[Identity]) -> IdentitiesAnswer:
-    return IdentitiesAnswer(tuple(ListedIdentity(held.blob, held.comment) for held in listed))
 
 
 def _ends(entry: SoftwareIdentity | ServedProvider) -> list[float | None]:

@@ -37,6 +37,7 @@ from replug.protocol.messages import (
     SignResponse,
 )
 from replug.protocol.signatures import verify
+from replug.token.pins.pin import Pin
 
 LOGIN_KEY, WORK_KEY, HOME_KEY = Key("login"), Key("work key"), Key("home key")
 
@@ -96,6 +97,12 @@ class AgentBench:
         answer = await self.ask(RequestIdentities())
         assert isinstance(answer, IdentitiesAnswer)
         return [identity.comment.decode() for identity in answer.identities]
+
+    def remembered(self, token: StandInToken) -> Pin | None:
+        """The PIN that is remembered for `token`, at whichever module."""
+        pins = self.keyring.pins
+        owners = (owner for owner in pins._pins if owner.token == token.identity)
+        return next(filter(None, map(pins.get, owners)), None)
 
     @property
     def reasons(self) -> list[str]:

@@ -266,6 +266,10 @@ class StandInWorker:
         self._slots = slots
         self._logged_in: set[TokenId] = set()
 
+    def attach(self, descriptor: int) -> None:
+        """It prints nothing."""
+        os.close(descriptor)
+
     async def load(self, path: str) -> str:
         self.number = len(self._slots.workers)
         self._slots.workers.append(self)
@@ -284,7 +288,9 @@ class StandInWorker:
         await self._enter("open")
         token = self._find(identity)
         self.opened.add(identity)
-        return Opened(token.flags, token.records(logged_in=identity in self._logged_in))
+        twins = [one for one in self._slots.tokens if one.identity == identity]
+        records = token.records(logged_in=identity in self._logged_in)
+        return Opened(token.flags, records, len(twins) > 1)
 
     async def login(self, identity: TokenId, pin: bytearray | None) -> list[Header]:
         sent = await self._enter("login", pin)

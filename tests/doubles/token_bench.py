@@ -40,7 +40,7 @@ class Bench:
     @property
     def pin(self) -> Pin | None:
         """What is remembered for the token."""
-        return self.pins.get(self.token.identity)
+        return self.pins.get(self.served.pin_owner)
 
     async def sign(self, key: Key | None = None, data: bytes = b"data") -> None:
         """One signature, with the token's first key if none is named; it has to be right."""

@@ -183,3 +183,13 @@ def test_a_label_that_is_not_utf8_does_not_hide_the_key(pin_agent: Agent, faulty
     [line] = pin_agent.run("sh", "-c", "ssh-add -L | cut -d' ' -f1,2").lines
     assert line == " ".join(faulty.public.read_text().split()[:2])
     assert use(pin_agent, faulty.public).status == 0, pin_agent.log
+
+
+def test_what_failed_at_login_is_said_as_the_module_said_it(pin_agent: Agent, faulty: Faulty) -> None:
+    """The second attempt must not hide the first one's error, and sends no PIN."""
+    faulty.tell("C_Login", "fail 0x5")  # CKR_GENERAL_ERROR
+
+    assert pin_agent.add_provider(faulty.module, PIN).status == 1
+
+    assert "the login failed (C_OpenSession or C_Login: CKR_GENERAL_ERROR), which may have" in pin_agent.log
+    assert faulty.returns("C_Login") == [0x5]

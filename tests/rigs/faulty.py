@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from rigs.home import Home
-from rigs.softhsm import MODULE, Token
+from rigs.softhsm import MODULE, Token, copy_token
 from rigs.terminal import eventually
 
 SOURCE = Path(__file__).parent.parent / "modules" / "faulty.c"
@@ -27,15 +27,20 @@ def build(folder: Path) -> Path:
 class Faulty:
     """One copy of the module, steered through a folder of its own; `env` goes to the agent.
 
-    Its only token is `token`, called `faulty`, with the key `public`: none of it shows in plain SoftHSM.
+    Its only token is `token`, called `faulty`, with the key `public`: none of it shows in plain SoftHSM. It
+    is a copy of `like` if that is given. With several modules in one agent, none gets its `env`.
     """
 
-    def __init__(self, home: Home, built: Path) -> None:
-        folder = home.folder / "faulty"
+    def __init__(self, home: Home, built: Path, name: str = "faulty", like: Token | None = None) -> None:
+        folder = home.folder / name
         folder.mkdir()
         self.home = Home(folder)
-        self.token = Token(self.home, "faulty")
-        self.public = self.token.add("p256", "faulty-p256")
+        if like is None:
+            self.token = Token(self.home, "faulty")
+            self.token.add("p256", "faulty-p256")
+        else:
+            self.token = copy_token(like, self.home)
+        self.public = self.token.public("faulty-p256")
         self.module = self.home.folder / "faulty.so"
         self.module.write_bytes(built.read_bytes())
         self.env = {"FAULTY_MODULE_DIR": str(self.home.folder)}

@@ -66,6 +66,14 @@ class Token:
             *options,
         )  # fmt: skip
 
+    def remove(self, label: str) -> None:
+        """Deletes the key with this label."""
+        for kind in ("privkey", "pubkey"):
+            self._run(
+                "pkcs11-tool", "--module", MODULE, "--token-label", self.label, "--login", "--pin", PIN,
+                "--delete-object", "--type", kind, "--label", label,
+            )  # fmt: skip
+
     def public(self, label: str) -> Path:
         """The .pub file of the key with this label."""
         return self.home.folder / f"{label}.pub"

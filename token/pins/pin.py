@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from replug.protocol.secrets import wipe
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.lifetime import PinLifetime
+from replug.token.pins.owner import PinOwner
 from replug.token.seal import Seal
 
 LONGEST_PIN = 255
@@ -23,6 +26,8 @@ class PinPast:
     """Whether the token accepted it."""
     rejected: bool = False
     """Whether the token refused it."""
+    failure: str = ""
+    """What went wrong when it was sent, if the answer said nothing about the PIN."""
 
 
 class Pin:
@@ -104,24 +109,37 @@ class Pin:
 
 
 class PinCache:
-    """The PINs that tokens have accepted, kept for the session."""
+    """The PINs that tokens have accepted, kept for the session: one for each token, at whichever modules."""
 
     def __init__(self) -> None:
-        self._pins: dict[TokenId, Pin] = {}
+        self._pins: dict[PinOwner, Pin] = {}
         self._sealed = False
+        self._logins: WeakValueDictionary[TokenId, asyncio.Lock] = WeakValueDictionary()
 
-    def get(self, token: TokenId) -> Pin | None:
+    def one_login(self, token: TokenId) -> asyncio.Lock:
+        """To be held while a PIN is sent to `token`: two at once could spend two tries on a wrong one."""
+        return self._logins.setdefault(token, asyncio.Lock())
+
+    def _owners(self, owner: PinOwner) -> list[PinOwner]:
+        """The modules' views of the same token that PINs are kept for, `owner` first."""
+        same = [other for other in self._pins if owner.is_same_token(other)]
+        return sorted(same, key=lambda other: other is not owner)
+
+    def _of(self, owner: PinOwner) -> Pin | None:
+        return next((self._pins[other] for other in self._owners(owner)), None)
+
+    def get(self, owner: PinOwner) -> Pin | None:
         """The PIN remembered for exactly this token, unless it has expired."""
-        pin = self._pins.get(token)
+        pin = self._of(owner)
         return None if pin is None or pin.expired else pin
 
-    def expired(self) -> list[TokenId]:
-        """The tokens whose PINs have expired and are to be forgotten."""
-        return [token for token, pin in self._pins.items() if pin.expired]
+    def has_expired(self, owner: PinOwner) -> bool:
+        """Whether the PIN for this token has expired and is to be forgotten."""
+        return any(self._pins[other].expired for other in self._owners(owner))
 
-    def expires_at(self, token: TokenId) -> float | None:
-        """When the PIN of `token` expires, on the boot clock; None if it never does, or there is none."""
-        pin = self._pins.get(token)
+    def expires_at(self, owner: PinOwner) -> float | None:
+        """When this token's PIN expires, on the boot clock; None if it never does, or there is none."""
+        pin = self._of(owner)
         return None if pin is None or pin.lifetime is None else pin.lifetime.expires_at
 
     def next_expiry(self) -> float | None:
@@ -130,17 +148,17 @@ class PinCache:
         ends = (lifetime.expires_at for lifetime in lifetimes if lifetime is not None)
         return min((end for end in ends if end is not None), default=None)
 
-    def used(self, token: TokenId) -> None:
-        """A key of `token` was used, from which its PIN's idle time counts."""
-        pin = self._pins.get(token)
+    def used(self, owner: PinOwner) -> None:
+        """A key of the token was used, from which its PIN's idle time counts."""
+        pin = self._of(owner)
         if pin is not None and pin.lifetime is not None:
             pin.lifetime.used()
 
-    def remember(self, token: TokenId, pin: Pin) -> None:
-        """Keep `pin` for `token`, in place of an older one; not while the PINs are sealed."""
-        if self._pins.get(token) is not pin and not self._sealed:
-            self.forget(token)
-            self._pins[token] = pin
+    def remember(self, owner: PinOwner, pin: Pin) -> None:
+        """Keep `pin` for this token, in place of an older one; not while the PINs are sealed."""
+        if self._of(owner) is not pin and not self._sealed:
+            self.forget(owner)
+            self._pins[owner] = pin
 
     @property
     def sealed(self) -> bool:
@@ -164,9 +182,9 @@ class PinCache:
         if not any(kept is pin for kept in self._pins.values()):
             pin.wipe()
 
-    def forget(self, token: TokenId) -> bool:
-        """Wipe the PIN of `token`; returns whether there was one."""
-        pin = self._pins.pop(token, None)
-        if pin is not None:
+    def forget(self, owner: PinOwner) -> bool:
+        """Wipe the PIN of this token; returns whether there was one."""
+        forgotten = [self._pins.pop(other) for other in self._owners(owner)]
+        for pin in forgotten:
             pin.wipe()
-        return pin is not None
+        return bool(forgotten)

@@ -14,12 +14,14 @@ from replug.token.errors import (
     Verdict,
     WorkerRefusedError,
 )
-from replug.token.identity import TokenFlag, TokenId
+from replug.token.identity import TokenFlag
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.pins.lifetime import ForgetOn, PinLifetime
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
 
+_NO_ANSWER = "the token did not answer the login"
 _READING = 10.0  # seconds for a file or credential
 
 log = logging.getLogger(__name__)
@@ -28,8 +30,9 @@ log = logging.getLogger(__name__)
 class PinRules:
     """The PIN of one token."""
 
-    def __init__(self, identity: TokenId, pins: PinCache, policy_of: PolicyOf) -> None:
-        self._identity = identity
+    def __init__(self, owner: PinOwner, pins: PinCache, policy_of: PolicyOf) -> None:
+        self._owner = owner
+        self._identity = owner.token
         self._pins = pins
         self._policy_of = policy_of
         self._wanted = False
@@ -46,17 +49,17 @@ class PinRules:
     @property
     def remembers(self) -> bool:
         """Whether there is a PIN in the cache."""
-        return self._pins.get(self._identity) is not None
+        return self._pins.get(self._owner) is not None
 
     def remember(self, pin: Pin) -> None:
         """Remember a PIN for as long as the policy says."""
         if pin.lifetime is None:
             pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
-        self._pins.remember(self._identity, pin)
+        self._pins.remember(self._owner, pin)
 
     def apply_policy(self) -> None:
         """Apply a policy that may have changed to the remembered PIN."""
-        pin, policy = self._pins.get(self._identity), self._policy
+        pin, policy = self._pins.get(self._owner), self._policy
         if pin is not None and pin.lifetime is not None:
             pin.lifetime.change(policy.time_to_live, policy.idle_time)
 
@@ -76,10 +79,13 @@ class PinRules:
         source = self._policy.source
         if source is None or self.remembers:
             return None
+        if self._owner.has_twin:
+            log.warning("other tokens have its name, so the PIN of pin_source is not sent", extra=self._field)
+            return None
         self._refuse_if_sealed()
         try:
             async with asyncio.timeout(_READING):
-                pin = await in_daemon_thread(Share.PIN_SOURCES, lambda: source.read(self._identity))
+                pin = await in_daemon_thread(Share.PIN_SOURCES, lambda: source.read(self._owner))
         except (TimeoutError, TooManyThreadsError):
             raise TokenError(f"{self._identity}: the file with its PIN could not be read in time") from None
         except TokenError as error:
@@ -92,7 +98,7 @@ class PinRules:
     def forget(self) -> bool:
         """Wipe the PIN, and do not remember that of a login under way; returns whether there was one."""
         self._wanted = False
-        return self._pins.forget(self._identity)
+        return self._pins.forget(self._owner)
 
     def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
         """The PIN to send now, marked as sent: `pin`, else the remembered one. None is the keypad.
@@ -106,13 +112,12 @@ class PinRules:
         if pin is not None and not pin.value:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
         if pin is not None and pin.sent and not pin.verified:
+            what = f"the login failed ({pin.past.failure})" if pin.past.failure else _NO_ANSWER
             raise TokenError(
-                f"{self._identity}: the token did not answer the login, which may have cost a PIN try",
+                f"{self._identity}: {what}, which may have cost a PIN try",
                 "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
-        chosen = pin or self._pins.get(self._identity)
-        if chosen is not None and chosen is not pin and not chosen.verified and not for_one_use:
-            chosen = None
+        chosen = pin or self._remembered(for_one_use=for_one_use)
         if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
             log.warning("a wrong PIN was entered, so the PIN of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
@@ -122,6 +127,12 @@ class PinRules:
         if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
             return None
         raise PinNeededError(self._identity)
+
+    def _remembered(self, *, for_one_use: bool) -> Pin | None:
+        pin = self._pins.get(self._owner)
+        if pin is None or self._owner.may_be_another or not (pin.verified or for_one_use):
+            return None
+        return pin
 
     def _refuse_if_sealed(self) -> None:
         if self._pins.sealed:
@@ -146,11 +157,13 @@ class PinRules:
         """
         error = self._meaning(refusal, configured=pin is not None and pin.configured)
         if error is None:
+            if pin is not None:
+                pin.past.failure = refusal.reason
             return
         was_remembered = pin is not None and pin.verified and not pin.configured
         if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
             pin.past.rejected = True
-        if pin is not None and self._pins.get(self._identity) is pin:
+        if pin is not None and self._pins.get(self._owner) is pin:
             self.forget()
         log.warning("login refused", extra=self._field | {"why": str(error)})
         if was_remembered and isinstance(error, PinRejectedError):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import TokenError
-from replug.token.identity import TokenId
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import LONGEST_PIN, Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
@@ -121,7 +121,7 @@ class ConfiguredPin:
     def __init__(self, source: PinSource, environment: Mapping[str, str]) -> None:
         self._source = source
         self._environment = environment
-        self._token: TokenId | None = None
+        self._owner: PinOwner | None = None
         self._read: tuple[int, ...] | None = None
         self._past: PinPast | None = None
         """The past of the PIN that was read when the source was in the state `_read`."""
@@ -129,16 +129,17 @@ class ConfiguredPin:
         """Whether that PIN replaced one that the token had refused."""
         self._one_reader = threading.Lock()
 
-    def read(self, token: TokenId) -> Pin:
-        """As `read_pin`, for `token`; may be called from any thread.
+    def read(self, owner: PinOwner) -> Pin:
+        """As `read_pin`, for the token `owner`; may be called from any thread.
 
         TokenError also if the token has refused this PIN, or if it was read for another token before.
         """
         with self._one_reader:
-            if self._token not in (None, token):
+            if self._owner is not None and not _has_same_pin(self._owner, owner):
                 raise TokenError(
-                    f"pin_source: the PIN in {self._source} is that of {self._token}",
-                    "give each token a [[token]] of its own, with its serial in the uri",
+                    f"pin_source: the PIN in {self._source} is that of {self._owner.token}"
+                    f" behind {self._owner.module}",
+                    "give each token a [[token]] of its own, with its serial, or its module-path, in the uri",
                 )
             state = self._state()
             same = state is not None and state == self._read
@@ -155,7 +156,7 @@ class ConfiguredPin:
             if self._state() != state:
                 pin.wipe()
                 raise TokenError(f"pin_source: {self._source} is being changed", "try again")
-            self._token, self._read, self._past, self._replaced = token, state, past, replaced
+            self._owner, self._read, self._past, self._replaced = owner, state, past, replaced
             return Pin(pin.value, past=past, configured=True, chosen_now=replaced)
 
     def _state(self) -> tuple[int, ...] | None:
@@ -165,6 +166,11 @@ class ConfiguredPin:
         except OSError:
             return None  # reading it will raise
         return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _has_same_pin(one: PinOwner, other: PinOwner) -> bool:
+    """Whether a PIN of `one` is for `other`, too, which may be the same token after it was added again."""
+    return one.is_same_token(other) or (one.module, one.token) == (other.module, other.token)
 
 
 def _why_no_pin(value: bytearray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
@@ -9,6 +10,12 @@ from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
 from replug.token.worker.process import WorkerProcess
+
+log = logging.getLogger(__name__)
+
+MOST_KEYS = 256
+"""On one token; each is looked at whenever anything changes."""
+_LONGEST_FIELD = 64  # characters; CK_TOKEN_INFO has room for 32
 
 Slots = list[tuple[int, bool]]
 """Slot numbers, each with CKF_TOKEN_PRESENT."""
@@ -20,6 +27,8 @@ class Opened:
 
     flags: TokenFlag
     records: list[Header]
+    has_twin: bool
+    """Whether another token in the slots has the same identity."""
 
 
 class WorkerClient(WorkerProcess):
@@ -63,22 +72,35 @@ class WorkerClient(WorkerProcess):
             "open",
             {"token": token.fields()},
             self._deadlines.operation,
-            lambda reply, _: Opened(TokenFlag(reply["flags"]), list(reply["keys"])),
+            lambda reply, _: (TokenFlag(reply["flags"]), bool(reply["twin"]), _Page.of(reply)),
         )
+        flags, has_twin, page = opened
+        records = await self._all_records(token, page)
         self.opened.add(token)
-        return opened
+        return Opened(flags, records, has_twin)
 
     async def login(self, token: TokenId, pin: bytearray | None) -> list[Header]:
         """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
-        records = await self.ask(
+        page = await self.ask(
             "login",
             {"token": token.fields(), "keypad": pin is None},
             self._deadlines.keypad if pin is None else self._deadlines.operation,
-            lambda reply, _: list(reply["keys"]),
+            lambda reply, _: _Page.of(reply),
             pin or b"",
         )
         self.ready.add(token)
-        return records
+        return await self._all_records(token, page)
+
+    async def _all_records(self, token: TokenId, page: _Page) -> list[Header]:
+        """The records from `page` on; they come in pieces, so that none takes long to decode."""
+        records = list(page.records)
+        while page.more and len(records) < MOST_KEYS:
+            header = {"token": token.fields(), "begin": len(records)}
+            page = await self.ask("more", header, self._deadlines.operation, _next_page)
+            records += page.records
+        if (page.more or len(records) > MOST_KEYS) and token not in self.opened:
+            log.warning("only the first keys are served", extra={"token": str(token), "keys": MOST_KEYS})
+        return records[:MOST_KEYS]
 
     async def sign(
         self, token: TokenId, key: str, mechanism: str, data: bytes, pin: bytearray | None, *, keypad: bool
@@ -91,5 +113,27 @@ class WorkerClient(WorkerProcess):
         return bytes(signature)
 
 
+@dataclass(frozen=True)
+class _Page:
+    """Some of the records of a token's keys, and whether there are more."""
+
+    records: list[Header]
+    more: bool
+
+    @classmethod
+    def of(cls, reply: Header) -> _Page:
+        return cls(list(reply["keys"]), bool(reply["more"]))
+
+
+def _next_page(reply: Header, _: bytearray) -> _Page:
+    page = _Page.of(reply)
+    if not page.records:
+        raise ValueError("more was promised")
+    return page
+
+
 def _token_info(reply: Header) -> TokenInfo:
-    return TokenInfo(TokenId(**reply["token"]), TokenFlag(reply["flags"]))
+    fields = reply["token"]
+    if any(not isinstance(value, str) or len(value) > _LONGEST_FIELD for value in fields.values()):
+        raise ValueError("not the fields of CK_TOKEN_INFO")
+    return TokenInfo(TokenId(**fields), TokenFlag(reply["flags"]))

@@ -13,7 +13,8 @@ from typing import Any
 from replug.protocol.receive_buffer import ReceiveBuffer
 
 _PREFIX = struct.Struct(">II")
-MAX_HEADER = 4 * 1024 * 1024
+MAX_HEADER = 64 * 1024
+"""So that even a hostile one is decoded within a millisecond or two."""
 MAX_BODY = 1024 * 1024
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 

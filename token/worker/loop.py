@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
+
+_DESCRIPTOR_SIZE = 4  # bytes; a C int
+_ONE_DESCRIPTOR = socket.CMSG_SPACE(_DESCRIPTOR_SIZE)
 
 
 class RefusedError(Exception):
@@ -33,7 +37,8 @@ def answer_requests(
     with contextlib.suppress(ConnectionError, FrameError):
         while True:
             with frames.writable() as space:
-                count = connection.recv_into(space)
+                count, ancillary, _, _ = connection.recvmsg_into([space], _ONE_DESCRIPTOR)
+            _print_to(ancillary)
             if count == 0:
                 break
             frames.received(count)
@@ -44,6 +49,16 @@ def answer_requests(
     os._exit(0)
 
 
+def _print_to(ancillary: list[tuple[int, int, bytes]]) -> None:
+    """Let what this process prints go where the agent says, if it does."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptor = int.from_bytes(data[:_DESCRIPTOR_SIZE], sys.byteorder)
+            for standard in (1, 2):
+                os.dup2(descriptor, standard)
+            os.close(descriptor)
+
+
 def _answer(
     operations: object, verdict: Callable[[Exception], Verdict], header: Header, body: bytearray
 ) -> tuple[Header, bytes]:
@@ -52,8 +67,8 @@ def _answer(
     except RefusedError as refusal:
         return {"verdict": refusal.verdict, "reason": str(refusal)}, b""
     except Exception as error:
-        # python-pkcs11's errors are named after the CKR_ value, mostly without a text.
-        reason = f"{type(error).__name__}: {error}".rstrip(": ")
+        notes = getattr(error, "__notes__", [])
+        reason = notes[0] if notes else f"{type(error).__name__}: {error}".rstrip(": ")
         return {"verdict": verdict(error), "reason": reason}, b""
     finally:
         wipe(body)

@@ -7,6 +7,7 @@ so that the worker needs nothing but python-pkcs11.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,9 @@ import pkcs11
 from pkcs11 import Attribute, CertificateType, KeyType, ObjectClass, PKCS11Error
 from pkcs11.attributes import AttributeMapper
 
-from replug.token.worker.frames import Header
+from replug.token.identity import LONGEST_LABEL
+from replug.token.worker.calls import calling
+from replug.token.worker.frames import MAX_HEADER, Header, encode
 
 _GONE = (
     pkcs11.DeviceError,
@@ -24,6 +27,10 @@ _GONE = (
     pkcs11.SessionHandleInvalid,
     pkcs11.TokenNotPresent,
 )
+_MOST_OBJECTS = 512
+"""Of one class; a token with more is a mistake, or wants to keep us busy."""
+_LARGEST_RECORD = MAX_HEADER // 2
+"""Bytes; that of a key which SSH can use has a few thousand."""
 _KEY_KINDS = {KeyType.RSA: "rsa", KeyType.EC: "ec", KeyType.EC_EDWARDS: "edwards"}
 
 
@@ -87,7 +94,8 @@ def find_keys(session: Any) -> list[FoundKey]:
             record["reference"] = reference
             record["signs"] = private is not None
             record["always_authenticate"] = private is not None and private.always_authenticate
-            found[reference] = FoundKey(reference, record, private)
+            if len(encode(record)) <= _LARGEST_RECORD:
+                found[reference] = FoundKey(reference, record, private)
     return list(found.values())
 
 
@@ -116,7 +124,7 @@ def _record(item: Any, kind: str, material: list[bytes]) -> Header:
         "kind": kind,
         "material": [part.hex() for part in material],
         "id": _read(item, Attribute.ID, b"").hex(),
-        "label": _read(item, Attribute.LABEL, ""),
+        "label": _read(item, Attribute.LABEL, "")[:LONGEST_LABEL],
     }
 
 
@@ -130,7 +138,7 @@ def _private_keys(session: Any) -> Iterator[PrivateObject]:
             handle=item,
             kind=kind,
             key_id=_read(item, Attribute.ID, b""),
-            label=_read(item, Attribute.LABEL, ""),
+            label=_read(item, Attribute.LABEL, "")[:LONGEST_LABEL],
             modulus=_read(item, Attribute.MODULUS, b"") if kind == "rsa" else b"",
             curve=_read(item, Attribute.EC_PARAMS, b"") if kind != "rsa" else b"",
             always_authenticate=_read(item, Attribute.ALWAYS_AUTHENTICATE, False),
@@ -164,7 +172,9 @@ def _choose(privates: list[PrivateObject], record: Header) -> PrivateObject | No
 
 def _objects(session: Any, kind: ObjectClass) -> list[Any]:
     # A list, because the search must end before attributes are read: some modules allow one operation.
-    return list(session.get_objects({Attribute.CLASS: kind, Attribute.TOKEN: True}))
+    with calling("C_FindObjects"):
+        found = session.get_objects({Attribute.CLASS: kind, Attribute.TOKEN: True})
+        return list(itertools.islice(found, _MOST_OBJECTS))
 
 
 def _read(item: Any, attribute: Attribute, default: Any = None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ from replug.token.worker.forking import Forked
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
 
 T = TypeVar("T")
+
+_LONGEST_REASON = 300  # characters; a module chooses some of them
 
 
 class WorkerProcess:
@@ -30,6 +33,8 @@ class WorkerProcess:
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
         """What the caller waits for."""
         self._sending = False
+        self._attached: int | None = None
+        """A descriptor that goes with the next request."""
         self._process = process
         self._socket = process.connection
         self._loop.add_reader(self._socket, self._readable)
@@ -50,6 +55,7 @@ class WorkerProcess:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
+        self._close_attached()
         self._frames.wipe()
         self._fail(EOFError())
 
@@ -81,7 +87,9 @@ class WorkerProcess:
             self._send(request, 0)
             reply, content = await answer
             if "verdict" in reply:
-                refused = WorkerRefusedError(Verdict(reply["verdict"]), str(reply["reason"]))
+                refused = WorkerRefusedError(
+                    Verdict(reply["verdict"]), str(reply["reason"])[:_LONGEST_REASON]
+                )
                 answered = True
                 raise refused
             answered = True
@@ -123,7 +131,7 @@ class WorkerProcess:
         """
         try:
             with memoryview(request) as view:
-                sent = begin + self._socket.send(view[begin:])
+                sent = begin + self._send_some(view[begin:])
         except BlockingIOError:
             sent = begin
         except OSError as error:
@@ -137,6 +145,22 @@ class WorkerProcess:
         if self._sending:
             self._sending = False
             self._loop.remove_writer(self._socket)
+
+    def _send_some(self, data: memoryview) -> int:
+        if self._attached is None:
+            return self._socket.send(data)
+        sent = socket.send_fds(self._socket, [data], [self._attached])
+        self._close_attached()
+        return sent
+
+    def attach(self, descriptor: int) -> None:
+        """Send `descriptor` with the next request: what the worker prints goes there. It is closed here."""
+        self._attached = descriptor
+
+    def _close_attached(self) -> None:
+        if self._attached is not None:
+            os.close(self._attached)
+            self._attached = None
 
     def _readable(self) -> None:
         try:

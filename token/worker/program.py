@@ -7,10 +7,13 @@ another.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import ctypes
+import itertools
 import os
 import socket
+import sys
 from typing import Any, NoReturn
 
 import pkcs11
@@ -20,12 +23,17 @@ from pkcs11.types import PROTECTED_AUTH
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.worker.frames import Header
+from replug.token.worker.calls import calling
+from replug.token.worker.elf import NotAModuleError, examined
+from replug.token.worker.frames import MAX_HEADER, Header, encode
 from replug.token.worker.loop import RefusedError, answer_requests
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.worker.opensc import forbid_pin_caching
 
 _KNOWN_FLAGS = sum(TokenFlag)
+_MOST_SLOTS = 128
+_PAGE = MAX_HEADER // 2
+"""Bytes of keys in one answer, which has other things to say as well."""
 
 _VERDICTS: dict[type[PKCS11Error], Verdict] = {
     pkcs11.FunctionCancelled: Verdict.LOGIN_CANCELLED,
@@ -70,20 +78,25 @@ class OpenToken:
 
     def refresh(self) -> None:
         """Read the keys again: login makes private objects visible."""
-        self.keys = {key.reference: key for key in find_keys(self._session)}
+        with calling("C_GetAttributeValue"):
+            self.keys = {key.reference: key for key in find_keys(self._session)}
 
     def _new_session(self, pin: object) -> Any:
         # By its default the library ends a failed signature with C_SignFinal: one more operation on the
         # private key, perhaps one more touch for the user.
-        return self._token.open(
-            user_pin=pin,
-            attribute_mapper=TolerantMapper(),
-            cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
-        )
+        with calling("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
+            return self._token.open(
+                user_pin=pin,
+                attribute_mapper=TolerantMapper(),
+                cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
+            )
 
-    def records(self) -> list[Header]:
-        """The keys as the agent wants them."""
-        return [key.record for key in self.keys.values()]
+    def page(self, begin: int) -> Header:
+        """Some of the keys, from number `begin` on, and whether there are more."""
+        records = [key.record for key in self.keys.values()][begin:]
+        ends = list(itertools.accumulate(len(encode(record)) for record in records))
+        count = max(1, bisect.bisect(ends, _PAGE))
+        return {"keys": records[:count], "more": count < len(records)}
 
 
 class Operations:
@@ -100,10 +113,12 @@ class Operations:
         # p11-kit's proxy would load what the user's own files name, past the agent's list of allowed modules.
         os.environ["P11_KIT_NO_USER_CONFIG"] = "1"
         try:
-            ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
-        except (OSError, AttributeError) as error:
+            with examined(path):
+                ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
+        except (NotAModuleError, OSError, AttributeError) as error:
             raise RefusedError(Verdict.NOT_A_MODULE, str(error)) from error
-        self._library = pkcs11.lib(path)
+        with calling("C_Initialize"):
+            self._library = pkcs11.lib(path)
         return {
             "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip()
         }, b""
@@ -120,7 +135,7 @@ class Operations:
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Open a session on `token`, without login, unless it is open; its flags afresh and its keys."""
         identity = TokenId(**header["token"])
-        slot, info = self._find(identity)
+        slot, info, has_twin = self._find(identity)
         for owner, token in self._open.items():
             if (token.slot_id == slot.slot_id) != (owner == identity):
                 # libykcs11 goes on showing the keys of the card that the session was opened on.
@@ -130,14 +145,18 @@ class Operations:
         else:
             self._open[identity] = OpenToken(slot)
         self._require_presence(self._open[identity])
-        return _info_header(info) | {"keys": self._open[identity].records()}, b""
+        return _info_header(info) | self._open[identity].page(0) | {"twin": has_twin}, b""
 
     def login(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`."""
         token = self._opened(header)
         token.log_in(PROTECTED_AUTH if header["keypad"] else WipeablePin(body))
         self._require_presence(token)
-        return {"keys": token.records()}, b""
+        return token.page(0), b""
+
+    def more(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """The keys of `token` from number `begin` on, as they were when it was opened or logged in."""
+        return self._opened(header).page(header["begin"]), b""
 
     def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """Sign with `key` of `token` by `mechanism`; the first `pin_length` bytes of the body are the PIN.
@@ -151,11 +170,12 @@ class Operations:
             raise RefusedError(Verdict.NOT_LOGGED_IN, "the private key is not visible")
         pin, data = body[: header["pin_length"]], bytes(memoryview(body)[header["pin_length"] :])
         try:
-            signature = private.handle.sign(
-                data,
-                mechanism=Mechanism[header["mechanism"]],
-                pin=WipeablePin(pin) if private.always_authenticate else None,
-            )
+            with calling("C_SignInit, C_Login or C_Sign" if pin else "C_SignInit or C_Sign"):
+                signature = private.handle.sign(
+                    data,
+                    mechanism=Mechanism[header["mechanism"]],
+                    pin=WipeablePin(pin) if private.always_authenticate else None,
+                )
         finally:
             wipe(pin)
         return {}, signature
@@ -172,15 +192,17 @@ class Operations:
     def _slots(self) -> list[Any]:
         assert self._library is not None
         try:
-            return list(self._library.get_slots())
+            return list(self._library.get_slots()[:_MOST_SLOTS])
         except PKCS11Error:
             # A slot appeared between the library's two calls, or an empty one answers with an error.
-            return list(self._library.get_slots(token_present=True))
+            with calling("C_GetSlotList"):
+                return list(self._library.get_slots(token_present=True)[:_MOST_SLOTS])
 
-    def _find(self, identity: TokenId) -> tuple[Any, TokenInfo]:
-        for slot, info in self._tokens():
-            if info.identity == identity:
-                return slot, info
+    def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
+        """The first such token, and whether there is another."""
+        found = [(slot, info) for slot, info in self._tokens() if info.identity == identity]
+        if found:
+            return *found[0], len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
 
     def _opened(self, header: Header) -> OpenToken:
@@ -217,4 +239,6 @@ def _verdict(error: Exception) -> Verdict:
 
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
+    # The library ends searches in destructors, which complain of a session that is gone.
+    sys.unraisablehook = lambda _: None
     answer_requests(connection, Operations(), _verdict)

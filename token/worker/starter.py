@@ -11,6 +11,7 @@ from replug.token.errors import (
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.output import ModuleOutput
 
 _PROGRAM = "replug.token.worker.program"
 
@@ -23,6 +24,7 @@ class Starter:
         self._deadlines = deadlines
         self._fork_server = fork_server
         self._loading: set[WorkerClient] = set()
+        self._output = ModuleOutput(path)
         self._closed = False
 
     def close(self) -> None:
@@ -30,6 +32,7 @@ class Starter:
         self._closed = True
         for worker in self._loading:
             worker.kill()
+        self._output.close()
 
     def refuse_if_closed(self) -> None:
         """Raise TokenError after `close`."""
@@ -47,21 +50,27 @@ class Starter:
             forked = await self._fork_server.fork(_PROGRAM, self._deadlines.operation)
         except OSError as error:
             self.refuse_if_closed()
-            raise ModuleUnreachableError(
-                f"no worker process can be started: {error.strerror}",
-                "see the limits of the agent (ulimit -a)",
-            ) from error
+            raise _no_process(error) from error
         worker = WorkerClient(self._deadlines, forked)
         self._loading.add(worker)
         try:
             self.refuse_if_closed()
+            worker.attach(self._output.new_pipe())
             await worker.load(self.path)
             self.refuse_if_closed()
         except BaseException as error:
             worker.kill()
+            if isinstance(error, OSError):
+                raise _no_process(error) from error
             if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.NOT_A_MODULE:
                 raise TokenError(f"{self.path} is not a PKCS#11 module: {error.reason}") from error
             raise
         finally:
             self._loading.remove(worker)
         return worker
+
+
+def _no_process(error: OSError) -> ModuleUnreachableError:
+    return ModuleUnreachableError(
+        f"no worker process can be started: {error.strerror}", "see the limits of the agent (ulimit -a)"
+    )

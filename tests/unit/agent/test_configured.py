@@ -195,8 +195,8 @@ def test_a_lifetime_ends_the_keys_and_the_pin_of_its_token_alone(
         clock.now += 60
         assert await agent.listed() == ["other"]
         assert await agent.sign(ONE) == Failure()
-        assert agent.keyring.pins.get(first.identity) is None
-        assert agent.keyring.pins.get(second.identity) is not None
+        assert agent.remembered(first) is None
+        assert agent.remembered(second) is not None
 
     run(main())
 
@@ -371,7 +371,7 @@ def test_a_pin_is_forgotten_when_its_token_is_pulled(monkeypatch: pytest.MonkeyP
         await agent.sign(ONE)
         agent.slots.tokens.clear()
         await agent.replug()
-        assert agent.keyring.pins.get(token.identity) is None
+        assert agent.remembered(token) is None
         agent.slots.tokens.append(token)
         await agent.replug()
         assert isinstance(await agent.sign(ONE), SignResponse)

@@ -425,7 +425,7 @@ def test_a_locked_agent_holds_nothing_to_use_and_goes_on_after_unlocking(agent: 
     async def main() -> None:
         await agent.add(provider=agent.uri("token=work"))
         await add(agent, KEY)
-        pin = agent.keyring.pins.get(agent.slots.tokens[0].identity)
+        pin = agent.remembered(agent.slots.tokens[0])
         assert pin is not None
         assert pin.value == PIN
         logins = len(agent.slots.logins)
@@ -455,7 +455,7 @@ def test_a_pin_typed_into_a_locked_agent_stays_nowhere(agent: AgentBench) -> Non
         assert await agent.ask(Lock(b"secret")) == Success()
         gate.opened.set()
         assert await adding == Failure()
-        assert agent.keyring.pins.get(agent.slots.tokens[0].identity) is None
+        assert agent.remembered(agent.slots.tokens[0]) is None
 
     run(main())
 
@@ -492,6 +492,6 @@ def test_forgotten_while_locked_is_forgotten(agent: AgentBench) -> None:
         await agent.ask(Lock(b"secret"))
         assert agent.keyring.forget_pins() == 1
         await agent.ask(Unlock(b"secret"))
-        assert agent.keyring.pins.get(agent.slots.tokens[0].identity) is None
+        assert agent.remembered(agent.slots.tokens[0]) is None
 
     run(main())

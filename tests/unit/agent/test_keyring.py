@@ -117,7 +117,7 @@ def test_a_token_without_a_key(one: AgentBench, work: StandInToken) -> None:
         work.keys.clear()
         assert await one.add() == Failure()
         assert one.reasons == [f"{one.module}: no key that SSH can use is visible"]
-        assert one.keyring.pins.get(work.identity) is None
+        assert one.remembered(work) is None
         assert processes_left(one) == 0
 
     run(main())
@@ -186,7 +186,7 @@ def test_a_uri_says_whose_the_pin_is(two: AgentBench, work: StandInToken, home: 
         assert await two.add(provider=two.uri("token=home"), pin=b"home pin") == Success()
         assert two.slots.logins == [b"home pin"]
         assert await two.listed() == ["home key"]
-        assert two.keyring.pins.get(work.identity) is None
+        assert two.remembered(work) is None
 
     run(main())
 

@@ -36,13 +36,13 @@ def test_removing_a_uri_removes_that_choice_and_forgets_its_pin(
     async def main() -> None:
         await two.add(provider=two.uri("token=home"))
         await two.add(provider=two.uri("token=work"))
-        pin = two.keyring.pins.get(home.identity)
+        pin = two.remembered(home)
         assert pin is not None
         assert await two.remove(two.uri("token=absent")) == Failure()
         assert await two.remove(two.uri("token=home")) == Success()
         assert await two.listed() == ["work key"]
         assert pin.value == b""
-        assert two.keyring.pins.get(work.identity) is not None
+        assert two.remembered(work) is not None
         assert isinstance(await two.sign(WORK_KEY), SignResponse)
 
     run(main())
@@ -54,7 +54,7 @@ def test_a_token_that_another_provider_chooses_too_is_kept(one: AgentBench, work
         await one.add(provider=one.uri("token=work"))
         assert await one.remove(one.uri("token=work")) == Success()
         assert await one.listed() == ["work key"]
-        assert one.keyring.pins.get(work.identity) is not None
+        assert one.remembered(work) is not None
 
     run(main())
 
@@ -79,7 +79,7 @@ def test_removing_all_forgets_every_pin(two: AgentBench, work: StandInToken, hom
     async def main() -> None:
         await two.add(provider=two.uri("token=home"))
         await two.add(provider=two.uri("token=work"))
-        pins = [two.keyring.pins.get(token.identity) for token in (work, home)]
+        pins = [two.remembered(token) for token in (work, home)]
         assert await two.ask(RemoveAllIdentities()) == Success()
         assert [pin and pin.value for pin in pins] == [b"", b""]
         assert processes_left(two) == 0
@@ -96,7 +96,7 @@ def test_removing_all_forgets_pins_though_something_is_just_being_added(
         adding = asyncio.create_task(one.add(pin=b"", provider=one.uri("token=work")))
         await gate.entered.wait()
         assert await one.ask(RemoveAllIdentities()) == Success()
-        assert one.keyring.pins.get(work.identity) is None
+        assert one.remembered(work) is None
         gate.opened.set()
         # What was removed does not come back by it, either.
         assert await adding == Failure()
@@ -171,7 +171,7 @@ def test_keys_expire_and_pins_are_forgotten_though_nobody_asks(
         monkeypatch.setattr(expiry_module, "_LONGEST_SLEEP", 0.001)
         clock = one.keyring.identities._clock = Clock()
         await one.add(Lifetime(3600))
-        pin = one.keyring.pins.get(work.identity)
+        pin = one.remembered(work)
         assert pin is not None
         clock.now = 4000
         async with asyncio.timeout(10):

@@ -160,6 +160,6 @@ def test_nothing_is_added_to_an_agent_that_was_locked_meanwhile(agent: AgentBenc
         assert await adding == Failure()
         await agent.ask(Unlock(b"secret"))
         assert await agent.listed() == []
-        assert agent.keyring.pins.get(agent.slots.tokens[0].identity) is None
+        assert agent.remembered(agent.slots.tokens[0]) is None
 
     run(main())

@@ -85,7 +85,7 @@ def test_removing_all_forgets_the_pin_of_a_login_under_way(
         gate.opened.set()
         assert await adding == Failure()
         assert await again == Success()
-        assert agent.keyring.pins.get(token.identity) is None
+        assert agent.remembered(token) is None
 
     run(main())
 
@@ -101,7 +101,7 @@ def test_adding_goes_on_when_the_client_hangs_up(monkeypatch: pytest.MonkeyPatch
         gate.opened.set()
         while not await agent.listed():  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.001)
-        pin = agent.keyring.pins.get(token.identity)
+        pin = agent.remembered(token)
         assert pin is not None
         assert (pin.verified, bool(pin.value)) == (True, True)
 

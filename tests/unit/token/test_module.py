@@ -7,6 +7,7 @@ import time
 import pytest
 from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refused, run, use_slots
 
+from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, Verdict
 from replug.token.module import Module
 from replug.token.pins.pin import Pin, PinCache
@@ -134,7 +135,7 @@ def test_leaving_and_returning(rig: Rig) -> None:
         rig.slots.tokens.append(rig.work)
         assert await rig.look() == ["work"]
         assert rig.served(rig.work).state is TokenState.PRESENT
-        assert rig.pins.get(rig.work.identity) is not None
+        assert rig.pins.get(rig.served(rig.work).pin_owner) is not None
 
     run(main())
 
@@ -146,9 +147,10 @@ def test_a_token_is_missed_for_two_minutes(rig: Rig, monkeypatch: pytest.MonkeyP
         left = rig.slots.tokens.pop(0)
         await rig.module.look()
         assert rig.module.misses_a_token
-        now = time.time()
-        with monkeypatch.context() as later:
-            later.setattr(time, "time", lambda: now + 121)
+        now, since_boot = time.time(), boottime()
+        with monkeypatch.context() as set_back:
+            set_back.setattr(time, "time", lambda: now - 3600)
+            set_back.setattr("replug.token.module.boottime", lambda: since_boot + 121)
             assert not rig.module.misses_a_token
         rig.slots.tokens.append(left)
         await rig.module.look()

@@ -23,10 +23,12 @@ from replug.protocol import decoding, messages
 from replug.protocol.messages import RemoveIdentity, RemoveSmartcardKey
 from replug.token.errors import ExplainedError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.pins.rules import PinRules
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
+from replug.token.shown_keys import ShownKeys
 
 NOW = 1_700_000_000.0
 TOKEN = TokenId("Maker", "Model", "1", "work")
@@ -41,8 +43,10 @@ LOCKED = {
 
 def refused_login(verdict: Verdict) -> ExplainedError:
     """What a login raises that the worker refused for this reason."""
+    owner = PinOwner("/module.so", TOKEN, ShownKeys(lambda: None))
+    rules = PinRules(owner, PinCache(), lambda _: PinPolicy())
     with pytest.raises(ExplainedError) as caught:
-        PinRules(TOKEN, PinCache(), lambda _: PinPolicy()).refused(WorkerRefusedError(verdict, ""), None)
+        rules.refused(WorkerRefusedError(verdict, ""), None)
     return caught.value
 
 

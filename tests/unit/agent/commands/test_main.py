@@ -22,7 +22,7 @@ def test_forgetting_pins(rig: ControlRig) -> None:
     async def main() -> None:
         await rig.control.start()
         await rig.agent.add()
-        pin = rig.agent.keyring.pins.get(rig.agent.slots.tokens[0].identity)
+        pin = rig.agent.remembered(rig.agent.slots.tokens[0])
         status, out, _ = await rig.replug("forget")
         assert (status, out.startswith("1 PIN")) == (0, True)
         assert pin is not None

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import pytest
+from doubles.stand_ins import Key
 
 from replug.token.identity import TokenFlag, TokenId
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
+from replug.token.shown_keys import ShownKeys
 
-WORK = TokenId("Maker", "Model", "1", "work")
-HOME = TokenId("Maker", "Model", "2", "home")
+
+def owner(serial: str, *keys: Key, module: str = "/module.so") -> PinOwner:
+    """A token at a module, with these keys."""
+    shown = ShownKeys(lambda: None)
+    shown.saw_logged_in({key.blob: key.token_key() for key in keys})
+    return PinOwner(module, TokenId("Maker", "Model", serial, "work"), shown)
+
+
+KEY = Key()
+WORK, HOME = owner("1", KEY), owner("2")
+AT_PROXY = owner("1", Key(), KEY, module="/proxy.so")
+STRANGER, KEYLESS = owner("1", Key(), module="/other.so"), owner("1", module="/other.so")
 
 NONE = TokenFlag(0)
 COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
@@ -91,7 +104,47 @@ def test_each_token_has_a_pin_of_its_own() -> None:
 def test_the_same_label_on_another_token_is_another_token() -> None:
     cache = PinCache()
     cache.remember(WORK, Pin(b"123456"))
-    assert cache.get(TokenId("Maker", "Model", "3", "work")) is None
+    assert cache.get(owner("3", KEY)) is None
+
+
+@pytest.mark.parametrize("other", [STRANGER, KEYLESS])
+def test_a_copy_of_its_name_behind_another_module_is_another_token(other: PinOwner) -> None:
+    cache, pin = PinCache(), Pin(b"123456")
+    cache.remember(WORK, pin)
+    assert cache.get(other) is None
+    assert not cache.forget(other)
+    cache.remember(other, Pin(b"654321"))
+    assert cache.get(WORK) is pin
+    assert cache.get(other) is not pin
+
+
+def test_a_token_at_two_modules_has_one_pin() -> None:
+    cache, pin, newer = PinCache(), Pin(b"123456"), Pin(b"654321")
+    cache.remember(WORK, pin)
+    assert cache.get(AT_PROXY) is pin
+    cache.remember(AT_PROXY, newer)
+    assert (cache.get(WORK), pin.value) == (newer, b"")
+    assert cache.forget(WORK)
+    assert (cache.get(AT_PROXY), newer.value) == (None, b"")
+
+
+def test_both_pins_of_a_token_that_showed_its_keys_late_are_forgotten() -> None:
+    cache, late = PinCache(), owner("1", module="/other.so")
+    one, other = Pin(b"123456"), Pin(b"654321")
+    cache.remember(WORK, one)
+    cache.remember(late, other)
+    late.keys.saw_logged_in({KEY.blob: KEY.token_key()})
+    assert cache.get(WORK) is one
+    assert cache.get(late) is other
+    assert cache.forget(late)
+    assert (one.value, other.value) == (b"", b"")
+
+
+def test_one_login_at_a_time_at_all_modules() -> None:
+    cache = PinCache()
+    lock = cache.one_login(WORK.token)
+    assert cache.one_login(AT_PROXY.token) is lock
+    assert cache.one_login(HOME.token) is not lock
 
 
 def test_remembering_another_wipes_the_old_one() -> None:

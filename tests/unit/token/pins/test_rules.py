@@ -54,6 +54,37 @@ def test_a_token_with_other_keys_does_not_get_the_pin(plain: Bench) -> None:
     run(main())
 
 
+def test_a_stranger_in_place_of_a_token_that_hides_its_keys_does_not_get_the_pin(plain: Bench) -> None:
+    async def main() -> None:
+        plain.token.public_hidden = True
+        await plain.remember()
+        plain.lose_worker()
+        [old], plain.token.keys = plain.token.keys, [Key("swapped")]
+        plain.token.public_hidden = False
+        with pytest.raises(TokenError, match="other keys than before"):
+            await plain.sign(old)
+        assert plain.slots.pins_sent == [PIN]
+        assert plain.pin is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_a_token_that_has_a_twin_gets_the_pin_if_it_shows_its_keys(asking: Bench, hidden: bool) -> None:
+    """Of two with one name, which one this is can be told by nothing else."""
+
+    async def main() -> None:
+        asking.token.public_hidden = hidden
+        await asking.remember()
+        asking.slots.tokens.append(StandInToken(Key("twin's")))
+        asking.lose_worker()
+        asking.person.answers = [PIN] if hidden else []
+        await asking.sign()
+        assert len(asking.person.requests) == hidden
+
+    run(main())
+
+
 def test_nobody_is_asked_to_unlock_other_keys_for_the_old_one(asking: Bench) -> None:
     async def main() -> None:
         await asking.remember()

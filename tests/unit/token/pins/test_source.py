@@ -6,10 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from doubles.stand_ins import Key
 
 from replug.token.errors import TokenError
 from replug.token.identity import TokenFlag, TokenId
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.source import ConfiguredPin, PinSource, SourceKind, parse_pin_source, read_pin
+from replug.token.shown_keys import ShownKeys
 
 ANOTHER = 54321  # a user id
 
@@ -222,7 +225,15 @@ def test_a_missing_credential(credentials: dict[str, str]) -> None:
 
 # A PIN that the token refused.
 
-TOKEN = TokenId("Maker", "Model", "1", "work")
+
+def owner(serial: str, module: str = "/module.so", key: Key | None = None) -> PinOwner:
+    """A token at a module, with this key if it shows one."""
+    keys = ShownKeys(lambda: None)
+    keys.saw_without_login({} if key is None else {key.blob: key.token_key()})
+    return PinOwner(module, TokenId("Maker", "Model", serial, "work"), keys)
+
+
+TOKEN = owner("1")
 
 
 def test_a_rejected_pin_is_read_again_only_when_it_was_changed(file: Path) -> None:
@@ -287,5 +298,19 @@ def test_it_is_for_one_token(file: Path) -> None:
     configured = ConfiguredPin(source(file), os.environ)
     configured.read(TOKEN)
     with pytest.raises(TokenError, match=r'is that of token "work".*give each token a'):
-        configured.read(TokenId("Maker", "Model", "2", "work"))
+        configured.read(owner("2"))
     assert configured.read(TOKEN).value == b"123456"
+
+
+def test_it_is_not_for_a_token_with_other_keys_behind_another_module(file: Path) -> None:
+    configured, key = ConfiguredPin(source(file), os.environ), Key()
+    configured.read(owner("1", key=key))
+    with pytest.raises(TokenError, match=r"behind /module\.so; give each token a"):
+        configured.read(owner("1", "/other.so", Key()))
+    assert configured.read(owner("1", "/other.so", key)).value == b"123456"
+
+
+def test_it_is_for_a_token_that_was_added_again(file: Path) -> None:
+    configured = ConfiguredPin(source(file), os.environ)
+    configured.read(owner("1", key=Key()))
+    assert configured.read(owner("1")).value == b"123456"

@@ -70,8 +70,9 @@ replies = {{
     "load": {{"library": "Maker Module"}},
     "slots": {{"slots": [[7, True], [8, False]]}},
     "scan": {{"tokens": tokens}},
-    "open": {{"token": {HEADER!r}, "flags": 4, "keys": [{{"label": "before"}}]}},
-    "login": {{"keys": [{{"label": "after"}}]}},
+    "open": {{"flags": 4, "twin": False, "keys": [{{"label": "1"}}, {{"label": "2"}}], "more": True}},
+    "more": {{"keys": [{{"label": "3"}}], "more": False}},
+    "login": {{"keys": [{{"label": "after"}}], "more": False}},
     "sign": {{}},
 }}
 while True:
@@ -85,7 +86,10 @@ while True:
         assert await worker.slots() == [(7, True), (8, False)]
         assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C))]
         opened = await worker.open(TOKEN)
-        assert (opened.flags, opened.records) == (TokenFlag.LOGIN_REQUIRED, [{"label": "before"}])
+        assert (opened.flags, opened.records) == (
+            TokenFlag.LOGIN_REQUIRED,
+            [{"label": "1"}, {"label": "2"}, {"label": "3"}],
+        )
         assert (worker.opened, worker.ready) == ({TOKEN}, set())
         assert await worker.login(TOKEN, bytearray(b"123456")) == [{"label": "after"}]
         assert worker.ready == {TOKEN}
@@ -103,7 +107,7 @@ with open({str(record)!r}, "w") as file:
     for _ in range(4):
         header, body = request()
         print(json.dumps([header, body.hex()]), file=file, flush=True)
-        agent.sendall(frame({{"keys": []}}))
+        agent.sendall(frame({{"keys": [], "more": False}}))
 """)
 
     async def main() -> None:

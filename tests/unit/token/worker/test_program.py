@@ -39,7 +39,6 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
         with pytest.raises(WorkerRefusedError) as caught:
             await worker.load(str(path))
         assert caught.value.verdict is Verdict.NOT_A_MODULE
-        assert str(path) in caught.value.reason
         worker.kill()
         await reaped(worker)
 
@@ -47,10 +46,12 @@ def test_a_file_that_is_no_module(content: bytes | None, tmp_path: Path) -> None
 
 
 def test_a_library_that_is_no_module() -> None:
+    [library] = Path("/usr/lib").glob("*/libc.so.6")
+
     async def main() -> None:
         worker = WorkerClient(Deadlines(), Started())
         with pytest.raises(WorkerRefusedError) as caught:
-            await worker.load("libc.so.6")
+            await worker.load(str(library))
         assert caught.value.verdict is Verdict.NOT_A_MODULE
         assert "C_GetFunctionList" in caught.value.reason
         worker.kill()

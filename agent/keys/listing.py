@@ -1,0 +1,61 @@
+"""The list of identities as clients get it: no longer than they accept.
+
+ssh and ssh-add read no list of more than 2048 keys or 256 KiB; a longer one would be of no use to anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replug.agent.keys.identity import Identity
+from replug.protocol.constants import MAX_MESSAGE
+from replug.protocol.messages import IdentitiesAnswer, ListedIdentity
+
+MOST_IDENTITIES = 2048
+"""OpenSSH's SSH_AGENT_MAX_IDENTITIES (authfd.c: too many identities)."""
+LONGEST_COMMENT = 1024
+"""Bytes; the rest is left out."""
+_HEAD = 5  # bytes: the message's type, and how many identities there are
+_LENGTHS = 8  # bytes before a blob and a comment
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An answer, and the identities that it has no room for."""
+
+    answer: IdentitiesAnswer
+    left_out: tuple[Identity, ...]
+
+    @classmethod
+    def of(cls, identities: Iterable[Identity]) -> Listing:
+        """All of them if they fit, in order; else the token that has most to list goes short."""
+        listed = [(held, ListedIdentity(held.blob, _cut(held.comment))) for held in identities]
+        kept = {id(held) for held in _fitting(listed)}
+        return cls(
+            IdentitiesAnswer(tuple(entry for held, entry in listed if id(held) in kept)),
+            tuple(held for held, _ in listed if id(held) not in kept),
+        )
+
+
+def _fitting(listed: list[tuple[Identity, ListedIdentity]]) -> list[Identity]:
+    sizes: dict[object, int] = {}
+    for held, entry in listed:
+        sizes[held.holder] = sizes.get(held.holder, 0) + _size(entry)
+    room = MAX_MESSAGE - _HEAD
+    kept: list[Identity] = []
+    for held, entry in sorted(listed, key=lambda one: sizes[one[0].holder]):
+        if _size(entry) <= room and len(kept) < MOST_IDENTITIES:
+            room -= _size(entry)
+            kept.append(held)
+    return kept
+
+
+def _size(entry: ListedIdentity) -> int:
+    return _LENGTHS + len(entry.key_blob) + len(entry.comment)
+
+
+def _cut(comment: bytes) -> bytes:
+    if len(comment) <= LONGEST_COMMENT:
+        return comment
+    return comment[:LONGEST_COMMENT].decode(errors="ignore").encode()

@@ -1,0 +1,41 @@
+"""The token that a PIN is for: one that a module shows, known by its identity and its keys."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from replug.token.identity import TokenId
+
+
+class Keys(Protocol):
+    """What is known of a token's keys, kept up to date by others."""
+
+    @property
+    def known(self) -> set[bytes]:
+        """Those that are this token's, by their blobs."""
+
+    proven: bool
+    """Whether the last look without login showed one that was known before it."""
+
+
+class PinOwner:
+    """A token at one module. Label and serial are easily copied, so a PIN is not for all that have them."""
+
+    def __init__(self, module: str, token: TokenId, keys: Keys) -> None:
+        """`module` is its canonical path."""
+        self.module = module
+        self.token = token
+        self.keys = keys
+        self.has_twin = False
+        """Whether the module has shown another token with this identity."""
+
+    def is_same_token(self, other: PinOwner) -> bool:
+        """Whether a PIN for `other` is one for this: between modules, a key in common is the proof."""
+        if self is other:
+            return True
+        return self.token == other.token and not self.keys.known.isdisjoint(other.keys.known)
+
+    @property
+    def may_be_another(self) -> bool:
+        """Whether what is open now may be the twin: it has not shown a key that was there before."""
+        return self.has_twin and not self.keys.proven
