@@ -15,6 +15,7 @@ from replug.protocol.keys import (
     plain_algorithm,
 )
 from replug.protocol.private_keys import read_public, secret_fields
+from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError, Reader
 
 _TYPES = (MessageType.ADD_IDENTITY, MessageType.ADD_ID_CONSTRAINED)
@@ -76,4 +77,4 @@ class KeyAddition:
 
     def wipe(self) -> None:
         """Overwrite the message; nothing else in it is secret."""
-        self.message[:] = bytes(len(self.message))
+        wipe(self.message)

@@ -28,7 +28,7 @@ def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.
     async def main() -> None:
         removals = [asyncio.create_task(resolve(f"/dead/{n}.so", to_remove=True)) for n in range(12)]
         await asyncio.sleep(0)
-        with pytest.raises(RequestRefusedError, match="no answer from the file system"):
+        with pytest.raises(RequestRefusedError, match="the file system does not answer"):
             await resolve("/dead/more.so", to_remove=True)
         # Adding, prompting, reading the configuration.
         assert (await resolve("/usr"))[0] == "/usr"

@@ -51,7 +51,12 @@ class Desk:
         self.record = folder / "record"
         (folder / "bin").mkdir()
         (folder / "run").mkdir(mode=0o700)
-        self.own = {"PATH": f"{folder}/bin:/usr/bin:/bin", "XDG_RUNTIME_DIR": f"{folder}/run"}
+        # Without the machine's own pinentry and askpass, if it has any.
+        self.own = {
+            "PATH": f"{folder}/bin",
+            "SSH_ASKPASS": "/nonexistent/askpass",
+            "XDG_RUNTIME_DIR": f"{folder}/run",
+        }
         self.place = Place({})
 
     def display(self, **environment: str) -> Desk:
@@ -179,7 +184,6 @@ def test_in_tmux_the_display_when_the_pane_is_in_use(desk: Desk) -> None:
 
 def test_the_terminal_when_the_display_cannot_be_used(desk: Desk) -> None:
     assert ask(desk.display().terminal(), typed="123456") == b"123456"
-    desk.own["SSH_ASKPASS"] = "/nonexistent/askpass"
     assert (
         ask(desk.display().terminal().pinentry(answer="ERR 83918950 no terminal"), typed="234567")
         == b"234567"
