@@ -16,7 +16,7 @@ MOST_IDENTITIES = 2048
 """OpenSSH's SSH_AGENT_MAX_IDENTITIES (authfd.c: too many identities)."""
 LONGEST_COMMENT = 1024
 """Bytes; the rest is left out."""
-_HEAD = 5  # bytes: the message's type, and how many identities there are
+_ROOM = MAX_MESSAGE - 5  # bytes, without the message's type and the number of identities
 _LENGTHS = 8  # bytes before a blob and a comment
 
 
@@ -31,6 +31,8 @@ class Listing:
     def of(cls, identities: Iterable[Identity]) -> Listing:
         """All of them if they fit, in order; else the token that has most to list goes short."""
         listed = [(held, ListedIdentity(held.blob, _cut(held.comment))) for held in identities]
+        if len(listed) <= MOST_IDENTITIES and sum(_size(entry) for _, entry in listed) <= _ROOM:
+            return cls(IdentitiesAnswer(tuple(entry for _, entry in listed)), ())
         kept = {id(held) for held in _fitting(listed)}
         return cls(
             IdentitiesAnswer(tuple(entry for held, entry in listed if id(held) in kept)),
@@ -42,7 +44,7 @@ def _fitting(listed: list[tuple[Identity, ListedIdentity]]) -> list[Identity]:
     sizes: dict[object, int] = {}
     for held, entry in listed:
         sizes[held.holder] = sizes.get(held.holder, 0) + _size(entry)
-    room = MAX_MESSAGE - _HEAD
+    room = _ROOM
     kept: list[Identity] = []
     for held, entry in sorted(listed, key=lambda one: sizes[one[0].holder]):
         if _size(entry) <= room and len(kept) < MOST_IDENTITIES:
