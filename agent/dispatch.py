@@ -109,7 +109,7 @@ class Dispatcher:
             self._agent.drop_expired()
             reply = row.handle(self._agent, client, request)
             if isinstance(reply, Coroutine):
-                return self._answer_later(client, row, _wiping(request, reply))
+                return self._answer_later(client, row, reply, request)
             return reply.encode()
         except Exception as error:
             return self._refuse(client, row.name if row is not None else f"message {message[0]}", error)
@@ -142,7 +142,13 @@ class Dispatcher:
             if request is not None:
                 request.wipe()
 
-    async def _answer_later(self, client: Client, row: _Row, reply: Coroutine[Any, Any, Response]) -> bytes:
+    async def _answer_later(
+        self,
+        client: Client,
+        row: _Row,
+        reply: Coroutine[Any, Any, Response],
+        request: _Wipeable | None = None,
+    ) -> bytes:
         try:
             response = await reply
             if self._agent.locked and not row.may_end_locked:
@@ -150,6 +156,9 @@ class Dispatcher:
             return response.encode()
         except Exception as error:
             return self._refuse(client, row.name, error)
+        finally:
+            if request is not None:
+                request.wipe()
 
     def _refuse(self, client: Client, name: str, error: Exception) -> bytes:
         next_step = purpose = ""
@@ -176,10 +185,3 @@ class Dispatcher:
         if self._history.add(name, program, reason, next_step, purpose):
             log.warning("refused", extra=fields)
         return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE
-
-
-async def _wiping(request: _Wipeable, reply: Coroutine[Any, Any, Response]) -> Response:
-    try:
-        return await reply
-    finally:
-        request.wipe()

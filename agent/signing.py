@@ -99,19 +99,19 @@ class Signing:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""
         candidates = await self._permitted(attempt)
         # If one of them requires it, none is used before the user agrees: which one is nearest changes.
-        when = reduce(or_, (confirm_when(held, self._settings.config) for held in candidates))
-        if not attempt.confirmed and when.asks(attempt.purpose):
+        when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
+        if when and not attempt.confirmed and when.asks(attempt.purpose):
             attempt.confirmed = await self._confirm(candidates[0], attempt, when)
             # While the user was asked, keys may have been removed or may have expired.
             candidates = await self._permitted(attempt)
         return candidates
 
     async def _permitted(self, attempt: _Attempt) -> list[Identity]:
-        now = self._identities.now()
-        holding = self._identities.holding(attempt.request.key_blob)
-        valid = [
-            held for held in holding if held.constraints.expires is None or now < held.constraints.expires
-        ]
+        valid = self._identities.holding(attempt.request.key_blob)
+        if self._identities.limited:
+            now = self._identities.now()
+            ends = [(held, held.constraints.expires) for held in valid]
+            valid = [held for held, end in ends if end is None or now < end]
         if sum(len(held.constraints.destinations) for held in valid) > _QUICK_DESTINATIONS:
             return await self._aside.run(lambda: attempt.permitted(valid))
         return attempt.permitted(valid)
@@ -126,14 +126,14 @@ class Signing:
         )
 
 
+@dataclass
 class _Attempt:
     """A request, the client it came from, and what the signature is for."""
 
-    def __init__(self, client: Client, request: SignRequest, purpose: Purpose) -> None:
-        self.client = client
-        self.request = request
-        self.purpose = purpose
-        self.confirmed = Confirmed.NOT_REQUIRED
+    client: Client
+    request: SignRequest
+    purpose: Purpose
+    confirmed: Confirmed = Confirmed.NOT_REQUIRED
 
     def permitted(self, holding: list[Identity]) -> list[Identity]:
         """The identities among `holding` that may sign this, one for each holder; raises why none may."""
@@ -141,7 +141,8 @@ class _Attempt:
         refusal: Exception | None = None
         for held in holding:
             try:
-                self._check_destination(held)
+                if held.constraints.destinations:
+                    self._check_destination(held)
                 permitted[held.holder] = held
             except DestinationError as error:
                 refusal = error
@@ -150,8 +151,6 @@ class _Attempt:
         return list(permitted.values())
 
     def _check_destination(self, held: Identity) -> None:
-        if not held.constraints.destinations:
-            return
         to = check_sign(held.constraints.destinations, self.client.sessions, held.blob, self.request.data)
         self.purpose = self.purpose.named(to.host_name)
 

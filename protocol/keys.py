@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from replug.protocol.constants import MAX_RSA_BITS, MIN_RSA_BITS
@@ -39,12 +40,12 @@ class Curve(Enum):
     NISTP384 = "nistp384"
     NISTP521 = "nistp521"
 
-    @property
+    @cached_property
     def coordinate_size(self) -> int:
         """Bytes of one coordinate, and of r and of s in a raw signature."""
         return _COORDINATE_SIZES[self._value_]
 
-    @property
+    @cached_property
     def hash_name(self) -> str:
         """The hash an ECDSA signature on this curve uses, as hashlib names it (RFC 5656 section 6.2.1)."""
         return _CURVE_HASHES[self._value_]
@@ -119,7 +120,7 @@ class EcdsaPublicKey(_Key):
         if len(self.point) != 1 + 2 * self.curve.coordinate_size or self.point[0] != 4:
             raise ProtocolError(f"not an uncompressed point on {self.curve.value}")
 
-    @property
+    @cached_property
     def algorithm(self) -> str:
         """The name "ecdsa-sha2-" and the curve."""
         return f"ecdsa-sha2-{self.curve.value}"

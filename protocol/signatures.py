@@ -42,7 +42,7 @@ class Signature:
 
     def encode(self) -> bytes:
         """Return the signature blob."""
-        return bytes(Writer().text(self.algorithm).string(self.value))
+        return bytes(Writer().string(self.algorithm.encode()).string(self.value))
 
     @classmethod
     def decode(cls, blob: bytes) -> Signature:

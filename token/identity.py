@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import cached_property
 
 
 @dataclass(frozen=True, order=True)
@@ -15,8 +16,9 @@ class TokenId:
     serial: str
     label: str
 
+    @cached_property
     def fields(self) -> dict[str, str]:
-        """The fields by name, as in `TokenId(**fields)`."""
+        """The fields by name, as in `TokenId(**fields)`; not to be changed."""
         return {
             "manufacturer": self.manufacturer,
             "model": self.model,

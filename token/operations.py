@@ -103,7 +103,9 @@ class TokenOperations:
             signature = await self._sign_or_log_in(worker, blob, algorithm, data)
             if signature is not None:
                 return signature
-        key = self._require(blob)
+        key = self.keys.offered.get(blob)
+        if key is None:
+            raise self._no_such_key()
         if key.always_authenticate:
             signature = await self._sign_with_pin(worker, key, algorithm, data)
         else:
@@ -116,7 +118,9 @@ class TokenOperations:
     ) -> bytes | None:
         """The signature if the key makes it without a login; else None, after the login."""
         flags = await self.open(worker)
-        key = self._require(blob)
+        key = self.keys.offered.get(blob)
+        if key is None:
+            raise self._no_such_key()
         if self.keys.may_sign_without_login(blob) and not key.always_authenticate:
             try:
                 signature = await signature_on(worker, self._token.identity, key, algorithm, data, None)
@@ -186,11 +190,8 @@ class TokenOperations:
         if self._token.closed:
             raise TokenError(f"{self._token.identity} was removed from the agent")
 
-    def _require(self, blob: bytes) -> TokenKey:
-        key = self.keys.offered.get(blob)
-        if key is None:
-            raise TokenError(f"{self._token.identity} no longer holds this key, or may not sign with it")
-        return key
+    def _no_such_key(self) -> TokenError:
+        return TokenError(f"{self._token.identity} no longer holds this key, or may not sign with it")
 
     def _accepted(self, pin: Pin | None) -> None:
         self._rules.accepted(pin)

@@ -12,6 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from replug.agent.clients.poller import Poller
 from replug.protocol.constants import MAX_MESSAGE
@@ -79,7 +80,7 @@ class Connection:
     def _read_if_wanted(self) -> None:
         wanted = not self._at_end and not self._received.full
         if wanted and not self._reading:
-            self._poller.add_reader(self._socket, self.read)
+            self._poller.add_reader(self._socket, partial(self._or_close, self._readable))
         elif not wanted and self._reading:
             self._poller.remove_reader(self._socket)
         self._reading = wanted
@@ -142,7 +143,8 @@ class Connection:
             self._turn = self._loop.call_soon(self._next_turn)
             return
         if self._open:
-            self._read_if_wanted()
+            if not self._reading:
+                self._read_if_wanted()
             if self._at_end and not self._output and not self._waiting:
                 self.close()
 
@@ -151,7 +153,7 @@ class Connection:
         self._waiting = None
         if self._open:
             self._or_close(lambda: self._send(message))
-            self._next_turn()
+            self._or_close(self._serve)
 
     def _send(self, message: bytes) -> None:
         data = frame(message)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -97,16 +98,15 @@ class TouchNotices:
             bus.send(_NOTIFICATIONS, "CloseNotification", "u", number)
 
 
+@dataclass
 class _Wait:
-    __slots__ = ("_asker", "_key", "_moment", "_notices", "_over", "_timer", "_token")
-
-    def __init__(self, notices: TouchNotices, moment: float, token: str, key: str, asker: Asker) -> None:
-        self._notices = notices
-        self._moment = moment
-        self._token = token
-        self._key = key
-        self._asker = asker
-        self._over: asyncio.Event | None = None
+    _notices: TouchNotices
+    _moment: float
+    _token: str
+    _key: str
+    _asker: Asker
+    _over: asyncio.Event | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     @property
     def summary(self) -> str:
@@ -130,6 +130,7 @@ class _Wait:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        assert self._timer is not None
         self._timer.cancel()
         if self._over is not None:
             self._over.set()

@@ -33,12 +33,12 @@ class Expiry:
 
     def drop_expired(self) -> None:
         """Drop identities and forget PINs whose lifetime has ended."""
+        if self._pin_end is None and not self._identities.limited:
+            return
         if self._identities.drop_expired():
             log.info("keys expired")
             self._software_keys.keep_only(held.blob for held in self._identities.software_keys())
             self._modules.serve_what_is_added()
-        if self._pin_end is None and not self._identities.limited:
-            return
         tokens = self._modules.tokens()
         # One PIN may be for a token at several modules, so all are asked before one of them forgets it.
         expired = [token for token in tokens if self._pins.has_expired(token.pin_owner)]

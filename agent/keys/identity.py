@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.model import Config
@@ -89,7 +88,7 @@ class TokenBackedIdentity(Identity):
     key: TokenKey
     token: ServedToken
 
-    @property
+    @cached_property
     def holder(self) -> TokenId:
         return self.token.identity
 
@@ -99,10 +98,7 @@ class TokenBackedIdentity(Identity):
         return not token.present, token.state is not TokenState.READY, not token.pin_remembered
 
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
-        def waiting() -> AbstractContextManager[object]:
-            comment = self.comment.decode(errors="replace")
-            return notices.waiting(self.place, comment, asker)
-
+        waiting = partial(notices.waiting, self.place, self.comment.decode(errors="replace"), asker)
         return await self.token.sign(self.key, data, flags, asker, waiting)
 
 

@@ -69,7 +69,9 @@ class FieldFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return one line: text from a client or a token cannot start a second one."""
-        line = _escape(super().formatMessage(record))
+        line = super().formatMessage(record)
+        if not line.isprintable():
+            line = _escape(line)
         for name, value in fields_of(record).items():
             line += f" {name}={_quote(value)}"
         return line
@@ -124,15 +126,15 @@ def _quote(value: object) -> str:
     text = str(value)
     if len(text) > _LONGEST_VALUE:
         text = text[:_LONGEST_VALUE] + "..."
-    if text and text.isprintable() and _QUOTED.isdisjoint(text):
+    printable = text.isprintable()
+    if text and printable and _QUOTED.isdisjoint(text):
         return text
-    return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    text = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text if printable else _escape(text)}"'
 
 
 def _escape(text: str) -> str:
     """`text` with unprintable characters as Python's escape sequences."""
-    if text.isprintable():
-        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text

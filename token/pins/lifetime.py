@@ -25,8 +25,7 @@ class PinLifetime:
         self, time_to_live: float | None, idle_time: float | None, clock: Callable[[], float]
     ) -> None:
         """Both times start now."""
-        self._time_to_live = time_to_live
-        self._idle_time = idle_time
+        self.change(time_to_live, idle_time)
         self._clock = clock
         self._entered = self._used = clock()
 
@@ -34,6 +33,7 @@ class PinLifetime:
         """Apply other times, from the same start."""
         self._time_to_live = time_to_live
         self._idle_time = idle_time
+        self.limited = time_to_live is not None or idle_time is not None
 
     def entered(self) -> None:
         """The user has typed the PIN again: both times start again."""
@@ -41,9 +41,8 @@ class PinLifetime:
 
     def used(self) -> None:
         """A key of the token was used: the idle time starts again, unless the PIN has expired."""
-        now, end = self._clock(), self.expires_at
-        if end is None or now < end:
-            self._used = now
+        if not self.limited or not self.expired:
+            self._used = self._clock()
 
     @property
     def expires_at(self) -> float | None:

@@ -145,12 +145,12 @@ class PinCache:
     def next_expiry(self) -> float | None:
         """When the next PIN expires, on the boot clock; None is never."""
         lifetimes = (pin.lifetime for pin in self._pins.values())
-        ends = (lifetime.expires_at for lifetime in lifetimes if lifetime is not None)
+        ends = (one.expires_at for one in lifetimes if one is not None and one.limited)
         return min((end for end in ends if end is not None), default=None)
 
     def used(self, owner: PinOwner) -> None:
         """A key of the token was used, from which its PIN's idle time counts."""
-        pin = self._of(owner)
+        pin = self._pins.get(owner) or self._of(owner)
         if pin is not None and pin.lifetime is not None:
             pin.lifetime.used()
 

@@ -70,7 +70,7 @@ class WorkerClient(WorkerProcess):
         """Open a session on `token` unless it is open; its flags and keys are read afresh."""
         opened = await self.ask(
             "open",
-            {"token": token.fields()},
+            {"token": token.fields},
             self._deadlines.operation,
             lambda reply, _: (TokenFlag(reply["flags"]), bool(reply["twin"]), _Page.of(reply)),
         )
@@ -83,7 +83,7 @@ class WorkerClient(WorkerProcess):
         """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
         page = await self.ask(
             "login",
-            {"token": token.fields(), "keypad": pin is None},
+            {"token": token.fields, "keypad": pin is None},
             self._deadlines.keypad if pin is None else self._deadlines.operation,
             lambda reply, _: _Page.of(reply),
             pin or b"",
@@ -95,7 +95,7 @@ class WorkerClient(WorkerProcess):
         """The records from `page` on; they come in pieces, so that none takes long to decode."""
         records = list(page.records)
         while page.more and len(records) < MOST_KEYS:
-            header = {"token": token.fields(), "begin": len(records)}
+            header = {"token": token.fields, "begin": len(records)}
             page = await self.ask("more", header, self._deadlines.operation, _next_page)
             records += page.records
         if (page.more or len(records) > MOST_KEYS) and token not in self.opened:
@@ -107,7 +107,7 @@ class WorkerClient(WorkerProcess):
     ) -> bytes:
         """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
         secret = pin or b""
-        header = {"token": token.fields(), "key": key, "mechanism": mechanism, "pin_length": len(secret)}
+        header = {"token": token.fields, "key": key, "mechanism": mechanism, "pin_length": len(secret)}
         deadline = self._deadlines.touch + (self._deadlines.keypad if keypad else 0)
         _, signature = await self.call("sign", header, deadline, secret, data)
         return bytes(signature)

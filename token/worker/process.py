@@ -131,7 +131,11 @@ class WorkerProcess:
         """
         try:
             with memoryview(request) as view:
-                sent = begin + self._send_some(view[begin:])
+                if self._attached is None:
+                    sent = begin + self._socket.send(view[begin:])
+                else:
+                    sent = begin + socket.send_fds(self._socket, [view[begin:]], [self._attached])
+                    self._close_attached()
         except BlockingIOError:
             sent = begin
         except OSError as error:
@@ -145,13 +149,6 @@ class WorkerProcess:
         if self._sending:
             self._sending = False
             self._loop.remove_writer(self._socket)
-
-    def _send_some(self, data: memoryview) -> int:
-        if self._attached is None:
-            return self._socket.send(data)
-        sent = socket.send_fds(self._socket, [data], [self._attached])
-        self._close_attached()
-        return sent
 
     def attach(self, descriptor: int) -> None:
         """Send `descriptor` with the next request: what the worker prints goes there. It is closed here."""

@@ -230,7 +230,7 @@ def _info(token: Any) -> TokenInfo:
 
 
 def _info_header(info: TokenInfo) -> Header:
-    return {"token": info.identity.fields(), "flags": int(info.flags)}
+    return {"token": info.identity.fields, "flags": int(info.flags)}
 
 
 def _verdict(error: Exception) -> Verdict:
