@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,31 @@ def test_another_program_listens(home: Home) -> None:
         "fail",
         f"the program that listens at {path} is not an ssh agent",
     )
+
+
+def test_the_agent_does_not_start(home: Home) -> None:
+    """systemd listens at the agent's socket, and closes connections without an answer."""
+    path = home.folder / "replug" / "agent.sock"
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        closing = threading.Thread(target=lambda: server.accept()[0].close())
+        closing.start()
+        environment = {"SSH_AUTH_SOCK": str(path), "XDG_RUNTIME_DIR": str(home.folder)}
+        found = Diagnosis(home, env=environment)["agent"]
+        closing.join()
+    assert (found.outcome, found.reason, found.fix) == (
+        "fail",
+        f"{path} is closed without an answer: no agent starts there",
+        "fix what replug logs shows; systemctl --user restart replug-agent.socket",
+    )
+
+
+def test_its_output_is_read_in_part(home: Home) -> None:
+    done = home.run("sh", "-c", f"({REPLUG} doctor; echo $? >status) | true")
+    assert (done.status, done.err) == (0, "")
+    assert (home.folder / "status").read_text() == "141\n"
 
 
 def test_a_forwarded_agent_answers(home: Home, agent: Agent, server: Server) -> None:
