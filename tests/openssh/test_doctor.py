@@ -22,7 +22,7 @@ from rigs.terminal import eventually
 
 def test_the_agent_answers(home: Home, agent: Agent) -> None:
     found = Diagnosis(home, env=agent.env)
-    assert found["agent"].reason == f"replug-agent (pid {agent.pid}) answers at {agent.socket}"
+    assert found["agent"].reason == f"replug-agent (pid {agent.process.pid}) answers at {agent.socket}"
     assert (found["agent"].outcome, found["keys"].outcome) == ("ok", "warn")
 
 
@@ -131,7 +131,7 @@ def test_the_agent_does_not_start(home: Home) -> None:
     assert (found.outcome, found.reason, found.fix) == (
         "fail",
         f"{path} is closed without an answer: no agent starts there",
-        "fix what replug logs shows; systemctl --user restart replug-agent.socket",
+        "correct what replug logs shows; systemctl --user restart replug-agent.socket",
     )
 
 
@@ -267,6 +267,12 @@ def test_a_configuration_that_makes_no_sense(home: Home) -> None:
 
 
 # Prompts.
+
+
+def test_each_error_of_the_configuration_is_a_finding(home: Home) -> None:
+    home.configure("workers = 0\ntouch_timeout = 0")
+    found = Diagnosis(home).all("config")
+    assert [one.reason.partition(":")[2].partition(":")[0] for one in found] == ["1", "2"]
 
 
 def test_no_way_to_ask(home: Home) -> None:
