@@ -30,7 +30,8 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
     return {
         "version": STATUS_VERSION,
         "release": release,
-        "pid": os.getpid(),
+        # The supervisor's, by which SSH_AGENT_PID and systemd know the agent too.
+        "pid": os.getppid(),
         "socket": agent_socket,
         "locked": locked,
         "configuration_refused": keyring.settings.refused,

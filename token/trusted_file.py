@@ -2,13 +2,16 @@
 
 The rule is that of sshd for authorized_keys (misc.c safe_path): the file and the folders it is in, up to
 the home, belong to us or to root, and nobody else may write to them. In a folder with the sticky
-bit, such as /tmp, users cannot replace files of others.
+bit, such as /tmp, users cannot replace files of others. As in Debian's sshd, the user's private group may
+write: with Debian's umask 0002 it may write to all that the user makes.
 """
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -39,7 +42,7 @@ def read_trusted(
             raise UntrustedFileError("is a symbolic link; name the file itself") from error
         raise
     try:
-        _check_file(path, os.fstat(opened), forbidden_mode)
+        _check_file(path, opened, forbidden_mode)
         for folder in dict.fromkeys((path.parent, path.resolve(strict=True).parent)):
             _check_folders(folder.resolve(strict=True))
         return _read(opened, path, largest)
@@ -47,13 +50,14 @@ def read_trusted(
         os.close(opened)
 
 
-def _check_file(path: Path, status: os.stat_result, forbidden_mode: int) -> None:
+def _check_file(path: Path, opened: int, forbidden_mode: int) -> None:
+    status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         raise UntrustedFileError("is not a regular file")
     if status.st_uid not in (os.geteuid(), 0):
         raise UntrustedFileError(f"belongs to user {status.st_uid}, not to you or root")
-    if status.st_mode & forbidden_mode:
-        reading = forbidden_mode & (stat.S_IRGRP | stat.S_IROTH)
+    reading = forbidden_mode & (stat.S_IRGRP | stat.S_IROTH)
+    if status.st_mode & forbidden_mode and (reading or _others_may_write(opened, status)):
         what, cure = ("read or changed", "go-rwx") if reading else ("changed", "go-w")
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         raise UntrustedFileError(f"can be {what} by other users (mode {mode}); chmod {cure} {path}")
@@ -68,12 +72,37 @@ def _check_folders(innermost: Path) -> None:
             raise UntrustedFileError(
                 f"its folder {folder} belongs to user {status.st_uid}, not to you or root"
             )
-        if status.st_mode & _EVERYBODY_ELSE_MAY_WRITE and not sticky:
+        if not sticky and _others_may_write(folder, status):
             raise UntrustedFileError(
                 f"its folder {folder} can be changed by other users; chmod go-w {folder}"
             )
         if folder == home:
             return
+
+
+def _others_may_write(target: int | Path, status: os.stat_result) -> bool:
+    if not status.st_mode & _EVERYBODY_ELSE_MAY_WRITE:
+        return False
+    # With an ACL the group's bits are those of the users and groups in it, too.
+    return bool(status.st_mode & stat.S_IWOTH) or _has_acl(target) or not _is_private(status.st_gid)
+
+
+def _has_acl(target: int | Path) -> bool:
+    try:
+        os.getxattr(target, "system.posix_acl_access")
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.EOPNOTSUPP)
+    return True
+
+
+def _is_private(gid: int) -> bool:
+    """Whether only the user is in the group, which is the user's own and has the user's name."""
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    members = {*group.gr_mem, *(other.pw_name for other in pwd.getpwall() if other.pw_gid == gid)}
+    return user.pw_gid == gid and group.gr_name == user.pw_name and members <= {user.pw_name}
 
 
 def _read(opened: int, path: Path, largest: int) -> bytearray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,9 @@ from replug.agent.commands import config, doctor, explain, forget, logs, reload,
 from replug.agent.commands.command import Command
 from replug.agent.control.client import AskError
 
-_INTERRUPTED = 130  # 128 + SIGINT, as in shells
+# 128 + the signal, as in shells.
+_INTERRUPTED = 130
+_PIPE_CLOSED = 141
 COMMANDS: tuple[Command, ...] = (
     status,
     forget,
@@ -29,11 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = make_parser().parse_args(arguments)
     try:
         status: int = chosen.run(chosen)
+        sys.stdout.flush()
     except AskError as error:
         print(f"replug: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:  # as with `replug doctor | head`
+        # Python flushes what is left at exit, and complains if that fails.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
     return status
 
 

@@ -28,7 +28,7 @@ def ask(command: str) -> dict[str, Any]:
     """The answer to `command` from the agent that $SSH_AUTH_SOCK names; AskError."""
     agent_socket = os.environ.get("SSH_AUTH_SOCK")
     if not agent_socket:
-        raise AskError("SSH_AUTH_SOCK is not set, so there is no agent to ask")
+        raise AskError("SSH_AUTH_SOCK is not set, so there is no agent to ask; replug doctor suggests a fix")
     return ask_at(agent_socket, command)
 
 
@@ -71,7 +71,9 @@ def _ask(agent_socket: str, command: str) -> dict[str, Any]:
             text = b"".join(iter(lambda: control.recv(65536), b""))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise AskError(f"no replug-agent answers at {path}: {reason}") from error
+            raise AskError(
+                f"no replug-agent answers at {path}: {reason}; replug doctor suggests a fix"
+            ) from error
     try:
         answer = json.loads(text)
     except ValueError as error:

@@ -118,6 +118,7 @@ def check_config(machine: Machine) -> Iterator[Finding]:
     try:
         load_config(path)
     except ConfigError as error:
-        yield fail("config", str(error), f"${{EDITOR:-vi}} {path}")
+        for problem in str(error).splitlines():
+            yield fail("config", problem, f"${{EDITOR:-vi}} {path}")
     else:
         yield ok("config", f"{path} is valid" if path.exists() else f"{path} does not exist: defaults apply")

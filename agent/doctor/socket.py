@@ -49,6 +49,10 @@ def examine(path: str, proc: Path) -> SocketReport:
         try:
             client.sendall(LIST_REQUEST)
             identities = _count(client)
+        except (EOFError, ConnectionError):
+            # systemd does this at the agent's socket if the agent does not start.
+            reason = f"{path} is closed without an answer: no agent starts there"
+            return SocketReport(path, reason, program)
         except (OSError, ValueError):
             return SocketReport(path, f"the program that listens at {path} is not an ssh agent", program)
     try:
@@ -59,7 +63,7 @@ def examine(path: str, proc: Path) -> SocketReport:
 
 
 def _count(client: socket.socket) -> int:
-    """The number of keys in the reply; 0 for a refusal. Raises ValueError if it is not a reply."""
+    """The number of keys in the reply; 0 for a refusal. Raises ValueError, EOFError if it is not a reply."""
     (length,) = struct.unpack(">I", _receive(client, 4))
     if not 0 < length <= _LONGEST_REPLY:
         raise ValueError(f"a reply of {length} bytes")
@@ -74,7 +78,7 @@ def _receive(client: socket.socket, count: int) -> bytes:
     while len(data) < count:
         piece = client.recv(count - len(data))
         if not piece:
-            raise ValueError("the connection ended")
+            raise EOFError("the connection ended")
         data += piece
     return data
 

@@ -104,8 +104,10 @@ def check_unit(machine: Machine) -> Iterator[Finding]:
 
 
 def _point_at(machine: Machine) -> str:
-    """How to set SSH_AUTH_SOCK."""
+    """How to reach a replug-agent by SSH_AUTH_SOCK."""
     runtime = machine.environment.get("XDG_RUNTIME_DIR")
     if runtime and Path(runtime, AGENT_SOCKET).is_socket():
+        if machine.agent.path == str(Path(runtime, AGENT_SOCKET)):
+            return f"correct what replug logs shows; systemctl --user restart {SOCKET}"
         return f'export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/{AGENT_SOCKET}"'
     return "replug setup for every login, or eval $(replug-agent -s) for this shell"

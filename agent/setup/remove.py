@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from replug.agent.setup.record import Record, Replaced, record_path, remove_folders
-from replug.agent.setup.rivals import what_it_is
-from replug.agent.setup.units import SERVICE, SOCKET
+from replug.agent.setup.rivals import selects, what_it_is
+from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
 
 _Step = tuple[str, Callable[[], object]]
@@ -29,6 +29,11 @@ def remove(manager: UserManager, record: Record | None, say: Callable[[str], Non
         say(f"  {text}")
     for text in _kept(record):
         say(f"  leave {text}")
+    own = list(selects(AGENT_SOCKET))
+    if own:
+        say("These lines in your own files still select the agent; remove them yourself:")
+        for line in own:
+            say(f"  {line}")
     if dry_run:
         return 0
     reasons = []

@@ -79,6 +79,14 @@ def leads_elsewhere(ours: str) -> Iterator[str]:
                 yield f"~/{name}:{number} starts or selects another agent: {text.strip()}"
 
 
+def selects(socket: str) -> Iterator[str]:
+    """The lines in the user's start files that name `socket`."""
+    for name in _START_FILES:
+        for number, text in _lines(Path.home() / name):
+            if socket in text.partition("#")[0]:
+                yield f"~/{name}:{number}: {text.strip()}"
+
+
 def _uses_gpg(sockets: list[str]) -> bool:
     enabled = any(re.match(r"\s*enable-ssh-support\b", line) for _, line in _lines(_gpg_configuration()))
     return enabled or any(socket.endswith(f"/{_GPG_SOCKET}") for socket in sockets)

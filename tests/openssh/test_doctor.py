@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from rigs.terminal import eventually
 
 def test_the_agent_answers(home: Home, agent: Agent) -> None:
     found = Diagnosis(home, env=agent.env)
-    assert found["agent"].reason == f"replug-agent (pid {agent.pid}) answers at {agent.socket}"
+    assert found["agent"].reason == f"replug-agent (pid {agent.process.pid}) answers at {agent.socket}"
     assert (found["agent"].outcome, found["keys"].outcome) == ("ok", "warn")
 
 
@@ -112,6 +114,31 @@ def test_another_program_listens(home: Home) -> None:
         "fail",
         f"the program that listens at {path} is not an ssh agent",
     )
+
+
+def test_the_agent_does_not_start(home: Home) -> None:
+    """systemd listens at the agent's socket, and closes connections without an answer."""
+    path = home.folder / "replug" / "agent.sock"
+    path.parent.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        closing = threading.Thread(target=lambda: server.accept()[0].close())
+        closing.start()
+        environment = {"SSH_AUTH_SOCK": str(path), "XDG_RUNTIME_DIR": str(home.folder)}
+        found = Diagnosis(home, env=environment)["agent"]
+        closing.join()
+    assert (found.outcome, found.reason, found.fix) == (
+        "fail",
+        f"{path} is closed without an answer: no agent starts there",
+        "correct what replug logs shows; systemctl --user restart replug-agent.socket",
+    )
+
+
+def test_its_output_is_read_in_part(home: Home) -> None:
+    done = home.run("sh", "-c", f"({REPLUG} doctor; echo $? >status) | true")
+    assert (done.status, done.err) == (0, "")
+    assert (home.folder / "status").read_text() == "141\n"
 
 
 def test_a_forwarded_agent_answers(home: Home, agent: Agent, server: Server) -> None:
@@ -240,6 +267,12 @@ def test_a_configuration_that_makes_no_sense(home: Home) -> None:
 
 
 # Prompts.
+
+
+def test_each_error_of_the_configuration_is_a_finding(home: Home) -> None:
+    home.configure("workers = 0\ntouch_timeout = 0")
+    found = Diagnosis(home).all("config")
+    assert [one.reason.partition(":")[2].partition(":")[0] for one in found] == ["1", "2"]
 
 
 def test_no_way_to_ask(home: Home) -> None:

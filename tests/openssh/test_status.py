@@ -34,5 +34,6 @@ def test_another_agent_is_not_asked_twice(home: Home, start_agent: StartAgent) -
     done = other.run(REPLUG, "status")
     assert (done.status, done.out) == (1, "")
     assert (
-        done.err == f"replug: no replug-agent answers at {other.socket}.control: No such file or directory\n"
+        done.err == f"replug: no replug-agent answers at {other.socket}.control: No such file or directory;"
+        " replug doctor suggests a fix\n"
     )

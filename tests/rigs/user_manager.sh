@@ -50,6 +50,9 @@ if [ "${udev-}" ]; then
 fi
 # Where service managers put together the file system that a service sees.
 mkdir -p /run/systemd/mount-rootfs /run/systemd/unit-root /run/systemd/system /run/user
+# Debian 13 starts OpenSSH's agent in every session; tests that want another agent bring their own.
+mkdir /run/systemd/user
+ln -s /dev/null /run/systemd/user/ssh-agent.socket
 install -d -m 0700 -o "$uid" -g "$uid" "/run/user/$uid"
 mount -t tmpfs -o mode=0755 tmpfs "$(dirname "$home")"
 mkdir "$home"

@@ -228,6 +228,22 @@ def test_what_leads_elsewhere_is_named_and_not_touched(session: UserManager, hom
     assert session.listing() == before
 
 
+def test_lines_that_still_select_it_are_named_and_not_touched(session: UserManager, home: Home) -> None:
+    """Setup suggests such a line for logins to which systemd gives no SSH_AUTH_SOCK."""
+    suggested = set_up(session).out.splitlines()[-1].strip()
+    assert suggested.endswith("export SSH_AUTH_SOCK=" + f"{session.runtime}/replug/agent.sock")
+    home.write(".profile", f"umask 077\n{suggested}\n# not replug/agent.sock\n", 0o644)
+    said = set_up(session, "--remove").out.splitlines()
+    assert said[
+        said.index("These lines in your own files still select the agent; remove them yourself:") :
+    ] == [
+        "These lines in your own files still select the agent; remove them yourself:",
+        f"  ~/.profile:2: {suggested}",
+        "Done.",
+    ]
+    assert suggested in (home.folder / ".profile").read_text()
+
+
 def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
     before = session.listing()
     # A runtime folder that cannot be made: the socket does not start.

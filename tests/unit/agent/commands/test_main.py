@@ -59,7 +59,9 @@ def test_without_an_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         if value is not None:
             monkeypatch.setenv("SSH_AUTH_SOCK", value)
-        assert failed_to_ask(capsys) == "replug: SSH_AUTH_SOCK is not set, so there is no agent to ask\n"
+        assert failed_to_ask(capsys) == (
+            "replug: SSH_AUTH_SOCK is not set, so there is no agent to ask; replug doctor suggests a fix\n"
+        )
 
 
 def test_an_agent_that_is_not_ours(
@@ -68,7 +70,8 @@ def test_an_agent_that_is_not_ours(
     path = str(tmp_path / "agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
     assert failed_to_ask(capsys) == (
-        f"replug: no replug-agent answers at {path}.control: No such file or directory\n"
+        f"replug: no replug-agent answers at {path}.control: No such file or directory;"
+        " replug doctor suggests a fix\n"
     )
 
 

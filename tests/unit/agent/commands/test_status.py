@@ -67,7 +67,7 @@ def test_status_of_a_running_agent(rig: ControlRig) -> None:
         status, out, err = await rig.replug("status")
         assert (status, err) == (0, "")
         assert out.splitlines() == [
-            f"replug-agent (pid {os.getpid()}) on {rig.socket}",
+            f"replug-agent (pid {os.getppid()}) on {rig.socket}",
             "  no token: plug one in, or add one with ssh-add -s MODULE",
         ]
         await rig.agent.add()

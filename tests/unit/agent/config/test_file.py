@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import subprocess
 import sys
@@ -75,7 +76,10 @@ def test_a_file_that_is_too_large(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "bits"), [(0o664, "0664"), (0o646, "0646"), (0o777, "0777")])
-def test_a_file_that_others_can_change(file: Path, mode: int, bits: str) -> None:
+def test_a_file_that_others_can_change(
+    file: Path, mode: int, bits: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("staff", "x", gid, ["you", "other"])))
     file.touch()
     file.chmod(mode)
     assert refusal(file) == f"{file}: can be changed by other users (mode {bits}); chmod go-w {file}"

@@ -35,7 +35,7 @@ def test_status_as_json(rig: ControlRig) -> None:
         assert answer == {
             "version": 1,
             "release": rig.release,
-            "pid": os.getpid(),
+            "pid": os.getppid(),
             "socket": rig.socket,
             "locked": False,
             "configuration_refused": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 from pathlib import Path
 
@@ -146,7 +147,10 @@ def test_a_folder_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757])
-def test_a_folder_in_which_others_may_replace_it(tmp_path: Path, mode: int) -> None:
+def test_a_folder_in_which_others_may_replace_it(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group(("staff", "x", gid, ["you", "other"])))
     outer = tmp_path / "open"
     (outer / "inner").mkdir(parents=True)
     outer.chmod(0o755)
