@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -76,11 +77,11 @@ def test_other_devices_concern_nobody(bench: Bench) -> None:
 def test_after_an_overflow_slots_are_looked_at_and_later_events_are_noticed(bench: Bench) -> None:
     before, looks = bench.udev.listener(), bench.faulty.scans()
 
-    bench.agent.process.send_signal(signal.SIGSTOP)
+    os.kill(bench.agent.pid, signal.SIGSTOP)
     while bench.udev.listener().lost == 0:
         bench.udev.send(MOUSE.event("change"))
     assert bench.faulty.scans() == looks
-    bench.agent.process.send_signal(signal.SIGCONT)
+    os.kill(bench.agent.pid, signal.SIGCONT)
 
     eventually(lambda: bench.faulty.scans() > looks, "a look because events were lost")
     assert bench.agent.log.count(LOST) == 1

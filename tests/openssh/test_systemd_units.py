@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,9 @@ def setting(unit: str, name: str) -> str:
 def units(home: Home, program: Path) -> tuple[str, str]:
     """The names of the agent's units, in the home with all the others, with the program where it is."""
     for unit in UNITS.glob("replug-*"):
-        text = re.sub(r"^ExecStart=%h\S+", f"ExecStart={program}", unit.read_text(), flags=re.MULTILINE)
+        # `replug reload` is beside replug-agent, whichever agent is under test.
+        text = unit.read_text().replace("%h/.local/bin/replug-agent", str(program))
+        text = text.replace("%h/.local/bin", str(Path(sys.executable).parent))
         home.write(unit.name, text)
     return "replug-agent.service", "replug-agent.socket"
 

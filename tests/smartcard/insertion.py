@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import signal
 import statistics
 import sys
@@ -82,13 +83,13 @@ def measure(
             eventually(lambda: agent.ssh_add("-l").status == 1, "the agent lists no key")
             insert_and_sign(pcscd, card, pause, by_replug, ours)
             take_out(pcscd)
-            agent.process.send_signal(signal.SIGSTOP)
+            os.kill(agent.pid, signal.SIGSTOP)
             insert_and_sign(pcscd, card, pause, by_pkcs11_tool, theirs)
             take_out(pcscd)
-            agent.process.send_signal(signal.SIGCONT)
+            os.kill(agent.pid, signal.SIGCONT)
         return ours, theirs
     finally:
-        agent.process.send_signal(signal.SIGCONT)
+        os.kill(agent.pid, signal.SIGCONT)
         agent.stop()
 
 
