@@ -7,6 +7,7 @@ and consists of the code that was loaded, even if the package on disk was replac
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
@@ -75,8 +76,8 @@ def _fork(program: str, connection: socket.socket, requests: socket.socket) -> N
     """Fork a worker that greets on `connection`; if that fails, send the errno there instead."""
     try:
         work = load(program).work
-    except ImportError:
-        connection.send(bytes([errno.ENOPKG]))  # removed, or replaced by another version
+    except Exception:  # removed, or replaced by another version: what that raises is not known
+        _decline(connection, errno.ENOPKG)
         return
     server = os.getpid()
     # The handlers of this process are not for a worker.
@@ -84,13 +85,18 @@ def _fork(program: str, connection: socket.socket, requests: socket.socket) -> N
     try:
         worker = os.fork()
     except OSError as error:
-        connection.send(bytes([error.errno or errno.EAGAIN]))
+        _decline(connection, error.errno or errno.EAGAIN)
         return
     finally:
         if os.getpid() == server:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if worker == 0:
         _become_worker(server, connection, requests, work)
+
+
+def _decline(connection: socket.socket, number: int) -> None:
+    with contextlib.suppress(OSError):  # the agent may have given up waiting
+        connection.send(bytes([number]))
 
 
 def _become_worker(

@@ -175,6 +175,28 @@ def test_a_program_that_cannot_be_loaded_costs_no_other_worker(server: RunningFo
     run(main())
 
 
+def test_a_request_that_fails_too_late_costs_no_other_worker(server: RunningForkServer) -> None:
+    async def main() -> None:
+        worker = await forked_worker(server)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match="the process that forks workers does not answer"):
+            await server.fork("replug.token.worker.gone", 0.1)
+        os.kill(server.process.pid, signal.SIGCONT)
+        await forked_worker(server)
+        assert "SoftHSM" in await worker.load(str(MODULE))
+
+    run(main())
+
+
+def test_a_program_of_another_version_costs_no_other_worker(server: RunningForkServer) -> None:
+    async def main() -> None:
+        with pytest.raises(OSError, match="replug was removed or replaced since the agent started"):
+            await server.fork("replug.token.worker.frames", PATIENCE)  # it has no `work`
+        await forked_worker(server)
+
+    run(main())
+
+
 def test_a_fork_that_fails_says_why_and_costs_no_other_worker() -> None:
     program = (
         "import errno, os, signal, socket, sys\n"
