@@ -23,6 +23,7 @@ from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
+from replug.token.offload import Aside
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ class Dispatcher:
     def __init__(self, agent: Agent, history: RefusalHistory) -> None:
         self._agent = agent
         self._history = history
+        # Not the agent's: many large messages would be in the way of a session-bind, with which ssh begins.
+        self._decoding = Aside("decoding")
 
     def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
         """The reply; a coroutine for it if a token, the user or a delay is waited for. Wipes the message."""
@@ -121,7 +124,7 @@ class Dispatcher:
 
     async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
         """The reply to a message that is decoded beside the event loop."""
-        decoding = asyncio.create_task(self._agent.aside(partial(row.decode, message)))
+        decoding = asyncio.create_task(self._decoding.run(partial(row.decode, message)))
         request: _Wipeable | None = None
         try:
             # The message is being read until it is decoded, though the client may be gone.

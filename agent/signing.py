@@ -77,6 +77,9 @@ class Signing:
         attempt = _Attempt(client, request, purpose)
         try:
             signature, held = await self._sign(attempt)
+            # While the user typed the PIN or touched the token, it may have been removed or have expired.
+            if not any(one.holder == held.holder for one in self._valid(held.blob)):
+                raise unknown_key(held.blob)
         except ExplainedError as error:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
         except ProtocolError as error:
@@ -107,14 +110,19 @@ class Signing:
         return candidates
 
     async def _permitted(self, attempt: _Attempt) -> list[Identity]:
-        valid = self._identities.holding(attempt.request.key_blob)
-        if self._identities.limited:
-            now = self._identities.now()
-            ends = [(held, held.constraints.expires) for held in valid]
-            valid = [held for held, end in ends if end is None or now < end]
+        valid = self._valid(attempt.request.key_blob)
         if sum(len(held.constraints.destinations) for held in valid) > _QUICK_DESTINATIONS:
             return await self._aside.run(lambda: attempt.permitted(valid))
         return attempt.permitted(valid)
+
+    def _valid(self, blob: bytes) -> list[Identity]:
+        """The identities with this blob whose lifetime has not ended."""
+        holding = self._identities.holding(blob)
+        if not self._identities.limited:
+            return holding
+        now = self._identities.now()
+        ends = [(held, held.constraints.expires) for held in holding]
+        return [held for held, end in ends if end is None or now < end]
 
     async def _confirm(self, held: Identity, attempt: _Attempt, when: ConfirmWhen) -> Confirmed:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)

@@ -90,9 +90,9 @@ class TokenOperations:
 
     async def log_in(self, worker: WorkerClient, pin: Pin, at_every_use: bool) -> None:
         """Log in with `pin` unless this worker is logged in; keep it for keys that want it at every use."""
-        flags = await self.open(worker)
+        logins, flags = self._one_login.taken, await self.open(worker)
         if self._token.identity not in worker.ready:
-            await self._log_in(worker, pin, flags)
+            await self._log_in(worker, pin, flags, logins)
         elif at_every_use:
             # The key's own login will tell whether it is right.
             self._rules.remember(pin)
@@ -117,7 +117,7 @@ class TokenOperations:
         self, worker: WorkerClient, blob: bytes, algorithm: str, data: bytes
     ) -> bytes | None:
         """The signature if the key makes it without a login; else None, after the login."""
-        flags = await self.open(worker)
+        logins, flags = self._one_login.taken, await self.open(worker)
         key = self.keys.offered.get(blob)
         if key is None:
             raise self._no_such_key()
@@ -130,9 +130,9 @@ class TokenOperations:
             else:
                 self._pins.used(self._owner)
                 return signature
-            flags = await self.open(worker)
+            logins, flags = self._one_login.taken, await self.open(worker)
         if self._token.identity not in worker.ready:
-            await self._log_in(worker, None, flags)
+            await self._log_in(worker, None, flags, logins)
         return None
 
     async def _sign_with_pin(self, worker: WorkerClient, key: TokenKey, algorithm: str, data: bytes) -> bytes:
@@ -149,11 +149,13 @@ class TokenOperations:
             self._accepted(pin)
             return signature
 
-    async def _log_in(self, worker: WorkerClient, pin: Pin | None, flags: TokenFlag) -> None:
-        """Log in on the token just opened with `pin`, else with the remembered PIN or the keypad."""
-        others_may_change_them = self._one_login.locked()
+    async def _log_in(self, worker: WorkerClient, pin: Pin | None, flags: TokenFlag, logins: int) -> None:
+        """Log in on the token just opened with `pin`, else with the remembered PIN or the keypad.
+
+        `logins` is how many there were before the `flags` were read.
+        """
         async with self._one_login:
-            if others_may_change_them:
+            if self._one_login.taken != logins + 1:
                 flags = await self.open(worker)
             self.refuse_if_closed()
             self._rules.refuse_if_locked(flags)
@@ -179,11 +181,11 @@ class TokenOperations:
     async def _configured_pin(self, instead: Pin | None = None) -> AsyncIterator[Pin | None]:
         """The configured PIN if there is one and none `instead`; wiped at the end unless it is kept."""
         pin = await self._rules.configured() if instead is None else None
-        try:
-            yield pin
-        finally:
-            if pin is not None:
-                self._pins.wipe_unless_kept(pin)
+        if pin is None:
+            yield None
+        else:
+            with self._rules.using(pin):
+                yield pin
 
     def refuse_if_closed(self) -> None:
         """Raise TokenError if the token is no longer served."""

@@ -59,7 +59,6 @@ class ServedToken(Presence):
         self.wants_login = True
         """Whether it has CKF_LOGIN_REQUIRED."""
         self._pool = pool
-        self._pins = pins
         keys = ShownKeys(changed)
         self.pin_owner = PinOwner(pool.path, identity, keys)
         """What PINs are kept for."""
@@ -88,10 +87,8 @@ class ServedToken(Presence):
         Raises PinRejectedError, and PinNeededError when it is the last try, which the user who typed
         this PIN may not have known. Wipes the PIN unless it is kept. One that is refused changes nothing.
         """
-        try:
+        with self._rules.using(pin):
             await self._attempt(self._operations.log_in, pin, True, fresh=True)
-        finally:
-            self._pins.wipe_unless_kept(pin)
 
     async def sign(
         self,
@@ -220,11 +217,10 @@ class ServedToken(Presence):
         with self._login.stoppable():
             pin = await self._prompter.ask(PinRequest(self.identity, flags, key.label, asker, rejected))
         try:
-            await self._attempt(self._operations.log_in, pin, key.always_authenticate)
+            with self._rules.using(pin):
+                await self._attempt(self._operations.log_in, pin, key.always_authenticate)
         except PinNeededError as needed:
             raise TokenError(
                 f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
                 "try again",
             ) from needed
-        finally:
-            self._pins.wipe_unless_kept(pin)

@@ -40,6 +40,8 @@ class Control:
         self._server: asyncio.AbstractServer | None = None
         self._connections: Counter[int] = Counter()
         """By process."""
+        self._silent: dict[asyncio.StreamWriter, None] = {}
+        """Those that have not said what they want, the oldest first."""
 
     async def start(self) -> None:
         """Bind, in place of a dead agent's socket, and listen. Without it only `replug` does not work."""
@@ -63,14 +65,15 @@ class Control:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer.of(writer.get_extra_info("socket"))
-        full = self._connections[peer.pid] >= _MOST_OF_A_PROCESS or self._connections.total() >= _MOST
-        if full or not peer.allowed:
+        if not peer.allowed or not self._has_room_for(peer):
             writer.transport.abort()
             return
         self._connections[peer.pid] += 1
+        self._silent[writer] = None
         try:
             async with asyncio.timeout(_PATIENCE):
                 command = (await reader.readline()).decode(errors="replace").strip()
+            self._silent.pop(writer, None)
             answer = await self._answer(command)
             async with asyncio.timeout(_PATIENCE):
                 writer.write(json.dumps(answer).encode() + b"\n")
@@ -81,9 +84,23 @@ class Control:
         finally:
             # What a client does not read would stay in memory.
             writer.transport.abort()
+            self._silent.pop(writer, None)
             self._connections[peer.pid] -= 1
             if not self._connections[peer.pid]:
                 del self._connections[peer.pid]
+
+    def _has_room_for(self, peer: Peer) -> bool:
+        """Whether one more is served; the one that has been silent for longest makes room for it."""
+        if self._connections[peer.pid] >= _MOST_OF_A_PROCESS:
+            return False
+        if self._connections.total() < _MOST:
+            return True
+        oldest = next(iter(self._silent), None)
+        if oldest is None:
+            return False
+        del self._silent[oldest]
+        oldest.transport.abort()
+        return True
 
     async def _answer(self, command: str) -> Answer:
         ask = self._commands.get(command)

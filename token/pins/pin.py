@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from replug.protocol.secrets import wipe
@@ -52,6 +53,8 @@ class Pin:
         self.past = past or PinPast()
         self.configured = configured
         self._chosen_now = chosen_now
+        self.may_be_kept = True
+        """Whether it may be remembered; not if PINs were forgotten since it was given."""
         self.lifetime: PinLifetime | None = None
         """How long it is remembered; None is without limit."""
         self._sealed = b""
@@ -108,17 +111,30 @@ class Pin:
             self._sealed = b""
 
 
+class OneLogin(asyncio.Lock):
+    """To be held while a PIN is sent to a token: two at once could spend two tries on a wrong one."""
+
+    taken = 0
+    """How often it was taken, by whichever module's token."""
+
+    async def acquire(self) -> Literal[True]:
+        """Take it, and count."""
+        await super().acquire()
+        self.taken += 1
+        return True
+
+
 class PinCache:
     """The PINs that tokens have accepted, kept for the session: one for each token, at whichever modules."""
 
     def __init__(self) -> None:
         self._pins: dict[PinOwner, Pin] = {}
         self._sealed = False
-        self._logins: WeakValueDictionary[TokenId, asyncio.Lock] = WeakValueDictionary()
+        self._logins: WeakValueDictionary[TokenId, OneLogin] = WeakValueDictionary()
 
-    def one_login(self, token: TokenId) -> asyncio.Lock:
-        """To be held while a PIN is sent to `token`: two at once could spend two tries on a wrong one."""
-        return self._logins.setdefault(token, asyncio.Lock())
+    def one_login(self, token: TokenId) -> OneLogin:
+        """The same for all modules that show `token`."""
+        return self._logins.setdefault(token, OneLogin())
 
     def _owners(self, owner: PinOwner) -> list[PinOwner]:
         """The modules' views of the same token that PINs are kept for, `owner` first."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from replug.token.boottime import boottime
 from replug.token.errors import (
@@ -35,8 +37,8 @@ class PinRules:
         self._identity = owner.token
         self._pins = pins
         self._policy_of = policy_of
-        self._wanted = False
-        """Whether the PIN of the login under way is to be remembered if the token accepts it."""
+        self._in_use: list[Pin] = []
+        """Those that were given, and are not remembered yet."""
 
     @property
     def _field(self) -> dict[str, str]:
@@ -51,8 +53,20 @@ class PinRules:
         """Whether there is a PIN in the cache."""
         return self._pins.get(self._owner) is not None
 
+    @contextmanager
+    def using(self, pin: Pin) -> Iterator[None]:
+        """For a PIN that was given just now: it is wiped at the end unless it is remembered by then."""
+        self._in_use.append(pin)
+        try:
+            yield
+        finally:
+            self._in_use.remove(pin)
+            self._pins.wipe_unless_kept(pin)
+
     def remember(self, pin: Pin) -> None:
-        """Remember a PIN for as long as the policy says."""
+        """Remember a PIN for as long as the policy says, unless PINs were forgotten since it was given."""
+        if not pin.may_be_kept:
+            return
         if pin.lifetime is None:
             pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
         self._pins.remember(self._owner, pin)
@@ -96,8 +110,9 @@ class PinRules:
         return pin
 
     def forget(self) -> bool:
-        """Wipe the PIN, and do not remember that of a login under way; returns whether there was one."""
-        self._wanted = False
+        """Wipe the PIN, and do not remember one that is in use; returns whether there was one."""
+        for pin in self._in_use:
+            pin.may_be_kept = False
         return self._pins.forget(self._owner)
 
     def choose(self, pin: Pin | None, flags: TokenFlag, *, for_one_use: bool = False) -> Pin | None:
@@ -122,7 +137,6 @@ class PinRules:
             log.warning("a wrong PIN was entered, so the PIN of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
             chosen.past.sent = True
-            self._wanted = True
             return chosen
         if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
             return None
@@ -145,7 +159,7 @@ class PinRules:
 
     def accepted(self, pin: Pin | None) -> None:
         """Note that the token accepted this PIN (None: the keypad's)."""
-        if pin is not None and pin.value and self._wanted:
+        if pin is not None and pin.value:
             pin.past.verified = True
             self.remember(pin)
 

@@ -7,9 +7,11 @@ and consists of the code that was loaded, even if the package on disk was replac
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,6 +28,7 @@ HELLO_LENGTH = 4
 One byte instead is the errno of a fork that failed.
 """
 _LONGEST = 4096  # bytes of a message
+_FIRST_OF_OURS = 3  # descriptor that is no standard stream
 
 
 def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
@@ -41,7 +44,7 @@ def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
             return
         if descriptors:
             with socket.socket(fileno=descriptors[0]) as connection:
-                _fork(message.decode(), connection, requests)
+                _fork(message.decode(), connection)
         elif message:
             tell(message)
         else:
@@ -71,12 +74,12 @@ def load(program: str) -> ModuleType:
     return worker
 
 
-def _fork(program: str, connection: socket.socket, requests: socket.socket) -> None:
+def _fork(program: str, connection: socket.socket) -> None:
     """Fork a worker that greets on `connection`; if that fails, send the errno there instead."""
     try:
         work = load(program).work
-    except ImportError:
-        connection.send(bytes([errno.ENOPKG]))  # removed, or replaced by another version
+    except Exception:  # removed, or replaced by another version: what that raises is not known
+        _decline(connection, errno.ENOPKG)
         return
     server = os.getpid()
     # The handlers of this process are not for a worker.
@@ -84,20 +87,25 @@ def _fork(program: str, connection: socket.socket, requests: socket.socket) -> N
     try:
         worker = os.fork()
     except OSError as error:
-        connection.send(bytes([error.errno or errno.EAGAIN]))
+        _decline(connection, error.errno or errno.EAGAIN)
         return
     finally:
         if os.getpid() == server:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if worker == 0:
-        _become_worker(server, connection, requests, work)
+        _become_worker(server, connection, work)
+
+
+def _decline(connection: socket.socket, number: int) -> None:
+    with contextlib.suppress(OSError):  # the agent may have given up waiting
+        connection.send(bytes([number]))
 
 
 def _become_worker(
-    server: int, connection: socket.socket, requests: socket.socket, work: Callable[[socket.socket], NoReturn]
+    server: int, connection: socket.socket, work: Callable[[socket.socket], NoReturn]
 ) -> NoReturn:
     try:
-        requests.close()
+        _close_all_but(connection.fileno())
         end_with_parent(server, signal.SIGKILL)
         _reset_signals()
         null = os.open(os.devnull, os.O_RDWR)
@@ -113,6 +121,13 @@ def _become_worker(
         work(connection)
     finally:
         os._exit(1)
+
+
+def _close_all_but(connection: int) -> None:
+    """Everything else that is open is the server's own: the way to it, and its hold on the agent."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(_FIRST_OF_OURS, connection)
+    os.closerange(connection + 1, limit)
 
 
 def _reset_signals() -> None:

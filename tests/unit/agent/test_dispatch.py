@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
 from doubles.agent_bench import AgentBench
-from doubles.stand_ins import Key, run
+from doubles.session_hosts import bind_of
+from doubles.stand_ins import Key, run, settle
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
@@ -20,7 +23,9 @@ from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Response, decode_response
+from replug.protocol.extensions import SESSION_BIND
 from replug.protocol.messages import (
+    Extension,
     Failure,
     IdentitiesAnswer,
     ListedIdentity,
@@ -30,6 +35,7 @@ from replug.protocol.messages import (
     Success,
 )
 from replug.protocol.sessions import Sessions
+from replug.protocol.wire import ProtocolError
 from replug.token.pins.pin import Pin
 
 T = TypeVar("T")
@@ -123,6 +129,32 @@ def test_a_client_that_may_not_ask_has_nothing_decoded_for_it(agent: AgentBench,
         assert agent.reasons == ["a forwarded connection may not load PKCS#11 modules"]
 
     run(main())
+
+
+def test_a_large_message_is_in_no_session_binds_way(
+    agent: AgentBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = threading.Event()
+
+    def slowly(message: bytearray, reader: object) -> KeyAddition:
+        assert decoded.wait(20)
+        raise ProtocolError("malformed")
+
+    async def main() -> None:
+        monkeypatch.setattr(KeyAddition, "_read", slowly)
+        large = bytes([MessageType.ADD_IDENTITY]) + bytes(200_000)
+        adding = asyncio.create_task(ask(agent.dispatcher, large))
+        await settle()
+        bind = Extension(SESSION_BIND, bind_of(KEY, b"session").encode()).encode()
+        assert await ask(agent.dispatcher, bind) == Success()
+        assert not adding.done()
+        decoded.set()
+        assert await adding == Failure()
+
+    try:
+        run(main())
+    finally:
+        decoded.set()
 
 
 @pytest.mark.parametrize("kind", [*MessageType, 200], ids=str)

@@ -6,12 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from doubles.agent_bench import WORK_KEY, AgentBench, processes_left
+from doubles.agent_bench import LOGIN_KEY, WORK_KEY, AgentBench, processes_left
 from doubles.stand_ins import PIN, WRONG_PIN, Person, StandInToken, run, settle
 
 from replug.agent.config.model import Config
 from replug.agent.config.options import Options
-from replug.protocol.messages import Failure, SignResponse, Success
+from replug.protocol.constraints import Lifetime
+from replug.protocol.messages import Failure, RemoveIdentity, SignResponse, Success
 from replug.token.served import ServedToken
 
 
@@ -147,5 +148,33 @@ def test_removing_refuses_who_waits_for_a_tokens_return(
         assert await agent.remove() == Success()
         assert await asyncio.wait_for(signing, 5) == Failure()
         assert processes_left(agent) == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["removed", "expired"])
+def test_a_key_that_goes_while_the_pin_is_asked_for_does_not_sign(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, work: StandInToken, how: str
+) -> None:
+    """Its token stays, for its other keys."""
+
+    async def main() -> None:
+        now = [1000.0]
+        monkeypatch.setattr("replug.agent.keyring.boottime", lambda: now[0])
+        work.keys.append(LOGIN_KEY)
+        agent = AgentBench(monkeypatch, tmp_path, work, person=Person(PIN))
+        await agent.add(*[Lifetime(60)] * (how == "expired"), pin=b"")
+        await agent.add(provider=agent.uri("object=login"), pin=b"")
+        answered = asyncio.Event()
+        agent.person.may_answer = answered.wait()
+        signing = asyncio.create_task(agent.sign(WORK_KEY))
+        await agent.person.asked.wait()
+        if how == "removed":
+            assert await agent.ask(RemoveIdentity(WORK_KEY.blob)) == Success()
+        else:
+            now[0] += 61
+        answered.set()
+        assert await signing == Failure()
+        assert "is not in the agent" in agent.reasons[-1]
 
     run(main())

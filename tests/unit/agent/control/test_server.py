@@ -219,6 +219,28 @@ def test_a_client_that_says_nothing_is_sent_away(rig: ControlRig, monkeypatch: p
     run(main())
 
 
+def test_silent_clients_keep_nobody_out(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many processes they are of."""
+    monkeypatch.setattr(control_module, "_MOST", 3)
+
+    async def main() -> None:
+        await rig.control.start()
+        silent = [await asyncio.open_unix_connection(str(rig.path)) for _ in range(3)]
+        while rig.control._connections.total() < 3:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.001)
+        assert b'"version"' in await rig.say(b"status\n")
+        first, *others = silent
+        await first[0].read()  # it was closed; the others are served as before
+        for reader, writer in others:
+            writer.write(b"status\n")
+            assert b'"version"' in await reader.read()
+        for _, writer in silent:
+            writer.close()
+        rig.control.close()
+
+    run(main())
+
+
 def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_module, "_PATIENCE", 0.2)
     monkeypatch.setattr(rig.control, "_commands", {"long": lambda: {"long": "x" * 4_000_000}})

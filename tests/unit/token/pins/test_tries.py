@@ -7,16 +7,21 @@ import asyncio
 import pytest
 from doubles.stand_ins import (
     PIN,
+    Person,
+    StandInToken,
     run,
     settle,
 )
 from doubles.token_bench import COUNT_LOW, FINAL_TRY, LOCKED, Bench, bench, careful_token
 
+from replug.token import operations
 from replug.token.errors import (
     PinNeededError,
     TokenError,
 )
+from replug.token.keys import TokenKey
 from replug.token.presence import TokenState
+from replug.token.worker.frames import Header
 
 # The flags: what the token says about the tries that are left.
 
@@ -97,6 +102,29 @@ def test_a_last_try_that_comes_while_the_person_types_is_not_spent(asking: Bench
     run(main())
 
 
+def test_a_last_try_that_comes_while_the_keys_are_read_is_not_spent(
+    asking: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another module's login with a wrong PIN ends between our look at the flags and our login."""
+    other_login = asking.pins.one_login(asking.token.identity)
+    read = operations._read
+
+    async def slowly(records: list[Header]) -> dict[bytes, TokenKey]:
+        keys = await read(records)
+        if asking.person.pins and asking.token.flags != FINAL_TRY:
+            async with other_login:
+                asking.token.flags = FINAL_TRY
+        return keys
+
+    async def main() -> None:
+        monkeypatch.setattr(operations, "_read", slowly)
+        with pytest.raises(TokenError, match="the PIN was not sent, because a wrong PIN was entered"):
+            await asking.sign()
+        assert asking.slots.logins == []
+
+    run(main())
+
+
 def test_with_tries_missing_the_remembered_pin_is_not_used(asking: Bench) -> None:
     async def main() -> None:
         await asking.remember()
@@ -120,6 +148,35 @@ def test_with_tries_missing_a_pin_given_now_is_used(plain: Bench) -> None:
 
 
 # A PIN that is forgotten while it is in use.
+
+
+@pytest.mark.parametrize("token", [None, careful_token()])
+def test_a_pin_typed_before_pins_were_forgotten_is_not_remembered_after(
+    monkeypatch: pytest.MonkeyPatch, token: StandInToken | None
+) -> None:
+    """The screen is locked, say, while its login waits for a worker that is busy."""
+
+    async def main() -> None:
+        one = bench(monkeypatch, token, Person(*[PIN] * 9))
+        answered = asyncio.Event()
+        one.person.may_answer = answered.wait()
+        signing = asyncio.create_task(one.sign())
+        await one.person.asked.wait()
+        busy = one.slots.hold_next("open")
+        reading = asyncio.create_task(one.served.read())
+        await busy.entered.wait()
+        answered.set()
+        await settle()
+        one.person.may_answer = None
+        one.served.forget_pin()
+        busy.opened.set()
+        await reading
+        await signing
+        assert one.slots.logins == [PIN]
+        assert one.person.pins[0].value == b""
+        assert one.pin is not one.person.pins[0]
+
+    run(main())
 
 
 def test_a_pin_forgotten_during_its_login_stays_forgotten(asking: Bench) -> None:

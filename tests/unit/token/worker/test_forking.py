@@ -92,10 +92,11 @@ def test_many_workers_leave_no_descriptor_behind(server: RunningForkServer) -> N
     run(main())
 
 
-def test_a_worker_has_its_own_connection_and_nothing_else(server: RunningForkServer) -> None:
-    """Not those of its neighbours, and not the one to the server, which would keep that alive."""
+def test_a_worker_has_its_own_connection_and_nothing_else() -> None:
+    """Not those of its neighbours, not the one to the server, which would keep that alive, and nothing that
+    the server has open for itself."""
 
-    async def main() -> None:
+    async def main(server: ForkServer) -> None:
         await forked_worker(server)
         worker = await forked_worker(server)
         with pytest.raises(WorkerRefusedError):
@@ -108,7 +109,8 @@ def test_a_worker_has_its_own_connection_and_nothing_else(server: RunningForkSer
         assert len(links) == 4  # and standard error
         assert os.readlink(f"/proc/{worker.pid}/cwd") == "/"
 
-    run(main())
+    with running_fork_server("import os\nos.pidfd_open(os.getppid())\n" + FORK_SERVER) as server:
+        run(main(server))
 
 
 def test_ctrl_c_is_not_meant_for_a_worker(server: RunningForkServer) -> None:
@@ -170,6 +172,28 @@ def test_a_program_that_cannot_be_loaded_costs_no_other_worker(server: RunningFo
         with pytest.raises(OSError, match="replug was removed or replaced since the agent started"):
             await server.fork("replug.token.worker.gone", PATIENCE)
         assert "SoftHSM" in await worker.load(str(MODULE))
+        await forked_worker(server)
+
+    run(main())
+
+
+def test_a_request_that_fails_too_late_costs_no_other_worker(server: RunningForkServer) -> None:
+    async def main() -> None:
+        worker = await forked_worker(server)
+        os.kill(server.process.pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match="the process that forks workers does not answer"):
+            await server.fork("replug.token.worker.gone", 0.1)
+        os.kill(server.process.pid, signal.SIGCONT)
+        await forked_worker(server)
+        assert "SoftHSM" in await worker.load(str(MODULE))
+
+    run(main())
+
+
+def test_a_program_of_another_version_costs_no_other_worker(server: RunningForkServer) -> None:
+    async def main() -> None:
+        with pytest.raises(OSError, match="replug was removed or replaced since the agent started"):
+            await server.fork("replug.token.worker.frames", PATIENCE)  # it has no `work`
         await forked_worker(server)
 
     run(main())
