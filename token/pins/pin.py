@@ -13,6 +13,7 @@ from replug.token.pins.lifetime import PinLifetime
 from replug.token.pins.owner import PinOwner
 from replug.token.seal import Seal
 
+_MOST_UNANSWERED = 2
 LONGEST_PIN = 255
 """In bytes; CK_ULONG would allow more, no token does."""
 
@@ -23,6 +24,8 @@ class PinPast:
 
     sent: bool = False
     """Whether it was sent to the token."""
+    unanswered: int = 0
+    """How often it was sent since the token accepted it last."""
     verified: bool = False
     """Whether the token accepted it."""
     rejected: bool = False
@@ -77,9 +80,10 @@ class Pin:
     def may_be_sent(self, flags: TokenFlag) -> bool:
         """Whether this PIN may be sent to the token, whose `flags` have just been read.
 
-        A PIN that was sent without an answer (the worker died meanwhile) may have cost a try, so it is
-        not sent again. When tries are already missing, only a PIN that the user typed just now is sent; for
-        the last try, the user must have been told.
+        A PIN that was sent without an answer (the worker died meanwhile) may have cost a try, so it is not
+        sent again; one that was accepted before is, once, and one from a file is, as there may be no user to
+        ask. When tries are already missing, only a PIN that the user typed just now is sent; for the last
+        try, the user must have been told.
         """
         if TokenFlag.USER_PIN_LOCKED in flags or not self.value or self.past.rejected:
             return False
@@ -87,6 +91,8 @@ class Pin:
             return self.last_try_known and not self.sent
         if TokenFlag.USER_PIN_COUNT_LOW in flags:
             return not self.sent and self._chosen_now
+        if self.verified and not self.configured:
+            return self.past.unanswered < _MOST_UNANSWERED
         return self.verified or not self.sent
 
     def __repr__(self) -> str:

@@ -137,6 +137,7 @@ class PinRules:
             log.warning("a wrong PIN was entered, so the PIN of pin_source is not sent", extra=self._field)
         if chosen is not None and chosen.may_be_sent(flags):
             chosen.past.sent = True
+            chosen.past.unanswered += 1
             return chosen
         if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
             return None
@@ -161,6 +162,7 @@ class PinRules:
         """Note that the token accepted this PIN (None: the keypad's)."""
         if pin is not None and pin.value:
             pin.past.verified = True
+            pin.past.unanswered = 0
             self.remember(pin)
 
     def refused(self, refusal: WorkerRefusedError, pin: Pin | None) -> None:

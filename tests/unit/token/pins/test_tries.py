@@ -9,6 +9,7 @@ from doubles.stand_ins import (
     PIN,
     Person,
     StandInToken,
+    lost,
     run,
     settle,
 )
@@ -234,5 +235,24 @@ def test_a_token_removed_during_the_login_keeps_no_pin_and_is_sent_none(
         await settle()
         assert asking.pin is None
         assert asking.slots.logins == ([PIN] if operation == "login" else [])
+
+    run(main())
+
+
+def test_an_accepted_pin_is_not_sent_again_and_again_without_an_answer(asking: Bench) -> None:
+    """Each login that fails for no stated reason may have cost a try, if the PIN was changed elsewhere."""
+
+    async def main() -> None:
+        await asking.remember()
+        asking.lose_worker()
+        asking.slots.fail_next("login", lost(), lost())
+        with pytest.raises(TokenError, match="failed twice"):
+            await asking.sign()
+        assert asking.person.requests == []
+        await asking.sign()
+        assert len(asking.person.requests) == 1  # the user, who may know of another PIN
+        asking.lose_worker()
+        await asking.sign()
+        assert len(asking.person.requests) == 1  # it was accepted, and counts as before
 
     run(main())
