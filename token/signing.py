@@ -43,7 +43,9 @@ class SigningStep:
 
 def signing_algorithm(public: PublicKey, flags: int) -> str:
     """The signature algorithm for `flags` of a sign request; ProtocolError for unknown bits."""
-    of_rsa = rsa_algorithm(flags)
+    if not flags and not isinstance(public, RsaPublicKey):
+        return public.algorithm
+    of_rsa = rsa_algorithm(flags)  # which refuses unknown flags, for whatever key
     return of_rsa if isinstance(public, RsaPublicKey) else public.algorithm
 
 
