@@ -15,6 +15,7 @@ import pytest
 from doubles.fork_servers import FORK_SERVER, RunningForkServer, running_fork_server
 from doubles.stand_ins import ended, reaped, run
 from rigs.agent import descendants
+from rigs.home import Home
 from rigs.softhsm import MODULE
 
 from replug.token.errors import WorkerLostError, WorkerRefusedError
@@ -23,11 +24,22 @@ from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 
 PATIENCE = 15.0
+READABLE = FORK_SERVER.replace("\nrefuse_tracing()", "")
+"""One whose descriptors a user may list who is not root."""
 PROGRAM = "replug.token.worker.program"
 
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.fixture(autouse=True)
+def softhsm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's own configuration of SoftHSM is root's."""
+    home = Home()
+    monkeypatch.setenv("SOFTHSM2_CONF", home.env["SOFTHSM2_CONF"])
+    yield
+    home.remove()
 
 
 @pytest.fixture
@@ -73,23 +85,24 @@ def test_a_worker_that_ends_by_itself_is_noticed(server: RunningForkServer) -> N
     run(main())
 
 
-def test_many_workers_leave_no_descriptor_behind(server: RunningForkServer) -> None:
-    async def main() -> None:
-        await reaped_worker()
+def test_many_workers_leave_no_descriptor_behind() -> None:
+    async def main(server: RunningForkServer) -> None:
+        await reaped_worker(server)
         before = os.listdir("/proc/self/fd")
         servers = os.listdir(f"/proc/{server.process.pid}/fd")
         for _ in range(10):
-            await reaped_worker()
+            await reaped_worker(server)
         # Fewer, when something of another test is collected meanwhile.
         assert len(os.listdir("/proc/self/fd")) <= len(before)
         assert os.listdir(f"/proc/{server.process.pid}/fd") == servers
 
-    async def reaped_worker() -> None:
+    async def reaped_worker(server: RunningForkServer) -> None:
         worker = await forked_worker(server)
         worker.kill()
         await reaped(worker)
 
-    run(main())
+    with running_fork_server(READABLE) as server:
+        run(main(server))
 
 
 def test_a_worker_has_its_own_connection_and_nothing_else() -> None:
@@ -109,7 +122,7 @@ def test_a_worker_has_its_own_connection_and_nothing_else() -> None:
         assert len(links) == 4  # and standard error
         assert os.readlink(f"/proc/{worker.pid}/cwd") == "/"
 
-    with running_fork_server("import os\nos.pidfd_open(os.getppid())\n" + FORK_SERVER) as server:
+    with running_fork_server("import os\nos.pidfd_open(os.getppid())\n" + READABLE) as server:
         run(main(server))
 
 
