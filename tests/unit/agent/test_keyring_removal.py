@@ -127,12 +127,13 @@ def test_two_who_add_the_same_at_once(one: AgentBench) -> None:
     run(main())
 
 
-def test_one_who_adds_in_vain_takes_nothing_from_another(one: AgentBench) -> None:
+def test_a_failed_addition_takes_nothing_from_another(one: AgentBench) -> None:
     async def main() -> None:
         results = await asyncio.gather(one.add(provider=one.uri("token=absent")), one.add())
         assert results == [Failure(), Success()]
         assert isinstance(await one.sign(WORK_KEY), SignResponse)
-        assert one.slots.logins == [PIN]
+        # Twice if the failed one came second: it has looked with a fresh worker.
+        assert set(one.slots.logins) == {PIN}
 
     run(main())
 
