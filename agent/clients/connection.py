@@ -117,9 +117,6 @@ class Connection:
             self.close()
             log.error("connection closed: %s", _in_words(error))
 
-    def _next_turn(self) -> None:
-        self._or_close(self._serve)
-
     def _serve(self) -> None:
         self._turn = None
         end = time.monotonic() + _TURN
@@ -140,7 +137,7 @@ class Connection:
             else:
                 self._waiting = asyncio.ensure_future(self._send_later(reply))
         else:
-            self._turn = self._loop.call_soon(self._next_turn)
+            self._turn = self._loop.call_soon(self._or_close, self._serve)
             return
         if self._open:
             if not self._reading:
@@ -152,7 +149,7 @@ class Connection:
         message = await reply
         self._waiting = None
         if self._open:
-            self._or_close(lambda: self._send(message))
+            self._or_close(partial(self._send, message))
             self._or_close(self._serve)
 
     def _send(self, message: bytes) -> None:
@@ -168,7 +165,7 @@ class Connection:
             if sent == len(data):
                 return
             data = data[sent:]
-            self._poller.add_writer(self._socket, lambda: self._or_close(self._writable))
+            self._poller.add_writer(self._socket, partial(self._or_close, self._writable))
         self._output += data
 
     def _writable(self) -> None:

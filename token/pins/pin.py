@@ -148,7 +148,8 @@ class PinCache:
         return sorted(same, key=lambda other: other is not owner)
 
     def _of(self, owner: PinOwner) -> Pin | None:
-        return next((self._pins[other] for other in self._owners(owner)), None)
+        pin = self._pins.get(owner)
+        return pin if pin is not None else next((self._pins[other] for other in self._owners(owner)), None)
 
     def get(self, owner: PinOwner) -> Pin | None:
         """The PIN remembered for exactly this token, unless it has expired."""
@@ -172,7 +173,7 @@ class PinCache:
 
     def used(self, owner: PinOwner) -> None:
         """A key of the token was used, from which its PIN's idle time counts."""
-        pin = self._pins.get(owner) or self._of(owner)
+        pin = self._of(owner)
         if pin is not None and pin.lifetime is not None:
             pin.lifetime.used()
 
