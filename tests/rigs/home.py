@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from rigs.terminal import Done, run
 
@@ -63,5 +64,10 @@ class Home:
         return path
 
     def remove(self) -> None:
-        """Deletes the folder."""
-        shutil.rmtree(self.folder)
+        """Deletes the folder; a program that is still ending may delete some of its files first."""
+        shutil.rmtree(self.folder, onerror=_unless_gone)
+
+
+def _unless_gone(_: object, __: str, error: tuple[type[BaseException], BaseException, TracebackType]) -> None:
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]

@@ -377,9 +377,9 @@ def test_a_program_in_a_pane_of_tmux(desk: Desk, tmux: Tmux, monkeypatch: pytest
     monkeypatch.undo()
     tmux("new-session", "-d", "-x", "120", "-y", "30", "-s", "s", "sleep 600")
     pid = int(tmux("display-message", "-p", "-t", "s", "#{pane_pid}").stdout)
-    # Until it has become the program it has the environment of the tmux server, in no pane.
-    environment = Path(f"/proc/{pid}/environ")
-    eventually(lambda: b"TMUX_PANE=" in environment.read_bytes(), "the program in the pane")
+    # Until it has become the program it has the environment of the tmux server, or (in execve) none.
+    comm = Path(f"/proc/{pid}/comm")
+    eventually(lambda: comm.read_text() == "sleep\n", "the program in the pane")
     request = PinRequest(TOKEN, TokenFlag(0), "login key", Asker(f"sleep (pid {pid})", pid))
 
     async def main() -> Pin:
