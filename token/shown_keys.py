@@ -19,7 +19,7 @@ class ShownKeys:
         """`changed` is called when other keys are offered than before."""
         self._changed = changed
         self.offered: dict[bytes, TokenKey] = {}
-        """By public key blob, in the token's order."""
+        """By public key blob, in the order they were first offered; some modules show another each time."""
         self._visible: set[bytes] = set()
         self._usable_without_login: set[bytes] = set()
         self._useless: set[bytes] = set()
@@ -66,8 +66,8 @@ class ShownKeys:
         return blob in self._usable_without_login
 
     def _offer(self, keys: dict[bytes, TokenKey]) -> None:
-        if keys != self.offered or [*keys] != [*self.offered]:
-            self.offered = keys
+        if keys != self.offered:
+            self.offered = {blob: keys[blob] for blob in self.offered if blob in keys} | keys
             self._changed()
 
     def forget_useless(self) -> None:

@@ -50,7 +50,7 @@ def token(serial: str, *keys: Key) -> ServedToken:
     served = ServedToken(
         identity,
         WorkerPool("/module.so", Slots().fork_server, Deadlines()),
-        PinCache(),
+        PinCache(lambda: None),
         Person(),
         lambda _: PinPolicy(),
         lambda: None,
@@ -387,14 +387,6 @@ def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock)
     identities.remove(key.blob, lambda terms: terms is not hidden)
     assert [one.constraints for one in identities.listed(everything)] == [hidden]
     assert [one.comment for one in identities.software_keys()] == [b"mine"]
-
-
-def test_the_order_of_a_tokens_keys_is_followed(identities: Held) -> None:
-    one, keys = token("1"), (Key("a"), Key("b"))
-    identities.add_provider(provider(module(one)), None)
-    for order in (keys, keys[::-1]):
-        offer(one, *order)
-        assert comments(identities) == [key.label for key in order]
 
 
 def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:
