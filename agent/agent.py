@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from replug.agent.clients.client import Client
@@ -10,6 +10,7 @@ from replug.agent.signing import Signed
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
+from replug.protocol.purpose import Host
 from replug.token.pins.pin import Pin
 
 T = TypeVar("T")
@@ -41,8 +42,8 @@ class Agent(Protocol):
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign the request's data. Raises SignRefusedError, also for flags that are not supported."""
 
-    async def read_host_names(self) -> None:
-        """Read known_hosts again if it has changed; takes half a second at most."""
+    async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
+        """The hosts with these keys, by known_hosts as it is now; takes half a second at most."""
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         """Hold a private key; one that is there already gets the new comment and constraints."""

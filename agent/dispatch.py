@@ -175,7 +175,7 @@ class Dispatcher:
             case _:
                 reason = f"unexpected {type(error).__name__}"
                 log.exception("a handler failed", exc_info=error, extra={"request": name})
-        program = str(client.peer)
+        program = client.peer.program
         fields = {
             "request": name,
             "program": program,

@@ -33,7 +33,6 @@ from replug.protocol.messages import (
     Success,
     Unlock,
 )
-from replug.protocol.purpose_text import in_one_line
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
 from replug.token.pins.pin import Pin
@@ -71,8 +70,8 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
         extra={
             "key": signed.identity.fingerprint,
             "token": signed.identity.place,
-            "program": str(client.peer),
-            "purpose": in_one_line(signed.purpose),
+            "program": signed.asker.program,
+            "purpose": ", ".join(signed.asker.purpose),
             "confirmed": signed.confirmed,
             "duration_ms": round((time.monotonic() - started) * 1000),
         },
@@ -83,7 +82,7 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
 async def add_key(agent: Agent, client: Client, request: KeyAddition) -> Response:
     """RFC 9987 sections 5.2.1 to 5.2.5, `ssh-add FILE`."""
     await agent.add_key(client, request)
-    log.info("key added", extra={"key": fingerprint(request.blob), "program": str(client.peer)})
+    log.info("key added", extra={"key": fingerprint(request.blob), "program": client.peer.program})
     return Success()
 
 
@@ -150,10 +149,12 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     try:
         # The client chooses how long the key is that verifies.
         binding = await agent.aside(lambda: verify_bind(SessionBind.decode(contents)))
-        client.sessions = replace(client.sessions, bindings=add_binding(client.sessions.bindings, binding))
+        bindings = add_binding(client.sessions.bindings, binding)
     except ProtocolError as error:
         raise ExtensionRefusedError(f"session-bind: {error}") from error
-    await agent.read_host_names()  # ssh has written a new host's key there by now
+    # ssh has written a new host's key to known_hosts by now.
+    client.hosts = await agent.hosts([bound.host_key for bound in bindings])
+    client.sessions = replace(client.sessions, bindings=bindings)
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from replug.agent.clients.client import Client
@@ -28,6 +28,7 @@ from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
+from replug.protocol.purpose import Host
 from replug.token.boottime import boottime
 from replug.token.module import Module
 from replug.token.offload import Aside
@@ -55,7 +56,7 @@ class Keyring:
     ) -> None:
         self.settings = settings
         self.identities = Identities(boottime)
-        self.pins = PinCache()
+        self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.notices = notices
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
@@ -71,10 +72,7 @@ class Keyring:
         self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
-        host_names = self._known_host_names.known_as
-        self._signing = Signing(
-            self.identities, settings, self._confirmations, notices, host_names, self._aside
-        )
+        self._signing = Signing(self.identities, settings, self._confirmations, notices, self._aside)
         self._emptied = 0
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
@@ -103,13 +101,11 @@ class Keyring:
         return bool(client.sessions.bindings) and self.identities.destinations > _QUICK_DESTINATIONS
 
     async def sign(self, client: Client, request: SignRequest) -> Signed:
-        try:
-            return await self._signing.sign(client, request)
-        finally:
-            self._expiry.plan()  # a use may prolong the life of a PIN
+        return await self._signing.sign(client, request)
 
-    async def read_host_names(self) -> None:
+    async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()
+        return tuple(Host(key, self._known_host_names.known_as(key)) for key in keys)
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         emptied = self._emptied

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from operator import or_
 
 from replug.agent.clients.client import Client
@@ -22,13 +22,13 @@ from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_wh
 from replug.agent.keys.refusal import SignRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
-from replug.protocol.purpose import HostNames, Purpose, purpose_of
+from replug.protocol.purpose import Purpose, purpose_of
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
 from replug.token.identity import TokenId
 from replug.token.offload import Aside
-from replug.token.prompts.request import ConfirmRequest
+from replug.token.prompts.request import Asker, ConfirmRequest
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,11 @@ _QUICK_DESTINATIONS = 8
 
 @dataclass(frozen=True)
 class Signed:
-    """A signature: its blob, the identity that made it, and what it is for."""
+    """A signature: its blob, the identity that made it, for whom and what, and whether the user was asked."""
 
     signature: bytes
     identity: Identity
-    purpose: Purpose
+    asker: Asker
     confirmed: Confirmed
 
 
@@ -55,10 +55,8 @@ class Signing:
         settings: Settings,
         confirmations: Confirmations,
         notices: TouchNotices,
-        host_names: HostNames,
         aside: Aside,
     ) -> None:
-        self._host_names = host_names
         self._aside = aside
         self._identities = identities
         self._settings = settings
@@ -71,22 +69,21 @@ class Signing:
         A key may be on several tokens: any that is in will do, with its own PIN. If all are out, the
         configuration says how long to wait for one.
         """
-        purpose = purpose_of(
-            request.data, request.key_blob, client.sessions, self._host_names, int(time.time())
-        )
+        purpose = purpose_of(request.data, request.key_blob, client.sessions, client.hosts, int(time.time()))
         attempt = _Attempt(client, request, purpose)
         try:
-            signature, held = await self._sign(attempt)
+            signed = await self._sign(attempt)
             # While the user typed the PIN or touched the token, it may have been removed or have expired.
-            if not any(one.holder == held.holder for one in self._valid(held.blob)):
-                raise unknown_key(held.blob)
+            used = signed.identity
+            if not any(one.holder == used.holder for one in self._identities.holding(used.blob)):
+                raise unknown_key(used.blob)
         except ExplainedError as error:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
         except ProtocolError as error:
             raise SignRefusedError(attempt.purpose, str(error)) from error
-        return Signed(signature, held, attempt.purpose, attempt.confirmed)
+        return signed
 
-    async def _sign(self, attempt: _Attempt) -> tuple[bytes, Identity]:
+    async def _sign(self, attempt: _Attempt) -> Signed:
         candidates = await self._allowed(attempt)
         try:
             return await _first_signature(candidates, attempt, self._notices)
@@ -94,35 +91,23 @@ class Signing:
             patience = self._settings.config.wait_for_token
             if not patience or not await _any_back(candidates, patience):
                 raise
-            fields = {"why": str(absent), "program": str(attempt.client.peer)}
+            fields = {"why": str(absent), "program": attempt.client.peer.program}
             log.info("the token came back in time", extra=fields)
         return await _first_signature(await self._allowed(attempt), attempt, self._notices)
 
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""
-        candidates = await self._permitted(attempt)
-        # If one of them requires it, none is used before the user agrees: which one is nearest changes.
-        when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
-        if when and not attempt.confirmed and when.asks(attempt.purpose):
+        while True:
+            held = self._identities.holding(attempt.request.key_blob)
+            many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
+            permitted = partial(attempt.permitted, held)
+            candidates = await self._aside.run(permitted) if many else permitted()
+            # If one of them requires it, none is used before the user agrees: which one is nearest changes.
+            when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
+            if attempt.confirmed or not when or not when.asks(attempt.purpose):
+                return candidates
             attempt.confirmed = await self._confirm(candidates[0], attempt, when)
-            # While the user was asked, keys may have been removed or may have expired.
-            candidates = await self._permitted(attempt)
-        return candidates
-
-    async def _permitted(self, attempt: _Attempt) -> list[Identity]:
-        valid = self._valid(attempt.request.key_blob)
-        if sum(len(held.constraints.destinations) for held in valid) > _QUICK_DESTINATIONS:
-            return await self._aside.run(lambda: attempt.permitted(valid))
-        return attempt.permitted(valid)
-
-    def _valid(self, blob: bytes) -> list[Identity]:
-        """The identities with this blob whose lifetime has not ended."""
-        holding = self._identities.holding(blob)
-        if not self._identities.limited:
-            return holding
-        now = self._identities.now()
-        ends = [(held, held.constraints.expires) for held in holding]
-        return [held for held, end in ends if end is None or now < end]
+            # While the user was asked, keys may have been removed, or added, or may have expired.
 
     async def _confirm(self, held: Identity, attempt: _Attempt, when: ConfirmWhen) -> Confirmed:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)
@@ -163,14 +148,13 @@ class _Attempt:
         self.purpose = self.purpose.named(to.host_name)
 
 
-async def _first_signature(
-    candidates: list[Identity], attempt: _Attempt, notices: TouchNotices
-) -> tuple[bytes, Identity]:
+async def _first_signature(candidates: list[Identity], attempt: _Attempt, notices: TouchNotices) -> Signed:
     request, asker = attempt.request, attempt.client.asker(attempt.purpose)
     last: ExplainedError | None = None
     for held in candidates:
         try:
-            return await held.sign(request.data, request.flags, asker, notices), held
+            signature = await held.sign(request.data, request.flags, asker, notices)
+            return Signed(signature, held, asker, attempt.confirmed)
         except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
             last = error
     assert last is not None

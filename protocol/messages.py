@@ -23,7 +23,7 @@ from replug.protocol.wire import ProtocolError, Reader, Writer
 
 
 class _Message(ABC):
-    """Common to all messages; `_write` and `_read` of each handle what follows the type byte."""
+    """Common to all messages; `_write` and `decode` of each handle what follows the type byte."""
 
     @property
     @abstractmethod
@@ -34,11 +34,6 @@ class _Message(ABC):
         """Return the payload: the type byte and the contents."""
         return bytes(self._write(Writer().byte(self.type)))
 
-    @classmethod
-    def decode(cls, reader: Reader) -> Self:
-        """Take the contents, which follow the type byte; `ProtocolError` if they are malformed."""
-        return cls._read(reader)
-
     def wipe(self) -> None:  # noqa: B027 - most have nothing to do
         """Overwrite the secrets it holds, if any; the message must not be used afterwards."""
 
@@ -47,7 +42,8 @@ class _Message(ABC):
 
     @classmethod
     @abstractmethod
-    def _read(cls, reader: Reader) -> Self: ...
+    def decode(cls, reader: Reader) -> Self:
+        """Take the contents, which follow the type byte; `ProtocolError` if they are malformed."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ class _Empty(_Message):
         return writer
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls()
 
 
@@ -128,7 +124,7 @@ class IdentitiesAnswer(_Message):
         return writer
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(tuple(ListedIdentity(reader.string(), reader.string()) for _ in range(reader.uint32())))
 
 
@@ -145,7 +141,7 @@ class SignRequest(_Message):
         return writer.string(self.key_blob).string(self.data).uint32(self.flags)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(reader.string(), reader.string(), reader.uint32())
 
 
@@ -160,7 +156,7 @@ class SignResponse(_Message):
         return writer.string(self.signature)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(reader.string())
 
 
@@ -181,7 +177,7 @@ class AddIdentity(_Message):
         return _write_constraints(writer, self.constraints)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         key, comment = read_private_key(reader), reader.cstring()
         return cls(key, comment, _read_constraints(reader, not_allowed=AssociatedCerts))
 
@@ -197,7 +193,7 @@ class RemoveIdentity(_Message):
         return writer.string(self.key_blob)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(reader.string())
 
 
@@ -223,7 +219,7 @@ class AddSmartcardKey(_Message):
         return _write_constraints(writer, self.constraints)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         provider, pin = reader.cstring(), reader.secret()
         return cls(provider, pin, _read_constraints(reader, not_allowed=SkProvider))
 
@@ -243,7 +239,7 @@ class RemoveSmartcardKey(_Message):
         return writer.string(self.provider).string(self.pin)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(reader.cstring(), reader.secret())
 
     def wipe(self) -> None:
@@ -260,7 +256,7 @@ class _Passphrase(_Message):
         return writer.string(self.passphrase)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(reader.secret())
 
     def wipe(self) -> None:
@@ -290,7 +286,7 @@ class _Named(_Message):
         return writer.text(self.name).raw(self.contents)
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def decode(cls, reader: Reader) -> Self:
         return cls(reader.name(), reader.rest())
 
 

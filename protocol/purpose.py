@@ -6,8 +6,8 @@ so data is never taken for two of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 from replug.protocol.certificates import Certificate, CertificateType
@@ -21,9 +21,6 @@ from replug.protocol.wire import ProtocolError
 FOREVER = 2**64 - 1
 """The end of a certificate that has none (PROTOCOL.certkeys)."""
 
-HostNames: TypeAlias = Callable[[bytes], KnownAs | None]
-"""What known_hosts says about a verified host key or certificate; None if that cannot be told."""
-
 
 @dataclass(frozen=True)
 class Host:
@@ -31,8 +28,9 @@ class Host:
 
     key: bytes
     known: KnownAs | None
+    """What known_hosts says about the key or certificate; None if that cannot be told."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """That of the key, also where the host has a certificate."""
         return fingerprint(self.key)
@@ -121,12 +119,13 @@ class Purpose:
         return bool(self.forwarded_to) or self.unverified
 
 
-def purpose_of(data: bytes, key_blob: bytes, sessions: Sessions, host_names: HostNames, now: int) -> Purpose:
+def purpose_of(
+    data: bytes, key_blob: bytes, sessions: Sessions, hosts: tuple[Host, ...], now: int
+) -> Purpose:
     """Return what a signature of `data` by the key is for; `now` is in seconds since 1970.
 
-    Takes time linear in the data's size.
+    `hosts` are those of the bindings of `sessions`, in the same order. Takes time linear in the data's size.
     """
-    hosts = tuple(Host(bound.host_key, host_names(bound.host_key)) for bound in sessions.bindings)
     forwarding = tuple(
         host for host, bound in zip(hosts, sessions.bindings, strict=True) if bound.is_forwarding
     )

@@ -30,7 +30,10 @@ class UserauthRequest:
     def __post_init__(self) -> None:
         if not self.session_id:
             raise ProtocolError("a login without a session identifier")
-        if _key_type(self.algorithm) != blob_algorithm(self.key_blob):
+        # RSA has several signature algorithms for one type of key.
+        plain, mark, rest = self.algorithm.partition(_RSA_CERTIFICATE_MARK)
+        key_type = f"ssh-rsa{mark}" if plain in _RSA_NAMES and not rest else self.algorithm
+        if key_type != blob_algorithm(self.key_blob):
             raise ProtocolError(f"a login by {self.algorithm!r} with another type of key")
 
     def encode(self) -> bytes:
@@ -54,11 +57,3 @@ class UserauthRequest:
         host_key = reader.string() if method == _HOST_BOUND_METHOD else None
         reader.check_end()
         return cls(session_id, user, algorithm, key_blob, host_key)
-
-
-def _key_type(algorithm: str) -> str:
-    """The key type of a signature algorithm; RSA has several algorithms for one type."""
-    plain, mark, rest = algorithm.partition(_RSA_CERTIFICATE_MARK)
-    if plain in _RSA_NAMES and not rest:
-        return "ssh-rsa" + mark
-    return algorithm

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
-
-def boottime() -> float:
-    """Seconds since boot, suspend included (CLOCK_BOOTTIME)."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+boottime = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Returns the seconds since boot, suspend included."""

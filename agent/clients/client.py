@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from replug.agent.clients.peer import Peer
 from replug.agent.keys.constraints import KeyConstraints
-from replug.protocol.purpose import Purpose
+from replug.protocol.purpose import Host, Purpose
 from replug.protocol.purpose_text import in_lines
 from replug.protocol.sessions import Sessions, permitted
 from replug.token.prompts.request import Asker, Origin
@@ -18,6 +18,8 @@ class Client:
 
     peer: Peer
     sessions: Sessions = field(default_factory=Sessions)
+    hosts: tuple[Host, ...] = ()
+    """The hosts of those sessions, each with its names as of the session-bind."""
 
     @property
     def remote(self) -> bool:
@@ -32,4 +34,4 @@ class Client:
         """This client, as described to a user who is asked on its behalf."""
         nearest = purpose.forwarded_to[0].key if purpose.forwarded_to else b""
         origin = Origin(self.peer.executable, None if purpose.unverified else nearest)
-        return Asker(str(self.peer), self.peer.pid, tuple(in_lines(purpose)), origin)
+        return Asker(self.peer.program, self.peer.pid, tuple(in_lines(purpose)), origin)

@@ -41,12 +41,9 @@ class Peer:
         """Whether this is our own user, or root, who could read our memory anyway."""
         return self.uid in (0, os.geteuid())
 
-    def __str__(self) -> str:
-        """The program's name if the process still exists; for display only."""
-        return self._description
-
     @cached_property
-    def _description(self) -> str:
+    def program(self) -> str:
+        """The program's name, if the process still exists, and its number; for display only."""
         # Read once per connection: reading it for every signature would add a tenth to its cost.
         try:
             with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as file:

@@ -82,7 +82,8 @@ class Server:
     def _accept(self, client: socket.socket) -> None:
         peer = Peer.of(client)
         if not peer.allowed:
-            log.warning("connection from another user refused", extra={"uid": peer.uid, "program": str(peer)})
+            fields = {"uid": peer.uid, "program": peer.program}
+            log.warning("connection from another user refused", extra=fields)
             client.close()
             return
         client.setblocking(False)

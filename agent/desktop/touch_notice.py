@@ -6,11 +6,9 @@ Only the token knows whether it is, so the text says "may" (Desktop Notification
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from replug.agent.desktop.bus import open_bus, session_bus
@@ -48,30 +46,38 @@ class TouchNotices:
         self.standing = 0
         """How many notices the desktop has confirmed to show."""
 
-    def waiting(self, token: str, key: str, asker: Asker) -> contextlib.AbstractContextManager[object]:
+    @contextmanager
+    def waiting(self, token: str, key: str, asker: Asker) -> Iterator[None]:
         """A context to wait for `token`, such as `token "work"`, in.
 
         `key`, which may be empty, and `asker` help the user recognise the request. Entering and leaving it
         never blocks or raises; until the moment has passed it costs one timer.
         """
-        return _Wait(self, self.moment, token, key, asker) if self.moment else contextlib.nullcontext()
-
-    def notify(self, wait: _Wait) -> asyncio.Event:
-        """Show a notice for `wait` in the background; it is withdrawn when the event is set."""
+        if not self.moment:
+            yield
+            return
         over = asyncio.Event()
-        task = asyncio.create_task(self._notify_until(over, wait))
+        timer = asyncio.get_running_loop().call_later(self.moment, self.notify, over, token, key, asker)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            over.set()
+
+    def notify(self, over: asyncio.Event, token: str, key: str, asker: Asker) -> None:
+        """Show a notice in the background; it is withdrawn when the event `over` is set."""
+        task = asyncio.create_task(self._notify_until(over, token, key, asker))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return over
 
-    async def _notify_until(self, over: asyncio.Event, wait: _Wait) -> None:
+    async def _notify_until(self, over: asyncio.Event, token: str, key: str, asker: Asker) -> None:
         async with self._room:
             if over.is_set():
                 return
             try:
                 # One connection for each notice: nothing goes stale when the bus or the desktop is restarted.
                 async with open_bus(session_bus(self._environment)) as bus:
-                    await self._show_until(over, wait, bus)
+                    await self._show_until(over, bus, token, _body(key, asker))
             except BusError as error:
                 if not self._complained:
                     log.info("cannot show a touch notification: %s", error)
@@ -79,15 +85,15 @@ class TouchNotices:
             except Exception:
                 log.exception("touch notification failed")
 
-    async def _show_until(self, over: asyncio.Event, wait: _Wait, bus: BusConnection) -> None:
-        body = wait.body
+    async def _show_until(self, over: asyncio.Event, bus: BusConnection, token: str, body: str) -> None:
         escaped = body.translate(_MARKUP)
         if escaped != body and await _reads_markup(bus):
             body = escaped
         if over.is_set():
             return
-        shown: tuple[Any, ...] = ("replug", 0, _ICON, wait.summary, body, [], _HINTS, _EXPIRY)
-        (number,) = await bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *shown, patience=_PATIENCE)
+        summary = f"Touch {shown(token)} (or it may be busy)"
+        notice: tuple[Any, ...] = ("replug", 0, _ICON, summary, body, [], _HINTS, _EXPIRY)
+        (number,) = await bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *notice, patience=_PATIENCE)
         self._complained = False
         self.standing += 1
         try:
@@ -98,45 +104,13 @@ class TouchNotices:
             bus.send(_NOTIFICATIONS, "CloseNotification", "u", number)
 
 
-@dataclass
-class _Wait:
-    _notices: TouchNotices
-    _moment: float
-    _token: str
-    _key: str
-    _asker: Asker
-    _over: asyncio.Event | None = None
-    _timer: asyncio.TimerHandle | None = None
-
-    @property
-    def summary(self) -> str:
-        return f"Touch {shown(self._token)} (or it may be busy)"
-
-    @property
-    def body(self) -> str:
-        lines = ["A signature is waiting for it.", *self._asker.purpose]
-        if self._key:
-            lines.append(f"Key: {shown(self._key)}")
-        if self._asker.program:
-            lines.append(f"For: {shown(self._asker.program)}")
-        return "\n".join(lines)
-
-    def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._moment, self._notify)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        assert self._timer is not None
-        self._timer.cancel()
-        if self._over is not None:
-            self._over.set()
-
-    def _notify(self) -> None:
-        self._over = self._notices.notify(self)
+def _body(key: str, asker: Asker) -> str:
+    lines = ["A signature is waiting for it.", *asker.purpose]
+    if key:
+        lines.append(f"Key: {shown(key)}")
+    if asker.program:
+        lines.append(f"For: {shown(asker.program)}")
+    return "\n".join(lines)
 
 
 async def _reads_markup(bus: BusConnection) -> bool:

@@ -61,8 +61,14 @@ class Identities:
         return self._answer if not self._restricted else Listing.of(self.listed(visible)).answer
 
     def holding(self, blob: bytes) -> list[Identity]:
-        """The identities with this blob, one for each token that has it: the one nearest to signing first."""
+        """The identities with this blob, one for each token that has it: the one nearest to signing first.
+
+        Those whose lifetime has ended are not among them, though they may not have been dropped yet.
+        """
         holding = self._holding.get(blob, [])
+        if self.limited:
+            now = self._clock()
+            holding = [held for held in holding if not _is_over(held.constraints.expires, now)]
         return holding if len(holding) < 2 else sorted(holding, key=lambda held: held.distance)
 
     def on(self, token: ServedToken) -> list[TokenBackedIdentity]:

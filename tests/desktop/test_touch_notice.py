@@ -29,9 +29,9 @@ class WatchedNotices(TouchNotices):
 
     begun = 0
 
-    def notify(self, wait: touch_notice._Wait) -> asyncio.Event:
+    def notify(self, over: asyncio.Event, token: str, key: str, asker: Asker) -> None:
         self.begun += 1
-        return super().notify(wait)
+        super().notify(over, token, key, asker)
 
     async def finish(self, count: int) -> None:
         """Wait until so many were begun, and nothing is going on any more."""

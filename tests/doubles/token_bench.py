@@ -67,7 +67,7 @@ def bench(
     policy: PinPolicy | None = None,
 ) -> Bench:
     """A bench for `token`, by default one with an Ed25519 key, and for a person who is not to be asked."""
-    token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache()
+    token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache(lambda: None)
     slots = Slots(token)
     use_slots(monkeypatch, slots)
     pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)

@@ -25,7 +25,7 @@ from replug.protocol.messages import (
     SignRequest,
 )
 from replug.protocol.private_keys import read_private_key
-from replug.protocol.purpose import CertificateToSign, Login, OtherData, UnboundLogin, purpose_of
+from replug.protocol.purpose import CertificateToSign, Host, Login, OtherData, UnboundLogin, purpose_of
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.receive_buffer import ReceiveBuffer
 from replug.protocol.sessions import BindError, Binding, Sessions, verify_bind
@@ -129,7 +129,7 @@ def _keys_of(header: bytes) -> None:
 def _purpose(data: bytes) -> None:
     """It is of one form, exactly; and whatever it is, there are words for it."""
     for key in _SIGNERS:
-        purpose = purpose_of(data, key, _SESSIONS, KnownHosts(_KNOWN_HOSTS).known_as, 0)
+        purpose = purpose_of(data, key, _SESSIONS, _HOSTS, 0)
         assert in_one_line(purpose).isprintable()
         match purpose.signed:
             case CertificateToSign(certificate):
@@ -179,6 +179,9 @@ _KNOWN_HOSTS = [
     ),
     b"|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg= ssh-ed25519 AAAA\n# comment\n",
 ]
+_HOSTS = tuple(
+    Host(bound.host_key, KnownHosts(_KNOWN_HOSTS).known_as(bound.host_key)) for bound in _SESSIONS.bindings
+)
 
 TARGETS: dict[str, Target] = {
     "requests": Target(recorded("requests"), _request),

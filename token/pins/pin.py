@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -133,7 +134,9 @@ class OneLogin(asyncio.Lock):
 class PinCache:
     """The PINs that tokens have accepted, kept for the session: one for each token, at whichever modules."""
 
-    def __init__(self) -> None:
+    def __init__(self, remembered: Callable[[], None]) -> None:
+        """`remembered` is called when a PIN was added."""
+        self._remembered = remembered
         self._pins: dict[PinOwner, Pin] = {}
         self._sealed = False
         self._logins: WeakValueDictionary[TokenId, OneLogin] = WeakValueDictionary()
@@ -182,6 +185,7 @@ class PinCache:
         if self._of(owner) is not pin and not self._sealed:
             self.forget(owner)
             self._pins[owner] = pin
+            self._remembered()
 
     @property
     def sealed(self) -> bool:

@@ -61,7 +61,8 @@ def known(blob: bytes) -> KnownAs:
 
 
 def purpose(data: bytes, connection: Sessions = HERE, key: bytes = KEY.blob) -> Purpose:
-    return purpose_of(data, key, connection, known, NOW)
+    hosts = tuple(Host(bound.host_key, known(bound.host_key)) for bound in connection.bindings)
+    return purpose_of(data, key, connection, hosts, NOW)
 
 
 def signed(data: bytes, connection: Sessions = HERE, key: bytes = KEY.blob) -> Signed:

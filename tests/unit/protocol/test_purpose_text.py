@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.keys import fingerprint
 from replug.protocol.known_hosts import KnownAs
-from replug.protocol.purpose import Purpose, purpose_of
+from replug.protocol.purpose import Host, Purpose, purpose_of
 from replug.protocol.purpose_text import in_lines, in_one_line
 from replug.protocol.sessions import Sessions
 from replug.protocol.signed_data import HostKeyProof, SshSignature
@@ -36,7 +36,8 @@ GIT = SshSignature(b"git", "sha512", bytes(64)).encode()
 
 
 def purpose(data: bytes, connection: Sessions = HERE, key: Key = KEY) -> Purpose:
-    return purpose_of(data, key.blob, connection, NAMES.get, NOW)
+    hosts = tuple(Host(bound.host_key, NAMES.get(bound.host_key)) for bound in connection.bindings)
+    return purpose_of(data, key.blob, connection, hosts, NOW)
 
 
 def text(data: bytes, connection: Sessions = HERE, key: Key = KEY) -> str:
@@ -119,7 +120,7 @@ def test_no_user_name_reads_like_our_words(user: str) -> None:
     ],
 )
 def test_hosts(known: KnownAs | None, shown: str) -> None:
-    found = purpose_of(login(), KEY.blob, AT_SERVER, lambda _: known, NOW)
+    found = purpose_of(login(), KEY.blob, AT_SERVER, (Host(SERVER.blob, known),), NOW)
     assert in_lines(found)[0] == "login at " + shown.format(fingerprint(SERVER.blob))
 
 

@@ -44,7 +44,7 @@ LOCKED = {
 def refused_login(verdict: Verdict) -> ExplainedError:
     """What a login raises that the worker refused for this reason."""
     owner = PinOwner("/module.so", TOKEN, ShownKeys(lambda: None))
-    rules = PinRules(owner, PinCache(), lambda _: PinPolicy())
+    rules = PinRules(owner, PinCache(lambda: None), lambda _: PinPolicy())
     with pytest.raises(ExplainedError) as caught:
         rules.refused(WorkerRefusedError(verdict, ""), None)
     return caught.value

@@ -95,21 +95,21 @@ def test_a_pin_does_not_show() -> None:
 
 
 def test_each_token_has_a_pin_of_its_own() -> None:
-    cache, pin = PinCache(), Pin(b"123456")
+    cache, pin = PinCache(lambda: None), Pin(b"123456")
     cache.remember(WORK, pin)
     assert cache.get(WORK) is pin
     assert cache.get(HOME) is None
 
 
 def test_the_same_label_on_another_token_is_another_token() -> None:
-    cache = PinCache()
+    cache = PinCache(lambda: None)
     cache.remember(WORK, Pin(b"123456"))
     assert cache.get(owner("3", KEY)) is None
 
 
 @pytest.mark.parametrize("other", [STRANGER, KEYLESS])
 def test_a_copy_of_its_name_behind_another_module_is_another_token(other: PinOwner) -> None:
-    cache, pin = PinCache(), Pin(b"123456")
+    cache, pin = PinCache(lambda: None), Pin(b"123456")
     cache.remember(WORK, pin)
     assert cache.get(other) is None
     assert not cache.forget(other)
@@ -119,7 +119,7 @@ def test_a_copy_of_its_name_behind_another_module_is_another_token(other: PinOwn
 
 
 def test_a_token_at_two_modules_has_one_pin() -> None:
-    cache, pin, newer = PinCache(), Pin(b"123456"), Pin(b"654321")
+    cache, pin, newer = PinCache(lambda: None), Pin(b"123456"), Pin(b"654321")
     cache.remember(WORK, pin)
     assert cache.get(AT_PROXY) is pin
     cache.remember(AT_PROXY, newer)
@@ -129,7 +129,7 @@ def test_a_token_at_two_modules_has_one_pin() -> None:
 
 
 def test_both_pins_of_a_token_that_showed_its_keys_late_are_forgotten() -> None:
-    cache, late = PinCache(), owner("1", module="/other.so")
+    cache, late = PinCache(lambda: None), owner("1", module="/other.so")
     one, other = Pin(b"123456"), Pin(b"654321")
     cache.remember(WORK, one)
     cache.remember(late, other)
@@ -141,14 +141,14 @@ def test_both_pins_of_a_token_that_showed_its_keys_late_are_forgotten() -> None:
 
 
 def test_one_login_at_a_time_at_all_modules() -> None:
-    cache = PinCache()
+    cache = PinCache(lambda: None)
     lock = cache.one_login(WORK.token)
     assert cache.one_login(AT_PROXY.token) is lock
     assert cache.one_login(HOME.token) is not lock
 
 
 def test_remembering_another_wipes_the_old_one() -> None:
-    cache, old, new = PinCache(), Pin(b"123456"), Pin(b"654321")
+    cache, old, new = PinCache(lambda: None), Pin(b"123456"), Pin(b"654321")
     cache.remember(WORK, old)
     cache.remember(WORK, new)
     assert (old.value, new.value) == (b"", b"654321")
@@ -156,14 +156,14 @@ def test_remembering_another_wipes_the_old_one() -> None:
 
 
 def test_remembering_the_same_again_keeps_it() -> None:
-    cache, pin = PinCache(), Pin(b"123456")
+    cache, pin = PinCache(lambda: None), Pin(b"123456")
     cache.remember(WORK, pin)
     cache.remember(WORK, pin)
     assert pin.value == b"123456"
 
 
 def test_forgetting_wipes_one() -> None:
-    cache, pin, other = PinCache(), Pin(b"123456"), Pin(b"654321")
+    cache, pin, other = PinCache(lambda: None), Pin(b"123456"), Pin(b"654321")
     cache.remember(WORK, pin)
     cache.remember(HOME, other)
     assert cache.forget(WORK)

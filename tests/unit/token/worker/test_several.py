@@ -230,7 +230,7 @@ def test_two_real_signatures_overlap(faulty: Faulty, monkeypatch: pytest.MonkeyP
     async def main(fork_server: ForkServer) -> None:
         module = Module(
             str(faulty.module),
-            PinCache(),
+            PinCache(lambda: None),
             Person(),
             Deadlines(),
             2,
