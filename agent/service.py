@@ -29,6 +29,7 @@ from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
 from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
+from replug.token.hardening import readable_through_user_namespace
 from replug.token.hotplug import UsbHotplug
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
@@ -84,8 +85,9 @@ class _Service:
             pinentry_program=config.pinentry_program,
             environment_of=environment_of,
         )
-        notices = TouchNotices(os.environ, config.touch_notification)
-        keyring = Keyring(Settings(self._options), prompter, notices, self._fork_server)
+        settings = Settings(self._options)
+        notices = TouchNotices(os.environ, lambda: settings.config.touch_notification)
+        keyring = Keyring(settings, prompter, notices, self._fork_server)
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)
@@ -134,6 +136,9 @@ class _Service:
         preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")
         log.info("started", extra={"address": listener.getsockname()})
+        if readable_through_user_namespace():
+            next_step = "remove PrivateUsers= from the unit: replug setup writes one without"
+            log.error("the user's other programs can read PINs and keys", extra={"next_step": next_step})
         try:
             return await self._ended
         finally:

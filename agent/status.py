@@ -10,6 +10,7 @@ from replug.agent.control.refusals import Refusal, RefusalHistory
 from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
 from replug.protocol.keys import fingerprint
+from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
 from replug.token.served import ServedToken
 
@@ -34,6 +35,7 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
         "pid": os.getppid(),
         "socket": agent_socket,
         "locked": locked,
+        "memory_readable": readable_through_user_namespace(),
         "configuration_refused": keyring.settings.refused,
         "forget_pin_on": sorted(keyring.settings.config.forget_pin_on),
         "allowed_modules": keyring.settings.options.provider_patterns,

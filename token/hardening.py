@@ -24,6 +24,17 @@ def permit_tracing() -> None:
     _set_dumpable(1)
 
 
+def readable_through_user_namespace() -> bool:
+    """Whether all this is undone by a user namespace for this user alone (user_namespaces(7)).
+
+    It belongs to the user, whose processes may then read the memory of those in it. PrivateUsers= in a unit
+    of the user's own manager makes such a namespace.
+    """
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        _, outside, count = file.readline().split()
+    return (int(outside), int(count)) == (os.getuid(), 1)
+
+
 def refuse_core_dumps() -> None:
     """Set RLIMIT_CORE to 0, for this process and all its children. Raises OSError."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

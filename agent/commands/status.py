@@ -62,6 +62,9 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     yield style.paint("replug-agent", "bold") + printable(f" (pid {status['pid']}) on {status['socket']}")
     if status["locked"]:
         yield "  " + style.paint("locked", "red", "bold") + ": unlock it with ssh-add -X"
+    if status.get("memory_readable"):
+        yield "  " + style.paint("other programs of yours can read PINs and keys", "red", "bold")
+        yield "  the agent runs in a user namespace (PrivateUsers= in its unit): see replug doctor"
     if status.get("configuration_refused"):
         in_force = ", ".join(status["forget_pin_on"]) or "nothing"
         yield (

@@ -48,6 +48,21 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
         yield fail("agent", f"SSH_AUTH_SOCK is {found.path}, where {other} answers", _point_at(machine))
 
 
+def check_memory(machine: Machine) -> Iterator[Finding]:
+    """No other program of the user can read the agent's memory."""
+    if machine.status is None:
+        return
+    if machine.status.get("memory_readable", True):
+        yield fail(
+            "memory",
+            "other programs of yours can read PINs and keys in the agent's memory: its unit has"
+            " PrivateUsers=, as that of replug 0.1.0 had, or the agent is older than this replug",
+            f"replug setup; systemctl --user stop {SERVICE}; if it stays, see systemctl --user cat {SERVICE}",
+        )
+    else:
+        yield ok("memory", "no other program of yours can read the agent's memory")
+
+
 def check_keys(machine: Machine) -> Iterator[Finding]:
     """The agent offers so few keys that no server refuses ssh before the right one."""
     count = machine.agent.identities

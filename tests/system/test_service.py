@@ -105,6 +105,23 @@ def test_it_takes_no_user_namespace(session: UserManager) -> None:
     assert found == Done(0, own + "\n", "")
 
 
+def test_in_a_user_namespace_it_says_what_that_means(home: Home, set_up: LogIn) -> None:
+    """The unit of 0.1.0 stays in place when the program is upgraded, and a user may have added the line."""
+    (home.folder / DROP_INS).mkdir(parents=True)
+    home.write(f"{DROP_INS}/users.conf", "[Service]\nPrivateUsers=yes\n", 0o644)
+    session = set_up()
+    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert "other programs of yours can read PINs and keys" in session.replug("status", env=agent).out
+    assert "fail memory: other programs of yours can read" in session.replug("doctor", env=agent).out
+    (home.folder / DROP_INS / "users.conf").unlink()
+    assert session.systemctl("daemon-reload").status == 0
+    assert session.systemctl("stop", SERVICE).status == 0
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert "other programs of yours" not in session.replug("status", env=agent).out
+    assert "ok   memory: no other program of yours can read" in session.replug("doctor", env=agent).out
+
+
 def test_it_learns_where_a_program_wants_to_be_asked(home: Home, set_up: LogIn) -> None:
     lines = (
         "import sys; from replug.token.prompts.environment import environment_of; "

@@ -38,6 +38,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "pid": os.getppid(),
             "socket": rig.socket,
             "locked": False,
+            "memory_readable": False,
             "configuration_refused": "",
             "forget_pin_on": [],
             "software_keys": [],
