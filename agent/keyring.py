@@ -57,7 +57,6 @@ class Keyring:
         self.settings = settings
         self.identities = Identities(boottime)
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
-        self.notices = notices
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
         self._aside = Aside("aside")
@@ -212,7 +211,6 @@ class Keyring:
     def change_options(self, options: Options) -> None:
         """Follow other options; PINs that are remembered are kept only as long as these say."""
         self.settings.options = options
-        self.notices.moment = options.config.touch_notification
         self._confirmations.forget()
         for token in self.tokens():
             token.apply_policy()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +35,13 @@ _HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", T
 class TouchNotices:
     """Shows a notification for each signature that takes longer than a moment, for as long as it does."""
 
-    def __init__(self, environment: Mapping[str, str], moment: float | None) -> None:
-        """`environment` says where the session's bus is; `moment` is in seconds, 0 or None for never."""
+    def __init__(self, environment: Mapping[str, str], moment: Callable[[], float | None]) -> None:
+        """`environment` says where the session's bus is.
+
+        `moment` returns the seconds that a signature takes before there is a notice; 0 or None is never.
+        """
         self._environment = environment
-        self.moment = moment
-        """Seconds a signature takes before there is a notice; a reload of the configuration changes it."""
+        self._moment = moment
         self._room = asyncio.Semaphore(_MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
@@ -53,11 +55,12 @@ class TouchNotices:
         `key`, which may be empty, and `asker` help the user recognise the request. Entering and leaving it
         never blocks or raises; until the moment has passed it costs one timer.
         """
-        if not self.moment:
+        moment = self._moment()
+        if not moment:
             yield
             return
         over = asyncio.Event()
-        timer = asyncio.get_running_loop().call_later(self.moment, self.notify, over, token, key, asker)
+        timer = asyncio.get_running_loop().call_later(moment, self.notify, over, token, key, asker)
         try:
             yield
         finally:

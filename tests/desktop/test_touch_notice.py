@@ -49,7 +49,7 @@ def desktop(bus: MessageBus) -> Iterator[Notifications]:
 
 @pytest.fixture
 def notices(bus: MessageBus) -> WatchedNotices:
-    return WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, MOMENT)
+    return WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: MOMENT)
 
 
 async def await_one(desktop: Notifications) -> Notice:
@@ -153,8 +153,8 @@ def test_a_quick_signature_asks_nobody(notices: WatchedNotices, desktop: Notific
 @pytest.mark.parametrize("moment", [0, None])
 def test_it_can_be_turned_off(moment: float | None, bus: MessageBus, desktop: Notifications) -> None:
     async def main() -> None:
-        off = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, moment)
-        on = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, MOMENT)
+        off = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: moment)
+        on = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: MOMENT)
         with off.waiting("token off", "", Asker()), on.waiting("token on", "", Asker()):
             assert (await await_one(desktop)).summary == "Touch token on (or it may be busy)"
 
@@ -164,7 +164,9 @@ def test_it_can_be_turned_off(moment: float | None, bus: MessageBus, desktop: No
 
 def test_the_bus_is_found_in_the_runtime_folder(home: Home, bus: MessageBus, desktop: Notifications) -> None:
     async def main() -> None:
-        with TouchNotices({"XDG_RUNTIME_DIR": str(home.folder)}, MOMENT).waiting("token", "", Asker()):
+        with TouchNotices({"XDG_RUNTIME_DIR": str(home.folder)}, lambda: MOMENT).waiting(
+            "token", "", Asker()
+        ):
             await await_one(desktop)
 
     run(main())
@@ -272,7 +274,7 @@ def test_without_a_bus_a_signature_is_just_slow(
     environment: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        notices = WatchedNotices(environment, MOMENT)
+        notices = WatchedNotices(environment, lambda: MOMENT)
         for count in (1, 2):
             with notices.waiting("token", "", Asker()):
                 await notices.finish(count)
@@ -349,7 +351,7 @@ def test_a_bus_that_hangs_delays_nobody(
     silent = SilentBus(home.folder / "silent")
 
     async def main() -> None:
-        notices = WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": silent.address}, MOMENT)
+        notices = WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": silent.address}, lambda: MOMENT)
         with notices.waiting("token", "", Asker()):
             await until(lambda: notices.begun)
             await asyncio.sleep(0)  # its task begins
@@ -370,7 +372,7 @@ from replug.token.prompts.request import Asker
 import replug.agent.service
 
 async def main():
-    notices = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"}, 0.001)
+    notices = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"}, lambda: 0.001)
     with notices.waiting("token", "", Asker()):
         while not notices._complained:
             await asyncio.sleep(0.01)
@@ -386,7 +388,7 @@ def test_a_quick_wait_costs_next_to_nothing() -> None:
     """It is about 2 us. The fastest of twenty counts, beside a task that is made and cancelled."""
 
     async def main() -> tuple[float, float]:
-        notices = TouchNotices({}, LONG)
+        notices = TouchNotices({}, lambda: LONG)
         best = least = LONG
         for _ in range(20):
             started = time.perf_counter()

@@ -59,7 +59,7 @@ class AgentBench:
         self.module.touch()
         self.person = person or Person()
         settings = Settings(options or Options(provider_patterns=f"{folder}/*"))
-        self.keyring = Keyring(settings, self.person, TouchNotices({}, None), self.slots.fork_server)
+        self.keyring = Keyring(settings, self.person, TouchNotices({}, lambda: None), self.slots.fork_server)
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self.client = self.new_client()

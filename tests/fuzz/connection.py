@@ -55,7 +55,7 @@ class Agent:
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
         self.fork_server = RunningForkServer()
-        self.keyring = Keyring(Settings(options), Nobody(), TouchNotices({}, None), self.fork_server)
+        self.keyring = Keyring(Settings(options), Nobody(), TouchNotices({}, lambda: None), self.fork_server)
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
@@ -106,9 +106,10 @@ async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int],
 async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
     if agent.keyring.locked:
-        fresh = Keyring(agent.keyring.settings.options, Nobody(), TouchNotices({}, None), agent.fork_server)
+        notices = TouchNotices({}, lambda: None)
+        fresh = Keyring(agent.keyring.settings, Nobody(), notices, agent.fork_server)
         agent.keyring.remove_all()
-        agent.keyring = agent._dispatcher._keyring = fresh
+        agent.keyring = agent._dispatcher._agent = fresh
 
 
 async def _send(

@@ -35,10 +35,6 @@ class PinLifetime:
         self._idle_time = idle_time
         self.limited = time_to_live is not None or idle_time is not None
 
-    def entered(self) -> None:
-        """The user has typed the PIN again: both times start again."""
-        self._entered = self._used = self._clock()
-
     def used(self) -> None:
         """A key of the token was used: the idle time starts again, unless the PIN has expired."""
         if not self.limited or not self.expired:

@@ -52,11 +52,10 @@ def test_what_the_file_says_now_holds(agent: AgentBench, file: File) -> None:
     async def main() -> None:
         changes: list[Config] = []
         reloader = Reloader(agent.keyring, lambda: changes.append(agent.keyring.settings.config))
-        file.config = Config(modules=file.config.modules, allowed_modules="*", touch_notification=None)
+        file.config = Config(modules=file.config.modules, allowed_modules="*")
         reloader.reload()
         await reloader.finished()
         assert agent.keyring.settings.config is file.config
-        assert agent.keyring.notices.moment is None
         assert changes == [file.config]
         assert [module.path for module in agent.keyring.modules()] == [str(agent.module)]
 

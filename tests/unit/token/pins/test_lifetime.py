@@ -86,14 +86,6 @@ def test_use_does_not_bring_it_back(machine: Machine) -> None:
     assert pin.expired
 
 
-def test_typing_it_again_does(machine: Machine) -> None:
-    pin = PinLifetime(100.0, 60.0, machine.boottime)
-    machine.run(101)
-    pin.entered()
-    assert not pin.expired
-    assert pin.expires_at == machine.boottime() + 60
-
-
 @pytest.mark.parametrize(("time_to_live", "idle_time"), [(8 * HOUR, None), (None, HOUR)])
 def test_a_night_asleep_counts(machine: Machine, time_to_live: float | None, idle_time: float | None) -> None:
     pin = PinLifetime(time_to_live, idle_time, machine.boottime)
