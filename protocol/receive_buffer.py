@@ -25,6 +25,11 @@ class ReceiveBuffer:
         """Whether it holds as much as it may: something is to be taken before more is received."""
         return self._end - self._start >= self._largest
 
+    @property
+    def empty(self) -> bool:
+        """Whether everything that has arrived was taken."""
+        return self._end == self._start
+
     def writable(self) -> memoryview:
         """Where the next bytes belong; unless it is `full`, there is room for one at least."""
         if self._end == len(self._buffer):

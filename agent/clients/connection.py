@@ -12,16 +12,14 @@ import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from functools import partial
 
-from replug.agent.clients.poller import Poller
+from replug.agent.clients.rounds import ENDED, READING, WRITING, Rounds
 from replug.protocol.constants import MAX_MESSAGE
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
-_TURN = 0.0005  # seconds; then other clients get theirs
 _MOST_UNREAD_OUTPUT = MAX_MESSAGE  # bytes; a client that does not read its replies is served no further
 
 Answer = Callable[[bytearray], bytes | Awaitable[bytes]]
@@ -32,154 +30,172 @@ class Connection:
     """Reads requests from `client` (non-blocking), gives each to `answer`, and writes what it returns.
 
     `answer` gets a message without its length and returns the reply, or something to await for it.
-    `closed` is called once, when the connection is over. `poller` tells when `client` is ready.
+    `closed` is called once, when the connection is over. `rounds` give it its turns; it has one at once, as
+    the first request of a client that just connected has mostly arrived already.
     """
 
     def __init__(
         self,
         client: socket.socket,
+        process: int,
         answer: Answer,
         closed: Callable[[Connection], None],
-        poller: Poller,
+        rounds: Rounds,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._poller = poller
+        self.process = process
+        self.has_turn = False
+        self.used = time.monotonic()
+        """When it was served last."""
+        self._rounds = rounds
         self._socket = client
         self._answer = answer
         self._closed = closed
         self._received = MessageReader()
         self._output = bytearray()
-        self._reading = False
+        self._readable = True
+        """Whether there may be something to read: bytes, or their end."""
+        self._writable = True
+        self._hung_up = False
+        """Whether the client has closed its sending side, or both; its last bytes may be unread."""
         self._at_end = False
+        self._watched = False
         self._waiting: asyncio.Future[None] | None = None
-        self._turn: asyncio.Handle | None = None
         self._open = True
-        self._read_if_wanted()
+        rounds.give_turn(self)
 
-    def read(self) -> None:
-        """Serve what has arrived already, as the first request of a client that just connected mostly has."""
-        if self._reading:
-            self._or_close(self._readable)
+    @property
+    def idle(self) -> bool:
+        """Whether the client waits for nothing."""
+        return self._waiting is None and not self._output
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close now. A request that is waiting is cancelled."""
         if not self._open:
             return
         self._open = False
-        self._stop_reading()
-        self._poller.remove_writer(self._socket)
-        if self._turn is not None:
-            self._turn.cancel()
+        self._rounds.forget(self)
         if self._waiting is not None:
             # Not at once: a task that never began would not wipe what its request holds.
-            self._loop.call_soon(self._waiting.cancel)
+            asyncio.get_running_loop().call_soon(self._waiting.cancel)
         self._socket.close()
         self._received.wipe()
         self._closed(self)
 
-    def _read_if_wanted(self) -> None:
-        wanted = not self._at_end and not self._received.full
-        if wanted and not self._reading:
-            self._poller.add_reader(self._socket, partial(self._or_close, self._readable))
-        elif not wanted and self._reading:
-            self._poller.remove_reader(self._socket)
-        self._reading = wanted
+    def happened(self, events: int) -> None:
+        """Note what epoll reported."""
+        if events & (READING | ENDED):
+            self._readable = True
+        if events & ENDED:
+            self._hung_up = True
+        if events & (WRITING | ENDED):
+            self._writable = True
 
-    def _stop_reading(self) -> None:
-        self._at_end = True
-        self._read_if_wanted()
+    def serve(self, until: float) -> bool:
+        """Write, read, and answer requests until `until`; whether there is more to do now."""
+        try:
+            more = self._serve(until)
+            self.used = until
+            if self._open and not self._watched:
+                self._watch(READING)
+        except Exception as error:
+            self._fail(error)
+        return self._open and more
 
-    def _readable(self) -> None:
+    def _serve(self, until: float) -> bool:
+        while self._open:
+            if self._output and self._writable:
+                self._write()
+            may_read = self._readable and not self._received.full
+            if may_read:
+                self._read()
+            message = self._take()
+            if message is not None:
+                reply = self._answer(message)
+                if isinstance(reply, bytes):
+                    self._send(reply)
+                else:
+                    self._waiting = asyncio.ensure_future(self._send_later(reply))
+            elif not may_read:
+                break
+            if time.monotonic() >= until:
+                return True
+        if self._at_end and self.idle:
+            self.close()
+        return False
+
+    def _read(self) -> None:
         try:
             with self._received.writable() as space:
+                room = len(space)
                 count = self._socket.recv_into(space)
         except BlockingIOError:
+            self._readable = False
             return
         except OSError:
             self.close()
             return
         self._received.received(count)
-        if not count:
-            if (self._waiting or self._output) and _is_gone(self._socket):
-                self.close()
-                return
+        if count == 0:
+            self._readable = False
             # It may have closed its sending side only: what it has asked is still answered.
-            self._stop_reading()
-        elif self._received.full:
-            self._read_if_wanted()
-        self._serve()
+            self._at_end = True
+            if not self.idle and _is_gone(self._socket):
+                self.close()
+        elif count < room and not self._hung_up:
+            self._readable = False
 
-    def _or_close(self, step: Callable[[], None]) -> None:
-        """Take `step`; close if it fails: with too little memory, it would fail again and again."""
+    def _take(self) -> bytearray | None:
+        """The next message to answer; None if there is none, or it has to wait for the reply before it."""
+        if not self._open or self._waiting or len(self._output) >= _MOST_UNREAD_OUTPUT:
+            return None
         try:
-            step()
-        except Exception as error:
+            return self._received.take()
+        except ProtocolError as error:
+            log.warning("connection closed: %s", error)
             self.close()
-            log.error("connection closed: %s", _in_words(error))
-
-    def _serve(self) -> None:
-        self._turn = None
-        end = time.monotonic() + _TURN
-        while time.monotonic() < end:
-            if not self._open or self._waiting or len(self._output) >= _MOST_UNREAD_OUTPUT:
-                return
-            try:
-                message = self._received.take()
-            except ProtocolError as error:
-                log.warning("connection closed: %s", error)
-                self.close()
-                return
-            if message is None:
-                break
-            reply = self._answer(message)
-            if isinstance(reply, bytes):
-                self._send(reply)
-            else:
-                self._waiting = asyncio.ensure_future(self._send_later(reply))
-        else:
-            self._turn = self._loop.call_soon(self._or_close, self._serve)
-            return
-        if self._open:
-            if not self._reading:
-                self._read_if_wanted()
-            if self._at_end and not self._output and not self._waiting:
-                self.close()
+            return None
 
     async def _send_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
         self._waiting = None
         if self._open:
-            self._or_close(partial(self._send, message))
-            self._or_close(self._serve)
+            try:
+                self._send(message)
+            except Exception as error:
+                self._fail(error)
+            if self._at_end or self._readable or not self._received.empty:
+                self._rounds.give_turn(self)
 
     def _send(self, message: bytes) -> None:
-        data = frame(message)
-        if not self._output:
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                self.close()
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-            self._poller.add_writer(self._socket, partial(self._or_close, self._writable))
-        self._output += data
+        self._output += frame(message)
+        if self._writable:
+            self._write()
 
-    def _writable(self) -> None:
+    def _write(self) -> None:
         try:
             sent = self._socket.send(self._output)
         except BlockingIOError:
-            return
+            sent = 0
         except OSError:
             self.close()
             return
         del self._output[:sent]
-        if not self._output:
-            self._poller.remove_writer(self._socket)
-        self._serve()
+        if self._output:
+            self._writable = False
+            self._watch(READING | WRITING)
+
+    def _watch(self, events: int) -> None:
+        self._watched = True
+        self._rounds.watch(self, events)
+
+    def _fail(self, error: Exception) -> None:
+        """Close: with too little memory, what failed would fail again and again."""
+        self.close()
+        log.error("connection closed: %s", _in_words(error))
 
 
 def _is_gone(client: socket.socket) -> bool:

@@ -7,16 +7,19 @@ import errno
 import logging
 import resource
 import socket
+import time
+from collections import Counter
 from collections.abc import Callable
 
 from replug.agent.clients.connection import Answer, Connection
 from replug.agent.clients.peer import Peer
-from replug.agent.clients.poller import Poller
+from replug.agent.clients.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself; half of all, if there are fewer
 _ACCEPTS_PER_TURN = 16  # what each has sent already is served at once
+_LONG_UNUSED = 10.0  # seconds; ssh waits for its server between the listing and the signature
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -28,8 +31,10 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._answerer = answerer
-        self._poller = Poller()
+        self._rounds = Rounds()
         self._connections: set[Connection] = set()
+        self._of_process: Counter[int] = Counter()
+        """How many connections each process has."""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._limit = max(1, descriptors - min(_RESERVED_DESCRIPTORS, descriptors // 2))
         self._said_full = False
@@ -50,21 +55,14 @@ class Server:
         self._loop.remove_reader(self._listener)
         for connection in list(self._connections):
             connection.close()
-        self._poller.close()
+        self._rounds.close()
 
     def _acceptable(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
-            if len(self._connections) >= self._limit:
-                # Those beyond the limit wait in the backlog until a connection ends.
-                if not self._said_full:
-                    self._said_full = True
-                    log.warning("%d clients: more wait until one of them leaves (ulimit -n)", self._limit)
-                self._loop.remove_reader(self._listener)
-                return
             try:
                 client, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
-                return
+                break
             except (OSError, MemoryError) as error:
                 if isinstance(error, OSError) and error.errno not in _OUT_OF_RESOURCES:
                     raise
@@ -72,12 +70,39 @@ class Server:
                 log.warning("cannot accept connections: %s", reason)
                 self._loop.remove_reader(self._listener)
                 self._resume = self._loop.call_later(_PAUSE, self._listen)
-                return
+                break
+            full = len(self._connections) >= self._limit and not self._make_room()
             try:
                 self._accept(client)
             except Exception as error:
                 client.close()
                 log.error("connection closed: %s", str(error) or type(error).__name__)
+            if full:
+                # This is the last; more wait in the backlog until a connection ends.
+                self._loop.remove_reader(self._listener)
+                break
+        self._rounds.serve()
+
+    def _make_room(self) -> bool:
+        """Close a connection that nobody has used for long, of the process that has most; whether one was.
+
+        A process that has more than half of them loses the one that it has not used for longest, however
+        short that is.
+        """
+        process, count = self._of_process.most_common(1)[0]
+        idle = [one for one in self._connections if one.process == process and one.idle]
+        oldest = min(idle, key=lambda one: one.used, default=None)
+        long_unused = oldest is not None and time.monotonic() - oldest.used > _LONG_UNUSED
+        if not self._said_full:
+            self._said_full = True
+            log.warning(
+                "%d clients: more take the place of unused ones, or wait until one leaves (ulimit -n)",
+                self._limit,
+            )
+        if oldest is None or not (long_unused or 2 * count > self._limit):
+            return False
+        oldest.close()
+        return True
 
     def _accept(self, client: socket.socket) -> None:
         peer = Peer.of(client)
@@ -87,13 +112,16 @@ class Server:
             client.close()
             return
         client.setblocking(False)
-        connection = Connection(client, self._answerer(peer), self._closed, self._poller)
-        self._connections.add(connection)
-        connection.read()
+        answer = self._answerer(peer)
+        self._connections.add(Connection(client, peer.pid, answer, self._closed, self._rounds))
+        self._of_process[peer.pid] += 1
 
     def _closed(self, connection: Connection) -> None:
         was_full = len(self._connections) >= self._limit
         self._connections.discard(connection)
+        self._of_process[connection.process] -= 1
+        if not self._of_process[connection.process]:
+            del self._of_process[connection.process]
         if was_full and not self._closing:
             self._listen()
 

@@ -1,13 +1,14 @@
 """A client that does nothing but send: `flood.py SOCKET CONNECTIONS`, until its standard input ends.
 
-Standard input has a line of JSON first: the frames that each connection sends once, and those that it then
-sends again and again, each when it has the reply to the one before. It prints a line when each connection
-has had one reply to the latter.
+Standard input has a line of JSON first: the frames that each connection sends once, those that it then sends
+again and again, each when it has the reply to the one before, and those that it then only sends, as fast as
+it can, whatever is replied. It prints a line when each connection has had one reply to the latter.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import socket
 import sys
 import threading
@@ -23,7 +24,23 @@ def ask(connection: socket.socket, frame: bytes) -> bool:
     return len(head) == 4 and len(connection.recv(length, socket.MSG_WAITALL)) == length
 
 
-def flood(path: Path, first: list[bytes], frames: list[bytes], answered: threading.Semaphore) -> None:
+def pour(connection: socket.socket, frames: bytes) -> bytes:
+    """Sends the frames once and drops what has been replied; the first byte of it."""
+    begin, replied = 0, b""
+    ready = select.poll()
+    ready.register(connection, select.POLLIN | select.POLLOUT)
+    while begin < len(frames):
+        for _, events in ready.poll():
+            if events & select.POLLIN:
+                replied = connection.recv(1 << 20)[:1] or replied
+            if events & select.POLLOUT:
+                begin += connection.send(frames[begin:], socket.MSG_DONTWAIT)
+    return replied
+
+
+def flood(
+    path: Path, first: list[bytes], frames: list[bytes], poured: list[bytes], answered: threading.Semaphore
+) -> None:
     """Sends on connections to `path`, a new one whenever the agent closes it."""
     released = False
     while True:
@@ -38,6 +55,10 @@ def flood(path: Path, first: list[bytes], frames: list[bytes], answered: threadi
                     if not released:
                         released = True
                         answered.release()
+                while poured:
+                    if pour(connection, poured[0]) and not released:
+                        released = True
+                        answered.release()
             except (ConnectionError, BrokenPipeError):
                 continue
 
@@ -45,10 +66,11 @@ def flood(path: Path, first: list[bytes], frames: list[bytes], answered: threadi
 def main() -> None:
     """Flood until nobody wants it any more."""
     path, connections = Path(sys.argv[1]), int(sys.argv[2])
-    first, frames = ([bytes.fromhex(one) for one in some] for some in json.loads(sys.stdin.readline()))
+    kinds = ([bytes.fromhex(one) for one in some] for some in json.loads(sys.stdin.readline()))
+    first, frames, poured = kinds
     answered = threading.Semaphore(0)
     for _ in range(connections):
-        threading.Thread(target=flood, args=(path, first, frames, answered), daemon=True).start()
+        threading.Thread(target=flood, args=(path, first, frames, poured, answered), daemon=True).start()
     for _ in range(connections):
         answered.acquire()
     print("flooding", flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from rigs.agent import frame, sign_request, string
+from rigs.agent import LIST_REQUEST, frame, sign_request, string
 
 LARGEST = 256 * 1024
 SEED = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -21,10 +21,11 @@ _CERTIFICATE = b"ssh-ed25519-cert-v01@openssh.com"
 
 @dataclass(frozen=True)
 class Flood:
-    """What each connection sends once, and what it then sends again and again."""
+    """What each connection sends once, then again and again, and then without waiting for replies."""
 
     first: tuple[bytes, ...]
     again: tuple[bytes, ...]
+    poured: tuple[bytes, ...] = ()
 
 
 def mpint(number: int) -> bytes:
@@ -180,6 +181,11 @@ FLOODS: dict[str, Flood] = {
             frame(EXTENSION + string(b"query") + many(b"q")),
             frame(EXTENSION + string(b"session-bind@openssh.com") + many(b"s")),
         ),
+    ),
+    # Many small ones at once, without waiting for the replies.
+    "listings": Flood((), (), (LIST_REQUEST * 200,)),
+    "small messages": Flood(
+        (), (), ((frame(b"\x0d") + sign_request(ED25519) + frame(EXTENSION + string(b"x"))) * 200,)
     ),
     # The rest.
     "passphrases": Flood(

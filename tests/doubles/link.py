@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
 
 from doubles.stand_ins import settle
 
 from replug.agent.clients.connection import Connection
-from replug.agent.clients.poller import Poller
+from replug.agent.clients.rounds import Rounds
 
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
 
@@ -27,7 +28,9 @@ class Link:
         agents.setblocking(False)
         self.over = asyncio.Event()
         self.times_closed = 0
-        self.connection = Connection(agents, lambda message: answer(bytes(message)), self._closed, Poller())
+        self.connection = Connection(
+            agents, os.getpid(), lambda message: answer(bytes(message)), self._closed, Rounds()
+        )
 
     def _closed(self, connection: Connection) -> None:
         assert connection is self.connection

@@ -16,7 +16,7 @@ from fuzz.targets import recorded
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.peer import Peer
-from replug.agent.clients.poller import Poller
+from replug.agent.clients.rounds import Rounds
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
@@ -50,7 +50,7 @@ class Agent:
     def __init__(self) -> None:
         self.faults: list[dict[str, Any]] = []
         self._loop = asyncio.get_running_loop()
-        self._poller = Poller()
+        self._rounds = Rounds()
         self._loop.set_exception_handler(lambda _, context: self.faults.append(context))
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
@@ -66,7 +66,11 @@ class Agent:
         agents.setblocking(False)
         who = Client(Peer(os.getpid(), os.getuid()))
         Connection(
-            agents, lambda message: self._dispatcher.answer(who, message), lambda _: None, self._poller
+            agents,
+            who.peer.pid,
+            lambda message: self._dispatcher.answer(who, message),
+            lambda _: None,
+            self._rounds,
         )
         return client
 

@@ -118,21 +118,62 @@ def room_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module.resource, "getrlimit", lambda _which: (6, 6))
 
 
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that the next clients are said to be."""
+    numbers = list[int]()
+    monkeypatch.setattr(Peer, "of", lambda _client: Peer(numbers.pop(0), os.getuid()))
+    return numbers
+
+
 @pytest.mark.usefixtures("room_for_three")
-def test_clients_beyond_the_limit_wait_for_a_place(place: Place) -> None:
+def test_a_process_with_many_connections_loses_those_that_it_does_not_use(
+    place: Place, processes: list[int]
+) -> None:
     async def main() -> None:
         server = place.serve()
-        first = [place.connect() for _ in range(3)]
-        assert await asyncio.gather(*map(ask, first)) == [REQUEST] * 3
-        waiting = [place.connect() for _ in range(2)]
-        answers = [asyncio.create_task(ask(client)) for client in waiting]
-        await settle()
-        assert len(place.peers) == 3
-        for client, answer in zip(first, answers, strict=False):
-            client.close()
-            assert await answer == REQUEST
+        processes.extend((10, 10, 11, 12, 10))
+        clients = [place.connect() for _ in range(3)]
+        for client in (clients[1], clients[0], clients[2]):
+            assert await ask(client) == REQUEST
+        with place.connect() as newcomer:
+            assert await ask(newcomer) == REQUEST
+            assert [await ask(client) for client in clients] == [REQUEST, b"", REQUEST]
+        with place.connect() as another:
+            assert await ask(another) == REQUEST
         server.close()
-        for client in (first[2], *waiting):
+        for client in clients:
+            client.close()
+
+    run(main())
+
+
+@pytest.mark.usefixtures("room_for_three")
+@pytest.mark.parametrize("unused", [0.0, 60.0])
+def test_a_client_gives_way_if_it_was_not_used_for_long(
+    unused: float, place: Place, processes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it may be an ssh that waits for its server before it asks for the signature."""
+
+    async def main() -> None:
+        server = place.serve()
+        processes.extend((10, 11, 12, 13, 14))
+        clients = [place.connect() for _ in range(3)]
+        for client in clients:
+            assert await ask(client) == REQUEST
+        if unused:
+            monkeypatch.setattr(server_module, "_LONG_UNUSED", -1.0)
+        more = [place.connect() for _ in range(2)]
+        answers = [asyncio.create_task(ask(client)) for client in more]
+        await settle()
+        # One more than the limit is accepted; another waits until one of them leaves.
+        assert len(place.peers) == (5 if unused else 4)
+        clients[0].close()
+        assert await asyncio.gather(*answers) == [REQUEST] * 2
+        left = [await ask(client) for client in clients[1:]]
+        assert left == ([b"", REQUEST] if unused else [REQUEST] * 2)
+        server.close()
+        for client in (*clients, *more):
             client.close()
 
     run(main())

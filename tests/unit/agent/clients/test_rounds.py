@@ -1,0 +1,179 @@
+"""Turns of connections: each process has its share, whatever the others do and however many they have."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+
+import pytest
+from doubles.stand_ins import run, settle
+
+from replug.agent.clients import rounds as rounds_module
+from replug.agent.clients.rounds import READING, WRITING, Rounds
+
+
+class Greedy:
+    """A connection of `process` that always has more to do."""
+
+    def __init__(self, process: int, served: list[int], seconds: float = 0.0) -> None:
+        self.process, self.has_turn = process, False
+        self._served, self._seconds = served, seconds
+
+    def fileno(self) -> int:
+        return -1
+
+    def happened(self, events: int) -> None:
+        raise AssertionError
+
+    def serve(self, until: float) -> bool:
+        self._served.append(self.process)
+        end = time.monotonic() + self._seconds
+        while time.monotonic() < end:
+            pass
+        return True
+
+
+class Watched:
+    """A connection that says what happened, and reads nothing."""
+
+    process, has_turn = 1, False
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self.events: list[int] = []
+        self.turns = 0
+        self.fails = False
+
+    def fileno(self) -> int:
+        return self._end.fileno()
+
+    def happened(self, events: int) -> None:
+        self.events.append(events)
+
+    def serve(self, until: float) -> bool:
+        self.turns += 1
+        if self.fails:
+            raise ZeroDivisionError
+        return False
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    """Two connections: our end, and the client's."""
+    with ExitStack() as stack:
+        made = [socket.socketpair() for _ in range(2)]
+        for end in (end for pair in made for end in pair):
+            end.setblocking(False)
+            stack.enter_context(end)
+        yield made
+
+
+def test_a_process_with_many_connections_has_as_many_turns_as_one_with_one() -> None:
+    async def main() -> None:
+        rounds, served = Rounds(), list[int]()
+        for process in (*[1] * 50, 2, 3, *[1] * 50):
+            rounds.give_turn(Greedy(process, served))
+        while len(served) < 300:
+            rounds.serve()
+        assert [served[:300].count(process) for process in (1, 2, 3)] == [100, 100, 100]
+        rounds.close()
+
+    run(main())
+
+
+def test_the_loop_has_its_turn_though_everybody_wants_more() -> None:
+    async def main() -> None:
+        rounds, served = Rounds(), list[int]()
+        for process in range(200):
+            rounds.give_turn(Greedy(process, served, seconds=rounds_module._ROUND / 4))
+        counts = []
+        for _ in range(20):
+            await asyncio.sleep(0)
+            counts.append(len(served))
+        steps = [after - before for before, after in pairwise(counts)]
+        assert max(steps) <= 5, steps
+        rounds.close()
+
+    run(main())
+
+
+def test_a_connection_waits_for_one_turn_at_a_time() -> None:
+    """However often it is given one: else those that ask most would be served most."""
+
+    async def main() -> None:
+        rounds, served = Rounds(), list[int]()
+        pushy = Greedy(1, served)
+        for _ in range(100):
+            rounds.give_turn(pushy)
+        rounds.give_turn(Greedy(2, served))
+        rounds.serve()
+        assert served[:4] == [1, 2, 1, 2]
+        rounds.close()
+
+    run(main())
+
+
+def test_each_event_is_a_turn_and_no_more(pairs: list[Pair]) -> None:
+    async def main() -> None:
+        rounds, (ours, theirs) = Rounds(), pairs[0]
+        watched, other = Watched(ours), Watched(pairs[1][0])
+        rounds.watch(watched, READING)
+        rounds.watch(other, READING)
+        await settle()
+        assert watched.turns == 0
+        theirs.send(b"x")
+        await settle()
+        assert (watched.turns, len(watched.events)) == (1, 1)
+        assert watched.events[0] & READING
+        rounds.watch(watched, READING | WRITING)
+        await settle()
+        assert watched.turns == 2
+        assert watched.events[1] & WRITING
+        rounds.forget(watched)
+        rounds.forget(watched)
+        theirs.send(b"x")
+        await settle()
+        assert (watched.turns, other.turns) == (2, 0)
+        rounds.close()
+
+    run(main())
+
+
+def test_one_turn_that_fails_harms_no_other(pairs: list[Pair], caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        rounds, watched = Rounds(), [Watched(ours) for ours, _ in pairs]
+        watched[0].fails = True
+        for one, (_, theirs) in zip(watched, pairs, strict=True):
+            rounds.watch(one, READING)
+            theirs.send(b"x")
+        await settle()
+        assert [one.turns for one in watched] == [1, 1]
+        assert "a connection's turn failed" in caplog.text
+        rounds.close()
+
+    run(main())
+
+
+def test_closing_leaves_no_descriptor_and_serves_nobody(pairs: list[Pair]) -> None:
+    async def main() -> None:
+        await asyncio.sleep(0)
+        before, watched = os.listdir("/proc/self/fd"), Watched(pairs[0][0])
+        rounds = Rounds()
+        rounds.watch(watched, READING)
+        pairs[0][1].send(b"x")
+        rounds.give_turn(watched)
+        rounds.close()
+        rounds.forget(watched)
+        await settle()
+        assert watched.turns == 0
+        assert len(os.listdir("/proc/self/fd")) == len(before)
+
+    run(main())
