@@ -49,6 +49,9 @@ MIN_RSA_BITS = 1024
 MAX_RSA_BITS = 16384
 """Bits of the largest RSA modulus accepted [SSHBUF_MAX_BIGNUM]."""
 
+MAX_RSA_EXPONENT_BITS = 256
+"""Bits of an RSA public exponent; FIPS 186-5 allows no more. Verifying takes time by them."""
+
 
 class MessageType(IntEnum):
     """The first byte of a message (RFC 9987; 9 remains from SSH protocol 1)."""

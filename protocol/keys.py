@@ -15,7 +15,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from replug.protocol.constants import MAX_RSA_BITS, MIN_RSA_BITS
+from replug.protocol.constants import MAX_RSA_BITS, MAX_RSA_EXPONENT_BITS, MIN_RSA_BITS
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class RsaPublicKey(_Key):
             raise ProtocolError(f"RSA key of {self.n.bit_length()} bits")
         if not (self.n % 2 and self.e % 2 and 1 < self.e < self.n):
             raise ProtocolError("impossible RSA exponent or modulus")
+        if self.e.bit_length() > MAX_RSA_EXPONENT_BITS:
+            raise ProtocolError(f"RSA exponent of {self.e.bit_length()} bits")
 
     @property
     def algorithm(self) -> str:

@@ -16,6 +16,9 @@ from replug.token.served import ServedToken
 
 log = logging.getLogger(__name__)
 
+_MOST_ANSWERS = 16
+"""Kept at once; each may be as long as a message."""
+
 
 class Identities:
     """All entries. `clock` is the boot clock, in seconds."""
@@ -32,9 +35,11 @@ class Identities:
         self._left_out: dict[str, int] = {}
         """How many identities of each place the list has no room for."""
         self._answer = IdentitiesAnswer(())
-        """The listing, made when something changes; used while `_restricted` is false."""
-        self._restricted = False
-        """Whether some identity has destinations, so that not all clients see the same listing."""
+        """The listing, made when something changes; used while nothing is `_restricted`."""
+        self._restricted: list[Identity] = []
+        """Those with destinations, which not all clients see."""
+        self._answers: dict[tuple[bool, ...], IdentitiesAnswer] = {}
+        """The listings made since the last change, by which of `_restricted` are seen."""
         self.destinations = 0
         """How many destination constraints there are."""
         self._next_end: float | None = None
@@ -57,8 +62,16 @@ class Identities:
         )
 
     def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
-        """`listed` as the reply to the client; made beforehand if all clients see the same."""
-        return self._answer if not self._restricted else Listing.of(self.listed(visible)).answer
+        """`listed` as the reply to the client; made once for all clients that see the same."""
+        if not self._restricted:
+            return self._answer
+        answers = self._answers  # a change meanwhile, if this is not the loop's thread, begins another
+        seen = tuple(visible(held.constraints) for held in self._restricted)
+        if seen not in answers:
+            if len(answers) >= _MOST_ANSWERS:
+                answers.clear()
+            answers[seen] = Listing.of(self.listed(visible)).answer
+        return answers[seen]
 
     def holding(self, blob: bytes) -> list[Identity]:
         """The identities with this blob, one for each token that has it: the one nearest to signing first.
@@ -175,7 +188,8 @@ class Identities:
             self._holding.setdefault(one.blob, []).append(one)
         self._listed = _once_each(one for one in self._held if _is_in(one))
         self.destinations = sum(len(one.constraints.destinations) for one in self._held)
-        self._restricted = bool(self.destinations)
+        self._restricted = [one for one in self._held if one.constraints.destinations]
+        self._answers = {}
         listing = Listing.of(self._listed)
         self._answer = listing.answer
         self._say_what_is_left_out(listing)

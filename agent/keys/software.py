@@ -14,6 +14,10 @@ from replug.protocol.additions import KeyAddition
 from replug.token.seal import Seal, SealedError
 from replug.token.worker.forking import ForkServer
 
+MOST_KEYS = 2048
+"""No client accepts a longer list (SSH_AGENT_MAX_IDENTITIES)."""
+_MOST_BYTES = 8 * 1024 * 1024
+"""Of all requests that added them, constraints included."""
 _MOST_QUICK_BITS = 4096
 """Of an RSA key: a signature by a larger one takes a hundred times as long as most."""
 
@@ -32,6 +36,11 @@ class SoftwareKeys:
     async def add(self, addition: KeyAddition) -> None:
         """Hold a key; the caller wipes the message. RequestRefusedError."""
         blob, slow = addition.blob, addition.rsa_bits > _MOST_QUICK_BITS
+        others = [sealed for held, sealed in self._sealed.items() if held != blob]
+        if len(others) >= MOST_KEYS or sum(map(len, others)) + len(addition.message) > _MOST_BYTES:
+            raise RequestRefusedError(
+                f"the agent holds {len(others)} keys already", "remove some (ssh-add -d)"
+            )
         try:
             await (self._slow_process if slow else self._quick_process).add(blob, addition.message)
             self._sealed[blob] = self._seal.seal(addition.message)

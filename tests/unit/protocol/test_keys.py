@@ -104,8 +104,9 @@ def test_names_of_certificates():
         (1, N, "impossible"),
         (N, N, "impossible"),
         (3, N + 1, "impossible"),
+        (2**256 + 1, N, "exponent of 257 bits"),
     ],
-    ids=["small", "large", "even exponent", "exponent 1", "exponent n", "even modulus"],
+    ids=["small", "large", "even exponent", "exponent 1", "exponent n", "even modulus", "huge exponent"],
 )
 def test_impossible_rsa_keys(e: int, n: int, reason: str):
     with pytest.raises(ProtocolError, match=reason):

@@ -312,6 +312,21 @@ def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: 
     assert identities.answer(lambda _: False) is first  # nothing that could be hidden from anybody
 
 
+def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
+    """Putting it together for each of them would hold up the others."""
+    hidden = KeyConstraints(destinations=(object(),))  # type: ignore[arg-type]
+    identities = Identities(clock)
+    for blob, terms in ((b"open", KeyConstraints()), (b"restricted", hidden)):
+        identities.add(SoftwareIdentity(blob, blob, terms, keys=None))  # type: ignore[arg-type]
+    seen = {True: [b"open", b"restricted"], False: [b"open"]}
+    for sees, comments in seen.items():
+        first = identities.answer(lambda _, sees=sees: sees)
+        assert [identity.comment for identity in first.identities] == comments
+        assert identities.answer(lambda _, sees=sees: sees) is first
+    identities.remove(b"open", everything)
+    assert [one.comment for one in identities.answer(everything).identities] == [b"restricted"]
+
+
 def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     first, other = token("1", Key("a")), token("2", Key("b"))
     tokens = module(first)

@@ -17,6 +17,7 @@ from doubles.session_hosts import certificate
 from doubles.stand_ins import Key, ended, run, settle
 
 from replug.agent.keys import key_process
+from replug.agent.keys import software as software_module
 from replug.agent.keys.key_process import KeyProcess
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.software import SoftwareKeys
@@ -320,6 +321,30 @@ def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, fork_
         assert reason == "the process for software keys does not start: Resource temporarily unavailable"
         await software.add(added(key := ed25519_key()))
         await check(software, key)
+        software.clear()
+
+    run(main())
+
+
+def test_there_is_an_end_to_what_is_held(fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key costs every later change, and nobody accepts a longer list."""
+
+    async def main() -> None:
+        software = SoftwareKeys(Seal(), fork_server)
+        monkeypatch.setattr(software_module, "MOST_KEYS", 3)
+        keys = [ed25519_key() for _ in range(4)]
+        for key in keys[:3]:
+            await software.add(KeyAddition.decode(message(key)))
+        full = "the agent holds 3 keys already"
+        assert await refusal(software.add(KeyAddition.decode(message(keys[3])))) == full
+        await software.add(KeyAddition.decode(message(keys[0])))  # again
+        software.remove(keys[1].blob)
+        await software.add(KeyAddition.decode(message(keys[3])))
+        monkeypatch.setattr(software_module, "MOST_KEYS", 100)
+        monkeypatch.setattr(software_module, "_MOST_BYTES", 4 * len(message(keys[0])))
+        assert await refusal(software.add(KeyAddition.decode(message(ed25519_key())))) == full
+        for key in (keys[0], keys[2], keys[3]):
+            await check(software, key)
         software.clear()
 
     run(main())
