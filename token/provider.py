@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from replug.token.errors import PinNeededError, TokenError
+from replug.token.errors import PinNeededError, PinRejectedError, TokenError
 from replug.token.keys import TokenKey
 from replug.token.module import Module
 from replug.token.pins.pin import Pin
@@ -14,6 +14,8 @@ from replug.token.served import ServedToken
 from replug.token.uri import Uri
 
 log = logging.getLogger(__name__)
+
+_WITH_THE_RIGHT_PIN = "one try was spent; run ssh-add -s again with the right PIN"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,9 @@ class Provider:
     async def _log_in(self, token: ServedToken, pin: Pin) -> None:
         try:
             await token.log_in(pin)
+        except PinRejectedError as rejected:
+            # "The next use asks" is not so: nothing was added.
+            raise PinRejectedError(rejected.reason, _WITH_THE_RIGHT_PIN) from rejected
         except PinNeededError as needed:
             raise TokenError(
                 f"{token.identity}: only one PIN try is left, so this PIN was not sent",

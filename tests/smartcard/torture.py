@@ -177,7 +177,7 @@ class Torture:
         warm, end = self._warm, self._end
         others = self._disturbances.other.verifies
         # libykcs11 tells of a lost try, and then a person has to be asked; OpenSC tells of the last one only.
-        questions = self._disturbances.wrong_pins if self._module == YKCS11 else 0
+        questions = 0
         checks = {
             "the agent to answer": self.agent.alive(),
             f"no wrong PIN, but {self._wrong_pins} were sent": self._wrong_pins == 0,

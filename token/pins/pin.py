@@ -78,19 +78,22 @@ class Pin:
         """Whether it must no longer be used."""
         return self.lifetime is not None and self.lifetime.expired
 
-    def may_be_sent(self, flags: TokenFlag) -> bool:
+    def may_be_sent(self, flags: TokenFlag, *, proven: bool) -> bool:
         """Whether this PIN may be sent to the token, whose `flags` have just been read.
 
-        A PIN that was sent without an answer (the worker died meanwhile) may have cost a try, so it is not
-        sent again; one that was accepted before is, once, and one from a file is, as there may be no user to
-        ask. When tries are already missing, only a PIN that the user typed just now is sent; for the last
-        try, the user must have been told.
+        `proven` if the token has just shown a key that it had before. A PIN that was sent without an answer
+        (the worker died meanwhile) may have cost a try, so it is not sent again; one that was accepted before
+        is, once, and one from a file is, as there may be no user to ask. With a try missing there are two or
+        more: one that was accepted before is sent once, if this is provably the same token. For the last try,
+        the user must have been told. Not all modules report missing tries, so nothing else may depend on it.
         """
         if TokenFlag.USER_PIN_LOCKED in flags or not self.value or self.past.rejected:
             return False
         if TokenFlag.USER_PIN_FINAL_TRY in flags:
             return self.last_try_known and not self.sent
         if TokenFlag.USER_PIN_COUNT_LOW in flags:
+            if self.verified:
+                return proven and self.past.unanswered == 0
             return not self.sent and self._chosen_now
         if self.verified and not self.configured:
             return self.past.unanswered < _MOST_UNANSWERED

@@ -133,9 +133,10 @@ class PinRules:
                 "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
         chosen = pin or self._remembered(for_one_use=for_one_use)
-        if chosen is not None and chosen.configured and not chosen.may_be_sent(flags):
+        may_be_sent = chosen is not None and chosen.may_be_sent(flags, proven=self._owner.keys.proven)
+        if chosen is not None and chosen.configured and not may_be_sent:
             log.warning("a wrong PIN was entered, so the PIN of pin_source is not sent", extra=self._field)
-        if chosen is not None and chosen.may_be_sent(flags):
+        if chosen is not None and may_be_sent:
             chosen.past.sent = True
             chosen.past.unanswered += 1
             return chosen

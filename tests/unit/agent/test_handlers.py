@@ -219,7 +219,7 @@ def test_what_a_token_refuses_has_its_next_step(agent: AgentBench) -> None:
         [refusal] = agent.history
         assert (refusal.reason, refusal.next_step) == (
             'token "work" (serial 1): the PIN is wrong',
-            "one try was spent; the next use asks again",
+            "one try was spent; run ssh-add -s again with the right PIN",
         )
 
     run(main())

@@ -28,17 +28,19 @@ COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
 FINAL_TRY = TokenFlag.USER_PIN_FINAL_TRY
 LOCKED = TokenFlag.USER_PIN_LOCKED
 
-# What is known of the PIN: verified, sent, last_try_known.
-FRESH = (False, False, False)
-FRESH_AND_WARNED = (False, False, True)
-WITHOUT_VERDICT = (False, True, False)
-WITHOUT_VERDICT_AND_WARNED = (False, True, True)
-REMEMBERED = (True, True, False)
-REMEMBERED_AND_WARNED = (True, True, True)
+# What is known of the PIN: verified, how often sent since the token accepted it, last_try_known.
+FRESH = (False, 0, False)
+FRESH_AND_WARNED = (False, 0, True)
+WITHOUT_VERDICT = (False, 1, False)
+WITHOUT_VERDICT_AND_WARNED = (False, 1, True)
+REMEMBERED = (True, 0, False)
+REMEMBERED_AND_WARNED = (True, 0, True)
+REMEMBERED_AND_UNANSWERED = (True, 1, False)
+REMEMBERED_AND_UNANSWERED_TWICE = (True, 2, False)
 
 MAY_BE_SENT = {
-    NONE: {FRESH, FRESH_AND_WARNED, REMEMBERED, REMEMBERED_AND_WARNED},
-    COUNT_LOW: {FRESH, FRESH_AND_WARNED},
+    NONE: {FRESH, FRESH_AND_WARNED, REMEMBERED, REMEMBERED_AND_WARNED, REMEMBERED_AND_UNANSWERED},
+    COUNT_LOW: {FRESH, FRESH_AND_WARNED, REMEMBERED, REMEMBERED_AND_WARNED},
     FINAL_TRY: {FRESH_AND_WARNED},
     FINAL_TRY | COUNT_LOW: {FRESH_AND_WARNED},
     LOCKED: set(),
@@ -52,16 +54,29 @@ ALL = (
     WITHOUT_VERDICT_AND_WARNED,
     REMEMBERED,
     REMEMBERED_AND_WARNED,
+    REMEMBERED_AND_UNANSWERED,
+    REMEMBERED_AND_UNANSWERED_TWICE,
 )
 
 
 @pytest.mark.parametrize("known", ALL)
 @pytest.mark.parametrize("flags", MAY_BE_SENT)
-def test_when_a_pin_may_be_sent(flags: TokenFlag, known: tuple[bool, bool, bool]) -> None:
-    verified, sent, last_try_known = known
+def test_when_a_pin_may_be_sent(flags: TokenFlag, known: tuple[bool, int, bool]) -> None:
+    pin = pin_with(known)
+    assert pin.may_be_sent(flags | TokenFlag.LOGIN_REQUIRED, proven=True) == (known in MAY_BE_SENT[flags])
+
+
+def test_with_tries_missing_a_remembered_pin_is_for_a_token_that_shows_its_keys() -> None:
+    assert pin_with(REMEMBERED).may_be_sent(NONE, proven=False)
+    assert not pin_with(REMEMBERED).may_be_sent(COUNT_LOW, proven=False)
+    assert pin_with(FRESH).may_be_sent(COUNT_LOW, proven=False)
+
+
+def pin_with(known: tuple[bool, int, bool]) -> Pin:
+    verified, unanswered, last_try_known = known
     pin = Pin(b"123456", last_try_known=last_try_known)
-    pin.past.verified, pin.past.sent = verified, sent
-    assert pin.may_be_sent(flags | TokenFlag.LOGIN_REQUIRED) == (known in MAY_BE_SENT[flags])
+    pin.past.verified, pin.past.sent, pin.past.unanswered = verified, verified or unanswered > 0, unanswered
+    return pin
 
 
 def test_wiping_clears_the_callers_own_buffer() -> None:
@@ -86,7 +101,7 @@ def test_a_wiped_pin_is_not_sent() -> None:
     pin = Pin(b"123456")
     pin.past.verified = pin.past.sent = True
     pin.wipe()
-    assert not pin.may_be_sent(NONE)
+    assert not pin.may_be_sent(NONE, proven=True)
 
 
 def test_a_pin_does_not_show() -> None:

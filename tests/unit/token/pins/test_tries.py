@@ -126,8 +126,47 @@ def test_a_last_try_that_comes_while_the_keys_are_read_is_not_spent(
     run(main())
 
 
-def test_with_tries_missing_the_remembered_pin_is_not_used(asking: Bench) -> None:
+def test_with_tries_missing_the_remembered_pin_is_sent_once(asking: Bench) -> None:
+    """Two tries or more are left. Not all modules report that one is missing, and they are not to differ."""
+
     async def main() -> None:
+        await asking.remember()
+        asking.lose_worker()
+        asking.token.flags = COUNT_LOW
+        await asking.sign()
+        assert (asking.slots.logins, asking.person.requests) == ([PIN, PIN], [])
+
+    run(main())
+
+
+def test_with_tries_missing_a_remembered_pin_that_is_refused_is_forgotten(asking: Bench) -> None:
+    async def main() -> None:
+        old = await asking.remember()
+        asking.lose_worker()
+        asking.token.flags, asking.token.pin = COUNT_LOW, b"changed"
+        asking.person.answers = [b"changed"]
+        await asking.sign()
+        assert asking.slots.logins == [PIN, PIN, b"changed"]
+        assert old.value == b""
+
+    run(main())
+
+
+def test_with_tries_missing_a_remembered_pin_is_not_sent_again_without_an_answer(asking: Bench) -> None:
+    async def main() -> None:
+        await asking.remember()
+        asking.lose_worker()
+        asking.token.flags = COUNT_LOW
+        asking.slots.fail_next("login", lost())
+        await asking.sign()
+        assert (asking.slots.logins, len(asking.person.requests)) == ([PIN, PIN, PIN], 1)
+
+    run(main())
+
+
+def test_with_tries_missing_a_token_that_hides_its_keys_is_not_sent_the_remembered_pin(asking: Bench) -> None:
+    async def main() -> None:
+        asking.token.public_hidden = True
         await asking.remember()
         asking.lose_worker()
         asking.token.flags = COUNT_LOW
