@@ -60,9 +60,10 @@ class TokenOperations:
         try:
             opened = await worker.open(token)
         except WorkerRefusedError as refused:
+            # This worker sees other tokens, so it is not blind, and they must not lose their login.
             others_work = worker.ready - {token}
-            if refused.verdict is Verdict.TOKEN_ABSENT and token not in worker.opened and others_work:
-                # This worker sees other tokens, so it is not blind, and they must not lose their login.
+            known = others_work or self._token.known_to_be_out(worker.started_at)
+            if refused.verdict is Verdict.TOKEN_ABSENT and token not in worker.opened and known:
                 raise TokenAbsentError(refused.reason, "plug it in") from refused
             raise
         self._token.flags = opened.flags

@@ -61,6 +61,10 @@ class Presence:
         """Whether it was in a slot at the last scan, and the module could be asked."""
         return self._state not in _OUT
 
+    def known_to_be_out(self, since: float) -> bool:
+        """Whether it was out already at the time `since`, on the boot clock."""
+        return self._state is TokenState.ABSENT and self.left_at is not None and self.left_at <= since
+
     async def wait_until_back(self) -> None:
         """Return when the token is in a slot, or is no longer served."""
         await self._back.wait()

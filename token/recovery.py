@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from typing import TypeVar, TypeVarTuple
 
 from replug.token.errors import (
     ModuleUnreachableError,
     TokenAbsentError,
+    TokenError,
     Verdict,
     WorkerLostError,
     WorkerRefusedError,
@@ -40,8 +42,8 @@ async def attempt(
 
     The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
     before the first attempt. A failure is a WorkerLostError or WorkerRefusedError that `operation` lets pass;
-    when the second attempt fails as well, TokenAbsentError or ModuleUnreachableError is raised. Any other
-    exception is an answer and is raised as it is. A caller that is cancelled while it waits for a worker
+    when there is a second one, TokenAbsentError or ModuleUnreachableError is raised. A login that another
+    program ended is made again, once, and is no failure. Any other exception is an answer and is raised as it is. A caller that is cancelled while it waits for a worker
     leaves the queue; an operation that has begun is finished.
     """
     taken = await pool.take(anywhere=anywhere)
@@ -59,17 +61,34 @@ async def _use(
     try:
         if fresh:
             taken.discard()
-        try:
-            return await operation(await taken.live(), *arguments)
-        except (WorkerLostError, WorkerRefusedError) as error:
-            log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
-            taken.discard()
-        try:
-            return await operation(await taken.live(), *arguments)
-        except (WorkerLostError, WorkerRefusedError) as error:
-            taken.discard()
-            if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.TOKEN_ABSENT:
-                raise TokenAbsentError(error.reason, "plug it in") from error
-            raise ModuleUnreachableError(f"module {pool.path} failed twice: {error}") from error
+        repaired: set[_Fault] = set()
+        while True:
+            try:
+                return await operation(await taken.live(), *arguments)
+            except (WorkerLostError, WorkerRefusedError) as error:
+                taken.discard()
+                fault = _fault(error)
+                if fault in repaired:
+                    raise _final(pool, error) from error
+                repaired.add(fault)
+                log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
     finally:
         pool.give(taken)
+
+
+class _Fault(Enum):
+    """What is repaired by a fresh worker, each once: a login that was lost is no fault of the module."""
+
+    LOGIN = auto()
+    WORKER = auto()
+
+
+def _fault(error: Exception) -> _Fault:
+    lost_login = isinstance(error, WorkerRefusedError) and error.verdict is Verdict.NOT_LOGGED_IN
+    return _Fault.LOGIN if lost_login else _Fault.WORKER
+
+
+def _final(pool: WorkerPool, error: Exception) -> TokenError:
+    if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.TOKEN_ABSENT:
+        return TokenAbsentError(error.reason, "plug it in")
+    return ModuleUnreachableError(f"module {pool.path} failed twice: {error}")

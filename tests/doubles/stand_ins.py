@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from doubles.fork_servers import RunningForkServer
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
+from replug.token.boottime import boottime
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
@@ -261,6 +262,7 @@ class StandInWorker:
         self.number = -1
         self.pid = id(self)
         self.alive = True
+        self.started_at = boottime()
         self.opened: set[TokenId] = set()
         self.ready: set[TokenId] = set()
         self._slots = slots

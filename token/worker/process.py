@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from replug.protocol.secrets import wipe
+from replug.token.boottime import boottime
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
@@ -28,6 +29,7 @@ class WorkerProcess:
 
     def __init__(self, process: Forked) -> None:
         self.alive = True
+        self.started_at = boottime()
         self._loop = asyncio.get_running_loop()
         self._frames = FrameReader()
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None

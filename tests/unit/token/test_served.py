@@ -236,6 +236,20 @@ def test_a_login_that_the_token_has_forgotten_is_made_again_once(plain: Bench) -
     run(main())
 
 
+def test_a_login_that_was_made_again_is_no_repair(plain: Bench) -> None:
+    async def main() -> None:
+        await plain.remember()
+        plain.slots.fail_next("sign", refused(Verdict.NOT_LOGGED_IN), lost())
+        await plain.sign()
+        plain.slots.fail_next("sign", lost(), refused(Verdict.NOT_LOGGED_IN))
+        await plain.sign()
+        plain.slots.fail_next("sign", refused(Verdict.NOT_LOGGED_IN), lost(), lost())
+        with pytest.raises(ModuleUnreachableError):
+            await plain.sign()
+
+    run(main())
+
+
 def test_a_worker_lost_in_the_middle_of_a_signature(plain: Bench) -> None:
     async def main() -> None:
         await plain.remember()
@@ -267,6 +281,22 @@ def test_signing_with_an_absent_token_says_so(plain: Bench) -> None:
         plain.slots.tokens.append(plain.token)
         await plain.sign()
         assert plain.served.state is TokenState.READY
+
+    run(main())
+
+
+def test_while_a_token_is_known_to_be_out_requests_start_no_workers(plain: Bench) -> None:
+    async def main() -> None:
+        await plain.remember()
+        plain.slots.tokens.clear()
+        for _ in range(10):
+            with pytest.raises(TokenAbsentError, match="is in no slot; plug it in"):
+                await plain.sign()
+        # The one with its session, the one in its place, and the first that never knew the token.
+        assert len(plain.slots.workers) == 3
+        plain.slots.tokens.append(plain.token)
+        await plain.sign()
+        assert len(plain.slots.workers) == 3
 
     run(main())
 
