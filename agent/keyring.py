@@ -41,6 +41,9 @@ from replug.token.served import ServedToken
 from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds
+_SLOW_CARD = 60.0  # seconds more while a card is visibly being read: `ssh` after login must not find no keys
+_SIGN_OF_LIFE = 3.0  # seconds since the last one; a module that is silent for longer may be hung
+_LOOK = 0.25  # seconds
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
 
@@ -87,8 +90,17 @@ class Keyring:
         return self._first_scan is None or self._first_scan.done()
 
     async def wait_for_first_scan(self) -> None:
-        if self._first_scan is not None and not self._first_scan.done():
-            await asyncio.wait({self._first_scan}, timeout=_FIRST_SCAN)
+        if self._first_scan is None or self._first_scan.done():
+            return
+        await asyncio.wait({self._first_scan}, timeout=_FIRST_SCAN)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _SLOW_CARD
+        while (
+            not self._first_scan.done()
+            and loop.time() < end
+            and any(module.shows_life(_SIGN_OF_LIFE) for module in self.modules())
+        ):
+            await asyncio.wait({self._first_scan}, timeout=_LOOK)
 
     def drop_expired(self) -> None:
         self._expiry.drop_expired()

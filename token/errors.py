@@ -83,6 +83,10 @@ class WorkerLostError(Exception):
     """The worker process ended, missed a deadline or sent an invalid answer; it has been killed."""
 
 
+class WorkerSilentError(WorkerLostError):
+    """The worker missed a deadline. It may have been slow rather than hung."""
+
+
 class WorkerRefusedError(Exception):
     """The worker's answer was a refusal."""
 

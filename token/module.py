@@ -6,6 +6,7 @@ same cards, and selecting a card's application again makes many of them forget t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from replug.token.boottime import boottime
@@ -61,6 +62,11 @@ class Module:
     def busy(self) -> bool:
         """Whether its first worker is in use."""
         return self._pool.busy
+
+    def shows_life(self, within: float) -> bool:
+        """Whether a worker is in use and did something in the last `within` seconds."""
+        sign = self._pool.last_sign
+        return sign is not None and asyncio.get_running_loop().time() - sign < within
 
     @property
     def misses_a_token(self) -> bool:

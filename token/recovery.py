@@ -19,6 +19,7 @@ from replug.token.errors import (
     Verdict,
     WorkerLostError,
     WorkerRefusedError,
+    WorkerSilentError,
 )
 from replug.token.shared import result_of
 from replug.token.worker.client import WorkerClient
@@ -42,9 +43,10 @@ async def attempt(
 
     The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
     before the first attempt. A failure is a WorkerLostError or WorkerRefusedError that `operation` lets pass;
-    when there is a second one, TokenAbsentError or ModuleUnreachableError is raised. A login that another
-    program ended is made again, once, and is no failure. Any other exception is an answer and is raised as it is. A caller that is cancelled while it waits for a worker
-    leaves the queue; an operation that has begun is finished.
+    after a second one, TokenAbsentError or ModuleUnreachableError is raised. A login that another program
+    ended is made again, once, which is no failure. Any other exception is an answer and is raised as it is.
+    A caller that is cancelled while it waits for a worker leaves the queue; an operation that has begun is
+    finished.
     """
     taken = await pool.take(anywhere=anywhere)
     taken.task = asyncio.create_task(_use(taken, pool, fresh, operation, arguments))
@@ -62,15 +64,17 @@ async def _use(
         if fresh:
             taken.discard()
         repaired: set[_Fault] = set()
+        patient = False
         while True:
             try:
-                return await operation(await taken.live(), *arguments)
+                return await operation(await taken.live(patient=patient), *arguments)
             except (WorkerLostError, WorkerRefusedError) as error:
                 taken.discard()
                 fault = _fault(error)
                 if fault in repaired:
                     raise _final(pool, error) from error
                 repaired.add(fault)
+                patient = isinstance(error, WorkerSilentError)
                 log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
     finally:
         pool.give(taken)

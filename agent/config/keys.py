@@ -190,7 +190,7 @@ GLOBAL_KEYS = (
     Key(
         "operation_timeout",
         Time(),
-        "How long a module may take to load, to scan its slots, and to log in.",
+        "How long a module may be silent while it is loaded, lists its slots, reads keys or logs in.",
         needs_restart=True,
     ),
     Key(

@@ -16,6 +16,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.seal import Seal, SealedError
+from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.process import WorkerProcess
 
@@ -69,7 +70,7 @@ class KeyProcess:
                 finally:
                     wipe(message)
             header = {"key": blob.hex(), "flags": flags}
-            _, signature = await process.call("sign", header, self._deadline, data)
+            _, signature = await process.call("sign", header, self._patience, data)
             return bytes(signature)
 
         return await self._in_turn(blob, sign)
@@ -95,8 +96,9 @@ class KeyProcess:
             self._process = None
 
     @property
-    def _deadline(self) -> float:
-        return _SLOW_DEADLINE if self._slow else _DEADLINE
+    def _patience(self) -> Patience:
+        seconds = _SLOW_DEADLINE if self._slow else _DEADLINE
+        return Patience(seconds, seconds)
 
     async def _in_turn(self, blob: bytes, operation: Callable[[WorkerProcess], Awaitable[T]]) -> T:
         async with self._turn:
@@ -151,7 +153,7 @@ class KeyProcess:
         had = blob in self._has
         self._has.add(blob)  # from its first byte on
         try:
-            await process.call("add", {"key": blob.hex()}, self._deadline, message)
+            await process.call("add", {"key": blob.hex()}, self._patience, message)
         except WorkerRefusedError:
             if not had:
                 self._has.discard(blob)

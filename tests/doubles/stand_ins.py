@@ -208,9 +208,9 @@ class Slots:
         self.calls: list[Call] = []
         self._faults: dict[str, list[Exception | Gate]] = {}
 
-    def start_worker(self, _deadlines: Deadlines, _process: object = None) -> StandInWorker:
+    def start_worker(self, deadlines: Deadlines, _process: object = None) -> StandInWorker:
         """What a starter calls instead of `WorkerClient`."""
-        worker = StandInWorker(self)
+        worker = StandInWorker(self, deadlines)
         self.processes.append(worker)
         return worker
 
@@ -258,11 +258,13 @@ class Slots:
 class StandInWorker:
     """A worker without a process: the sessions it has are its own, the tokens are those of `slots`."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, deadlines: Deadlines) -> None:
         self.number = -1
+        self.deadlines = deadlines
         self.pid = id(self)
         self.alive = True
         self.started_at = boottime()
+        self.last_sign: float | None = None
         self.opened: set[TokenId] = set()
         self.ready: set[TokenId] = set()
         self._slots = slots

@@ -45,7 +45,7 @@ class WorkerClient(WorkerProcess):
     async def load(self, path: str) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
         return await self.ask(
-            "load", {"path": path}, self._deadlines.operation, lambda reply, _: str(reply["library"])
+            "load", {"path": path}, self._deadlines.for_operation, lambda reply, _: str(reply["library"])
         )
 
     async def slots(self) -> Slots:
@@ -53,7 +53,7 @@ class WorkerClient(WorkerProcess):
         return await self.ask(
             "slots",
             {},
-            self._deadlines.operation,
+            self._deadlines.for_operation,
             lambda reply, _: [(int(slot), bool(present)) for slot, present in reply["slots"]],
         )
 
@@ -62,7 +62,7 @@ class WorkerClient(WorkerProcess):
         return await self.ask(
             "scan",
             {},
-            self._deadlines.operation,
+            self._deadlines.for_operation,
             lambda reply, _: [_token_info(token) for token in reply["tokens"]],
         )
 
@@ -71,7 +71,7 @@ class WorkerClient(WorkerProcess):
         opened = await self.ask(
             "open",
             {"token": token.fields},
-            self._deadlines.operation,
+            self._deadlines.for_operation,
             lambda reply, _: (TokenFlag(reply["flags"]), bool(reply["twin"]), _Page.of(reply)),
         )
         flags, has_twin, page = opened
@@ -84,7 +84,7 @@ class WorkerClient(WorkerProcess):
         page = await self.ask(
             "login",
             {"token": token.fields, "keypad": pin is None},
-            self._deadlines.keypad if pin is None else self._deadlines.operation,
+            self._deadlines.for_login(keypad=pin is None),
             lambda reply, _: _Page.of(reply),
             pin or b"",
         )
@@ -96,7 +96,7 @@ class WorkerClient(WorkerProcess):
         records = list(page.records)
         while page.more and len(records) < MOST_KEYS:
             header = {"token": token.fields, "begin": len(records)}
-            page = await self.ask("more", header, self._deadlines.operation, _next_page)
+            page = await self.ask("more", header, self._deadlines.for_operation, _next_page)
             records += page.records
         if (page.more or len(records) > MOST_KEYS) and token not in self.opened:
             log.warning("only the first keys are served", extra={"token": str(token), "keys": MOST_KEYS})
@@ -108,8 +108,8 @@ class WorkerClient(WorkerProcess):
         """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
         secret = pin or b""
         header = {"token": token.fields, "key": key, "mechanism": mechanism, "pin_length": len(secret)}
-        deadline = self._deadlines.touch + (self._deadlines.keypad if keypad else 0)
-        _, signature = await self.call("sign", header, deadline, secret, data)
+        patience = self._deadlines.for_signature(keypad=keypad)
+        _, signature = await self.call("sign", header, patience, secret, data)
         return bytes(signature)
 
 

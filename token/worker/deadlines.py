@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_MOST_TIMES = 10
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for one answer, in seconds."""
+
+    silence: float
+    """Without a sign of life."""
+    longest: float
+    """In all: a module that does something for ever is hung, too."""
 
 
 @dataclass(frozen=True)
 class Deadlines:
-    """How long a worker may take, in seconds, before it counts as hung."""
+    """How long a worker may be silent, in seconds, before it counts as hung."""
 
     operation: float = 20.0
     """Loading the module, scanning slots, reading keys, C_Login: card commands that wait for no user."""
@@ -15,3 +27,22 @@ class Deadlines:
     """C_Sign, with the time to touch the token (a YubiKey gives up after 15, OpenSC asks twice)."""
     keypad: float = 90.0
     """C_Login on the token's own keypad."""
+
+    @property
+    def for_operation(self) -> Patience:
+        """For what waits for no user. A slow card with many keys takes minutes to be read."""
+        return Patience(self.operation, _MOST_TIMES * self.operation)
+
+    def for_login(self, *, keypad: bool) -> Patience:
+        """For C_Login; at the token's keypad the user takes the time."""
+        return Patience(self.keypad, self.keypad + self.operation) if keypad else self.for_operation
+
+    def for_signature(self, *, keypad: bool) -> Patience:
+        """For C_Sign, at the keypad of the token if that wants the PIN there at every use."""
+        silence = self.touch + (self.keypad if keypad else 0)
+        return Patience(silence, silence + self.operation)
+
+    @property
+    def doubled(self) -> Deadlines:
+        """For the second attempt, which is not to fail like the first; users get no second turn."""
+        return replace(self, operation=2 * self.operation)

@@ -2,6 +2,7 @@
 
 A frame is a JSON header and a raw body, each with a 32-bit length before it. The body carries what
 JSON should not: data to sign, signatures, and PINs, which stay in one buffer that its owner can wipe.
+An empty frame, without header and body, is a sign of life: the answer is on its way.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ MAX_HEADER = 64 * 1024
 """So that even a hostile one is decoded within a millisecond or two."""
 MAX_BODY = 1024 * 1024
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
+
+_MOST_SIGNS = 10_000
+SIGN_OF_LIFE = bytes(_PREFIX.size)
 
 Header = dict[str, Any]
 
@@ -44,25 +48,41 @@ class FrameReader(ReceiveBuffer):
 
     def __init__(self) -> None:
         super().__init__(_PREFIX.size + MAX_HEADER + MAX_BODY)
+        self._signs = 0
+        """How many signs of life came since the last frame."""
 
     def take(self) -> tuple[Header, bytearray] | None:
         """The header and the body, which the caller wipes, when the frame is whole.
 
         Raises FrameError for what is no frame.
         """
-        if self._end < _PREFIX.size:
+        self._skip_signs_of_life()
+        begin = self._start + _PREFIX.size
+        if self._end < begin:
             return None
-        header_length, body_length = _PREFIX.unpack_from(self._buffer)
+        header_length, body_length = _PREFIX.unpack_from(self._buffer, self._start)
         if header_length > MAX_HEADER or body_length > MAX_BODY:
             raise FrameError(f"frame of {header_length}+{body_length} bytes")
-        body_begin = _PREFIX.size + header_length
+        body_begin = begin + header_length
         end = body_begin + body_length
         if self._end < end:
             return None
         if self._end > end:
             raise FrameError(f"{self._end - end} bytes after a frame")
-        header = decode_header(self._buffer[_PREFIX.size : body_begin])
+        header = decode_header(self._buffer[begin:body_begin])
+        self._signs = 0
         return header, self._take(body_begin, end)
+
+    def _skip_signs_of_life(self) -> None:
+        # Without a copy: in a request what follows may be a PIN.
+        end = self._start
+        while self._buffer.startswith(SIGN_OF_LIFE, end, self._end):
+            end += len(SIGN_OF_LIFE)
+            self._signs += 1
+        if end > self._start:
+            self._take(self._start, end)
+        if self._signs > _MOST_SIGNS:
+            raise FrameError("signs of life, and nothing else")
 
 
 def decode_header(text: bytes | bytearray) -> Header:

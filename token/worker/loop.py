@@ -6,15 +6,17 @@ import contextlib
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
-from replug.token.worker.frames import FrameError, FrameReader, Header, encode
+from replug.token.worker.frames import SIGN_OF_LIFE, FrameError, FrameReader, Header, encode
 
 _DESCRIPTOR_SIZE = 4  # bytes; a C int
 _ONE_DESCRIPTOR = socket.CMSG_SPACE(_DESCRIPTOR_SIZE)
+_QUIET = 0.5  # seconds between signs of life at least
 
 
 class RefusedError(Exception):
@@ -23,6 +25,21 @@ class RefusedError(Exception):
     def __init__(self, verdict: Verdict, reason: str) -> None:
         self.verdict = verdict
         super().__init__(reason)
+
+
+class Progress:
+    """Lets the agent know, while an operation takes long, that it goes on."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._said = time.monotonic()
+
+    def __call__(self) -> None:
+        """One more step is done."""
+        now = time.monotonic()
+        if now - self._said >= _QUIET:
+            self._said = now
+            self._connection.sendall(SIGN_OF_LIFE)
 
 
 def answer_requests(

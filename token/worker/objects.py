@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,14 +79,16 @@ class FoundKey:
     private: PrivateObject | None
 
 
-def find_keys(session: Any) -> list[FoundKey]:
+def find_keys(session: Any, progress: Callable[[], None]) -> list[FoundKey]:
     """Every public key of the session's token, each once: key objects first, then certificates.
 
+    `progress` is called for each object: there may be many, and a card may be slow.
     Before login most tokens hide their private keys; `private` is then None.
     """
-    privates = list(_private_keys(session))
+    privates = list(_private_keys(session, progress))
     found: dict[str, FoundKey] = {}
     for record in (*_public_keys(session), *_certificates(session)):
+        progress()
         public = repr((record["kind"], record["material"])).encode()
         reference = hashlib.sha256(public).hexdigest()
         if reference not in found:
@@ -128,8 +130,9 @@ def _record(item: Any, kind: str, material: list[bytes]) -> Header:
     }
 
 
-def _private_keys(session: Any) -> Iterator[PrivateObject]:
+def _private_keys(session: Any, progress: Callable[[], None]) -> Iterator[PrivateObject]:
     for item in _objects(session, ObjectClass.PRIVATE_KEY):
+        progress()
         kind = _KEY_KINDS.get(_read(item, Attribute.KEY_TYPE))
         # A key without CKA_SIGN (a PIV slot 9d EC key only derives) would be offered and could not sign.
         if kind is None or not _read(item, Attribute.SIGN, False):

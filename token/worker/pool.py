@@ -33,6 +33,11 @@ class WorkerPool:
         """Whether a caller that wants the first worker has to wait."""
         return self._workers[0].busy
 
+    @property
+    def last_sign(self) -> float | None:
+        """When any process last showed a sign of life, on the loop's clock; None if none is in use."""
+        return max((sign for worker in self._workers if (sign := worker.last_sign) is not None), default=None)
+
     async def take(self, *, anywhere: bool = False) -> RestartingWorker:
         """The first worker, or with `anywhere` any; the caller must `give` it back.
 

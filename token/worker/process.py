@@ -15,12 +15,16 @@ from typing import TypeVar
 
 from replug.protocol.secrets import wipe
 from replug.token.boottime import boottime
-from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
+from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError, WorkerSilentError
+from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
+from replug.token.worker.vigil import StoppedProcessError, Vigil
 
 T = TypeVar("T")
 
+_PIECES_PER_TURN = 64
+"""Then the loop's other work has its turn."""
 _LONGEST_REASON = 300  # characters; a module chooses some of them
 
 
@@ -34,6 +38,7 @@ class WorkerProcess:
         self._frames = FrameReader()
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
         """What the caller waits for."""
+        self._vigil: Vigil | None = None
         self._sending = False
         self._attached: int | None = None
         """A descriptor that goes with the next request."""
@@ -46,6 +51,11 @@ class WorkerProcess:
     def pid(self) -> int:
         """The worker's process id."""
         return self._process.pid
+
+    @property
+    def last_sign(self) -> float | None:
+        """When it last showed a sign of life, on the loop's clock; None if it has nothing to do."""
+        return None if self._vigil is None else self._vigil.last_sign
 
     def kill(self) -> None:
         """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
@@ -70,9 +80,9 @@ class WorkerProcess:
         self.kill()
 
     async def call(
-        self, operation: str, header: Header, deadline: float, *body: bytes | bytearray
+        self, operation: str, header: Header, patience: Patience, *body: bytes | bytearray
     ) -> tuple[Header, bytearray]:
-        """The answer's header and body, which are to come within `deadline` seconds.
+        """The answer's header and body, if the `patience` lasts.
 
         The parts of the request's `body` are the caller's to wipe; of copies, none is left once it is sent.
         Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none.
@@ -83,7 +93,7 @@ class WorkerProcess:
             raise RuntimeError("a worker was asked two things at once")
         request = encode({"operation": operation, **header}, *body)
         answer = self._answer = self._loop.create_future()
-        timer = self._loop.call_later(deadline, self._fail, TimeoutError())
+        self._vigil = Vigil(self.pid, patience, self._fail)
         answered = False
         try:
             self._send(request, 0)
@@ -97,13 +107,16 @@ class WorkerProcess:
             answered = True
             return reply, content
         except TimeoutError:
-            raise WorkerLostError(f"no answer to {operation} within {deadline:g} s") from None
+            raise WorkerSilentError(f"no answer to {operation} within {patience.silence:g} s") from None
+        except StoppedProcessError:
+            raise WorkerLostError(f"the worker process was stopped during {operation}") from None
         except (EOFError, OSError) as error:
             raise WorkerLostError(f"the worker process ended during {operation}") from error
         except (FrameError, KeyError, TypeError, ValueError) as error:
             raise WorkerLostError(_nonsense(operation)) from error
         finally:
-            timer.cancel()
+            self._vigil.end()
+            self._vigil = None
             self._answer = None
             wipe(request)
             # A cancelled caller, too, leaves an answer under way that nobody will take.
@@ -114,12 +127,12 @@ class WorkerProcess:
         self,
         operation: str,
         header: Header,
-        deadline: float,
+        patience: Patience,
         read: Callable[[Header, bytearray], T],
         *body: bytes | bytearray,
     ) -> T:
         """Like `call`, but what `read` makes of the answer: one that it cannot read is nonsense."""
-        reply, content = await self.call(operation, header, deadline, *body)
+        reply, content = await self.call(operation, header, patience, *body)
         try:
             return read(reply, content)
         except (KeyError, TypeError, ValueError) as error:
@@ -164,13 +177,20 @@ class WorkerProcess:
     def _readable(self) -> None:
         try:
             frame = None
-            while frame is None:
+            for _ in range(_PIECES_PER_TURN):
                 with self._frames.writable() as space:
                     count = self._socket.recv_into(space)
                 if count == 0:
                     raise EOFError
+                if self._vigil is None:
+                    raise FrameError("an answer to nothing")
+                self._vigil.sign_of_life()
                 self._frames.received(count)
                 frame = self._frames.take()
+                if frame is not None:
+                    break
+            if frame is None:
+                return
             if self._answer is None or self._answer.done() or self._sending:
                 raise FrameError("an answer to nothing")
             self._answer.set_result(frame)

@@ -14,6 +14,7 @@ import itertools
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pkcs11
@@ -26,7 +27,7 @@ from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.worker.calls import calling
 from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import MAX_HEADER, Header, encode
-from replug.token.worker.loop import RefusedError, answer_requests
+from replug.token.worker.loop import Progress, RefusedError, answer_requests
 from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
 from replug.token.worker.opensc import forbid_pin_caching
 
@@ -63,7 +64,8 @@ class WipeablePin:
 class OpenToken:
     """A token with a session on it, and the keys that session shows."""
 
-    def __init__(self, slot: Any) -> None:
+    def __init__(self, slot: Any, progress: Callable[[], None]) -> None:
+        self._progress = progress
         self.slot_id: int = slot.slot_id
         self._token = slot.get_token()
         self._session = self._new_session(None)
@@ -79,7 +81,7 @@ class OpenToken:
     def refresh(self) -> None:
         """Read the keys again: login makes private objects visible."""
         with calling("C_GetAttributeValue"):
-            self.keys = {key.reference: key for key in find_keys(self._session)}
+            self.keys = {key.reference: key for key in find_keys(self._session, self._progress)}
 
     def _new_session(self, pin: object) -> Any:
         # By its default the library ends a failed signature with C_SignFinal: one more operation on the
@@ -102,7 +104,9 @@ class OpenToken:
 class Operations:
     """The operations; each takes the request's header and body and returns the reply's."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Callable[[], None]) -> None:
+        """`progress` is called when a step of what takes long is done."""
+        self._progress = progress
         self._library: Any = None
         self._open: dict[TokenId, OpenToken] = {}
 
@@ -143,7 +147,7 @@ class Operations:
         if identity in self._open:
             self._open[identity].refresh()
         else:
-            self._open[identity] = OpenToken(slot)
+            self._open[identity] = OpenToken(slot, self._progress)
         self._require_presence(self._open[identity])
         return _info_header(info) | self._open[identity].page(0) | {"twin": has_twin}, b""
 
@@ -183,6 +187,7 @@ class Operations:
     def _tokens(self) -> list[tuple[Any, TokenInfo]]:
         found = []
         for slot in self._slots():
+            self._progress()
             with contextlib.suppress(PKCS11Error):
                 info = _info(slot.get_token())
                 if TokenFlag.TOKEN_INITIALIZED in info.flags:
@@ -241,4 +246,4 @@ def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
     # The library ends searches in destructors, which complain of a session that is gone.
     sys.unraisablehook = lambda _: None
-    answer_requests(connection, Operations(), _verdict)
+    answer_requests(connection, Operations(Progress(connection)), _verdict)

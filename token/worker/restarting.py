@@ -21,12 +21,17 @@ class RestartingWorker:
         self._starter = starter
         self._worker: WorkerClient | None = None
 
-    async def live(self) -> WorkerClient:
-        """The process with the module loaded, started if there is none. Raises as `Starter.loaded_worker`."""
+    async def live(self, *, patient: bool = False) -> WorkerClient:
+        """The process with the module loaded, started if there is none. As `Starter.loaded_worker`."""
         if self._worker is None or not self._worker.alive:
             self._worker = None
-            self._worker = await self._starter.loaded_worker()
+            self._worker = await self._starter.loaded_worker(patient=patient)
         return self._worker
+
+    @property
+    def last_sign(self) -> float | None:
+        """When its process last showed a sign of life, on the loop's clock; None if it has nothing to do."""
+        return None if self._worker is None else self._worker.last_sign
 
     def discard(self) -> None:
         """End the process now."""

@@ -39,8 +39,8 @@ class Starter:
         if self._closed:
             raise TokenError(f"{self.path} was removed from the agent")
 
-    async def loaded_worker(self) -> WorkerClient:
-        """A worker with the module.
+    async def loaded_worker(self, *, patient: bool) -> WorkerClient:
+        """A worker with the module; one that is treated with more patience if another was silent.
 
         Raises ModuleUnreachableError when there can be no process, TokenError for what is no module,
         WorkerLostError and WorkerRefusedError when loading fails.
@@ -51,7 +51,7 @@ class Starter:
         except OSError as error:
             self.refuse_if_closed()
             raise _no_process(error) from error
-        worker = WorkerClient(self._deadlines, forked)
+        worker = WorkerClient(self._deadlines.doubled if patient else self._deadlines, forked)
         self._loading.add(worker)
         try:
             self.refuse_if_closed()

@@ -115,6 +115,45 @@ def test_a_listing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_p
     run(main())
 
 
+def test_the_first_listing_waits_while_a_card_is_visibly_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
+        agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
+        gate = agent.slots.hold_next("open")
+        agent.keyring.begin()
+        await gate.entered.wait()
+        [worker] = agent.slots.workers
+        worker.last_sign = asyncio.get_running_loop().time() + 60
+        listing = asyncio.create_task(agent.listed())
+        done, _ = await asyncio.wait({listing}, timeout=0.5)
+        assert not done
+        gate.opened.set()
+        assert await listing == ["one"]
+
+    run(main())
+
+
+def test_the_first_listing_does_not_wait_for_a_card_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
+        monkeypatch.setattr("replug.agent.keyring._SLOW_CARD", 0.1)
+        agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
+        gate = agent.slots.hold_next("open")
+        agent.keyring.begin()
+        await gate.entered.wait()
+        [worker] = agent.slots.workers
+        worker.last_sign = asyncio.get_running_loop().time() + 60
+        assert await agent.listed() == []
+        gate.opened.set()
+        await agent.keyring.wait_for_first_scan()
+
+    run(main())
+
+
 def test_a_module_outside_the_allow_list_is_not_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -79,4 +79,4 @@ def test_a_device_that_goes_while_its_keys_are_read_is_no_device_without_keys() 
             return [Gone()]
 
     with pytest.raises(pkcs11.DeviceRemoved):
-        find_keys(Session())
+        find_keys(Session(), lambda: None)

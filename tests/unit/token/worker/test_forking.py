@@ -20,7 +20,7 @@ from rigs.softhsm import MODULE
 
 from replug.token.errors import WorkerLostError, WorkerRefusedError
 from replug.token.worker.client import WorkerClient
-from replug.token.worker.deadlines import Deadlines
+from replug.token.worker.deadlines import Deadlines, Patience
 from replug.token.worker.forking import ForkServer
 
 PATIENCE = 15.0
@@ -148,7 +148,7 @@ def test_a_worker_is_not_dumpable_and_leaves_no_core() -> None:
 
     async def main(server: ForkServer) -> None:
         worker = await forked_worker(server)
-        reply, _ = await worker.call("protection", {}, PATIENCE)
+        reply, _ = await worker.call("protection", {}, Patience(PATIENCE, PATIENCE))
         assert reply == {"dumpable": 0, "core": [0, 0]}
 
     with running_fork_server(report + FORK_SERVER) as server:

@@ -7,6 +7,7 @@ import pytest
 from replug.token.worker.frames import (
     MAX_BODY,
     MAX_HEADER,
+    SIGN_OF_LIFE,
     FrameError,
     FrameReader,
     Header,
@@ -43,6 +44,21 @@ def test_it_may_come_byte_by_byte_and_another_may_follow() -> None:
         for place, byte in enumerate(frame):
             whole = receive(reader, bytes([byte]))
             assert whole == ((HEADER, body) if place == len(frame) - 1 else None)
+
+
+def test_signs_of_life_before_a_frame_are_no_frames() -> None:
+    reader, frame = FrameReader(), encode(HEADER, b"body")
+    assert receive(reader, SIGN_OF_LIFE + SIGN_OF_LIFE[:3]) is None
+    assert receive(reader, SIGN_OF_LIFE[3:] + frame[:2]) is None
+    assert receive(reader, frame[2:]) == (HEADER, b"body")
+    assert receive(reader, 3 * SIGN_OF_LIFE + frame) == (HEADER, b"body")
+
+
+def test_signs_of_life_and_nothing_else_are_no_conversation() -> None:
+    reader = FrameReader()
+    receive(reader, 10_000 * SIGN_OF_LIFE)
+    with pytest.raises(FrameError, match="nothing else"):
+        receive(reader, SIGN_OF_LIFE)
 
 
 @pytest.mark.parametrize("size", [10, 100_000])

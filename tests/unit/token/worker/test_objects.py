@@ -79,7 +79,10 @@ def certificate(value: bytes = b"DER", **more: Any) -> Object:
 
 def pairs(*objects: Object) -> list[tuple[str, str | None]]:
     """The label of each key that is found, and that of its private half."""
-    return [(key.record["label"], key.private and key.private.label) for key in find_keys(Session(*objects))]
+    return [
+        (key.record["label"], key.private and key.private.label)
+        for key in find_keys(Session(*objects), lambda: None)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,9 @@ def test_an_rsa_key_whose_private_half_does_not_tell_its_modulus() -> None:
 
 
 def test_what_the_agent_is_told() -> None:
-    [key] = find_keys(Session(public("a", b"\x01\xff"), private("p", b"\x01\xff", ALWAYS_AUTHENTICATE=True)))
+    [key] = find_keys(
+        Session(public("a", b"\x01\xff"), private("p", b"\x01\xff", ALWAYS_AUTHENTICATE=True)), lambda: None
+    )
     assert key.record == {
         "kind": "ec",
         "material": [P256.hex(), b"Q".hex()],
@@ -145,7 +150,7 @@ def test_what_the_agent_is_told() -> None:
 def test_a_key_has_the_same_name_wherever_it_is_found() -> None:
     """The agent asks a fresh worker for the key that another one named."""
     one, other = Session(public("a", b"1")), Session(public("z", b"9", b"Z"), public("b", b"2"))
-    assert find_keys(one)[0].reference == find_keys(other)[1].reference
+    assert find_keys(one, lambda: None)[0].reference == find_keys(other, lambda: None)[1].reference
 
 
 def test_attributes_that_are_missing_are_taken_for_empty() -> None:

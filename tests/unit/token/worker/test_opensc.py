@@ -28,7 +28,7 @@ DIRECTLY = f"from replug.token.worker.opensc import forbid_pin_caching\nforbid_p
 AT_LOADING = (
     "from replug.token.worker import program\n"
     "try:\n"
-    "    program.Operations().load({'path': '/nonexistent.so'}, bytearray())\n"
+    "    program.Operations(lambda: None).load({'path': '/nonexistent.so'}, bytearray())\n"
     "except program.RefusedError:\n"
     f"    pass\n{PRINT}"
 )

@@ -8,7 +8,13 @@ import errno
 import pytest
 from doubles.stand_ins import Slots, StandInToken, StandInWorker, lost, refused, run, settle, use_slots
 
-from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError, Verdict
+from replug.token.errors import (
+    ModuleUnreachableError,
+    TokenAbsentError,
+    TokenError,
+    Verdict,
+    WorkerSilentError,
+)
 from replug.token.recovery import attempt
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
@@ -83,6 +89,18 @@ def test_there_is_never_a_third_attempt(
         assert slots.alive == []
         # And the next request starts afresh.
         assert await attempt(pool, scan) == 2
+
+    run(main())
+
+
+def test_after_silence_the_second_attempt_has_more_time(slots: Slots, pool: WorkerPool) -> None:
+    async def main() -> None:
+        slots.fail_next("scan", WorkerSilentError("no answer"))
+        await attempt(pool, scan)
+        slots.fail_next("scan", lost())
+        await attempt(pool, scan)
+        given = [worker.deadlines for worker in slots.workers]
+        assert given == [Deadlines(), Deadlines().doubled, Deadlines()]
 
     run(main())
 

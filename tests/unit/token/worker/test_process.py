@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -13,8 +14,9 @@ from doubles.stand_ins import run
 
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.worker import process as process_module
+from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import Forked
-from replug.token.worker.frames import MAX_BODY, FrameReader, Header, encode
+from replug.token.worker.frames import MAX_BODY, SIGN_OF_LIFE, FrameReader, Header, encode
 from replug.token.worker.process import WorkerProcess
 
 DEADLINE = 10.0  # seconds; nothing here takes a second
@@ -46,7 +48,7 @@ class Scripted:
         """Have the agent's side ask something."""
 
         async def ask() -> object:
-            return await self.worker.call("sign", {}, deadline, body)
+            return await self.worker.call("sign", {}, Patience(deadline, 10 * deadline), body)
 
         return asyncio.create_task(ask())
 
@@ -244,5 +246,31 @@ def test_nothing_of_a_request_is_kept(monkeypatch: pytest.MonkeyPatch, size: int
                 await asking
         assert len(sent[0]) > size
         assert not any(sent[0])
+
+    with_one(talk)
+
+
+def test_a_sign_of_life_is_no_answer_and_gives_more_time() -> None:
+    async def talk(scripted: Scripted) -> None:
+        asking = scripted.ask(deadline=1.0)
+        await scripted.request()
+        begin = scripted.worker.last_sign
+        for _ in range(4):
+            await asyncio.sleep(0.5)
+            scripted.connection.send(SIGN_OF_LIFE)
+        assert not asking.done()
+        assert scripted.worker.last_sign != begin
+        scripted.connection.send(encode({}, b"signature"))
+        assert await asking == ({}, b"signature")
+        assert scripted.worker.last_sign is None
+
+    with_one(talk)
+
+
+def test_a_stopped_process_is_not_waited_for() -> None:
+    async def talk(scripted: Scripted) -> None:
+        scripted.program.send_signal(signal.SIGSTOP)
+        with pytest.raises(WorkerLostError, match="the worker process was stopped during sign"):
+            await scripted.ask(deadline=600)
 
     with_one(talk)

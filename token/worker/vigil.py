@@ -1,0 +1,77 @@
+"""Tells a slow worker from a hung one: its time counts from the last sign of life.
+
+Workers report progress between calls of their module. One call may take half a minute, though, as libykcs11
+reads a whole card in C_OpenSession. While it talks to the card, or to a service, it sleeps and wakes again,
+which the kernel counts. A module that waits for what never comes does not wake, and one that computes
+for ever does not sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from replug.token.worker.deadlines import Patience
+
+_LOOK = 0.5  # seconds between looks at the process
+_STOPPED = "T"
+_SLEEPS = "voluntary_ctxt_switches"
+
+
+class StoppedProcessError(Exception):
+    """The process was stopped (SIGSTOP): it will not answer."""
+
+
+class Vigil:
+    """Watches the process `pid` from now until `end`, while it is to answer one request."""
+
+    def __init__(self, pid: int, patience: Patience, give_up: Callable[[Exception], None]) -> None:
+        """`give_up` is called with TimeoutError or StoppedProcessError when the process counts as hung."""
+        self._loop = asyncio.get_running_loop()
+        self._pid = pid
+        self._patience = patience
+        self._give_up = give_up
+        self._begin = self.last_sign = self._loop.time()
+        self._sleeps = ""
+        self._was_stopped = False
+        self._timer = self._loop.call_at(self._next_look(), self._look)
+
+    def sign_of_life(self) -> None:
+        """The process has done something."""
+        self.last_sign = self._loop.time()
+
+    def end(self) -> None:
+        """There is an answer, or nobody waits for one."""
+        self._timer.cancel()
+
+    def _deadline(self) -> float:
+        return min(self.last_sign + self._patience.silence, self._begin + self._patience.longest)
+
+    def _next_look(self) -> float:
+        return min(self._loop.time() + _LOOK, self._deadline())
+
+    def _look(self) -> None:
+        state, sleeps = _state_of(self._pid)
+        stopped = state == _STOPPED
+        if stopped and self._was_stopped:
+            self._give_up(StoppedProcessError())
+            return
+        self._was_stopped = stopped
+        if self._sleeps and sleeps != self._sleeps:
+            self.sign_of_life()
+        self._sleeps = sleeps
+        if self._loop.time() >= self._deadline():
+            self._give_up(TimeoutError())
+        else:
+            self._timer = self._loop.call_at(self._next_look(), self._look)
+
+
+def _state_of(pid: int) -> tuple[str, str]:
+    """The state of the process (proc(5)), and how often it has slept; empty where that is hidden."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "", ""
+    fields = dict(line.partition(":\t")[::2] for line in text.splitlines())
+    return fields.get("State", "")[:1], fields.get(_SLEEPS, "")
