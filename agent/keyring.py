@@ -106,6 +106,8 @@ class Keyring:
         self._expiry.drop_expired()
 
     def listing(self, client: Client) -> IdentitiesAnswer:
+        for module in self._modules:
+            module.listed()
         return self.identities.answer(client.sees)
 
     def listing_takes_long(self, client: Client) -> bool:

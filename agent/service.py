@@ -34,6 +34,7 @@ from replug.token.hotplug import UsbHotplug
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
+from replug.token.readers import CardReaders
 from replug.token.watch import Watcher
 from replug.token.worker.forking import ForkServer
 
@@ -120,10 +121,14 @@ class _Service:
         if client is not None:
             self._end_with(client)
         watcher = Watcher(keyring.modules)
-        hotplug = UsbHotplug(watcher.nudge)
+        hotplug = UsbHotplug(watcher.nudge, watcher.readers_unplugged)
+        readers = CardReaders(
+            lambda: any(module.uses_pcscd for module in keyring.modules()), watcher.cards_changed
+        )
         tasks = [
             watcher.run(),
             hotplug.run(),
+            readers.run(),
             keyring.certificate_files.keep_fresh(),
             keep_status(
                 self._manager, keyring.modules, lambda: keyring.locked, lambda: keyring.settings.refused

@@ -24,8 +24,10 @@ class UsbHotplug:
     devices are recognised by their path.
     """
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], all_gone: Callable[[], None]) -> None:
+        """`all_gone` is called instead of `changed` when the last device that may hold a token is removed."""
         self._changed = changed
+        self._all_gone = all_gone
         self._readers: set[str] = set()
 
     async def run(self) -> None:
@@ -70,7 +72,7 @@ class UsbHotplug:
                 break
             concerned |= self._concerns(device)
         if concerned:
-            self._changed()
+            (self._changed if self._readers else self._all_gone)()
 
     def _concerns(self, device: Any) -> bool:
         path = device.device_path

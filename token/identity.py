@@ -62,3 +62,7 @@ class TokenInfo:
 
     identity: TokenId
     flags: TokenFlag
+    slot: int
+    """The number of its slot."""
+    reader: str
+    """The description of that slot, which for cards is the reader's name."""

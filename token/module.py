@@ -7,7 +7,8 @@ same cards, and selecting a card's application again makes many of them forget t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from enum import Enum, auto
 
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError
@@ -24,8 +25,21 @@ from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
 
 _MISSED_FOR = 120.0  # seconds after a removal in which the token is expected back
+_CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card
+_LONGEST_DESCRIPTION = 64
+"""Characters of a slot's description (CK_SLOT_INFO); readers may have longer names."""
 View = tuple[int, Slots]
 """The slots as the worker with this process id saw them."""
+
+
+class Pace(Enum):
+    """How often the slots are to be scanned."""
+
+    QUICK = auto()
+    """A token left a moment ago and will soon be wanted."""
+    USUAL = auto()
+    SELDOM = auto()
+    """No token can be removed, and each call may be a round trip over a network."""
 
 
 class Module:
@@ -57,6 +71,12 @@ class Module:
         self._view: View | None = None
         self._present: set[TokenId] = set()
         """The tokens that were present when `_view` was taken."""
+        self._reader_of: dict[TokenId, str] = {}
+        """The readers they were in, by the descriptions of their slots."""
+        self._asked_for = False
+        """Whether the keys were listed, without those of a token that is out, since the last close look."""
+        self._close_look = float("-inf")
+        """When the last one began, on the loop's clock."""
 
     @property
     def busy(self) -> bool:
@@ -74,6 +94,69 @@ class Module:
         left = (token.left_at for token in self.tokens.values() if not token.present)
         return any(when is not None and boottime() - when < _MISSED_FOR for when in left)
 
+    @property
+    def pace(self) -> Pace:
+        """How often the slots are to be scanned now."""
+        if self._view is not None and all(token.present for token in self.tokens.values()):
+            _, slots = self._view
+            if slots and not any(removable for _, _, removable in slots):
+                return Pace.SELDOM
+        return Pace.QUICK if self.misses_a_token else Pace.USUAL
+
+    @property
+    def uses_pcscd(self) -> bool:
+        """Whether its tokens are cards in readers of pcscd."""
+        return self._pool.uses_pcscd
+
+    @property
+    def present_tokens(self) -> list[ServedToken]:
+        """The served tokens that were in a slot at the last scan."""
+        return [token for token in self.tokens.values() if token.present]
+
+    def listed(self) -> None:
+        """The keys were listed. If a token seems to be out, that is a reason to look closely."""
+        if not all(token.present for token in self.tokens.values()):
+            self._asked_for = True
+
+    def cards_left(self, readers: Mapping[str, bool]) -> None:
+        """Cards have left these readers of pcscd; the values say whether there is one again, or another.
+
+        What is under way with their tokens is ended, as modules may take long to find out.
+        """
+        descriptions = {reader[:_LONGEST_DESCRIPTION].rstrip(): again for reader, again in readers.items()}
+        left = {
+            token: descriptions[reader] for token, reader in self._reader_of.items() if reader in descriptions
+        }
+        if not left:
+            return
+        self._view = None
+        for identity, occupied in left.items():
+            if identity in self.tokens and not occupied:
+                self.tokens[identity].left()
+        self._pool.removed(left.keys())
+
+    def tokens_left_elsewhere(self, gone: Collection[ServedToken]) -> None:
+        """Another module has seen these tokens leave; one that pcscd reports on is known better."""
+        if not self.uses_pcscd:
+            self._removed(
+                [
+                    mine
+                    for token in gone
+                    if (mine := self.tokens.get(token.identity)) is not None
+                    and mine.pin_owner.is_same_token(token.pin_owner)
+                ]
+            )
+
+    def readers_unplugged(self) -> None:
+        """No USB device that may hold a token is left. pcscd, if it is in use, reports that itself."""
+        if not self.uses_pcscd and self.pace is not Pace.SELDOM:
+            self._removed(self.present_tokens)
+
+    def _removed(self, tokens: list[ServedToken]) -> None:
+        if tokens:
+            self._view = None
+            self._pool.removed([token.identity for token in tokens])
+
     def serve(self, choices: list[Uri]) -> None:
         """Serve the tokens that any of the URIs chooses, and no others; without URIs the workers end."""
         self._choices = choices
@@ -90,8 +173,13 @@ class Module:
         command to a card and is enough while slots and states do not change. Raises TokenError when the
         module cannot be asked.
         """
+        now = asyncio.get_running_loop().time()
+        missed = self._asked_for or (self.misses_a_token and now - self._close_look >= _CLOSE)
         try:
-            known = None if closely or fresh or self._present != self._now_present() else self._view
+            closely = closely or fresh or missed or self._present != self._now_present()
+            known = None if closely else self._view
+            if closely:
+                self._close_look, self._asked_for = now, False
             seen = await attempt(self._pool, _scan, known, fresh=fresh)
         except ModuleUnreachableError as error:
             self._view = None
@@ -111,6 +199,7 @@ class Module:
 
     def _take(self, infos: list[TokenInfo]) -> list[ServedToken]:
         there = {info.identity for info in infos}
+        self._reader_of = {info.identity: info.reader for info in infos}
         gone = [token for identity, token in self.tokens.items() if identity not in there]
         has_session = any(token.present for token in gone)
         for token in gone:

@@ -9,21 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from replug.token.errors import TokenError
-from replug.token.module import Module
+from replug.token.module import Module, Pace
 
 log = logging.getLogger(__name__)
 
 _SLOW = 1.0  # seconds between scans; each costs about a millisecond and no command to a card
-_QUICK = 0.25  # seconds between scans for a token that left a moment ago: it will soon be wanted
+_PACES = {Pace.QUICK: 0.25, Pace.USUAL: _SLOW, Pace.SELDOM: 60.0}
 _GAP = 5.0  # seconds of the boot clock without a scan
 _SLOWEST = 30.0  # seconds, while a module cannot be asked
 _APART = 0.05  # seconds between scans at least, however many events there are
 _AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the scans that follow the first one
+_AFTER_CHANGE = (0.3, 0.7)  # the same after pcscd has reported a change: it has seen the card already
 
 
 @dataclass
@@ -43,10 +44,26 @@ class Watcher:
         self._resting: WeakKeyDictionary[Module, _Rest] = WeakKeyDictionary()
         self._last_scan: WeakKeyDictionary[Module, float] = WeakKeyDictionary()
         self._event = asyncio.Event()
+        self._follow: tuple[float, ...] = ()
+        """The pauses between the scans after the next event."""
 
     def nudge(self) -> None:
         """A token may have come or gone: scan now, and a few times more. Many calls at once are like one."""
+        self._follow = _AFTER_EVENT
         self._event.set()
+
+    def cards_changed(self, left: Mapping[str, bool]) -> None:
+        """pcscd reports a change, as `CardReaders` does: end what it makes pointless, and scan now."""
+        for module in self._modules():
+            module.cards_left(left)
+        self._follow = max(self._follow, _AFTER_CHANGE, key=len)
+        self._event.set()
+
+    def readers_unplugged(self) -> None:
+        """The last USB device that may hold a token has gone."""
+        for module in self._modules():
+            module.readers_unplugged()
+        self.nudge()
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -56,7 +73,8 @@ class Watcher:
                 closely = bool(pauses)
                 if await self._nudged_within(pauses.pop(0) if pauses else self._pause()):
                     self._event.clear()
-                    closely, pauses = True, list(_AFTER_EVENT)
+                    closely, pauses = True, max(list(self._follow), pauses, key=len)
+                    self._follow = ()
                     for rest in self._resting.values():
                         rest.length = _SLOW
                 self._scan_due(closely=closely)
@@ -66,7 +84,7 @@ class Watcher:
                 task.cancel()
 
     def _pause(self) -> float:
-        return _QUICK if any(module.misses_a_token for module in self._modules()) else _SLOW
+        return min((_SLOW, *(_PACES[module.pace] for module in self._modules())))
 
     async def _nudged_within(self, pause: float) -> bool:
         try:
@@ -80,17 +98,21 @@ class Watcher:
         for module in self._modules():
             rest = self._resting.get(module)
             rested = rest is None or now >= rest.since + rest.length
-            if rested and module not in self._scanning and not module.busy:
+            if not rested or module in self._scanning or module.busy:
+                continue
+            clock, pace = time.clock_gettime(time.CLOCK_BOOTTIME), _PACES[module.pace]
+            since = clock - self._last_scan.get(module, clock - pace)
+            if closely or pace <= _SLOW or since >= pace:
                 # After a gap (suspend, a busy module) slots that look unchanged may hold other tokens.
-                clock = time.clock_gettime(time.CLOCK_BOOTTIME)
-                closely = closely or clock - self._last_scan.get(module, clock) > _GAP
+                after_gap = since > max(_GAP, 2 * pace)
                 self._last_scan[module] = clock
-                task = asyncio.create_task(self._scan(module, closely=closely))
+                task = asyncio.create_task(self._scan(module, closely=closely or after_gap))
                 self._scanning[module] = task
                 task.add_done_callback(lambda _, module=module: self._scanning.pop(module))  # type: ignore[misc]
 
     async def _scan(self, module: Module, *, closely: bool) -> None:
         failures: list[Exception]
+        before = module.present_tokens
         try:
             arrived = await module.look(closely=closely)
         except Exception as error:
@@ -99,6 +121,10 @@ class Watcher:
             # Opening the session now saves time at the first signature.
             read = await asyncio.gather(*(token.read() for token in arrived), return_exceptions=True)
             failures = [error for error in read if isinstance(error, Exception)]
+        gone = [token for token in before if not token.present]
+        for other in self._modules() if gone else ():
+            if other is not module:
+                other.tokens_left_elsewhere(gone)
         for failure in failures:
             if isinstance(failure, TokenError):
                 log.debug("slot scan failed", extra={"path": module.path, "why": str(failure)})

@@ -206,6 +206,9 @@ class Slots:
         self.workers: list[StandInWorker] = []
         """Those that loaded the module, or were about to."""
         self.calls: list[Call] = []
+        self.removable = True
+        """Whether tokens can be removed from the slots."""
+        self.uses_pcscd = False
         self._faults: dict[str, list[Exception | Gate]] = {}
 
     def start_worker(self, deadlines: Deadlines, _process: object = None) -> StandInWorker:
@@ -213,6 +216,11 @@ class Slots:
         worker = StandInWorker(self, deadlines)
         self.processes.append(worker)
         return worker
+
+    @staticmethod
+    def reader_of(token: StandInToken) -> str:
+        """The reader that a token is in."""
+        return f"Reader of {token.identity.serial}"
 
     def fail_next(self, operation: str, *faults: Exception | Gate) -> None:
         """What happens in the next calls of `operation`, one each; WorkerLostError ends the worker."""
@@ -265,6 +273,10 @@ class StandInWorker:
         self.alive = True
         self.started_at = boottime()
         self.last_sign: float | None = None
+        self.uses_pcscd = slots.uses_pcscd
+        self.token_in_use: Header | None = None
+        self.removals: list[float] = []
+        """The graces that were given when what it worked on was removed."""
         self.opened: set[TokenId] = set()
         self.ready: set[TokenId] = set()
         self._slots = slots
@@ -282,11 +294,14 @@ class StandInWorker:
 
     async def slots(self) -> list[tuple[int, bool]]:
         await self._enter("slots")
-        return [(id(token), True) for token in self._slots.tokens]
+        return [(id(token), True, self._slots.removable) for token in self._slots.tokens]
 
     async def scan(self) -> list[TokenInfo]:
         await self._enter("scan")
-        return [TokenInfo(token.identity, token.flags) for token in self._slots.tokens]
+        return [
+            TokenInfo(token.identity, token.flags, id(token), self._slots.reader_of(token))
+            for token in self._slots.tokens
+        ]
 
     async def open(self, identity: TokenId) -> Opened:
         await self._enter("open")
@@ -319,6 +334,9 @@ class StandInWorker:
 
     def kill(self) -> None:
         self.alive = False
+
+    def end_unless_answered(self, grace: float) -> None:
+        self.removals.append(grace)
 
     async def _enter(self, operation: str, pin: bytearray | None = None) -> bytes | None:
         """Begin an operation; the PIN as it was sent, whatever becomes of the agent's buffer."""

@@ -8,6 +8,7 @@
  *   keypad   a PIN: the token reports a keypad of its own, on which a person always types that PIN
  *   label    the bytes every object has for its CKA_LABEL
  *   out      the token is out of its slot
+ *   fixed    it cannot be removed from its slot, which SoftHSM says of its own
  *   prints   what is written to standard error whenever the slots are listed
  *   objects  a number: each search finds so many objects, RSA keys that are all different
  *
@@ -180,8 +181,11 @@ static int is_out(void)
 
 static CK_RV faulty_C_GetSlotInfo(CK_SLOT_ID slot, CK_SLOT_INFO *info)
 {
+	char order[2], path[512];
 	CK_RV rv = real->C_GetSlotInfo(slot, info);
 
+	if (rv == CKR_OK && read_order("fixed", order, sizeof(order), path, sizeof(path)) < 0)
+		info->flags |= CKF_REMOVABLE_DEVICE;
 	if (rv == CKR_OK && is_out())
 		info->flags &= ~CKF_TOKEN_PRESENT;
 	return rv;

@@ -17,8 +17,8 @@ MOST_KEYS = 256
 """On one token; each is looked at whenever anything changes."""
 _LONGEST_FIELD = 64  # characters; CK_TOKEN_INFO has room for 32
 
-Slots = list[tuple[int, bool]]
-"""Slot numbers, each with CKF_TOKEN_PRESENT."""
+Slots = list[tuple[int, bool, bool]]
+"""Slot numbers, each with CKF_TOKEN_PRESENT and CKF_REMOVABLE_DEVICE."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class WorkerClient(WorkerProcess):
     def __init__(self, deadlines: Deadlines, process: Forked) -> None:
         super().__init__(process)
         self._deadlines = deadlines
+        self.uses_pcscd = False
+        """Whether the module reaches its tokens by way of pcscd."""
         self.opened: set[TokenId] = set()
         """The tokens with an open session."""
         self.ready: set[TokenId] = set()
@@ -44,9 +46,13 @@ class WorkerClient(WorkerProcess):
 
     async def load(self, path: str) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
-        return await self.ask(
-            "load", {"path": path}, self._deadlines.for_operation, lambda reply, _: str(reply["library"])
+        library, self.uses_pcscd = await self.ask(
+            "load",
+            {"path": path},
+            self._deadlines.for_operation,
+            lambda reply, _: (str(reply["library"]), bool(reply["pcscd"])),
         )
+        return library
 
     async def slots(self) -> Slots:
         """Every slot and whether a token is in it; costs no command to a card."""
@@ -54,7 +60,9 @@ class WorkerClient(WorkerProcess):
             "slots",
             {},
             self._deadlines.for_operation,
-            lambda reply, _: [(int(slot), bool(present)) for slot, present in reply["slots"]],
+            lambda reply, _: [
+                (int(slot), bool(present), bool(removable)) for slot, present, removable in reply["slots"]
+            ],
         )
 
     async def scan(self) -> list[TokenInfo]:
@@ -136,4 +144,5 @@ def _token_info(reply: Header) -> TokenInfo:
     fields = reply["token"]
     if any(not isinstance(value, str) or len(value) > _LONGEST_FIELD for value in fields.values()):
         raise ValueError("not the fields of CK_TOKEN_INFO")
-    return TokenInfo(TokenId(**fields), TokenFlag(reply["flags"]))
+    slot, reader = int(reply["slot"]), str(reply["reader"])
+    return TokenInfo(TokenId(**fields), TokenFlag(reply["flags"]), slot, reader[:_LONGEST_FIELD])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from replug.token.identity import TokenId
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.restarting import RestartingWorker
@@ -70,6 +71,18 @@ class WorkerPool:
                 turn.set_result(worker)
                 return
         worker.busy = False
+
+    @property
+    def uses_pcscd(self) -> bool:
+        """Whether a process reaches its tokens by way of pcscd."""
+        return any(worker.uses_pcscd for worker in self._workers)
+
+    def removed(self, tokens: Collection[TokenId]) -> None:
+        """`tokens` have left: end their sessions, also what is under way."""
+        fields = [token.fields for token in tokens]
+        for worker in self._workers:
+            worker.removed(fields)
+        self.restart()
 
     def restart(self) -> None:
         """End the processes, whose sessions are of no further use; busy ones when they are given back."""

@@ -28,6 +28,10 @@ _PIECES_PER_TURN = 64
 _LONGEST_REASON = 300  # characters; a module chooses some of them
 
 
+class RemovedError(Exception):
+    """What the worker is busy with is no longer there."""
+
+
 class WorkerProcess:
     """One live worker process. Not reentrant: the caller sends one request at a time."""
 
@@ -39,6 +43,7 @@ class WorkerProcess:
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
         """What the caller waits for."""
         self._vigil: Vigil | None = None
+        self._token_in_use: Header | None = None
         self._sending = False
         self._attached: int | None = None
         """A descriptor that goes with the next request."""
@@ -56,6 +61,19 @@ class WorkerProcess:
     def last_sign(self) -> float | None:
         """When it last showed a sign of life, on the loop's clock; None if it has nothing to do."""
         return None if self._vigil is None else self._vigil.last_sign
+
+    @property
+    def token_in_use(self) -> Header | None:
+        """The fields of the token that it is busy with."""
+        return self._token_in_use
+
+    def end_unless_answered(self, grace: float) -> None:
+        """What it works on has left: it gets `grace` seconds to say so, and is ended then."""
+        self._loop.call_later(grace, self._give_up, self._answer)
+
+    def _give_up(self, answer: asyncio.Future[tuple[Header, bytearray]] | None) -> None:
+        if answer is self._answer:
+            self._fail(RemovedError())
 
     def kill(self) -> None:
         """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
@@ -93,6 +111,7 @@ class WorkerProcess:
             raise RuntimeError("a worker was asked two things at once")
         request = encode({"operation": operation, **header}, *body)
         answer = self._answer = self._loop.create_future()
+        self._token_in_use = header.get("token")
         self._vigil = Vigil(self.pid, patience, self._fail)
         answered = False
         try:
@@ -108,6 +127,8 @@ class WorkerProcess:
             return reply, content
         except TimeoutError:
             raise WorkerSilentError(f"no answer to {operation} within {patience.silence:g} s") from None
+        except RemovedError:
+            raise WorkerLostError(f"the token was removed during {operation}") from None
         except StoppedProcessError:
             raise WorkerLostError(f"the worker process was stopped during {operation}") from None
         except (EOFError, OSError) as error:
@@ -116,7 +137,7 @@ class WorkerProcess:
             raise WorkerLostError(_nonsense(operation)) from error
         finally:
             self._vigil.end()
-            self._vigil = None
+            self._vigil = self._token_in_use = None
             self._answer = None
             wipe(request)
             # A cancelled caller, too, leaves an answer under way that nobody will take.

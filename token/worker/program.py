@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pkcs11
@@ -33,6 +34,7 @@ from replug.token.worker.opensc import forbid_pin_caching
 
 _KNOWN_FLAGS = sum(TokenFlag)
 _MOST_SLOTS = 128
+_PCSC_LIBRARY = "/libpcsclite.so"
 _PAGE = MAX_HEADER // 2
 """Bytes of keys in one answer, which has other things to say as well."""
 
@@ -124,12 +126,16 @@ class Operations:
         with calling("C_Initialize"):
             self._library = pkcs11.lib(path)
         return {
-            "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip()
+            "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip(),
+            "pcscd": _has_loaded(_PCSC_LIBRARY),
         }, b""
 
     def slots(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
-        """Every slot, and whether a token is in it (C_GetSlotList, C_GetSlotInfo)."""
-        slots = [(slot.slot_id, SlotFlag.TOKEN_PRESENT in slot.flags) for slot in self._slots()]
+        """Every slot, whether a token is in it and can be removed (C_GetSlotList, C_GetSlotInfo)."""
+        slots = [
+            (slot.slot_id, SlotFlag.TOKEN_PRESENT in slot.flags, SlotFlag.REMOVABLE_DEVICE in slot.flags)
+            for slot in self._slots()
+        ]
         return {"slots": slots}, b""
 
     def scan(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
@@ -224,6 +230,11 @@ class Operations:
         raise RefusedError(Verdict.TOKEN_ABSENT, "the token left its slot")
 
 
+def _has_loaded(library: str) -> bool:
+    """Whether this process has a shared library with such a name, by whatever way."""
+    return library in Path("/proc/self/maps").read_text()
+
+
 def _info(token: Any) -> TokenInfo:
     identity = TokenId(
         manufacturer=token.manufacturer_id,
@@ -231,11 +242,17 @@ def _info(token: Any) -> TokenInfo:
         serial=token.serial.rstrip(b"\0 ").decode(errors="replace"),
         label=token.label,
     )
-    return TokenInfo(identity, TokenFlag(int(token.flags) & _KNOWN_FLAGS))
+    flags = TokenFlag(int(token.flags) & _KNOWN_FLAGS)
+    return TokenInfo(identity, flags, token.slot.slot_id, token.slot.slot_description)
 
 
 def _info_header(info: TokenInfo) -> Header:
-    return {"token": info.identity.fields, "flags": int(info.flags)}
+    return {
+        "token": info.identity.fields,
+        "flags": int(info.flags),
+        "slot": info.slot,
+        "reader": info.reader,
+    }
 
 
 def _verdict(error: Exception) -> Verdict:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from replug.token.worker.client import WorkerClient
+from replug.token.worker.frames import Header
 from replug.token.worker.starter import Starter
+
+_GRACE = 0.4  # seconds after a removal, in which most modules report it
+_LONGER_GRACE = 1.0  # seconds, where it is not known to concern what the worker does
 
 
 class RestartingWorker:
@@ -32,6 +37,18 @@ class RestartingWorker:
     def last_sign(self) -> float | None:
         """When its process last showed a sign of life, on the loop's clock; None if it has nothing to do."""
         return None if self._worker is None else self._worker.last_sign
+
+    @property
+    def uses_pcscd(self) -> bool:
+        """Whether its process reaches tokens by way of pcscd, if it has one."""
+        return self._worker is not None and self._worker.uses_pcscd
+
+    def removed(self, tokens: Collection[Header]) -> None:
+        """Soon end what is under way with one of `tokens`, given by their fields, or with no token."""
+        if self._worker is not None and self._worker.last_sign is not None:
+            used = self._worker.token_in_use
+            if used is None or used in tokens:
+                self._worker.end_unless_answered(_GRACE if used else _LONGER_GRACE)
 
     def discard(self) -> None:
         """End the process now."""

@@ -71,6 +71,7 @@ class Udev:
         self.failure: Exception | None = None
         self.readers: set[str] = set()
         self.changes = 0
+        self.times_all_gone = 0
 
     def open_monitor(self) -> tuple[StandInMonitor, set[str]]:
         self.attempts += 1
@@ -81,6 +82,10 @@ class Udev:
 
     def changed(self) -> None:
         self.changes += 1
+
+    def all_gone(self) -> None:
+        self.changes += 1
+        self.times_all_gone += 1
 
     async def opened(self, monitors: int) -> None:
         """Wait until this many monitors have been opened, and the last one is listened to."""
@@ -110,7 +115,7 @@ def udev(monkeypatch: pytest.MonkeyPatch) -> Any:
 @asynccontextmanager
 async def listening(udev: Udev) -> AsyncIterator[None]:
     """It listens, or tries to while `udev` has a failure, and does so still in the end."""
-    task = asyncio.create_task(UsbHotplug(udev.changed).run())
+    task = asyncio.create_task(UsbHotplug(udev.changed, udev.all_gone).run())
     if udev.failure is None:
         await udev.opened(len(udev.monitors) + 1)
     yield
@@ -131,6 +136,18 @@ def test_what_may_hold_a_token_appears(udev: Udev, action: str, properties: dict
     async def main() -> None:
         async with listening(udev):
             assert await udev.send(Event(action, properties=properties)) == 1
+
+    run(main())
+
+
+def test_when_the_last_device_that_may_hold_a_token_is_removed_all_are_gone(udev: Udev) -> None:
+    async def main() -> None:
+        udev.readers = {PORT, OTHER_PORT}
+        async with listening(udev):
+            await udev.send(Event("unbind"), Event("remove"))
+            assert udev.times_all_gone == 0
+            await udev.send(Event("unbind", OTHER_PORT), Event("remove", OTHER_PORT))
+            assert udev.times_all_gone == 1
 
     run(main())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -9,7 +10,7 @@ from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refus
 
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, Verdict
-from replug.token.module import Module
+from replug.token.module import Module, Pace
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.presence import TokenState
@@ -258,5 +259,189 @@ def test_a_token_with_an_open_session_that_is_out_is_looked_for_by_a_fresh_worke
         rig.slots.fail_next("open", refused(Verdict.TOKEN_ABSENT))
         await rig.served(rig.home).read()
         assert rig.slots.alive != worker
+
+    run(main())
+
+
+# Who is there, by whatever witness.
+
+
+def test_listing_without_a_token_that_is_out_is_a_reason_to_look_closely(rig: Rig) -> None:
+    """Two cards may have changed places since, which the list of slots does not show."""
+
+    async def main() -> None:
+        rig.slots.tokens = [rig.home]
+        rig.module.serve([Uri()])
+        await rig.look()
+        rig.slots.tokens = [rig.work]
+        await rig.look()
+        await rig.look()  # by a fresh worker
+        rig.module._close_look = float("inf")  # one has just been made
+        rig.asked()
+        await rig.look(closely=False)
+        assert rig.asked() == ["slots"]
+        rig.module.listed()
+        await rig.look(closely=False)
+        assert rig.asked() == ["slots", "scan"]
+        await rig.look(closely=False)
+        assert rig.asked() == ["slots"]
+
+    run(main())
+
+
+def test_listing_when_all_tokens_are_there_is_none(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        rig.asked()
+        rig.module.listed()
+        await rig.look(closely=False)
+        assert rig.asked() == ["slots"]
+
+    run(main())
+
+
+def test_while_a_token_is_missed_looks_are_close_once_a_second(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        rig.slots.tokens.remove(rig.home)
+        await rig.look()
+        await rig.look()  # by a fresh worker
+        rig.asked()
+        await rig.look(closely=False)
+        assert rig.asked() == ["slots"]
+        rig.module._close_look -= 1
+        await rig.look(closely=False)
+        assert rig.asked() == ["slots", "scan"]
+
+    run(main())
+
+
+def test_tokens_that_cannot_be_removed_are_looked_at_seldom_while_all_are_there(rig: Rig) -> None:
+    async def main() -> None:
+        assert rig.module.pace is Pace.USUAL  # nobody knows yet
+        rig.slots.removable = False
+        await rig.look()
+        assert rig.module.pace is Pace.SELDOM
+        rig.slots.tokens.remove(rig.home)
+        await rig.look()
+        assert rig.module.pace is Pace.QUICK
+        rig.slots.tokens.append(rig.home)
+        await rig.look()
+        assert rig.module.pace is Pace.SELDOM
+        rig.slots.fail_next("scan", lost(), lost())
+        with pytest.raises(ModuleUnreachableError):
+            await rig.look()
+        assert rig.module.pace is not Pace.SELDOM
+
+    run(main())
+
+
+def test_tokens_that_can_be_removed_are_looked_at_as_usual(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        assert rig.module.pace is Pace.USUAL
+
+    run(main())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_card_that_leaves_its_reader_ends_the_sessions(rig: Rig, again: bool) -> None:
+    async def main() -> None:
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        rig.module.cards_left({"some other reader": False})
+        assert len(rig.slots.alive) == 1
+        rig.module.cards_left({rig.slots.reader_of(rig.work): again})
+        assert rig.slots.alive == []
+        # Who is in the reader now is found out by the next look.
+        assert rig.served(rig.work).present == again
+        assert rig.served(rig.home).present
+        rig.asked()
+        await rig.look(closely=False)
+        assert rig.asked() == ["load", "slots", "scan"]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("left", "graces"), [("work", [0.4]), ("home", [])], ids=["its own card", "another card"]
+)
+def test_a_card_that_leaves_during_its_signature_ends_it(rig: Rig, left: str, graces: list[float]) -> None:
+    async def main() -> None:
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        gate = rig.slots.hold_next("sign")
+        [key] = rig.work.keys
+        served = rig.served(rig.work)
+        signing = asyncio.create_task(served.sign(key.token_key(), b"data", 0, Asker("ssh")))
+        await gate.entered.wait()
+        worker = rig.slots.workers[-1]
+        worker.last_sign, worker.token_in_use = 0.0, rig.work.identity.fields
+        rig.module.cards_left({rig.slots.reader_of(getattr(rig, left)): False})
+        assert worker.removals == graces
+        gate.opened.set()
+        await signing
+
+    run(main())
+
+
+def test_a_card_that_leaves_may_end_a_scan_a_little_later(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        gate = rig.slots.hold_next("scan")
+        looking = asyncio.create_task(rig.look())
+        await gate.entered.wait()
+        [worker] = rig.slots.workers
+        worker.last_sign = 0.0
+        rig.module.cards_left({rig.slots.reader_of(rig.work): False})
+        assert worker.removals == [1.0]
+        gate.opened.set()
+        await looking
+
+    run(main())
+
+
+def test_what_another_module_sees_leave_ends_what_is_under_way_unless_pcscd_knows_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(uses_pcscd: bool) -> None:
+        rig = Rig(monkeypatch)
+        rig.slots.uses_pcscd = uses_pcscd
+        await rig.look()
+        await rig.served(rig.work).log_in(Pin(PIN))
+        stranger = Rig(monkeypatch)
+        await stranger.look()
+        await stranger.served(stranger.work).log_in(Pin(PIN))
+        same = Rig(monkeypatch)
+        same.work.keys = rig.work.keys
+        await same.look()
+        await same.served(same.work).log_in(Pin(PIN))
+        alive = rig.slots.alive
+        rig.module.tokens_left_elsewhere([stranger.served(stranger.work)])
+        assert rig.slots.alive == alive
+        rig.module.tokens_left_elsewhere([same.served(same.work)])
+        assert rig.slots.alive == (alive if uses_pcscd else [])
+
+    run(main(uses_pcscd=False))
+    run(main(uses_pcscd=True))
+
+
+@pytest.mark.parametrize(
+    ("uses_pcscd", "removable", "ended"),
+    [
+        (False, True, True),
+        (True, True, False),
+        (False, False, False),
+    ],
+)
+def test_when_no_usb_device_is_left_sessions_on_removable_tokens_end(
+    monkeypatch: pytest.MonkeyPatch, uses_pcscd: bool, removable: bool, ended: bool
+) -> None:
+    async def main() -> None:
+        rig = Rig(monkeypatch)
+        rig.slots.uses_pcscd, rig.slots.removable = uses_pcscd, removable
+        await rig.look()
+        rig.module.readers_unplugged()
+        assert (rig.slots.alive == []) == ended
 
     run(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from doubles.virtual_time import run_in_no_time
 
 from replug.token.errors import ModuleUnreachableError
+from replug.token.module import Pace
 from replug.token.watch import Watcher
 
 GLANCE = 1.05
@@ -26,7 +27,10 @@ class StandInModule:
 
     def __init__(self, *tokens: StandInToken) -> None:
         self.busy = False
-        self.misses_a_token = False
+        self.pace = Pace.USUAL
+        self.present_tokens: list[StandInToken] = []
+        self.left: list[Mapping[str, bool]] = []
+        self.left_elsewhere: list[StandInToken] = []
         self.glances: list[float] = []
         self.close_looks: list[float] = []
         self.cancelled = 0
@@ -37,6 +41,12 @@ class StandInModule:
     @property
     def looks(self) -> list[float]:
         return sorted(self.glances + self.close_looks)
+
+    def cards_left(self, readers: Mapping[str, bool]) -> None:
+        self.left.append(readers)
+
+    def tokens_left_elsewhere(self, gone: list[StandInToken]) -> None:
+        self.left_elsewhere += gone
 
     async def look(self, *, closely: bool) -> list[StandInToken]:
         (self.close_looks if closely else self.glances).append(now())
@@ -55,6 +65,7 @@ class StandInModule:
 class StandInToken:
     def __init__(self, failure: Exception | None = None) -> None:
         self.read_times: list[float] = []
+        self.present = True
         self._failure = failure
 
     async def read(self) -> None:
@@ -101,10 +112,58 @@ def test_without_events_modules_are_glanced_at_about_once_a_second() -> None:
 def test_a_module_that_misses_a_token_is_glanced_at_more_often() -> None:
     async def main() -> None:
         module = StandInModule()
-        module.misses_a_token = True
+        module.pace = Pace.QUICK
         async with watching(module):
             await asyncio.sleep(3)
         assert module.glances == pytest.approx([0.25 + 0.3 * n for n in range(10)])
+
+    run_in_no_time(main())
+
+
+def test_a_module_whose_tokens_stay_is_left_alone_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.clock_gettime", lambda _: now())
+
+    async def main() -> None:
+        fixed, cards = StandInModule(), StandInModule()
+        fixed.pace = Pace.SELDOM
+        async with watching(fixed, cards) as watcher:
+            await asyncio.sleep(119)
+            assert fixed.glances == pytest.approx([1, 61], abs=GLANCE)
+            assert len(cards.glances) > 100
+            # An event is a reason nevertheless.
+            watcher.nudge()
+            await asyncio.sleep(0.1)
+            assert len(fixed.close_looks) == 1
+            # And when it says that it is needed, that is found within a second.
+            await asyncio.sleep(10)
+            fixed.pace, before = Pace.USUAL, len(fixed.looks)
+            await asyncio.sleep(3)
+            assert len(fixed.looks) >= before + 2
+
+    run_in_no_time(main())
+
+
+def test_a_change_that_pcscd_reports_is_followed_by_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        module = StandInModule()
+        async with watching(module) as watcher:
+            watcher.cards_changed({"reader": False})
+            await asyncio.sleep(3)
+            assert module.close_looks == pytest.approx([0, 0.35, 1.1])
+            assert module.left == [{"reader": False}]
+
+    run_in_no_time(main())
+
+
+def test_a_token_that_one_module_sees_leave_is_reported_to_the_others() -> None:
+    async def main() -> None:
+        one, other, token = StandInModule(), StandInModule(), StandInToken()
+        one.present_tokens = [token]
+        async with watching(one, other):
+            token.present = False
+            await asyncio.sleep(2)
+        assert set(other.left_elsewhere) == {token}
+        assert one.left_elsewhere == []
 
     run_in_no_time(main())
 

@@ -65,10 +65,10 @@ def script(tmp_path: Path) -> Script:
 
 def test_requests_and_replies(script: Script) -> None:
     script(f"""
-tokens = [{{"token": {HEADER!r}, "flags": 0x40C}}]
+tokens = [{{"token": {HEADER!r}, "flags": 0x40C, "slot": 7, "reader": "Reader"}}]
 replies = {{
-    "load": {{"library": "Maker Module"}},
-    "slots": {{"slots": [[7, True], [8, False]]}},
+    "load": {{"library": "Maker Module", "pcscd": True}},
+    "slots": {{"slots": [[7, True, True], [8, False, False]]}},
     "scan": {{"tokens": tokens}},
     "open": {{"flags": 4, "twin": False, "keys": [{{"label": "1"}}, {{"label": "2"}}], "more": True}},
     "more": {{"keys": [{{"label": "3"}}], "more": False}},
@@ -83,8 +83,9 @@ while True:
     async def main() -> None:
         worker = WorkerClient(Deadlines(), script.process())
         assert await worker.load("/module.so") == "Maker Module"
-        assert await worker.slots() == [(7, True), (8, False)]
-        assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C))]
+        assert worker.uses_pcscd
+        assert await worker.slots() == [(7, True, True), (8, False, False)]
+        assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C), 7, "Reader")]
         opened = await worker.open(TOKEN)
         assert (opened.flags, opened.records) == (
             TokenFlag.LOGIN_REQUIRED,
@@ -137,7 +138,7 @@ with open({str(record)!r}, "w") as file:
 def test_an_answer_may_come_byte_by_byte(script: Script) -> None:
     script("""
 request()
-for byte in frame({"slots": [[1, True]]}, bytes(3)):
+for byte in frame({"slots": [[1, True, True]]}, bytes(3)):
     agent.send(bytes([byte]))
     time.sleep(0.001)
 receive(1)
@@ -145,7 +146,7 @@ receive(1)
 
     async def main() -> None:
         worker = WorkerClient(Deadlines(), script.process())
-        assert await worker.slots() == [(1, True)]
+        assert await worker.slots() == [(1, True, True)]
         worker.kill()
         await reaped(worker)
 

@@ -274,3 +274,21 @@ def test_a_stopped_process_is_not_waited_for() -> None:
             await scripted.ask(deadline=600)
 
     with_one(talk)
+
+
+def test_what_was_removed_gets_a_moment_to_say_so() -> None:
+    async def talk(scripted: Scripted) -> None:
+        asking = scripted.ask()
+        await scripted.request()
+        scripted.worker.end_unless_answered(SOON)
+        scripted.connection.send(encode({}, b"in time"))
+        assert await asking == ({}, b"in time")
+        again = scripted.ask()
+        await scripted.request()
+        await asyncio.sleep(2 * SOON)
+        assert not again.done()  # that was for the request before
+        scripted.worker.end_unless_answered(SOON)
+        with pytest.raises(WorkerLostError, match="the token was removed during sign"):
+            await again
+
+    with_one(talk)
