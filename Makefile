@@ -2,7 +2,7 @@
 #
 #   make demo     a token, a login and a signature, shown as you would type them
 #   make test     every test (PYTEST='-k login' chooses)
-#   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50)
+#   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
 #   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
 #   make bench    measures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, nothing written)
@@ -31,7 +31,8 @@ test: $(READY)
 
 torture: $(READY)
 	@tests/prepare test
-	$(VENV)/bin/python tests/smartcard/torture.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
+	$(VENV)/bin/python tests/smartcard/torture.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
+	  $(if $(LATENCY),--latency $(LATENCY)) $(if $(DISCOVERY),--discovery $(DISCOVERY))
 
 fuzz: $(READY)
 	$(VENV)/bin/python tests/fuzz/campaign.py $(if $(SECONDS),--seconds $(SECONDS))

@@ -1,7 +1,8 @@
 """Another program that uses the same card: PC/SC as it is, by way of libpcsclite (pcsclite's winscard.h).
 
 Started as `python -I pcsc_client.py READER await present|empty`, `... reset`, `... transmit HEX...`, which
-prints the response APDUs, or `... hold`, which keeps all others from the card until its input ends.
+prints the response APDUs, or `... hold` or `... transact`, which keep all others from the card, or from
+sending it commands, until their input ends.
 """
 
 from __future__ import annotations
@@ -84,6 +85,15 @@ class Client:
             ctypes.byref(card), ctypes.byref(protocol),
         )  # fmt: skip
 
+    def transact(self, reader: str) -> None:
+        """Connects, and begins a transaction: other programs wait."""
+        card, protocol = ctypes.c_long(), DWORD()
+        self._call(
+            "SCardConnect", self._context, reader.encode(), DWORD(_SHARE_SHARED), DWORD(_PROTOCOL_T1),
+            ctypes.byref(card), ctypes.byref(protocol),
+        )  # fmt: skip
+        self._call("SCardBeginTransaction", card)
+
     def _transmit(self, card: ctypes.c_long, apdu: bytes) -> bytes:
         answer, length = ctypes.create_string_buffer(258), DWORD(258)
         header = IoRequest(_PROTOCOL_T1, ctypes.sizeof(IoRequest))
@@ -110,6 +120,10 @@ def main() -> None:
             client.use(reader, [], _RESET_CARD)
         case "hold":
             client.hold(reader)
+            print("held", flush=True)
+            sys.stdin.read()
+        case "transact":
+            client.transact(reader)
             print("held", flush=True)
             sys.stdin.read()
         case "transmit":

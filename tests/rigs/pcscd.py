@@ -122,10 +122,13 @@ class Pcscd:
         return self.transmit(select(PIV), verify(pin))[-1][-2:].hex()
 
     @contextmanager
-    def held_by_another(self) -> Iterator[int]:
-        """Another program has the card for itself; its process id."""
+    def held_by_another(self, how: str = "hold") -> Iterator[int]:
+        """Another program has the card for itself; its process id.
+
+        With "transact" it has begun a transaction: other programs may connect, and wait.
+        """
         with subprocess.Popen(
-            [sys.executable, "-I", _CLIENT, f"{READER} 00 00", "hold"],
+            [sys.executable, "-I", _CLIENT, f"{READER} 00 00", how],
             env=self._home.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         ) as holder:  # fmt: skip
             assert holder.stdout

@@ -83,6 +83,8 @@ class Card:
         """How long every command takes, in seconds; 0.015 is usual."""
         self.refuses = False
         """Every signature is refused with 6982, as if the PIN had not been verified."""
+        self.refuses_once: int | None = None
+        """The status word by which the next signature is refused, and no other."""
 
         self.commands = 0
         self.verifies = 0
@@ -216,6 +218,9 @@ class Card:
         }[policy]
         self.signatures_begun += 1
         self._changed.notify_all()
+        status, self.refuses_once = self.refuses_once, None
+        if status is not None:
+            raise RefusedError(status)
         if not allowed or self.refuses or not self._touched_in_time():
             raise RefusedError(Status.SECURITY_NOT_SATISFIED)
         signature = key.sign(template[_CHALLENGE])

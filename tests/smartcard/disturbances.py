@@ -14,19 +14,23 @@ from rigs.pcscd import Pcscd
 from rigs.piv_card import Card
 from rigs.piv_keys import Slot
 from rigs.terminal import Done
+from smartcard.load import Load
 
 WRONG = "654321"
+LOCKING = "until I am back"
+HELD, STOPPED = 3.0, 5.0  # seconds
 
 
 class Disturbances:
     """One method for each kind, which returns when the card is back, if it was away, and known to pcscd."""
 
-    def __init__(self, pcscd: Pcscd, agent: Agent, card: Card, chance: random.Random) -> None:
-        """`card` is in the slot, and `agent` has its keys."""
+    def __init__(self, pcscd: Pcscd, agent: Agent, card: Card, chance: random.Random, load: Load) -> None:
+        """`card` is in the slot, and `agent` has its keys; `load` is told when these are locked."""
         self._pcscd = pcscd
         self._agent = agent
         self._card = card
         self._chance = chance
+        self._load = load
         self._public = card.keys[Slot.AUTHENTICATION].write_public(agent.home, "disturbed")
         self._clients = ThreadPoolExecutor()
         self.other = Card(serial=5004321)
@@ -66,7 +70,31 @@ class Disturbances:
         self._pcscd.slot.remove()
         self._return()
 
+    def exchanged_within_a_moment(self) -> None:
+        for card in (self.other, self._card):
+            self._pcscd.slot.swap(card)
+            time.sleep(self._chance.uniform(0, 0.1))
+        self._pcscd.await_present()
+
+    # The card.
+
+    def card_fails_once(self) -> None:
+        self._card.refuses_once = 0x6F00
+
+    def card_refuses_once(self) -> None:
+        self._card.refuses_once = 0x6982
+
     # Other programs.
+
+    def transaction_by_another_program(self) -> None:
+        with self._pcscd.held_by_another("transact"):
+            self.under_way = self._clients.submit(self._use)
+            time.sleep(HELD)
+
+    def pcscd_stopped(self) -> None:
+        with self._pcscd.stopped():
+            self.under_way = self._clients.submit(self._use)
+            time.sleep(STOPPED)
 
     def pcscd_restarted(self) -> None:
         self._pcscd.restart(signal.SIGTERM)
@@ -86,7 +114,16 @@ class Disturbances:
         self.wrong_pins += 1
         assert self._pcscd.send_pin(WRONG) == "63c2"
 
-    # The worker process.
+    # The agent and its worker process.
+
+    def locked_and_unlocked(self) -> None:
+        self._load.pause()
+        typing = [("Enter lock password: ", LOCKING), ("Again: ", LOCKING)]
+        assert self._agent.ssh_add("-x", typing=typing).status == 0
+        if self._sometimes():
+            assert self._use().status != 0, "a signature by a locked agent"
+        assert self._agent.ssh_add("-X", typing=[("Enter lock password: ", LOCKING)]).status == 0
+        self._load.go_on()
 
     def worker_killed(self) -> None:
         self._signal_workers(signal.SIGKILL)
@@ -116,7 +153,7 @@ class Disturbances:
         """A signature that the card has begun."""
         begun, self._card.delay = self._card.signatures_begun, 0.5
         signing = self._clients.submit(self._use)
-        self._card.await_signature(begun + 1)
+        self._card.await_signature(begun + 1, within=10 + 200 * self._card.latency)
         self._card.delay = 0.0
         return signing
 

@@ -1,11 +1,14 @@
 """`make torture`: whatever happens to a smart card, and after each time the first request has to sign.
 
-A seed decides what comes when, so that a run can be repeated: `make torture SEED=3 COUNT=50`.
+A seed decides what comes when, so that a run can be repeated: `make torture SEED=3 COUNT=50`. All the while
+eight clients sign with a software key and two with the card's. LATENCY=100 slows each of the card's commands
+by so many ms; DISCOVERY=on has the agent also serve what p11-kit has registered, which is the same card.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import statistics
@@ -22,21 +25,25 @@ if __name__ == "__main__":
 from rigs.agent import Agent
 from rigs.askpass import Askpass
 from rigs.home import Home
+from rigs.key_files import blob_of, make_key, public_of
 from rigs.pcscd import OPENSC, YKCS11, Pcscd, home_with_pcscd
 from rigs.piv_card import PIN, Card
 from rigs.piv_keys import Slot
 from rigs.terminal import Done, eventually
 from smartcard.disturbances import KINDS, Disturbances
+from smartcard.load import Load
 
 PROGRAMS = Path(sys.executable).parent
-CONFIGURATION = 'modules = []\noperation_timeout = "4s"\ntouch_timeout = "4s"\n'
+CONFIGURATION = 'operation_timeout = "4s"\ntouch_timeout = "4s"\n'
 """When a module counts as hung; the default would be long to wait for so often."""
+NO_DISCOVERY = "modules = []\n"
+MARGIN = 3.0
+"""Seconds that the first request may take longer than a fresh pkcs11-tool needs."""
+TOOL_ROUNDS = 5
 PATIENCE = 30
 """Seconds that the agent has to sign in after all when it failed, for the run to go on."""
 GROWTH = 1.1
 """How much of its memory after warming up the agent may have at the end."""
-PROCESSES = 1
-"""A worker."""
 LOG_TAIL = 40
 """Lines of the agent's log that a failure's report shows."""
 
@@ -73,19 +80,39 @@ class Tally:
 class Torture:
     """A card whose keys the agent has, all that is done to them, and what came of it."""
 
-    def __init__(self, home: Home, pcscd: Pcscd, program: Path, module: Path, seed: int) -> None:
-        home.write(".config/replug/config.toml", CONFIGURATION)
+    def __init__(
+        self,
+        home: Home,
+        pcscd: Pcscd,
+        program: Path,
+        module: Path,
+        seed: int,
+        *,
+        latency: float = 0.0,
+        discovery: bool = False,
+    ) -> None:
+        """Each of the card's commands takes `latency` seconds."""
+        home.write(".config/replug/config.toml", ("" if discovery else NO_DISCOVERY) + CONFIGURATION)
+        self._home = home
         self._askpass = Askpass(home)
         self._askpass.answers(PIN)
         self._card = Card()
+        self._card.latency = latency
         pcscd.slot.insert(self._card)
         pcscd.await_present()
         self._publics = {slot: key.write_public(home, f"{slot:x}") for slot, key in self._card.keys.items()}
         self._module = module
         self._seed = seed
         self._chance = random.Random(seed)
+        self._tool_seconds = [self._time_of_pkcs11_tool() for _ in range(TOOL_ROUNDS)]
+        self._pins_of_the_tool = self._card.verifies
         self.agent = Agent(program, home, env=self._askpass.env)
-        self._disturbances = Disturbances(pcscd, self.agent, self._card, self._chance)
+        software = make_key(home, "software")
+        assert self.agent.ssh_add(software).status == 0, self.agent.log
+        self._load = Load(
+            self.agent, blob_of(public_of(software)), blob_of(self._publics[Slot.AUTHENTICATION])
+        )
+        self._disturbances = Disturbances(pcscd, self.agent, self._card, self._chance, self._load)
         self.tallies = {kind: Tally() for kind in KINDS}
         self.failures: list[str] = []
         self._warm: Footprint
@@ -95,24 +122,36 @@ class Torture:
         """Disturbs `count` times, the first of them to warm up; `failures` is empty if all was well."""
         added = self.agent.add_provider(self._module, PIN)
         assert added.status == 0, (added, self.agent.log)
+        self._workers = len(self.agent.children())
+        self._load.start()
         for step, kind in enumerate(islice(self._kinds(), count)):
             if step == min(len(KINDS), count // 2):
                 self._warm = self._footprint()
             self._disturb(step, kind)
+        self._load.stop()
         self._end = self._footprint()
         self._judge()
 
     def table(self) -> str:
         """How it went by kind, and the totals."""
-        lines = [f"{'':34}{'times':>6}{'failed':>8}{'median s':>10}{'longest s':>11}"]
+        lines = [f"{'':34}{'times':>6}{'failed':>8}{'median s':>10}{'p95 s':>8}{'longest s':>11}"]
         for kind, tally in self.tallies.items():
             if seconds := tally.seconds:
                 lines.append(
                     f"{kind.replace('_', ' '):34}{len(seconds):6}{tally.failures:8}"
-                    f"{statistics.median(seconds):10.2f}{max(seconds):11.2f}"
+                    f"{statistics.median(seconds):10.2f}{p95(seconds):8.2f}{max(seconds):11.2f}"
                 )
-        sent = self._card.verifies - self._disturbances.wrong_pins
+        sent = self._card.verifies - self._disturbances.wrong_pins - self._pins_of_the_tool
+        all_seconds = [second for tally in self.tallies.values() for second in tally.seconds]
+        tool, software = self._tool_seconds, self._load.software_seconds or [0.0]
+        late = sum(second > statistics.median(tool) + MARGIN for second in all_seconds)
         lines += [
+            f"The first signature after each: median {statistics.median(all_seconds):.2f} s,"
+            f" p95 {p95(all_seconds):.2f} s; more than {MARGIN:g} s longer than pkcs11-tool: {late}",
+            f"pkcs11-tool: median {statistics.median(tool):.2f} s, p95 {p95(tool):.2f} s",
+            f"Meanwhile: {len(software)} signatures in software, median {statistics.median(software):.3f} s,"
+            f" p95 {p95(software):.3f} s, refused {self._load.software_failures};"
+            f" {self._load.card_signatures} by the card for other clients",
             f"PINs sent to the card: {sent}, wrong ones: {self._wrong_pins}",
             f"PINs sent to the other card: {self._disturbances.other.verifies}",
             f"PINs asked for: {len(self._askpass.questions)}",
@@ -152,6 +191,17 @@ class Torture:
                     self.failures
                 )
 
+    def _time_of_pkcs11_tool(self) -> float:
+        """How long a fresh pkcs11-tool takes for a signature, in seconds."""
+        digest = self._home.write("digest", hashlib.sha256(b"data").digest())
+        begin = time.monotonic()
+        done = self._home.run(
+            "pkcs11-tool", "--module", self._module, "--login", "--pin", PIN, "--sign", "--id", "01",
+            "--mechanism", "ECDSA", "--input-file", digest, "--output-file", "/dev/null",
+        )  # fmt: skip
+        assert done.status == 0, done
+        return time.monotonic() - begin
+
     def _use(self, slot: Slot) -> Done:
         return self.agent.ssh_add("-T", self._publics[slot])
 
@@ -164,7 +214,7 @@ class Torture:
 
     def _footprint(self) -> Footprint:
         """What the agent takes when nothing is under way."""
-        eventually(lambda: len(self.agent.children()) == PROCESSES, "a worker")
+        eventually(lambda: len(self.agent.children()) <= self._workers, "no more than the workers")
         readings = []
         for _ in range(5):
             readings.append(Footprint.of(self.agent))
@@ -176,19 +226,25 @@ class Torture:
         """What has to hold at the end, whatever happened."""
         warm, end = self._warm, self._end
         others = self._disturbances.other.verifies
-        # libykcs11 tells of a lost try, and then a person has to be asked; OpenSC tells of the last one only.
-        questions = 0
+        asked = len(self._askpass.questions)
+        refused = self._load.software_failures
         checks = {
+            f"every software key to sign, but {refused} requests were refused": refused == 0,
             "the agent to answer": self.agent.alive(),
             f"no wrong PIN, but {self._wrong_pins} were sent": self._wrong_pins == 0,
             f"no PIN for the other card, but it got {others}": others == 0,
-            f"{questions} questions: {self._askpass.text}": len(self._askpass.questions) <= questions,
+            f"no questions: {self._askpass.text}": asked == 0,
             f"the memory of {warm}, not {end}": end.memory <= warm.memory * GROWTH,
             f"the files of {warm}, not {end}": end.files <= warm.files,
         }
         for expectation, met in checks.items():
             if not met:
                 self._report(f"expected {expectation}")
+
+
+def p95(seconds: list[float]) -> float:
+    """The 95th percentile."""
+    return sorted(seconds)[round(0.95 * (len(seconds) - 1))]
 
 
 def main() -> int:
@@ -198,19 +254,30 @@ def main() -> int:
     arguments.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3])
     arguments.add_argument("--count", type=int, default=200)
     arguments.add_argument("--module", choices=modules, nargs="+", default=list(modules))
+    arguments.add_argument("--latency", type=float, default=0, help="of a command to the card, in ms")
+    arguments.add_argument("--discovery", choices=("on", "off"), default="off")
     chosen = arguments.parse_args()
     status = 0
     for name in chosen.module:
         for seed in chosen.seed:
             with home_with_pcscd() as (home, pcscd):
-                torture = Torture(home, pcscd, PROGRAMS / "replug-agent", modules[name], seed)
+                torture = Torture(
+                    home,
+                    pcscd,
+                    PROGRAMS / "replug-agent",
+                    modules[name],
+                    seed,
+                    latency=chosen.latency / 1000,
+                    discovery=chosen.discovery == "on",
+                )
                 started = time.monotonic()
                 try:
                     torture.run(chosen.count)
                 finally:
                     torture.agent.stop()
                 seconds = time.monotonic() - started
-                print(f"\n{name}, seed {seed}, {seconds:.0f} s\n{torture.table()}", flush=True)
+                what = f"{name}, seed {seed}, {chosen.latency:g} ms, discovery {chosen.discovery}"
+                print(f"\n{what}, {seconds:.0f} s\n{torture.table()}", flush=True)
             for failure in torture.failures:
                 print(f"\nFAILED {failure}")
                 status = 1
