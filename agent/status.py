@@ -12,6 +12,7 @@ from replug.agent.keys.identity import Identity, confirm_when
 from replug.protocol.keys import fingerprint
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
+from replug.token.keys import LeftOut
 from replug.token.served import ServedToken
 
 STATUS_VERSION = 1
@@ -72,7 +73,12 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "last_inserted": token.last_inserted,
         "last_removed": token.last_removed,
         "keys": [_key(keyring, one) for one in held],
+        "left_out": [] if keyring.locked else [_left_out(key) for key in token.left_out],
     }
+
+
+def _left_out(key: LeftOut) -> dict[str, str]:
+    return {"label": key.label, "why": key.reason}
 
 
 def _pin_tries(token: ServedToken) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from rigs import faulty as faulty_module
+from rigs import odd as odd_module
 from rigs.agent import Agent, StartAgent
 from rigs.askpass import Askpass
 from rigs.faulty import Faulty
@@ -112,6 +113,12 @@ def faulty_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def faulty(home: Home, faulty_built: Path) -> Faulty:
     """A misbehaving module with a token of its own: give its `env` to the agent."""
     return Faulty(home, faulty_built)
+
+
+@pytest.fixture(scope="session")
+def odd_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The module with the habits of others, compiled."""
+    return odd_module.build(tmp_path_factory.mktemp("modules"))
 
 
 @pytest.fixture

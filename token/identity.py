@@ -66,3 +66,5 @@ class TokenInfo:
     """The number of its slot."""
     reader: str
     """The description of that slot, which for cards is the reader's name."""
+    removable: bool
+    """Whether its slot is one that tokens can be removed from (CKF_REMOVABLE_DEVICE)."""

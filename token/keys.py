@@ -66,33 +66,62 @@ class TokenKey:
     """CKA_ALWAYS_AUTHENTICATE: every signature needs the PIN again."""
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A key of a token that is not offered, because no signature could be made or used."""
+
+    label: str
+    """CKA_LABEL, as the token has it."""
+    reason: str
+
+
 def read_keys(records: list[KeyRecord]) -> dict[bytes, TokenKey]:
-    """The keys that SSH can use, by blob, in the token's order; others are left out with a log line."""
+    """The keys that SSH can use, by blob, in the token's order."""
     keys: dict[bytes, TokenKey] = {}
-    for _ in reading(records, keys):
+    for _ in reading(records, keys, []):
         pass
     return keys
 
 
-def reading(records: list[KeyRecord], keys: dict[bytes, TokenKey]) -> Iterator[None]:
+def reading(records: list[KeyRecord], keys: dict[bytes, TokenKey], left_out: list[LeftOut]) -> Iterator[None]:
     """Read `records` into `keys`, with a pause after each: there may be many, and others want their turn."""
-    left_out = 0
     for record in records:
         yield
         try:
             key = _read_key(record)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # A compromised worker may send anything.
-            left_out += 1
-            if left_out <= _MOST_SAID:
-                log.info("left out a key: %s", error, extra={"label": _label_of(record)})
+            left_out.append(LeftOut(_label_of(record), str(error)))
+            continue
+        if not record.get("mechanism", False):
+            left_out.append(LeftOut(key.label, _no_mechanism(key.public)))
             continue
         # A certificate and a public key object of one key give the same blob; the first one names it.
         known = keys.get(key.blob)
         if known is None or (key.signs and not known.signs):
             keys[key.blob] = key
-    if left_out > _MOST_SAID:
-        log.info("left out more keys", extra={"keys": left_out - _MOST_SAID})
+
+
+def without_private_key(keys: dict[bytes, TokenKey]) -> list[LeftOut]:
+    """Those that cannot sign, of the keys that a logged-in session has shown."""
+    return [
+        LeftOut(key.label, "it has no private key that may sign") for key in keys.values() if not key.signs
+    ]
+
+
+def log_left_out(left_out: list[LeftOut], token: str) -> None:
+    """Log which keys of `token` are not offered."""
+    for key in left_out[:_MOST_SAID]:
+        log.info("left out a key: %s", key.reason, extra={"token": token, "label": key.label})
+    if len(left_out) > _MOST_SAID:
+        log.info("left out more keys", extra={"token": token, "keys": len(left_out) - _MOST_SAID})
+
+
+def _no_mechanism(public: PublicKey) -> str:
+    mechanism = {"RsaPublicKey": "CKM_RSA_PKCS", "EcdsaPublicKey": "CKM_ECDSA"}.get(
+        type(public).__name__, "CKM_EDDSA"
+    )
+    return f"the module has no mechanism for signatures of {public.algorithm} keys ({mechanism})"
 
 
 def _label_of(record: KeyRecord) -> str:

@@ -41,6 +41,8 @@ class Presence:
         """Why the token is absent, locked or unreachable; else empty."""
         self.flags = TokenFlag(0)
         """As last read. They may have changed since, so each login reads them again."""
+        self.removable = True
+        """Whether its slot is one that tokens can be removed from, if that is known."""
         self.closed = False
         """Whether the agent no longer serves it."""
         self.last_inserted: float | None = None
@@ -64,6 +66,11 @@ class Presence:
     def known_to_be_out(self, since: float) -> bool:
         """Whether it was out already at the time `since`, on the boot clock."""
         return self._state is TokenState.ABSENT and self.left_at is not None and self.left_at <= since
+
+    @property
+    def how_to_bring_back(self) -> str:
+        """What the user can do while it is in no slot; empty where nothing can be plugged in."""
+        return "plug it in" if self.removable else ""
 
     async def wait_until_back(self) -> None:
         """Return when the token is in a slot, or is no longer served."""

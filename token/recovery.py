@@ -21,6 +21,7 @@ from replug.token.errors import (
     WorkerRefusedError,
     WorkerSilentError,
 )
+from replug.token.identity import TokenId
 from replug.token.shared import result_of
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
@@ -37,19 +38,22 @@ async def attempt(
     operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
     *arguments: *Arguments,
     fresh: bool = False,
+    logged_out: TokenId | None = None,
     anywhere: bool = False,
 ) -> T:
     """Take a worker of `pool`, run `operation` on it, give it back; if that fails, once more on a fresh one.
 
     The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
-    before the first attempt. A failure is a WorkerLostError or WorkerRefusedError that `operation` lets pass;
-    after a second one, TokenAbsentError or ModuleUnreachableError is raised. A login that another program
-    ended is made again, once, which is no failure. Any other exception is an answer and is raised as it is.
-    A caller that is cancelled while it waits for a worker leaves the queue; an operation that has begun is
-    finished.
+    before the first attempt, with `logged_out` if it is logged in to that token. A failure is a
+    WorkerLostError or WorkerRefusedError that `operation` lets pass; after a second one, TokenAbsentError or
+    ModuleUnreachableError is raised. A login that another program ended is made again, once, which is no
+    failure. Any other exception is an answer and is raised as it is. A caller that is cancelled while it
+    waits for a worker leaves the queue; an operation that has begun is finished.
     """
     taken = await pool.take(anywhere=anywhere)
-    taken.task = asyncio.create_task(_use(taken, pool, fresh, operation, arguments))
+    taken.task = asyncio.create_task(
+        _use(taken, pool, fresh or logged_out in taken.logged_in, operation, arguments)
+    )
     return await result_of(taken.task)
 
 
@@ -69,7 +73,7 @@ async def _use(
             try:
                 return await operation(await taken.live(patient=patient), *arguments)
             except (WorkerLostError, WorkerRefusedError) as error:
-                taken.discard()
+                taken.kill()
                 fault = _fault(error)
                 if fault in repaired:
                     raise _final(pool, error) from error

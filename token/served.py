@@ -19,7 +19,7 @@ from replug.token.errors import (
     TokenError,
 )
 from replug.token.identity import TokenFlag, TokenId
-from replug.token.keys import TokenKey
+from replug.token.keys import LeftOut, TokenKey
 from replug.token.operations import TokenOperations
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.owner import PinOwner
@@ -73,6 +73,11 @@ class ServedToken(Presence):
         return self._operations.keys.offered
 
     @property
+    def left_out(self) -> list[LeftOut]:
+        """Its keys that are not offered, when it was read last."""
+        return self._operations.left_out
+
+    @property
     def pin_remembered(self) -> bool:
         """Whether a PIN is cached for this token."""
         return self._rules.remembers
@@ -82,13 +87,13 @@ class ServedToken(Presence):
         await self._attempt(self._operations.open)
 
     async def log_in(self, pin: Pin) -> None:
-        """Log in with a PIN that came with a request, on a fresh worker so that it is really checked.
+        """Log in with a PIN that came with a request, on a worker that is not, so that it is really checked.
 
         Raises PinRejectedError, and PinNeededError when it is the last try, which the user who typed
         this PIN may not have known. Wipes the PIN unless it is kept. One that is refused changes nothing.
         """
         with self._rules.using(pin):
-            await self._attempt(self._operations.log_in, pin, True, fresh=True)
+            await self._attempt(self._operations.log_in, pin, True, logged_out=self.identity)
 
     async def sign(
         self,
@@ -181,12 +186,12 @@ class ServedToken(Presence):
         self,
         operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
         *arguments: *Arguments,
-        fresh: bool = False,
+        logged_out: TokenId | None = None,
         anywhere: bool = False,
     ) -> T:
         """`recovery.attempt`; a failure changes the token's state."""
         try:
-            return await attempt(self._pool, operation, *arguments, fresh=fresh, anywhere=anywhere)
+            return await attempt(self._pool, operation, *arguments, logged_out=logged_out, anywhere=anywhere)
         except TokenAbsentError:
             self.left()
             raise

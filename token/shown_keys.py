@@ -25,11 +25,13 @@ class ShownKeys:
         self._useless: set[bytes] = set()
         self.proven = False
         """Whether the last look without login showed a key that was known before it."""
+        self.complete = False
+        """Whether it is known which keys can sign: a session that was logged in has shown all of them."""
 
     @property
     def known(self) -> set[bytes]:
         """The keys that are this token's: those it showed last, and those it hides until login."""
-        return self._visible | self.offered.keys()
+        return self._visible | self.offered.keys() | self._useless
 
     def saw_without_login(self, keys: dict[bytes, TokenKey]) -> None:
         """Note the keys shown before login.
@@ -43,6 +45,7 @@ class ShownKeys:
             raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
         if self.known and now and not self.proven:
             self._visible = now
+            self.complete = False
             self._offer(keys)
             raise OtherKeysError
         # The private half is visible too, so perhaps it can be used (a PIV key of slot 9e).
@@ -52,10 +55,26 @@ class ShownKeys:
         still_there = {blob: key for blob, key in self.offered.items() if blob not in gone}
         self._offer(still_there | {blob: keys[blob] for blob in keys if blob in unknown})
 
+    def saw_one(self, keys: dict[bytes, TokenKey]) -> None:
+        """Note that a token of which nothing is known shows a key without login; no other was looked for."""
+        self._visible = set(keys)
+
+    def saw_again(self) -> None:
+        """Note that a key that was known before is shown, without login; the others were not looked for."""
+        self.proven = True
+
+    @property
+    def to_prove_with(self) -> TokenKey | None:
+        """A key by which the token can be told from another; None if none is known that has an ID."""
+        with_id = [blob for blob, key in self.offered.items() if key.key_id]
+        with_id.sort(key=lambda blob: blob not in self._visible)
+        return self.offered[with_id[0]] if with_id else None
+
     def saw_logged_in(self, keys: dict[bytes, TokenKey]) -> None:
         """Note the keys shown after login, or where none is required; those that can sign are offered."""
+        self.complete = True
         self._offer({blob: key for blob, key in keys.items() if key.signs})
-        self._useless = self._visible - self.offered.keys()
+        self._useless = (self._visible | keys.keys()) - self.offered.keys()
 
     def lacks_some_of(self, keys: dict[bytes, TokenKey]) -> bool:
         """Whether a key that is offered is not among `keys`, or does not sign there."""
@@ -73,3 +92,4 @@ class ShownKeys:
     def forget_useless(self) -> None:
         """Forget which keys could not sign, to offer them again: another program may have been the cause."""
         self._useless.clear()
+        self.complete = False

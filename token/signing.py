@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 
+_ED25519_SIGNATURE = 64  # bytes
+_MOST_CANDIDATES = 8
+
 _RSA_HASH_MECHANISMS = {
     "ssh-rsa": "SHA1_RSA_PKCS",
     "rsa-sha2-256": "SHA256_RSA_PKCS",
@@ -80,6 +83,16 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
     return signature.encode()
 
 
+def raw_signature_size(public: PublicKey) -> int:
+    """How many bytes C_Sign returns for a key."""
+    match public:
+        case RsaPublicKey(n=n):
+            return (n.bit_length() + 7) // 8
+        case EcdsaPublicKey(curve=curve):
+            return 2 * curve.coordinate_size
+    return _ED25519_SIGNATURE
+
+
 async def signature_on(
     worker: WorkerClient, token: TokenId, key: TokenKey, algorithm: str, data: bytes, pin: bytearray | None
 ) -> bytes:
@@ -90,12 +103,8 @@ async def signature_on(
     """
     for step in signing_steps(key.public, algorithm, data):
         started = time.monotonic()
-        keypad = key.always_authenticate and pin is None
         try:
-            raw = await worker.sign(token, key.reference, step.mechanism, step.data, pin, keypad=keypad)
-            return finish_signature(key.public, algorithm, raw, data)
-        except InvalidSignatureError as error:
-            raise WorkerRefusedError(Verdict.FAILED, "the signature does not match the key") from error
+            return await _by_the_right_key(worker, token, key, algorithm, data, pin, step)
         except WorkerRefusedError as refused:
             if refused.verdict is Verdict.MECHANISM:
                 continue
@@ -107,3 +116,43 @@ async def signature_on(
                 ) from refused
             raise
     raise TokenError(f"{token} has no mechanism for {algorithm} signatures with this key")
+
+
+async def _by_the_right_key(
+    worker: WorkerClient,
+    token: TokenId,
+    key: TokenKey,
+    algorithm: str,
+    data: bytes,
+    pin: bytearray | None,
+    step: SigningStep,
+) -> bytes:
+    """The signature blob by that private key of several with this CKA_ID which belongs to `key`."""
+    keypad = key.always_authenticate and pin is None
+    place = (token, key.reference)
+    size = raw_signature_size(key.public)
+    candidate = worker.candidates.get(place, 0)
+    tried = 0
+    while True:
+        raw = await worker.sign(
+            token,
+            key.reference,
+            key.key_id,
+            step.mechanism,
+            step.data,
+            size,
+            pin,
+            keypad=keypad,
+            candidate=candidate,
+        )
+        try:
+            signature = finish_signature(key.public, algorithm, raw.value, data)
+        except InvalidSignatureError as error:
+            tried += 1
+            if tried >= min(raw.candidates, _MOST_CANDIDATES):
+                raise WorkerRefusedError(Verdict.FAILED, "the signature does not match the key") from error
+            candidate = (candidate + 1) % raw.candidates
+        else:
+            if candidate:
+                worker.candidates[place] = candidate
+            return signature

@@ -110,6 +110,9 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield "  " + style.paint(tries, "yellow")
     for key in token["keys"]:
         yield _key(key, style)
+    for key in token.get("left_out", ()):
+        text = f'left out: key "{printable(key["label"])}": {printable(key["why"])}'
+        yield from (style.paint(line, "dim") for line in style.wrap(text, first="  ", rest="    "))
 
 
 def _facts(token: dict[str, Any], now: float) -> Iterator[str]:

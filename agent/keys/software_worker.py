@@ -7,6 +7,7 @@ When the agent is locked, or a key is removed, this process ends.
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 from typing import NoReturn
@@ -135,3 +136,4 @@ def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
     answer_requests(connection, Operations(), lambda _: Verdict.FAILED)
+    os._exit(0)

@@ -11,11 +11,14 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 
 from replug.agent.process.daemon import SIGNALS
 from replug.token.worker.forkserver import serve_forks
+
+_FOR_THEIR_END = 1.0  # seconds
 
 
 class Supervisor:
@@ -37,6 +40,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self._status is None:
             _, self._status = os.waitpid(self._agent, 0)
+        _wait_for_workers()
         return os.waitstatus_to_exitcode(self._status)
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
@@ -48,6 +52,16 @@ class Supervisor:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._agent:
                     self._status = ended[1]
+
+
+def _wait_for_workers() -> None:
+    """Let the workers end in an orderly way; those that take long end with this process."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+    end = time.monotonic() + _FOR_THEIR_END
+    with contextlib.suppress(ChildProcessError):
+        while (left := end - time.monotonic()) > 0:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                signal.sigtimedwait([signal.SIGCHLD], left)
 
 
 def end_likewise(status: int) -> int:

@@ -11,7 +11,7 @@ from rigs.softhsm import MODULE, PIN, Token
 
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey, read_keys
-from replug.token.signing import finish_signature, signing_algorithm, signing_steps
+from replug.token.signing import finish_signature, raw_signature_size, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
 
 DATA = b"what is to be signed"
@@ -45,9 +45,9 @@ class Session:
         self.identity = identity
 
     @classmethod
-    async def start(cls, deadlines: Deadlines | None = None) -> Session:
+    async def start(cls, deadlines: Deadlines | None = None, module: Path = MODULE) -> Session:
         worker = WorkerClient(deadlines or Deadlines(), Started())
-        await worker.load(str(MODULE))
+        await worker.load(str(module))
         [info] = await worker.scan()
         return cls(worker, info.identity)
 
@@ -55,16 +55,19 @@ class Session:
         return list(read_keys((await self.worker.open(self.identity)).records).values())
 
     async def log_in(self, pin: str = PIN) -> list[TokenKey]:
-        return list(read_keys(await self.worker.login(self.identity, bytearray(pin.encode()))).values())
+        login = await self.worker.login(self.identity, bytearray(pin.encode()))
+        assert login.proven
+        return list(read_keys(login.records).values())
 
     async def sign(self, key: TokenKey, flags: int = 0, pin: bytearray | None = None) -> bytes:
         """The verified signature blob, by the first mechanism there is for the key."""
         algorithm = signing_algorithm(key.public, flags)
         step = next(signing_steps(key.public, algorithm, DATA))
+        size = raw_signature_size(key.public)
         raw = await self.worker.sign(
-            self.identity, key.reference, step.mechanism, step.data, pin, keypad=False
+            self.identity, key.reference, key.key_id, step.mechanism, step.data, size, pin, keypad=False
         )
-        return finish_signature(key.public, algorithm, raw, DATA)
+        return finish_signature(key.public, algorithm, raw.value, DATA)
 
     async def end(self) -> None:
         self.worker.kill()

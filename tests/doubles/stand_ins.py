@@ -23,7 +23,8 @@ from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
-from replug.token.worker.client import Deadlines, Opened, WorkerClient
+from replug.token.worker.client import Deadlines, LoggedIn, Opened, RawSignature, WorkerClient
+from replug.token.worker.client import Slots as ListedSlots
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
 
@@ -130,6 +131,7 @@ class Key:
             "reference": self.reference,
             "signs": private_visible and self.signs,
             "always_authenticate": private_visible and self.always_authenticate,
+            "mechanism": True,
         }
 
     def token_key(self) -> TokenKey:
@@ -279,6 +281,7 @@ class StandInWorker:
         """The graces that were given when what it worked on was removed."""
         self.opened: set[TokenId] = set()
         self.ready: set[TokenId] = set()
+        self.candidates: dict[tuple[TokenId, str], int] = {}
         self._slots = slots
         self._logged_in: set[TokenId] = set()
 
@@ -292,36 +295,58 @@ class StandInWorker:
         await self._enter("load")
         return f"stand-in for {path}"
 
-    async def slots(self) -> list[tuple[int, bool]]:
+    async def slots(self) -> ListedSlots:
         await self._enter("slots")
         return [(id(token), True, self._slots.removable) for token in self._slots.tokens]
 
     async def scan(self) -> list[TokenInfo]:
         await self._enter("scan")
         return [
-            TokenInfo(token.identity, token.flags, id(token), self._slots.reader_of(token))
+            TokenInfo(
+                token.identity,
+                token.flags,
+                id(token),
+                self._slots.reader_of(token),
+                self._slots.removable,
+            )
             for token in self._slots.tokens
         ]
 
-    async def open(self, identity: TokenId) -> Opened:
+    async def open(self, identity: TokenId, key_id: bytes | None = b"") -> Opened:
         await self._enter("open")
         token = self._find(identity)
-        self.opened.add(identity)
+        if key_id is not None:
+            self.opened.add(identity)
         twins = [one for one in self._slots.tokens if one.identity == identity]
-        records = token.records(logged_in=identity in self._logged_in)
-        return Opened(token.flags, records, len(twins) > 1)
+        records = token.records(logged_in=identity in self._logged_in)[: 1 if key_id is None else None]
+        return Opened(token.flags, records, len(twins) > 1, self._slots.removable)
 
-    async def login(self, identity: TokenId, pin: bytearray | None) -> list[Header]:
+    async def flags(self, identity: TokenId) -> TokenFlag:
+        await self._enter("flags")
+        assert identity in self.opened
+        return self._find(identity).flags
+
+    async def login(self, identity: TokenId, pin: bytearray | None, key_id: bytes = b"") -> LoggedIn:
         sent = await self._enter("login", pin)
         token = self._find(identity)
         self._check_pin(token, sent)
         self._logged_in.add(identity)
         self.ready.add(identity)
-        return token.records(logged_in=True)
+        return LoggedIn(token.records(logged_in=True), True)
 
     async def sign(
-        self, identity: TokenId, key: str, mechanism: str, data: bytes, pin: bytearray | None, *, keypad: bool
-    ) -> bytes:
+        self,
+        identity: TokenId,
+        key: str,
+        key_id: bytes,
+        mechanism: str,
+        data: bytes,
+        size: int,
+        pin: bytearray | None,
+        *,
+        keypad: bool,
+        candidate: int = 0,
+    ) -> RawSignature:
         sent = await self._enter("sign", pin)
         token = self._find(identity)
         private = next(one for one in token.keys if one.reference == key)
@@ -330,7 +355,15 @@ class StandInWorker:
         assert private.always_authenticate == (pin is not None or keypad)
         if private.always_authenticate:
             self._check_pin(token, sent)
-        return private.sign(mechanism, data)
+        signature = private.sign(mechanism, data)
+        assert len(signature) == size
+        return RawSignature(signature, 1)
+
+    def end(self) -> None:
+        self.alive = False
+
+    async def wait_for_end(self) -> None:
+        """It has no process."""
 
     def kill(self) -> None:
         self.alive = False

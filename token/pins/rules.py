@@ -166,6 +166,12 @@ class PinRules:
             pin.past.unanswered = 0
             self.remember(pin)
 
+    def not_compared(self, pin: Pin | None) -> None:
+        """Note that the token was logged in already: nothing is known of this PIN, and no try was spent."""
+        if pin is not None:
+            pin.past.sent = pin.past.verified
+            pin.past.unanswered = max(0, pin.past.unanswered - 1)
+
     def refused(self, refusal: WorkerRefusedError, pin: Pin | None) -> None:
         """Raise the error that a refused login stands for; return if it says nothing about the PIN.
 

@@ -13,7 +13,7 @@ from replug.token.worker.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
-MOST_KEYS = 256
+MOST_KEYS = 512
 """On one token; each is looked at whenever anything changes."""
 _LONGEST_FIELD = 64  # characters; CK_TOKEN_INFO has room for 32
 
@@ -29,6 +29,25 @@ class Opened:
     records: list[Header]
     has_twin: bool
     """Whether another token in the slots has the same identity."""
+    removable: bool
+    """Whether its slot is one that tokens can be removed from."""
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """A login: a record for every key that the token shows then."""
+
+    records: list[Header]
+    proven: bool
+    """Whether the PIN was compared with the token's: the session may have been logged in before."""
+
+
+@dataclass(frozen=True)
+class RawSignature:
+    """What C_Sign returned, and how many private keys may be the one that was meant."""
+
+    value: bytes
+    candidates: int
 
 
 class WorkerClient(WorkerProcess):
@@ -40,9 +59,11 @@ class WorkerClient(WorkerProcess):
         self.uses_pcscd = False
         """Whether the module reaches its tokens by way of pcscd."""
         self.opened: set[TokenId] = set()
-        """The tokens with an open session."""
+        """The tokens with an open session of which keys were read."""
         self.ready: set[TokenId] = set()
         """Those of them that are logged in, or need no login."""
+        self.candidates: dict[tuple[TokenId, str], int] = {}
+        """Which of several private keys belongs to a key, by its reference, if it is not the first."""
 
     async def load(self, path: str) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
@@ -74,30 +95,43 @@ class WorkerClient(WorkerProcess):
             lambda reply, _: [_token_info(token) for token in reply["tokens"]],
         )
 
-    async def open(self, token: TokenId) -> Opened:
-        """Open a session on `token` unless it is open; its flags and keys are read afresh."""
+    async def open(self, token: TokenId, key_id: bytes | None = b"") -> Opened:
+        """Open a session on `token` unless it is open; its flags are read afresh, and which keys it has.
+
+        With a `key_id` (CKA_ID) only those keys are looked for, with None any one key.
+        """
         opened = await self.ask(
             "open",
+            {"token": token.fields, "id": None if key_id is None else key_id.hex()},
+            self._deadlines.for_operation,
+            lambda reply, _: (_token_info(reply), bool(reply["twin"]), _Page.of(reply)),
+        )
+        info, has_twin, page = opened
+        records = await self._all_records(token, page)
+        if key_id is not None:
+            self.opened.add(token)
+        return Opened(info.flags, records, has_twin, info.removable)
+
+    async def flags(self, token: TokenId) -> TokenFlag:
+        """The flags of `token`, whose session is open, read afresh; it is the same token still."""
+        return await self.ask(
+            "flags",
             {"token": token.fields},
             self._deadlines.for_operation,
-            lambda reply, _: (TokenFlag(reply["flags"]), bool(reply["twin"]), _Page.of(reply)),
+            lambda reply, _: TokenFlag(reply["flags"]),
         )
-        flags, has_twin, page = opened
-        records = await self._all_records(token, page)
-        self.opened.add(token)
-        return Opened(flags, records, has_twin)
 
-    async def login(self, token: TokenId, pin: bytearray | None) -> list[Header]:
-        """C_Login with `pin`, or at the token's keypad for None; the keys as they are seen after it."""
-        page = await self.ask(
+    async def login(self, token: TokenId, pin: bytearray | None, key_id: bytes = b"") -> LoggedIn:
+        """C_Login with `pin`, or at the token's keypad for None; the keys it shows then, as for `open`."""
+        proven, page = await self.ask(
             "login",
-            {"token": token.fields, "keypad": pin is None},
+            {"token": token.fields, "keypad": pin is None, "id": key_id.hex()},
             self._deadlines.for_login(keypad=pin is None),
-            lambda reply, _: _Page.of(reply),
+            lambda reply, _: (bool(reply["proven"]), _Page.of(reply)),
             pin or b"",
         )
         self.ready.add(token)
-        return await self._all_records(token, page)
+        return LoggedIn(await self._all_records(token, page), proven)
 
     async def _all_records(self, token: TokenId, page: _Page) -> list[Header]:
         """The records from `page` on; they come in pieces, so that none takes long to decode."""
@@ -111,14 +145,41 @@ class WorkerClient(WorkerProcess):
         return records[:MOST_KEYS]
 
     async def sign(
-        self, token: TokenId, key: str, mechanism: str, data: bytes, pin: bytearray | None, *, keypad: bool
-    ) -> bytes:
-        """The raw signature by CKM `mechanism`; PIN or keypad are for keys that want them at every use."""
+        self,
+        token: TokenId,
+        key: str,
+        key_id: bytes,
+        mechanism: str,
+        data: bytes,
+        size: int,
+        pin: bytearray | None,
+        *,
+        keypad: bool,
+        candidate: int = 0,
+    ) -> RawSignature:
+        """The signature of `size` bytes by CKM `mechanism`; PIN or keypad are for keys that want them always.
+
+        `key` is its reference, `key_id` its CKA_ID; `candidate` is the number of one of the private keys that
+        may belong to it.
+        """
         secret = pin or b""
-        header = {"token": token.fields, "key": key, "mechanism": mechanism, "pin_length": len(secret)}
-        patience = self._deadlines.for_signature(keypad=keypad)
-        _, signature = await self.call("sign", header, patience, secret, data)
-        return bytes(signature)
+        header = {
+            "token": token.fields,
+            "key": key,
+            "id": key_id.hex(),
+            "candidate": candidate,
+            "mechanism": mechanism,
+            "size": size,
+            "pin_length": len(secret),
+        }
+        return await self.ask(
+            "sign",
+            header,
+            self._deadlines.for_signature(keypad=keypad),
+            lambda reply, signature: RawSignature(bytes(signature), int(reply["candidates"])),
+            secret,
+            data,
+        )
 
 
 @dataclass(frozen=True)
@@ -144,5 +205,10 @@ def _token_info(reply: Header) -> TokenInfo:
     fields = reply["token"]
     if any(not isinstance(value, str) or len(value) > _LONGEST_FIELD for value in fields.values()):
         raise ValueError("not the fields of CK_TOKEN_INFO")
-    slot, reader = int(reply["slot"]), str(reply["reader"])
-    return TokenInfo(TokenId(**fields), TokenFlag(reply["flags"]), slot, reader[:_LONGEST_FIELD])
+    return TokenInfo(
+        TokenId(**fields),
+        TokenFlag(reply["flags"]),
+        int(reply["slot"]),
+        str(reply["reader"])[:_LONGEST_FIELD],
+        bool(reply["removable"]),
+    )

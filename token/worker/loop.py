@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
@@ -44,8 +43,8 @@ class Progress:
 
 def answer_requests(
     connection: socket.socket, operations: object, verdict: Callable[[Exception], Verdict]
-) -> NoReturn:
-    """Serve `connection` until the agent closes its end, and end the process.
+) -> None:
+    """Serve `connection` until the agent closes its end; the caller ends the process.
 
     Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
     says what an error means that is no RefusedError.
@@ -62,8 +61,6 @@ def answer_requests(
             request = frames.take()
             if request is not None:
                 connection.sendall(encode(*_answer(operations, verdict, *request)))
-    # C_Finalize and the destructors of vendor libraries hang or crash; nothing here needs them.
-    os._exit(0)
 
 
 def _print_to(ancillary: list[tuple[int, int, bytes]]) -> None:

@@ -1,4 +1,4 @@
-"""Finding the keys on a token, in the worker: public keys, X.509 certificates, and which of them can sign.
+"""The keys on a token, in the worker: public keys, X.509 certificates, and the private keys to them.
 
 What leaves this file is plain data for JSON; turning it into SSH keys is the agent's work (`keys.py`),
 so that the worker needs nothing but python-pkcs11.
@@ -7,187 +7,226 @@ so that the worker needs nothing but python-pkcs11.
 from __future__ import annotations
 
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypeVar
 
-import pkcs11
-from pkcs11 import Attribute, CertificateType, KeyType, ObjectClass, PKCS11Error
-from pkcs11.attributes import AttributeMapper
+from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 
 from replug.token.identity import LONGEST_LABEL
-from replug.token.worker.calls import calling
+from replug.token.worker.cryptoki import decode_number, encode_number
 from replug.token.worker.frames import MAX_HEADER, Header, encode
 
-_GONE = (
-    pkcs11.DeviceError,
-    pkcs11.DeviceRemoved,
-    pkcs11.SessionClosed,
-    pkcs11.SessionHandleInvalid,
-    pkcs11.TokenNotPresent,
-)
-_MOST_OBJECTS = 512
+_MOST_OBJECTS = 600
 """Of one class; a token with more is a mistake, or wants to keep us busy."""
 _LARGEST_RECORD = MAX_HEADER // 2
 """Bytes; that of a key which SSH can use has a few thousand."""
 _KEY_KINDS = {KeyType.RSA: "rsa", KeyType.EC: "ec", KeyType.EC_EDWARDS: "edwards"}
+_MECHANISMS = {
+    "rsa": {
+        Mechanism.RSA_PKCS, Mechanism.SHA1_RSA_PKCS, Mechanism.SHA256_RSA_PKCS, Mechanism.SHA512_RSA_PKCS,
+    },
+    "ec": {Mechanism.ECDSA, Mechanism.ECDSA_SHA256, Mechanism.ECDSA_SHA384, Mechanism.ECDSA_SHA512},
+    "edwards": {Mechanism.EDDSA},
+}  # fmt: skip
+"""Those that make the signatures of SSH, by the kind of key."""
+_NAMED = (Attribute.KEY_TYPE, Attribute.ID, Attribute.LABEL)
+_RSA = (Attribute.MODULUS, Attribute.PUBLIC_EXPONENT)
+_CURVE = (Attribute.EC_PARAMS, Attribute.EC_POINT)
+_CERTIFICATE = (Attribute.CERTIFICATE_TYPE, Attribute.ID, Attribute.LABEL, Attribute.VALUE)
+_PRIVATE = (*_NAMED, Attribute.SIGN, Attribute.ALWAYS_AUTHENTICATE)
+
+T = TypeVar("T")
+Values = dict[int, bytes]
 
 
-class TolerantMapper(AttributeMapper):
-    """Attribute values as tokens really hold them: labels need not be UTF-8, types may be a vendor's own."""
+class Session(Protocol):
+    """A session on a token."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_handler(
-            Attribute.LABEL, lambda text: text.encode(), lambda raw: raw.decode("utf-8", errors="replace")
-        )
-        for key, enum in ((Attribute.CLASS, ObjectClass), (Attribute.KEY_TYPE, KeyType)):
-            self._tolerate_unknown_members(key, enum)
+    def find(self, most: int, wanted: Values) -> list[int]:
+        """The handles of the objects with these attributes."""
 
-    def _tolerate_unknown_members(self, key: Attribute, enum: Any) -> None:
-        pack, unpack = self.attribute_types[key]
-
-        def unpack_or_number(raw: bytes) -> Any:
-            try:
-                return unpack(raw)
-            except ValueError:
-                return int.from_bytes(raw, "little")
-
-        self.register_handler(key, pack, unpack_or_number)
+    def read(self, handle: int, types: tuple[int, ...]) -> Values:
+        """Those of the attributes that the object has."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class PrivateObject:
     """A private key object that may sign, with what tells it from its neighbours."""
 
-    handle: Any
+    handle: int
     kind: str
     key_id: bytes
     label: str
-    modulus: bytes
-    curve: bytes
     always_authenticate: bool
 
 
 @dataclass
 class FoundKey:
-    """A public key on the token and, when it is visible, the private key that belongs to it."""
+    """A public key on the token and, when they are visible, the private keys that may belong to it."""
 
     reference: str
     record: Header
-    private: PrivateObject | None
+    handle: int
+    privates: list[PrivateObject]
 
 
-def find_keys(session: Any, progress: Callable[[], None]) -> list[FoundKey]:
-    """Every public key of the session's token, each once: key objects first, then certificates.
+class TokenObjects:
+    """The objects that a session on a token shows. Each is read once, however often they are searched."""
 
-    `progress` is called for each object: there may be many, and a card may be slow.
-    Before login most tokens hide their private keys; `private` is then None.
-    """
-    privates = list(_private_keys(session, progress))
-    found: dict[str, FoundKey] = {}
-    for record in (*_public_keys(session), *_certificates(session)):
-        progress()
-        public = repr((record["kind"], record["material"])).encode()
-        reference = hashlib.sha256(public).hexdigest()
-        if reference not in found:
-            private = _choose(privates, record)
-            record["reference"] = reference
-            record["signs"] = private is not None
-            record["always_authenticate"] = private is not None and private.always_authenticate
-            if len(encode(record)) <= _LARGEST_RECORD:
-                found[reference] = FoundKey(reference, record, private)
-    return list(found.values())
+    def __init__(self, session: Session, mechanisms: set[int]) -> None:
+        """`mechanisms` are the token's; none means that they are not known."""
+        self._session = session
+        self._kinds_that_sign = {
+            kind for kind, able in _MECHANISMS.items() if not mechanisms or not able.isdisjoint(mechanisms)
+        }
+        self._publics: dict[int, Header | None] = {}
+        self._certificates: dict[int, Header | None] = {}
+        self._privates: dict[int, PrivateObject | None] = {}
+
+    def find_keys(self) -> list[FoundKey]:
+        """Every public key, each once: key objects first, then certificates.
+
+        Before login most tokens hide their private keys.
+        """
+        publics = self._search(ObjectClass.PUBLIC_KEY)
+        certificates = self._search(ObjectClass.CERTIFICATE)
+        privates = self._search(ObjectClass.PRIVATE_KEY)
+        for known, handles in (
+            (self._publics, publics), (self._certificates, certificates), (self._privates, privates)
+        ):  # fmt: skip
+            for deleted in known.keys() - set(handles):
+                del known[deleted]
+        return self._keys(publics, certificates, privates)
+
+    def find_one(self) -> list[FoundKey]:
+        """Any one of the public keys, without private ones."""
+        publics = self._search(ObjectClass.PUBLIC_KEY, most=1)
+        certificates = [] if publics else self._search(ObjectClass.CERTIFICATE, most=1)
+        return self._keys(publics, certificates, [])
+
+    def find_key(self, key_id: bytes, *, with_private: bool) -> list[FoundKey]:
+        """The public keys with this CKA_ID, of which no other is searched or read.
+
+        Those that are known are not searched again, and private keys only `with_private`.
+        """
+        publics = [handle for handle, one in self._publics.items() if one and one["id"] == key_id.hex()]
+        publics = publics or self._search(ObjectClass.PUBLIC_KEY, key_id)
+        certificates = [] if publics else self._search(ObjectClass.CERTIFICATE, key_id)
+        privates = self._search(ObjectClass.PRIVATE_KEY, key_id) if with_private else []
+        return self._keys(publics, certificates, privates)
+
+    def _keys(self, publics: list[int], certificates: list[int], privates: list[int]) -> list[FoundKey]:
+        _read_new(publics, self._publics, self._public_key)
+        _read_new(certificates, self._certificates, self._certificate)
+        _read_new(privates, self._privates, self._private_key)
+        visible = [private for handle in privates if (private := self._privates[handle]) is not None]
+        found: dict[str, FoundKey] = {}
+        records = [(handle, self._publics[handle]) for handle in publics]
+        records += [(handle, self._certificates[handle]) for handle in certificates]
+        for handle, known in records:
+            if known is None:
+                continue
+            record = dict(known)
+            public = repr((record["kind"], record["material"])).encode()
+            reference = hashlib.sha256(public).hexdigest()
+            if reference not in found:
+                candidates = self._candidates(visible, record)
+                record["reference"] = reference
+                record["signs"] = bool(candidates)
+                record["always_authenticate"] = any(one.always_authenticate for one in candidates)
+                record["mechanism"] = record["kind"] == "x509" or record["kind"] in self._kinds_that_sign
+                if len(encode(record)) <= _LARGEST_RECORD:
+                    found[reference] = FoundKey(reference, record, handle, candidates)
+        return list(found.values())
+
+    def _search(self, kind: ObjectClass, key_id: bytes = b"", most: int = _MOST_OBJECTS) -> list[int]:
+        wanted: Values = {Attribute.CLASS: encode_number(kind)}
+        if key_id:
+            wanted[Attribute.ID] = key_id
+        return list(dict.fromkeys(self._session.find(most, wanted)))
+
+    def material(self, handle: int, kind: str) -> list[str]:
+        """What makes the public key `handle`, read now, as in its record."""
+        types = {"rsa": _RSA, "x509": (Attribute.VALUE,)}.get(kind, _CURVE)
+        values = self._session.read(handle, types)
+        return [values.get(one, b"").hex() for one in types]
+
+    def _public_key(self, handle: int) -> Header | None:
+        values = self._session.read(handle, _NAMED)
+        kind = _kind(values)
+        if kind is None:
+            return None
+        material = self.material(handle, kind)
+        return _record(values, kind, material) if all(material) else None
+
+    def _certificate(self, handle: int) -> Header | None:
+        values = self._session.read(handle, _CERTIFICATE)
+        value, kind = values.get(Attribute.VALUE, b""), values.get(Attribute.CERTIFICATE_TYPE, b"")
+        is_x509 = bool(kind) and decode_number(kind) == CertificateType.X_509
+        return _record(values, "x509", [value.hex()]) if value and is_x509 else None
+
+    def _private_key(self, handle: int) -> PrivateObject | None:
+        values = self._session.read(handle, _PRIVATE)
+        kind = _kind(values)
+        # A key without CKA_SIGN (a PIV slot 9d EC key only derives) would be offered and could not sign. If
+        # the token does not say, it may.
+        if kind is None or kind not in self._kinds_that_sign or not any(values.get(Attribute.SIGN, b"\1")):
+            return None
+        return PrivateObject(
+            handle=handle,
+            kind=kind,
+            key_id=values.get(Attribute.ID, b""),
+            label=_label(values),
+            always_authenticate=any(values.get(Attribute.ALWAYS_AUTHENTICATE, b"")),
+        )
+
+    def _candidates(self, privates: list[PrivateObject], record: Header) -> list[PrivateObject]:
+        """The private keys with this CKA_ID, likely ones first: that with the same label, then the others.
+
+        Where several share the ID, or it is empty, modulus and curve decide as well. A wrong guess cannot
+        reach a client: the agent verifies every signature, and tries the next candidate if it does not fit.
+        """
+        kind = record["kind"]
+        candidates = [
+            private
+            for private in privates
+            if private.key_id.hex() == record["id"] and kind in ("x509", private.kind)
+        ]
+        if len(candidates) > 1 and kind != "x509":
+            wanted = bytes.fromhex(record["material"][0]).lstrip(b"\0")
+            part = Attribute.MODULUS if kind == "rsa" else Attribute.EC_PARAMS
+            candidates = [
+                private
+                for private in candidates
+                if self._session.read(private.handle, (part,)).get(part, b"").lstrip(b"\0") in (b"", wanted)
+            ]
+        candidates.sort(key=lambda private: private.label != record["label"])
+        if not record["id"] and len(candidates) > 1 and candidates[0].label != record["label"]:
+            return []
+        return candidates
 
 
-def _public_keys(session: Any) -> Iterator[Header]:
-    for item in _objects(session, ObjectClass.PUBLIC_KEY):
-        kind = _KEY_KINDS.get(_read(item, Attribute.KEY_TYPE))
-        if kind == "rsa":
-            material = [_read(item, Attribute.MODULUS, b""), _read(item, Attribute.PUBLIC_EXPONENT, b"")]
-        elif kind is not None:
-            material = [_read(item, Attribute.EC_PARAMS, b""), _read(item, Attribute.EC_POINT, b"")]
-        else:
-            continue
-        if all(material):
-            yield _record(item, kind, material)
+def _read_new(handles: list[int], known: dict[int, T], read: Callable[[int], T]) -> None:
+    """Read those of the objects that are not known."""
+    for handle in handles:
+        if handle not in known:
+            known[handle] = read(handle)
 
 
-def _certificates(session: Any) -> Iterator[Header]:
-    for item in _objects(session, ObjectClass.CERTIFICATE):
-        value = _read(item, Attribute.VALUE, b"")
-        if value and _read(item, Attribute.CERTIFICATE_TYPE) == CertificateType.X_509:
-            yield _record(item, "x509", [value])
+def _kind(values: Values) -> str | None:
+    kind = values.get(Attribute.KEY_TYPE)
+    return None if kind is None else _KEY_KINDS.get(decode_number(kind))  # type: ignore[call-overload]
 
 
-def _record(item: Any, kind: str, material: list[bytes]) -> Header:
+def _record(values: Values, kind: str, material: list[str]) -> Header:
     return {
         "kind": kind,
-        "material": [part.hex() for part in material],
-        "id": _read(item, Attribute.ID, b"").hex(),
-        "label": _read(item, Attribute.LABEL, "")[:LONGEST_LABEL],
+        "material": material,
+        "id": values.get(Attribute.ID, b"").hex(),
+        "label": _label(values),
     }
 
 
-def _private_keys(session: Any, progress: Callable[[], None]) -> Iterator[PrivateObject]:
-    for item in _objects(session, ObjectClass.PRIVATE_KEY):
-        progress()
-        kind = _KEY_KINDS.get(_read(item, Attribute.KEY_TYPE))
-        # A key without CKA_SIGN (a PIV slot 9d EC key only derives) would be offered and could not sign.
-        if kind is None or not _read(item, Attribute.SIGN, False):
-            continue
-        yield PrivateObject(
-            handle=item,
-            kind=kind,
-            key_id=_read(item, Attribute.ID, b""),
-            label=_read(item, Attribute.LABEL, "")[:LONGEST_LABEL],
-            modulus=_read(item, Attribute.MODULUS, b"") if kind == "rsa" else b"",
-            curve=_read(item, Attribute.EC_PARAMS, b"") if kind != "rsa" else b"",
-            always_authenticate=_read(item, Attribute.ALWAYS_AUTHENTICATE, False),
-        )
-
-
-def _choose(privates: list[PrivateObject], record: Header) -> PrivateObject | None:
-    """The private key with this CKA_ID. Where IDs are empty or shared, modulus, curve and label decide.
-
-    A wrong guess cannot reach a client: the agent verifies every signature against the public key.
-    """
-    kind, material = record["kind"], [bytes.fromhex(part) for part in record["material"]]
-
-    def fits(private: PrivateObject) -> bool:
-        if private.key_id.hex() != record["id"]:
-            return False
-        if kind == "x509":
-            return True
-        if private.kind != kind:
-            return False
-        if kind == "rsa":
-            return not private.modulus or private.modulus.lstrip(b"\0") == material[0].lstrip(b"\0")
-        return not private.curve or private.curve == material[0]
-
-    candidates = [private for private in privates if fits(private)]
-    candidates.sort(key=lambda private: private.label != record["label"])
-    if not record["id"] and len(candidates) > 1 and candidates[0].label != record["label"]:
-        return None
-    return candidates[0] if candidates else None
-
-
-def _objects(session: Any, kind: ObjectClass) -> list[Any]:
-    # A list, because the search must end before attributes are read: some modules allow one operation.
-    with calling("C_FindObjects"):
-        found = session.get_objects({Attribute.CLASS: kind, Attribute.TOKEN: True})
-        return list(itertools.islice(found, _MOST_OBJECTS))
-
-
-def _read(item: Any, attribute: Attribute, default: Any = None) -> Any:
-    """One attribute; tokens leave out what they do not know, each with an error of its own choice.
-
-    That the token is gone is another matter.
-    """
-    try:
-        return item[attribute]
-    except _GONE:
-        raise
-    except (PKCS11Error, NotImplementedError, ValueError):
-        return default
+def _label(values: Values) -> str:
+    return values.get(Attribute.LABEL, b"").decode("utf-8", errors="replace")[:LONGEST_LABEL]

@@ -1,4 +1,4 @@
-"""A worker process and the agent's side of the conversation with it: ask it, kill it.
+"""A worker process and the agent's side of the conversation with it: ask it, end it, kill it.
 
 There is no way back from a missed deadline, a crash or a frame that makes no sense: the process is
 killed and `WorkerLostError` raised. What to do then is for the caller to decide.
@@ -26,6 +26,7 @@ T = TypeVar("T")
 _PIECES_PER_TURN = 64
 """Then the loop's other work has its turn."""
 _LONGEST_REASON = 300  # characters; a module chooses some of them
+_FOR_ITS_END = 1.0  # seconds
 
 
 class RemovedError(Exception):
@@ -47,6 +48,7 @@ class WorkerProcess:
         self._sending = False
         self._attached: int | None = None
         """A descriptor that goes with the next request."""
+        self._gone = asyncio.Event()
         self._process = process
         self._socket = process.connection
         self._loop.add_reader(self._socket, self._readable)
@@ -75,13 +77,39 @@ class WorkerProcess:
         if answer is self._answer:
             self._fail(RemovedError())
 
-    def kill(self) -> None:
-        """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
+    def end(self) -> None:
+        """End the process in an orderly way: it closes its sessions, and is killed if that takes long.
+
+        One that has something to do is killed at once.
+        """
         if not self.alive:
             return
-        self.alive = False
+        if self._answer is not None or self._sending:
+            self.kill()
+            return
+        self._loop.call_later(_FOR_ITS_END, self._kill_process)
+        self._let_go()
+
+    async def wait_for_end(self) -> None:
+        """Return when the process has ended, or no longer may take the time for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FOR_ITS_END):
+                await self._gone.wait()
+
+    def kill(self) -> None:
+        """End the process now. It is reaped when the kernel says so; a hung driver may take its time."""
+        if self.alive:
+            self._kill_process()
+            self._let_go()
+
+    def _kill_process(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+        self._gone.set()  # nobody waits for what cannot be hurried
+
+    def _let_go(self) -> None:
+        """Close the connection, at which the process ends by itself if it can."""
+        self.alive = False
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
@@ -93,6 +121,7 @@ class WorkerProcess:
         self._loop.remove_reader(self._process.exit_notice)
         os.close(self._process.exit_notice)
         self._process.wait()
+        self._gone.set()
         if self.alive:
             self._readable()  # its last words may be an answer
         self.kill()

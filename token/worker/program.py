@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -19,17 +20,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pkcs11
-from pkcs11 import CancelStrategy, Mechanism, PKCS11Error, SlotFlag
-from pkcs11.types import PROTECTED_AUTH
+from pkcs11 import Mechanism, PKCS11Error, SlotFlag
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.worker.calls import calling
+from replug.token.worker.calls import calling, value_name
+from replug.token.worker.cryptoki import Cryptoki
 from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import MAX_HEADER, Header, encode
 from replug.token.worker.loop import Progress, RefusedError, answer_requests
-from replug.token.worker.objects import FoundKey, TolerantMapper, find_keys
+from replug.token.worker.open_token import OpenToken
 from replug.token.worker.opensc import forbid_pin_caching
 
 _KNOWN_FLAGS = sum(TokenFlag)
@@ -38,69 +39,20 @@ _PCSC_LIBRARY = "/libpcsclite.so"
 _PAGE = MAX_HEADER // 2
 """Bytes of keys in one answer, which has other things to say as well."""
 
-_VERDICTS: dict[type[PKCS11Error], Verdict] = {
-    pkcs11.FunctionCancelled: Verdict.LOGIN_CANCELLED,
-    pkcs11.MechanismInvalid: Verdict.MECHANISM,
-    pkcs11.PinExpired: Verdict.PIN_UNUSABLE,
-    pkcs11.PinIncorrect: Verdict.PIN_INCORRECT,
-    pkcs11.PinInvalid: Verdict.PIN_UNUSABLE,
-    pkcs11.PinLenRange: Verdict.PIN_UNUSABLE,
-    pkcs11.PinLocked: Verdict.PIN_LOCKED,
-    pkcs11.TokenNotPresent: Verdict.TOKEN_ABSENT,
-    pkcs11.UserNotLoggedIn: Verdict.NOT_LOGGED_IN,
-    pkcs11.UserPinNotInitialized: Verdict.PIN_NOT_SET,
+_VERDICTS = {
+    "CKR_FUNCTION_CANCELED": Verdict.LOGIN_CANCELLED,
+    "CKR_MECHANISM_INVALID": Verdict.MECHANISM,
+    "CKR_PIN_EXPIRED": Verdict.PIN_UNUSABLE,
+    "CKR_PIN_INCORRECT": Verdict.PIN_INCORRECT,
+    "CKR_PIN_INVALID": Verdict.PIN_UNUSABLE,
+    "CKR_PIN_LEN_RANGE": Verdict.PIN_UNUSABLE,
+    "CKR_PIN_LOCKED": Verdict.PIN_LOCKED,
+    "CKR_TOKEN_NOT_PRESENT": Verdict.TOKEN_ABSENT,
+    "CKR_USER_NOT_LOGGED_IN": Verdict.NOT_LOGGED_IN,
+    "CKR_USER_PIN_NOT_INITIALIZED": Verdict.PIN_NOT_SET,
 }
-
-
-class WipeablePin:
-    """A PIN as python-pkcs11 takes it: it calls `encode()`, and gets our own buffer instead of a copy."""
-
-    def __init__(self, buffer: bytearray) -> None:
-        self._buffer = buffer
-
-    def encode(self, _encoding: str) -> bytearray:
-        """The PIN itself. Empty means the keypad, for a context-specific login."""
-        return self._buffer
-
-
-class OpenToken:
-    """A token with a session on it, and the keys that session shows."""
-
-    def __init__(self, slot: Any, progress: Callable[[], None]) -> None:
-        self._progress = progress
-        self.slot_id: int = slot.slot_id
-        self._token = slot.get_token()
-        self._session = self._new_session(None)
-        self.keys: dict[str, FoundKey] = {}
-        self.refresh()
-
-    def log_in(self, pin: object) -> None:
-        """C_Login with the PIN, or PROTECTED_AUTH; the library logs in only while it opens a session."""
-        before, self._session = self._session, self._new_session(pin)
-        before.close()
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read the keys again: login makes private objects visible."""
-        with calling("C_GetAttributeValue"):
-            self.keys = {key.reference: key for key in find_keys(self._session, self._progress)}
-
-    def _new_session(self, pin: object) -> Any:
-        # By its default the library ends a failed signature with C_SignFinal: one more operation on the
-        # private key, perhaps one more touch for the user.
-        with calling("C_OpenSession" if pin is None else "C_OpenSession or C_Login"):
-            return self._token.open(
-                user_pin=pin,
-                attribute_mapper=TolerantMapper(),
-                cancel_strategy=CancelStrategy.CANCEL_WITH_INIT,
-            )
-
-    def page(self, begin: int) -> Header:
-        """Some of the keys, from number `begin` on, and whether there are more."""
-        records = [key.record for key in self.keys.values()][begin:]
-        ends = list(itertools.accumulate(len(encode(record)) for record in records))
-        count = max(1, bisect.bisect(ends, _PAGE))
-        return {"keys": records[:count], "more": count < len(records)}
+_PATIENCE = 1.0
+"""Seconds for an orderly end."""
 
 
 class Operations:
@@ -110,7 +62,10 @@ class Operations:
         """`progress` is called when a step of what takes long is done."""
         self._progress = progress
         self._library: Any = None
+        self._cryptoki: Cryptoki | None = None
         self._open: dict[TokenId, OpenToken] = {}
+        self._pages: dict[TokenId, list[Header]] = {}
+        """The keys that were found last, for those that ask for more of them."""
 
     def load(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Load and initialise the module at `path`."""
@@ -120,11 +75,13 @@ class Operations:
         os.environ["P11_KIT_NO_USER_CONFIG"] = "1"
         try:
             with examined(path):
-                ctypes.CDLL(path).C_GetFunctionList  # noqa: B018 - the look-up is the question
+                module = ctypes.CDLL(path)
+                module.C_GetFunctionList  # noqa: B018 - the look-up is the question
         except (NotAModuleError, OSError, AttributeError) as error:
             raise RefusedError(Verdict.NOT_A_MODULE, str(error)) from error
         with calling("C_Initialize"):
             self._library = pkcs11.lib(path)
+        self._cryptoki = Cryptoki(module, self._library)
         return {
             "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip(),
             "pcscd": _has_loaded(_PCSC_LIBRARY),
@@ -143,61 +100,98 @@ class Operations:
         return {"tokens": [_info_header(info) for _, info in self._tokens()]}, b""
 
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
-        """Open a session on `token`, without login, unless it is open; its flags afresh and its keys."""
+        """Open a session on `token`, without login, unless it is open; its flags afresh and its keys.
+
+        With an `id` only the keys with this CKA_ID, and with None any one key.
+        """
         identity = TokenId(**header["token"])
-        slot, info, has_twin = self._find(identity)
+        found, info, has_twin = self._find(identity)
         for owner, token in self._open.items():
-            if (token.slot_id == slot.slot_id) != (owner == identity):
+            if (token.slot_id == found.slot.slot_id) != (owner == identity):
                 # libykcs11 goes on showing the keys of the card that the session was opened on.
                 raise RefusedError(Verdict.FAILED, "a session is open on a token that has left its slot")
-        if identity in self._open:
-            self._open[identity].refresh()
-        else:
-            self._open[identity] = OpenToken(slot, self._progress)
-        self._require_presence(self._open[identity])
-        return _info_header(info) | self._open[identity].page(0) | {"twin": has_twin}, b""
+        if identity not in self._open:
+            self._open[identity] = OpenToken(found, self._functions, self._progress)
+        token = self._open[identity]
+        self._pages[identity] = _records(token, header["id"])
+        token.require_presence()
+        return _info_header(info) | self._page(identity, 0) | {"twin": has_twin}, b""
+
+    def flags(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """The flags of the open `token` afresh, if it is still there and its session alive."""
+        token = self._opened(header)
+        token.require_presence()
+        with calling("C_GetTokenInfo"):
+            info = _info(token.slot.get_token())
+        if info.identity.fields != header["token"]:
+            raise RefusedError(Verdict.FAILED, "another token is in its slot")
+        token.prove_alive()
+        return {"flags": int(info.flags)}, b""
 
     def login(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
-        """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`."""
-        token = self._opened(header)
-        token.log_in(PROTECTED_AUTH if header["keypad"] else WipeablePin(body))
-        self._require_presence(token)
-        return token.page(0), b""
+        """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`.
 
-    def more(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
-        """The keys of `token` from number `begin` on, as they were when it was opened or logged in."""
-        return self._opened(header).page(header["begin"]), b""
-
-    def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
-        """Sign with `key` of `token` by `mechanism`; the first `pin_length` bytes of the body are the PIN.
-
-        The PIN is for keys with CKA_ALWAYS_AUTHENTICATE; without one those ask at the token's keypad.
+        The keys it shows then, as for `open`; `proven` is whether the PIN was compared with the token's.
         """
         token = self._opened(header)
-        self._require_presence(token)
-        private = token.keys[header["key"]].private
-        if private is None:
-            raise RefusedError(Verdict.NOT_LOGGED_IN, "the private key is not visible")
+        proven = token.log_in(None if header["keypad"] else body)
+        identity = TokenId(**header["token"])
+        self._pages[identity] = _records(token, header["id"])
+        token.require_presence()
+        return self._page(identity, 0) | {"proven": proven}, b""
+
+    def more(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """The keys of `token` from number `begin` on, as they were found last."""
+        return self._page(TokenId(**header["token"]), header["begin"]), b""
+
+    def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
+        """Sign with `key` of `token`, of the CKA_ID `id`, by `mechanism`; the signature has `size` bytes.
+
+        Where several private keys may belong to the key, it is `candidate` of `candidates`. The first
+        `pin_length` bytes of the body are the PIN, for keys with CKA_ALWAYS_AUTHENTICATE; without one those
+        ask at the token's keypad.
+        """
+        token = self._opened(header)
+        token.require_presence()
+        key_id = bytes.fromhex(header["id"])
+        private, candidates = token.private(header["key"], key_id, header["candidate"])
         pin, data = body[: header["pin_length"]], bytes(memoryview(body)[header["pin_length"] :])
         try:
-            with calling("C_SignInit, C_Login or C_Sign" if pin else "C_SignInit or C_Sign"):
-                signature = private.handle.sign(
-                    data,
-                    mechanism=Mechanism[header["mechanism"]],
-                    pin=WipeablePin(pin) if private.always_authenticate else None,
-                )
+            mechanism = Mechanism[header["mechanism"]]
+            signature = token.sign(private, mechanism, data, header["size"], pin or None)
         finally:
             wipe(pin)
-        return {}, signature
+        return {"candidates": candidates}, signature
+
+    def end(self) -> None:
+        """End sessions and module, which may have their own idea of how long that takes."""
+        for token in self._open.values():
+            token.end()
+        if self._library is not None:
+            with contextlib.suppress(PKCS11Error):
+                self._library.finalize()
+
+    @property
+    def _functions(self) -> Cryptoki:
+        assert self._cryptoki is not None
+        return self._cryptoki
+
+    def _page(self, identity: TokenId, begin: int) -> Header:
+        """Some of the keys, from number `begin` on, and whether there are more."""
+        records = self._pages[identity][begin:]
+        ends = list(itertools.accumulate(len(encode(record)) for record in records))
+        count = max(1, bisect.bisect(ends, _PAGE))
+        return {"keys": records[:count], "more": count < len(records)}
 
     def _tokens(self) -> list[tuple[Any, TokenInfo]]:
         found = []
         for slot in self._slots():
             self._progress()
             with contextlib.suppress(PKCS11Error):
-                info = _info(slot.get_token())
+                token = slot.get_token()
+                info = _info(token)
                 if TokenFlag.TOKEN_INITIALIZED in info.flags:
-                    found.append((slot, info))
+                    found.append((token, info))
         return found
 
     def _slots(self) -> list[Any]:
@@ -211,7 +205,7 @@ class Operations:
 
     def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
         """The first such token, and whether there is another."""
-        found = [(slot, info) for slot, info in self._tokens() if info.identity == identity]
+        found = [(token, info) for token, info in self._tokens() if info.identity == identity]
         if found:
             return *found[0], len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
@@ -222,12 +216,13 @@ class Operations:
         except KeyError:
             raise RefusedError(Verdict.FAILED, "no session is open on this token") from None
 
-    def _require_presence(self, token: OpenToken) -> None:
-        # Costs no command to the card, and C_GetSlotList is the only call by which libykcs11 notices.
-        for slot in self._slots():
-            if slot.slot_id == token.slot_id and SlotFlag.TOKEN_PRESENT in slot.flags:
-                return
-        raise RefusedError(Verdict.TOKEN_ABSENT, "the token left its slot")
+
+def _records(token: OpenToken, wanted: str | None) -> list[Header]:
+    if wanted is None:
+        found = token.find_one()
+    else:
+        found = token.find_key(bytes.fromhex(wanted)) if wanted else token.find_keys()
+    return [key.record for key in found]
 
 
 def _has_loaded(library: str) -> bool:
@@ -242,8 +237,9 @@ def _info(token: Any) -> TokenInfo:
         serial=token.serial.rstrip(b"\0 ").decode(errors="replace"),
         label=token.label,
     )
+    removable = SlotFlag.REMOVABLE_DEVICE in token.slot.flags
     flags = TokenFlag(int(token.flags) & _KNOWN_FLAGS)
-    return TokenInfo(identity, flags, token.slot.slot_id, token.slot.slot_description)
+    return TokenInfo(identity, flags, token.slot.slot_id, token.slot.slot_description, removable)
 
 
 def _info_header(info: TokenInfo) -> Header:
@@ -252,15 +248,25 @@ def _info_header(info: TokenInfo) -> Header:
         "flags": int(info.flags),
         "slot": info.slot,
         "reader": info.reader,
+        "removable": info.removable,
     }
 
 
 def _verdict(error: Exception) -> Verdict:
-    return next((verdict for kind, verdict in _VERDICTS.items() if isinstance(error, kind)), Verdict.FAILED)
+    if isinstance(error, PKCS11Error):
+        return _VERDICTS.get(value_name(error), Verdict.FAILED)
+    return Verdict.FAILED
 
 
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
     # The library ends searches in destructors, which complain of a session that is gone.
     sys.unraisablehook = lambda _: None
-    answer_requests(connection, Operations(Progress(connection)), _verdict)
+    operations = Operations(Progress(connection))
+    answer_requests(connection, operations, _verdict)
+    # Nobody waits longer than this; the default action of the signal ends the process.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+    operations.end()
+    # Destructors of vendor libraries hang or crash; nothing here needs them.
+    os._exit(0)

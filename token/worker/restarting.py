@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Collection
 from typing import Any
 
+from replug.token.identity import TokenId
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.frames import Header
 from replug.token.worker.starter import Starter
@@ -25,13 +26,23 @@ class RestartingWorker:
         """What uses it now; kept here, as the event loop has only weak references to tasks."""
         self._starter = starter
         self._worker: WorkerClient | None = None
+        self._ending: WorkerClient | None = None
+        """The one before, whose sessions may be in the way of the next."""
 
     async def live(self, *, patient: bool = False) -> WorkerClient:
         """The process with the module loaded, started if there is none. As `Starter.loaded_worker`."""
         if self._worker is None or not self._worker.alive:
             self._worker = None
+            if self._ending is not None:
+                await self._ending.wait_for_end()
+                self._ending = None
             self._worker = await self._starter.loaded_worker(patient=patient)
         return self._worker
+
+    @property
+    def logged_in(self) -> set[TokenId]:
+        """The tokens that the process is logged in to, or that need no login."""
+        return set() if self._worker is None else self._worker.ready
 
     @property
     def last_sign(self) -> float | None:
@@ -51,7 +62,14 @@ class RestartingWorker:
                 self._worker.end_unless_answered(_GRACE if used else _LONGER_GRACE)
 
     def discard(self) -> None:
-        """End the process now."""
+        """End the process in an orderly way: it logs out, closes its sessions and finalises the module."""
+        self.restart_pending = False
+        if self._worker is not None:
+            self._worker.end()
+            self._ending, self._worker = self._worker, None
+
+    def kill(self) -> None:
+        """End the process now, because something went wrong with it."""
         self.restart_pending = False
         if self._worker is not None:
             self._worker.kill()

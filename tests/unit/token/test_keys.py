@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from doubles.stand_ins import Key
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPublicKey
-from replug.token.keys import read_keys
+from replug.token.keys import LeftOut, log_left_out, read_keys, reading
 from replug.token.worker.frames import Header
 
 CURVES = {
@@ -37,6 +37,7 @@ def record(kind: str, *material: bytes | str, **fields: Any) -> Header:
         "reference": "reference",
         "signs": False,
         "always_authenticate": False,
+        "mechanism": True,
     }
     return defaults | {"kind": kind, "material": parts} | fields
 
@@ -134,13 +135,28 @@ UNUSABLE = {
 def test_what_ssh_cannot_use_is_left_out_and_costs_no_other_key(
     unusable: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    good = Key("good")
-    with caplog.at_level(logging.INFO, "replug"):
-        keys = read_keys([UNUSABLE[unusable] | {"label": "bad"}, good.record()])
+    good, keys, left_out = Key("good"), {}, []
+    for _ in reading([UNUSABLE[unusable] | {"label": "bad"}, good.record()], keys, left_out):
+        pass
     assert list(keys) == [good.blob]
+    assert [key.label for key in left_out] == ["bad"]
+    with caplog.at_level(logging.INFO, "replug"):
+        log_left_out(left_out, "token")
     [line] = caplog.records
-    assert line.message.startswith("left out a key: ")
+    assert line.message == f"left out a key: {left_out[0].reason}"
     assert vars(line)["label"] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mechanism"), [("rsa", "CKM_RSA_PKCS"), ("p256", "CKM_ECDSA"), ("ed25519", "CKM_EDDSA")]
+)
+def test_a_key_that_the_module_cannot_sign_with_is_left_out(kind: str, mechanism: str) -> None:
+    key, keys, left_out = Key("unable", kind), {}, []
+    for _ in reading([key.record() | {"mechanism": False}], keys, left_out):
+        pass
+    assert keys == {}
+    reason = f"the module has no mechanism for signatures of {key.public.algorithm} keys ({mechanism})"
+    assert left_out == [LeftOut("unable", reason)]
 
 
 SUBJECT = x509.Name(

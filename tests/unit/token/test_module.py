@@ -227,8 +227,11 @@ def test_all_its_tokens_share_one_worker_and_keep_their_logins_apart(rig: Rig) -
                 [key] = token.keys
                 await rig.served(token).sign(key.token_key(), b"data", 0, Asker("ssh"))
         assert len(rig.slots.alive) == 1
-        # A login with a PIN of a request has a fresh worker, on which the other token logs in again.
+        assert rig.slots.logins == [PIN, b"home pin"]
+        # A PIN of a request has to be compared with the token's: not by a worker that is logged in.
+        await rig.served(rig.work).log_in(Pin(PIN))
         assert rig.slots.logins == [PIN, b"home pin", PIN]
+        assert len(rig.slots.workers) == 2
 
     run(main())
 

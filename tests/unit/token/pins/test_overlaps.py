@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import pkcs11
 import pytest
 from doubles.stand_ins import PIN, WRONG_PIN, Person, run
 from doubles.token_bench import bench
 
 from replug.token.errors import ModuleUnreachableError
-from replug.token.worker.objects import find_keys
 
 
 def test_a_typed_pin_that_was_not_needed_does_not_replace_the_verified_one(
@@ -67,16 +64,3 @@ def test_a_key_that_did_not_sign_once_is_offered_again_after_a_replug(
         await one.sign()
 
     run(main())
-
-
-def test_a_device_that_goes_while_its_keys_are_read_is_no_device_without_keys() -> None:
-    class Gone:
-        def __getitem__(self, attribute: object) -> None:
-            raise pkcs11.DeviceRemoved
-
-    class Session:
-        def get_objects(self, template: dict[Any, Any]) -> list[Gone]:
-            return [Gone()]
-
-    with pytest.raises(pkcs11.DeviceRemoved):
-        find_keys(Session(), lambda: None)

@@ -107,7 +107,7 @@ def test_a_prompt_that_nobody_waits_for_any_more_is_closed(
 @pytest.mark.parametrize("leaves", ["client", "token"])
 def test_nobody_is_asked_for_who_left_before_the_prompt(asking: Bench, leaves: str) -> None:
     async def main() -> None:
-        first, before_the_prompt = asking.slots.hold_next("open"), asking.slots.hold_next("open")
+        first, before_the_prompt = asking.slots.hold_next("open"), asking.slots.hold_next("flags")
         signing = asyncio.create_task(asking.sign())
         first.opened.set()
         await before_the_prompt.entered.wait()

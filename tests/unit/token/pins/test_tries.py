@@ -9,20 +9,19 @@ from doubles.stand_ins import (
     PIN,
     Person,
     StandInToken,
+    StandInWorker,
     lost,
     run,
     settle,
 )
 from doubles.token_bench import COUNT_LOW, FINAL_TRY, LOCKED, Bench, bench, careful_token
 
-from replug.token import operations
 from replug.token.errors import (
     PinNeededError,
     TokenError,
 )
-from replug.token.keys import TokenKey
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.presence import TokenState
-from replug.token.worker.frames import Header
 
 # The flags: what the token says about the tries that are left.
 
@@ -49,7 +48,7 @@ def test_nobody_is_asked_for_a_pin_that_was_locked_meanwhile(plain: Bench) -> No
     async def main() -> None:
         await plain.served.read()
         plain.lose_worker()
-        found_unlocked, asking = plain.slots.hold_next("open"), plain.slots.hold_next("open")
+        found_unlocked, asking = plain.slots.hold_next("open"), plain.slots.hold_next("flags")
         signing = asyncio.create_task(plain.sign())
         await found_unlocked.entered.wait()
         found_unlocked.opened.set()
@@ -103,22 +102,22 @@ def test_a_last_try_that_comes_while_the_person_types_is_not_spent(asking: Bench
     run(main())
 
 
-def test_a_last_try_that_comes_while_the_keys_are_read_is_not_spent(
+def test_a_last_try_that_comes_after_the_flags_were_read_is_not_spent(
     asking: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another module's login with a wrong PIN ends between our look at the flags and our login."""
     other_login = asking.pins.one_login(asking.token.identity)
-    read = operations._read
+    read = StandInWorker.flags
 
-    async def slowly(records: list[Header]) -> dict[bytes, TokenKey]:
-        keys = await read(records)
+    async def slowly(worker: StandInWorker, identity: TokenId) -> TokenFlag:
+        flags = await read(worker, identity)
         if asking.person.pins and asking.token.flags != FINAL_TRY:
             async with other_login:
                 asking.token.flags = FINAL_TRY
-        return keys
+        return flags
 
     async def main() -> None:
-        monkeypatch.setattr(operations, "_read", slowly)
+        monkeypatch.setattr(StandInWorker, "flags", slowly)
         with pytest.raises(TokenError, match="the PIN was not sent, because a wrong PIN was entered"):
             await asking.sign()
         assert asking.slots.logins == []
@@ -254,7 +253,7 @@ def test_a_pin_forgotten_during_a_careful_signature_stays_forgotten(monkeypatch:
     run(main())
 
 
-@pytest.mark.parametrize("operation", ["open", "login"])
+@pytest.mark.parametrize("operation", ["flags", "login"])
 def test_a_token_removed_during_the_login_keeps_no_pin_and_is_sent_none(
     asking: Bench, operation: str
 ) -> None:

@@ -18,7 +18,7 @@ from doubles.started import Started
 
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.worker.client import Deadlines, WorkerClient
+from replug.token.worker.client import Deadlines, LoggedIn, RawSignature, WorkerClient
 
 TOKEN = TokenId("Maker", "Model", "1", "work")
 HEADER = {"manufacturer": "Maker", "model": "Model", "serial": "1", "label": "work"}
@@ -65,15 +65,18 @@ def script(tmp_path: Path) -> Script:
 
 def test_requests_and_replies(script: Script) -> None:
     script(f"""
-tokens = [{{"token": {HEADER!r}, "flags": 0x40C, "slot": 7, "reader": "Reader"}}]
+tokens = [{{"token": {HEADER!r}, "flags": 0x40C, "slot": 7, "reader": "Reader", "removable": True}}]
 replies = {{
     "load": {{"library": "Maker Module", "pcscd": True}},
     "slots": {{"slots": [[7, True, True], [8, False, False]]}},
     "scan": {{"tokens": tokens}},
-    "open": {{"flags": 4, "twin": False, "keys": [{{"label": "1"}}, {{"label": "2"}}], "more": True}},
+    "open": tokens[0] | {{
+        "flags": 4, "twin": False, "keys": [{{"label": "1"}}, {{"label": "2"}}], "more": True
+    }},
+    "flags": {{"flags": 0x10004}},
     "more": {{"keys": [{{"label": "3"}}], "more": False}},
-    "login": {{"keys": [{{"label": "after"}}], "more": False}},
-    "sign": {{}},
+    "login": {{"keys": [{{"label": "after"}}], "more": False, "proven": True}},
+    "sign": {{"candidates": 2}},
 }}
 while True:
     header, body = request()
@@ -85,16 +88,18 @@ while True:
         assert await worker.load("/module.so") == "Maker Module"
         assert worker.uses_pcscd
         assert await worker.slots() == [(7, True, True), (8, False, False)]
-        assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C), 7, "Reader")]
+        assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C), 7, "Reader", True)]
         opened = await worker.open(TOKEN)
         assert (opened.flags, opened.records) == (
             TokenFlag.LOGIN_REQUIRED,
             [{"label": "1"}, {"label": "2"}, {"label": "3"}],
         )
         assert (worker.opened, worker.ready) == ({TOKEN}, set())
-        assert await worker.login(TOKEN, bytearray(b"123456")) == [{"label": "after"}]
+        assert await worker.flags(TOKEN) == TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_COUNT_LOW
+        assert await worker.login(TOKEN, bytearray(b"123456")) == LoggedIn([{"label": "after"}], True)
         assert worker.ready == {TOKEN}
-        assert await worker.sign(TOKEN, "key", "EDDSA", b"data", None, keypad=False) == b"atad"
+        signature = await worker.sign(TOKEN, "key", b"1", "EDDSA", b"data", 64, None, keypad=False)
+        assert signature == RawSignature(b"atad", 2)
         worker.kill()
         await reaped(worker)
 
@@ -108,7 +113,7 @@ with open({str(record)!r}, "w") as file:
     for _ in range(4):
         header, body = request()
         print(json.dumps([header, body.hex()]), file=file, flush=True)
-        agent.sendall(frame({{"keys": [], "more": False}}))
+        agent.sendall(frame({{"keys": [], "more": False, "proven": True, "candidates": 1}}))
 """)
 
     async def main() -> None:
@@ -116,8 +121,8 @@ with open({str(record)!r}, "w") as file:
         pin = bytearray(b"12\xff56")
         await worker.login(TOKEN, pin)
         await worker.login(TOKEN, None)
-        await worker.sign(TOKEN, "key", "EDDSA", b"data", pin, keypad=False)
-        await worker.sign(TOKEN, "key", "EDDSA", b"data", None, keypad=True)
+        await worker.sign(TOKEN, "key", b"1", "EDDSA", b"data", 64, pin, keypad=False)
+        await worker.sign(TOKEN, "key", b"1", "EDDSA", b"data", 64, None, keypad=True)
         # The buffer is its owner's, who may need it again.
         assert pin == b"12\xff56"
         worker.kill()
@@ -248,8 +253,11 @@ WAITS: dict[str, tuple[Callable[[WorkerClient], Any], str]] = {
     "open": (lambda worker: worker.open(TOKEN), "0.11"),
     "login": (lambda worker: worker.login(TOKEN, bytearray(b"1")), "0.11"),
     "login at the keypad": (lambda worker: worker.login(TOKEN, None), "0.13"),
-    "sign": (lambda worker: worker.sign(TOKEN, "key", "EDDSA", b"", None, keypad=False), "0.12"),
-    "sign at the keypad": (lambda worker: worker.sign(TOKEN, "key", "EDDSA", b"", None, keypad=True), "0.25"),
+    "sign": (lambda worker: worker.sign(TOKEN, "key", b"1", "EDDSA", b"", 64, None, keypad=False), "0.12"),
+    "sign at the keypad": (
+        lambda worker: worker.sign(TOKEN, "key", b"1", "EDDSA", b"", 64, None, keypad=True),
+        "0.25",
+    ),
 }
 
 

@@ -5,35 +5,47 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pkcs11 import Attribute, AttributeTypeInvalid, CertificateType, KeyType, ObjectClass
+from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 
-from replug.token.worker.objects import TolerantMapper, find_keys
+from replug.token.worker.cryptoki import encode_number
+from replug.token.worker.objects import FoundKey, TokenObjects, Values
 
 Object = dict[Attribute, Any]
 P256, P384 = b"p256", b"p384"
+ALL_MECHANISMS = {int(one) for one in (Mechanism.RSA_PKCS, Mechanism.ECDSA, Mechanism.EDDSA)}
 
 
-class Item:
-    """An object on a token; what it lacks, it answers with an error."""
-
-    def __init__(self, attributes: Object) -> None:
-        self.attributes = attributes
-
-    def __getitem__(self, attribute: Attribute) -> Any:
-        if attribute not in self.attributes:
-            raise AttributeTypeInvalid
-        return self.attributes[attribute]
+def encoded(value: Any) -> bytes:
+    """An attribute's value as modules return it."""
+    if isinstance(value, bool):
+        return bytes([value])
+    return (
+        encode_number(value)
+        if isinstance(value, int)
+        else value.encode()
+        if isinstance(value, str)
+        else value
+    )
 
 
 class Session:
-    """A token's session that finds objects by class."""
+    """A token's session, which counts how often each object is read."""
 
     def __init__(self, *objects: Object) -> None:
-        self.items = [Item(attributes) for attributes in objects]
+        self.items = [{kind: encoded(value) for kind, value in one.items()} for one in objects]
+        self.reads = [0] * len(objects)
 
-    def get_objects(self, template: Object) -> list[Item]:
-        assert template[Attribute.TOKEN] is True
-        return [item for item in self.items if item[Attribute.CLASS] == template[Attribute.CLASS]]
+    def find(self, most: int, wanted: Values) -> list[int]:
+        found = [number for number, item in enumerate(self.items) if wanted.items() <= item.items()]
+        return found[:most]
+
+    def read(self, handle: int, types: tuple[int, ...]) -> Values:
+        self.reads[handle] += 1
+        return {kind: value for kind, value in self.items[handle].items() if kind in types}
+
+
+def keys_of(*objects: Object) -> list[FoundKey]:
+    return TokenObjects(Session(*objects), ALL_MECHANISMS).find_keys()
 
 
 def public(label: str = "", key_id: bytes = b"", point: bytes = b"Q", curve: bytes = P256) -> Object:
@@ -78,10 +90,9 @@ def certificate(value: bytes = b"DER", **more: Any) -> Object:
 
 
 def pairs(*objects: Object) -> list[tuple[str, str | None]]:
-    """The label of each key that is found, and that of its private half."""
+    """The label of each key that is found, and that of the private half which is tried first."""
     return [
-        (key.record["label"], key.private and key.private.label)
-        for key in find_keys(Session(*objects), lambda: None)
+        (key.record["label"], key.privates[0].label if key.privates else None) for key in keys_of(*objects)
     ]
 
 
@@ -133,9 +144,7 @@ def test_an_rsa_key_whose_private_half_does_not_tell_its_modulus() -> None:
 
 
 def test_what_the_agent_is_told() -> None:
-    [key] = find_keys(
-        Session(public("a", b"\x01\xff"), private("p", b"\x01\xff", ALWAYS_AUTHENTICATE=True)), lambda: None
-    )
+    [key] = keys_of(public("a", b"\x01\xff"), private("p", b"\x01\xff", ALWAYS_AUTHENTICATE=True))
     assert key.record == {
         "kind": "ec",
         "material": [P256.hex(), b"Q".hex()],
@@ -144,13 +153,14 @@ def test_what_the_agent_is_told() -> None:
         "reference": key.reference,
         "signs": True,
         "always_authenticate": True,
+        "mechanism": True,
     }
 
 
 def test_a_key_has_the_same_name_wherever_it_is_found() -> None:
     """The agent asks a fresh worker for the key that another one named."""
-    one, other = Session(public("a", b"1")), Session(public("z", b"9", b"Z"), public("b", b"2"))
-    assert find_keys(one, lambda: None)[0].reference == find_keys(other, lambda: None)[1].reference
+    one, other = (public("a", b"1"),), (public("z", b"9", b"Z"), public("b", b"2"))
+    assert keys_of(*one)[0].reference == keys_of(*other)[1].reference
 
 
 def test_attributes_that_are_missing_are_taken_for_empty() -> None:
@@ -158,10 +168,55 @@ def test_attributes_that_are_missing_are_taken_for_empty() -> None:
     assert pairs(bare) == [("", None)]
 
 
+def test_a_key_that_does_not_say_whether_it_signs_may() -> None:
+    secretive = private("p", b"1")
+    del secretive[Attribute.SIGN]
+    assert pairs(public("a", b"1"), secretive) == [("a", "p")]
+
+
 def test_labels_and_types_as_tokens_really_hold_them() -> None:
-    mapper = TolerantMapper()
-    assert mapper.unpack_attributes(Attribute.LABEL, b"caf\xc3\xa9") == "café"
-    assert mapper.unpack_attributes(Attribute.LABEL, b"caf\xe9") == "caf\N{REPLACEMENT CHARACTER}"
-    known = int(KeyType.RSA).to_bytes(8, "little")
-    assert mapper.unpack_attributes(Attribute.KEY_TYPE, known) is KeyType.RSA
-    assert mapper.unpack_attributes(Attribute.KEY_TYPE, (0x80000123).to_bytes(8, "little")) == 0x80000123
+    strange = public("x") | {Attribute.KEY_TYPE: 0x80000123}
+    latin = public("y") | {Attribute.LABEL: b"caf\xe9"}
+    assert pairs(strange, latin) == [("caf\N{REPLACEMENT CHARACTER}", None)]
+
+
+def test_all_private_keys_that_cannot_be_told_apart_are_candidates() -> None:
+    twins = [private("same", b"1") for _ in range(3)]
+    [key] = keys_of(public("same", b"1"), *twins)
+    assert [one.handle for one in key.privates] == [1, 2, 3]
+
+
+def test_a_key_that_the_module_has_no_mechanism_for() -> None:
+    objects = (public("a", b"1"), private("p", b"1"))
+    for mechanisms, able in ((set(), True), ({Mechanism.RSA_PKCS}, False), ({Mechanism.ECDSA_SHA256}, True)):
+        [key] = TokenObjects(Session(*objects), {int(one) for one in mechanisms}).find_keys()
+        assert (key.record["mechanism"], key.record["signs"]) == (able, able)
+
+
+def test_an_object_is_read_once() -> None:
+    """A public key in two calls, a private one in one, and neither again by another search or after login."""
+    session = Session(public("a", b"1"), public("b", b"2", b"R"), private("p", b"1"), private("q", b"2"))
+    objects = TokenObjects(session, ALL_MECHANISMS)
+    every, session.items = session.items, session.items[:2]  # before login the private ones do not show
+    assert [bool(key.privates) for key in objects.find_keys()] == [False, False]
+    session.items = every
+    for _ in range(2):
+        assert [bool(key.privates) for key in objects.find_keys()] == [True, True]
+        assert session.reads == [2, 2, 1, 1]
+
+
+def test_for_one_key_no_other_is_read() -> None:
+    session = Session(public("a", b"1"), private("p", b"1"), public("b", b"2", b"R"), private("q", b"2"))
+    objects = TokenObjects(session, ALL_MECHANISMS)
+    [key] = objects.find_key(b"2", with_private=True)
+    assert (key.record["label"], key.privates[0].label) == ("b", "q")
+    assert session.reads == [0, 0, 2, 1]
+    assert [key.record["label"] for key in objects.find_keys()] == ["a", "b"]
+
+
+def test_a_key_that_was_deleted_is_gone() -> None:
+    session = Session(public("a", b"1"), public("b", b"2", b"R"))
+    objects = TokenObjects(session, ALL_MECHANISMS)
+    assert len(objects.find_keys()) == 2
+    del session.items[1]
+    assert [key.record["label"] for key in objects.find_keys()] == ["a"]
