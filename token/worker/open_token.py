@@ -21,7 +21,7 @@ class OpenToken:
     """A token with a session on it, and the keys that the session has shown."""
 
     def __init__(self, token: Any, cryptoki: Cryptoki, progress: Callable[[], None]) -> None:
-        """`token` is python-pkcs11's; `progress` is called for each object that is read, as there may be many."""
+        """`token` is python-pkcs11's; `progress` is called for each object that is read."""
         self._progress = progress
         self.slot = slot = token.slot
         self.slot_id: int = slot.slot_id
