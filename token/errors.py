@@ -88,9 +88,36 @@ class WorkerSilentError(WorkerLostError):
 
 
 class WorkerRefusedError(Exception):
-    """The worker's answer was a refusal."""
+    """The worker's answer was a refusal; `value` is the CKR_ name of a module's error, if it was one."""
 
-    def __init__(self, verdict: Verdict, reason: str) -> None:
+    def __init__(self, verdict: Verdict, reason: str, value: str = "") -> None:
+        words, self.next_step = _MEANINGS.get(value, ("", ""))
         self.verdict = verdict
-        self.reason = reason
-        super().__init__(reason)
+        self.reason = f"{reason} ({words})" if words else reason
+        super().__init__(self.reason)
+
+
+_MEANINGS = {
+    "CKR_CRYPTOKI_NOT_INITIALIZED": ("the module has ended its work", ""),
+    "CKR_DEVICE_ERROR": ("the token, or the service behind the module, fails", ""),
+    "CKR_DEVICE_MEMORY": ("the token's memory is full", "end other programs that use the token"),
+    "CKR_DEVICE_REMOVED": ("the token was removed while it was used", ""),
+    "CKR_FUNCTION_FAILED": ("the module gives no reason", ""),
+    "CKR_FUNCTION_NOT_SUPPORTED": ("the module cannot do that", ""),
+    "CKR_GENERAL_ERROR": ("the module gives no reason", ""),
+    "CKR_HOST_MEMORY": ("the module gets no memory", ""),
+    "CKR_KEY_FUNCTION_NOT_PERMITTED": ("this key may not be used for signatures", ""),
+    "CKR_SESSION_CLOSED": ("the module closed the session", ""),
+    "CKR_SESSION_COUNT": ("the token allows no more sessions", "end other programs that use the token"),
+    "CKR_SESSION_EXISTS": ("another program is using the token", "end other programs that use the token"),
+    "CKR_SESSION_HANDLE_INVALID": ("the module closed the session", ""),
+    "CKR_TOKEN_NOT_RECOGNIZED": (
+        "the module does not know this kind of token",
+        "use the module of its maker",
+    ),
+    "CKR_USER_ANOTHER_ALREADY_LOGGED_IN": (
+        "another user, such as the security officer, is logged in to the token",
+        "end the program that logged in",
+    ),
+}
+"""What errors of a module mean, and what the user can do, if there is something that helps for certain."""

@@ -95,12 +95,16 @@ class Module:
         return any(when is not None and boottime() - when < _MISSED_FOR for when in left)
 
     @property
+    def takes_tokens(self) -> bool:
+        """Whether tokens can be put into its slots; so it is where none has been seen."""
+        slots = [] if self._view is None else self._view[1]
+        return not slots or any(removable for _, _, removable in slots)
+
+    @property
     def pace(self) -> Pace:
         """How often the slots are to be scanned now."""
-        if self._view is not None and all(token.present for token in self.tokens.values()):
-            _, slots = self._view
-            if slots and not any(removable for _, _, removable in slots):
-                return Pace.SELDOM
+        if not self.takes_tokens and all(token.present for token in self.tokens.values()):
+            return Pace.SELDOM
         return Pace.QUICK if self.misses_a_token else Pace.USUAL
 
     @property

@@ -80,7 +80,7 @@ class TokenOperations:
             others_work = worker.ready - {token}
             known = others_work or self._token.known_to_be_out(worker.started_at)
             if refused.verdict is Verdict.TOKEN_ABSENT and token not in worker.opened and known:
-                raise TokenAbsentError(refused.reason, self._token.how_to_bring_back) from refused
+                raise TokenAbsentError(refused.reason) from refused
             raise
         self._token.flags = opened.flags
         self._token.removable = opened.removable

@@ -63,7 +63,8 @@ class Provider:
         await self.module.look(fresh=True)
         present = [token for token in self.tokens() if token.present]
         if not present:
-            raise TokenError(f"{self.name}: no such token is present", "plug it in, or check the name")
+            next_step = "plug it in, or check the name" if self.module.takes_tokens else "check the name"
+            raise TokenError(f"{self.name}: no such token is present", next_step)
         owner = _owner(present) if pin is not None else None
         if pin is not None and owner is None:
             names = ", ".join(str(token.identity) for token in present)

@@ -67,7 +67,7 @@ async def _use(
     try:
         if fresh:
             taken.discard()
-        repaired: set[_Fault] = set()
+        repaired: dict[_Fault, Exception] = {}
         patient = False
         while True:
             try:
@@ -76,8 +76,8 @@ async def _use(
                 taken.kill()
                 fault = _fault(error)
                 if fault in repaired:
-                    raise _final(pool, error) from error
-                repaired.add(fault)
+                    raise _final(pool, repaired[fault], error) from error
+                repaired[fault] = error
                 patient = isinstance(error, WorkerSilentError)
                 log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
     finally:
@@ -96,7 +96,10 @@ def _fault(error: Exception) -> _Fault:
     return _Fault.LOGIN if lost_login else _Fault.WORKER
 
 
-def _final(pool: WorkerPool, error: Exception) -> TokenError:
+def _final(pool: WorkerPool, first: Exception, error: Exception) -> TokenError:
     if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.TOKEN_ABSENT:
-        return TokenAbsentError(error.reason, "plug it in")
-    return ModuleUnreachableError(f"module {pool.path} failed twice: {error}")
+        return TokenAbsentError(error.reason)
+    # The first error is the cause; what a module says afterwards may be a consequence.
+    text = f"{first}" if str(error) == str(first) else f"{first}, then {error}"
+    next_step = first.next_step if isinstance(first, WorkerRefusedError) else ""
+    return ModuleUnreachableError(f"module {pool.path} failed twice: {text}", next_step)

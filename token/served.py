@@ -192,9 +192,9 @@ class ServedToken(Presence):
         """`recovery.attempt`; a failure changes the token's state."""
         try:
             return await attempt(self._pool, operation, *arguments, logged_out=logged_out, anywhere=anywhere)
-        except TokenAbsentError:
+        except TokenAbsentError as error:
             self.left()
-            raise
+            raise TokenAbsentError(error.reason, self.how_to_bring_back) from error
         except PinLockedError as error:
             self.pin_locked(error.reason)
             raise

@@ -135,5 +135,5 @@ def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
 
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
-    answer_requests(connection, Operations(), lambda _: Verdict.FAILED)
+    answer_requests(connection, Operations(), lambda _: (Verdict.FAILED, ""))
     os._exit(0)

@@ -111,7 +111,14 @@ def test_a_key_that_can_never_sign_is_left_out_and_named(
 
 @pytest.mark.parametrize(
     ("habits", "reason"),
-    [("broken-login", "C_Login: CKR_GENERAL_ERROR"), ("no-session", "C_OpenSession: CKR_SESSION_COUNT")],
+    [
+        ("broken-login", "the login failed: C_Login: CKR_GENERAL_ERROR (the module gives no reason)"),
+        (
+            "no-session",
+            "failed twice: C_OpenSession: CKR_SESSION_COUNT (the token allows no more sessions). "
+            "What to do now: end other programs that use the token.",
+        ),
+    ],
 )
 def test_the_reason_is_the_first_error(
     habits: str, reason: str, home: Home, token: Token, odd_built: Path, start_agent: StartAgent

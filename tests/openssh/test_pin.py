@@ -191,5 +191,8 @@ def test_what_failed_at_login_is_said_as_the_module_said_it(pin_agent: Agent, fa
 
     assert pin_agent.add_provider(faulty.module, PIN).status == 1
 
-    assert "the login failed (C_OpenSession or C_Login: CKR_GENERAL_ERROR), which may have" in pin_agent.log
+    assert (
+        "the login failed: C_Login: CKR_GENERAL_ERROR (the module gives no reason), which may have"
+        in pin_agent.log
+    )
     assert faulty.returns("C_Login") == [0x5]

@@ -127,7 +127,7 @@ class PinRules:
         if pin is not None and not pin.value:
             raise TokenError(f"{self._identity}: the PIN was withdrawn before it was sent")
         if pin is not None and pin.sent and not pin.verified:
-            what = f"the login failed ({pin.past.failure})" if pin.past.failure else _NO_ANSWER
+            what = f"the login failed: {pin.past.failure}" if pin.past.failure else _NO_ANSWER
             raise TokenError(
                 f"{self._identity}: {what}, which may have cost a PIN try",
                 "if the PIN is right, write it to pin_source again" if pin.configured else "try again",

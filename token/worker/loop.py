@@ -18,6 +18,10 @@ _ONE_DESCRIPTOR = socket.CMSG_SPACE(_DESCRIPTOR_SIZE)
 _QUIET = 0.5  # seconds between signs of life at least
 
 
+Meaning = tuple[Verdict, str]
+"""Of an error, with the CKR_ name of one that is a module's."""
+
+
 class RefusedError(Exception):
     """The answer to a request that cannot be met."""
 
@@ -42,11 +46,11 @@ class Progress:
 
 
 def answer_requests(
-    connection: socket.socket, operations: object, verdict: Callable[[Exception], Verdict]
+    connection: socket.socket, operations: object, meaning: Callable[[Exception], Meaning]
 ) -> None:
     """Serve `connection` until the agent closes its end; the caller ends the process.
 
-    Each operation is a method that takes the request's header and body and returns the reply's; `verdict`
+    Each operation is a method that takes the request's header and body and returns the reply's; `meaning`
     says what an error means that is no RefusedError.
     """
     frames = FrameReader()
@@ -60,7 +64,7 @@ def answer_requests(
             frames.received(count)
             request = frames.take()
             if request is not None:
-                connection.sendall(encode(*_answer(operations, verdict, *request)))
+                connection.sendall(encode(*_answer(operations, meaning, *request)))
 
 
 def _print_to(ancillary: list[tuple[int, int, bytes]]) -> None:
@@ -74,15 +78,16 @@ def _print_to(ancillary: list[tuple[int, int, bytes]]) -> None:
 
 
 def _answer(
-    operations: object, verdict: Callable[[Exception], Verdict], header: Header, body: bytearray
+    operations: object, meaning: Callable[[Exception], Meaning], header: Header, body: bytearray
 ) -> tuple[Header, bytes]:
     try:
         return getattr(operations, header["operation"])(header, body)  # type: ignore[no-any-return]
     except RefusedError as refusal:
-        return {"verdict": refusal.verdict, "reason": str(refusal)}, b""
+        return {"verdict": refusal.verdict, "reason": str(refusal), "value": ""}, b""
     except Exception as error:
         notes = getattr(error, "__notes__", [])
         reason = notes[0] if notes else f"{type(error).__name__}: {error}".rstrip(": ")
-        return {"verdict": verdict(error), "reason": reason}, b""
+        verdict, value = meaning(error)
+        return {"verdict": verdict, "reason": reason, "value": value}, b""
     finally:
         wipe(body)

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _PIECES_PER_TURN = 64
 """Then the loop's other work has its turn."""
+_LONGEST_NAME = 60  # characters of a CKR_ name
 _LONGEST_REASON = 300  # characters; a module chooses some of them
 _FOR_ITS_END = 1.0  # seconds
 
@@ -148,7 +149,9 @@ class WorkerProcess:
             reply, content = await answer
             if "verdict" in reply:
                 refused = WorkerRefusedError(
-                    Verdict(reply["verdict"]), str(reply["reason"])[:_LONGEST_REASON]
+                    Verdict(reply["verdict"]),
+                    str(reply["reason"])[:_LONGEST_REASON],
+                    str(reply["value"])[:_LONGEST_NAME],
                 )
                 answered = True
                 raise refused

@@ -29,7 +29,7 @@ from replug.token.worker.calls import calling, value_name
 from replug.token.worker.cryptoki import Cryptoki
 from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import MAX_HEADER, Header, encode
-from replug.token.worker.loop import Progress, RefusedError, answer_requests
+from replug.token.worker.loop import Meaning, Progress, RefusedError, answer_requests
 from replug.token.worker.open_token import OpenToken
 from replug.token.worker.opensc import forbid_pin_caching
 
@@ -252,10 +252,9 @@ def _info_header(info: TokenInfo) -> Header:
     }
 
 
-def _verdict(error: Exception) -> Verdict:
-    if isinstance(error, PKCS11Error):
-        return _VERDICTS.get(value_name(error), Verdict.FAILED)
-    return Verdict.FAILED
+def _meaning(error: Exception) -> Meaning:
+    name = value_name(error) if isinstance(error, PKCS11Error) else ""
+    return _VERDICTS.get(name, Verdict.FAILED), name
 
 
 def work(connection: socket.socket) -> NoReturn:
@@ -263,7 +262,7 @@ def work(connection: socket.socket) -> NoReturn:
     # The library ends searches in destructors, which complain of a session that is gone.
     sys.unraisablehook = lambda _: None
     operations = Operations(Progress(connection))
-    answer_requests(connection, operations, _verdict)
+    answer_requests(connection, operations, _meaning)
     # Nobody waits longer than this; the default action of the signal ends the process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, _PATIENCE)

@@ -161,7 +161,7 @@ receive(1)
 def test_a_refusal_is_an_answer(script: Script) -> None:
     script("""
 request()
-agent.sendall(frame({"verdict": "pin-incorrect", "reason": "PinIncorrect"}))
+agent.sendall(frame({"verdict": "pin-incorrect", "reason": "PinIncorrect", "value": "CKR_PIN_INCORRECT"}))
 request()
 agent.sendall(frame({"tokens": []}))
 receive(1)

@@ -70,9 +70,9 @@ def test_a_session_that_was_logged_in_already(
 @pytest.mark.parametrize(
     ("habits", "reason"),
     [
-        ("no-session", "C_OpenSession: CKR_SESSION_COUNT"),
-        ("broken-login", "C_Login: CKR_GENERAL_ERROR"),
-        ("gone", "C_GetAttributeValue: CKR_DEVICE_REMOVED"),
+        ("no-session", "C_OpenSession: CKR_SESSION_COUNT (the token allows no more sessions)"),
+        ("broken-login", "C_Login: CKR_GENERAL_ERROR (the module gives no reason)"),
+        ("gone", "C_GetAttributeValue: CKR_DEVICE_REMOVED (the token was removed while it was used)"),
     ],
 )
 def test_the_function_and_the_value_of_an_error(

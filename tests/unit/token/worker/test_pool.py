@@ -73,7 +73,7 @@ def test_after_a_failure_a_fresh_worker_is_asked_once_more(
         (
             lambda: refused(Verdict.TOKEN_ABSENT, "token is in no slot"),
             TokenAbsentError,
-            "token is in no slot; plug it in",
+            "token is in no slot",
         ),
     ],
 )

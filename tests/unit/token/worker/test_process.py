@@ -89,7 +89,7 @@ def test_a_refusal_is_an_answer() -> None:
     async def talk(scripted: Scripted) -> None:
         asking = scripted.ask()
         await scripted.request()
-        scripted.connection.send(encode({"verdict": "pin-locked", "reason": "too often"}))
+        scripted.connection.send(encode({"verdict": "pin-locked", "reason": "too often", "value": ""}))
         with pytest.raises(WorkerRefusedError, match="too often") as refused:
             await asking
         assert refused.value.verdict is Verdict.PIN_LOCKED
@@ -128,7 +128,7 @@ def test_one_that_says_nothing_is_killed_in_time(size: int) -> None:
         encode({})[:4] + b"\xff\xff\xff\xff",
         b"\0\0\0\2\0\0\0\0[]",
         b"\0\0\x0f\xa0\0\0\0\0" + b"[" * 4000,
-        encode({"verdict": "nonsense", "reason": ""}),
+        encode({"verdict": "nonsense", "reason": "", "value": ""}),
         encode({"verdict": "failed"}),
     ],
     ids=["two", "no frame", "too long", "no header", "too deep", "no verdict", "no reason"],
