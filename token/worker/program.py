@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,6 +52,8 @@ _VERDICTS = {
     "CKR_USER_NOT_LOGGED_IN": Verdict.NOT_LOGGED_IN,
     "CKR_USER_PIN_NOT_INITIALIZED": Verdict.PIN_NOT_SET,
 }
+_NEVER = float("-inf")
+_FRESH = 0.2  # seconds
 _PATIENCE = 1.0
 """Seconds for an orderly end."""
 
@@ -64,6 +67,8 @@ class Operations:
         self._library: Any = None
         self._cryptoki: Cryptoki | None = None
         self._open: dict[TokenId, OpenToken] = {}
+        self._scanned: tuple[list[tuple[Any, TokenInfo]], float] = ([], _NEVER)
+        """The tokens of a scan and when it was, for a token that is opened at once."""
         self._pages: dict[TokenId, list[Header]] = {}
         """The keys that were found last, for those that ask for more of them."""
 
@@ -97,7 +102,9 @@ class Operations:
 
     def scan(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Every initialised token in any slot; a slot that answers with an error has none."""
-        return {"tokens": [_info_header(info) for _, info in self._tokens()]}, b""
+        tokens = self._tokens()
+        self._scanned = (tokens, time.monotonic())
+        return {"tokens": [_info_header(info) for _, info in tokens]}, b""
 
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Open a session on `token`, without login, unless it is open; its flags afresh and its keys.
@@ -205,7 +212,11 @@ class Operations:
 
     def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
         """The first such token, and whether there is another."""
-        found = [(token, info) for token, info in self._tokens() if info.identity == identity]
+        scanned, when = self._scanned
+        # With OpenSC each C_GetTokenInfo costs two commands to the card.
+        tokens = scanned if time.monotonic() - when < _FRESH else self._tokens()
+        self._scanned = ([], _NEVER)
+        found = [(token, info) for token, info in tokens if info.identity == identity]
         if found:
             return *found[0], len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")

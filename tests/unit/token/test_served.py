@@ -285,6 +285,21 @@ def test_signing_with_an_absent_token_says_so(plain: Bench) -> None:
     run(main())
 
 
+def test_nothing_is_to_be_plugged_in_where_no_token_can_be_removed(plain: Bench) -> None:
+    """A network HSM whose server is down."""
+
+    async def main() -> None:
+        plain.slots.removable = False
+        await plain.remember()
+        plain.lose_worker()
+        plain.slots.tokens.clear()
+        with pytest.raises(TokenAbsentError) as caught:
+            await plain.sign()
+        assert caught.value.next_step == ""
+
+    run(main())
+
+
 def test_while_a_token_is_known_to_be_out_requests_start_no_workers(plain: Bench) -> None:
     async def main() -> None:
         await plain.remember()

@@ -13,6 +13,7 @@ from replug.token.errors import (
     TokenAbsentError,
     TokenError,
     Verdict,
+    WorkerRefusedError,
     WorkerSilentError,
 )
 from replug.token.recovery import attempt
@@ -89,6 +90,23 @@ def test_there_is_never_a_third_attempt(
         assert slots.alive == []
         # And the next request starts afresh.
         assert await attempt(pool, scan) == 2
+
+    run(main())
+
+
+def test_the_first_error_is_the_reason(slots: Slots, pool: WorkerPool) -> None:
+    """What a module says afterwards may be a consequence."""
+
+    async def main() -> None:
+        first = WorkerRefusedError(Verdict.FAILED, "C_OpenSession: CKR_SESSION_COUNT", "CKR_SESSION_COUNT")
+        slots.fail_next("scan", first, refused(Verdict.FAILED, "C_Login: CKR_GENERAL_ERROR"))
+        with pytest.raises(ModuleUnreachableError) as caught:
+            await attempt(pool, scan)
+        assert caught.value.reason == (
+            f"module {PATH} failed twice: C_OpenSession: CKR_SESSION_COUNT (the token allows no more "
+            "sessions), then C_Login: CKR_GENERAL_ERROR"
+        )
+        assert caught.value.next_step == "end other programs that use the token"
 
     run(main())
 
