@@ -276,3 +276,18 @@ def test_a_session_that_has_changed_is_sent_no_pin(odd: OddModule, token: Token)
         await session.end()
 
     run(main())
+
+
+def test_p11_kits_proxy_gives_each_caller_functions_of_its_own(token: Token) -> None:
+    """Sessions that python-pkcs11 opened are unknown to those that anybody else gets."""
+    token.add("p256")
+    [proxy] = Path("/usr/lib").glob("*/p11-kit-proxy.so")
+
+    async def main() -> None:
+        session = await Session.start(module=proxy)
+        await session.keys()
+        [key] = await session.log_in()
+        await session.sign(key)
+        await session.end()
+
+    run(main())
