@@ -65,7 +65,7 @@ def test_very_many_objects(agent: Agent, hostile: Faulty, objects: int) -> None:
 
     comments = listed(agent)
     assert comments[0] == "good"
-    assert len(comments) == 1 + 256
+    assert len(comments) == 1 + 512
     assert "only the first keys are served" in agent.log
     assert agent.ssh_add("-T", agent.home.folder / "good.pub").status == 0, agent.log
 

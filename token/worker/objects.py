@@ -56,7 +56,8 @@ class PrivateObject:
 
     handle: int
     kind: str
-    key_id: bytes
+    key_id: str
+    """In hexadecimal digits, as in the records."""
     label: str
     always_authenticate: bool
 
@@ -83,6 +84,8 @@ class TokenObjects:
         self._publics: dict[int, Header | None] = {}
         self._certificates: dict[int, Header | None] = {}
         self._privates: dict[int, PrivateObject | None] = {}
+        self._parts: dict[int, bytes] = {}
+        """The modulus or curve of those private keys that others are like."""
 
     def find_keys(self) -> list[FoundKey]:
         """Every public key, each once: key objects first, then certificates.
@@ -97,6 +100,7 @@ class TokenObjects:
         ):  # fmt: skip
             for deleted in known.keys() - set(handles):
                 del known[deleted]
+                self._parts.pop(deleted, None)
         return self._keys(publics, certificates, privates)
 
     def find_one(self) -> list[FoundKey]:
@@ -176,10 +180,15 @@ class TokenObjects:
         return PrivateObject(
             handle=handle,
             kind=kind,
-            key_id=values.get(Attribute.ID, b""),
+            key_id=values.get(Attribute.ID, b"").hex(),
             label=_label(values),
             always_authenticate=any(values.get(Attribute.ALWAYS_AUTHENTICATE, b"")),
         )
+
+    def _part(self, handle: int, kind: Attribute) -> bytes:
+        if handle not in self._parts:
+            self._parts[handle] = self._session.read(handle, (kind,)).get(kind, b"").lstrip(b"\0")
+        return self._parts[handle]
 
     def _candidates(self, privates: list[PrivateObject], record: Header) -> list[PrivateObject]:
         """The private keys with this CKA_ID, likely ones first: that with the same label, then the others.
@@ -191,15 +200,13 @@ class TokenObjects:
         candidates = [
             private
             for private in privates
-            if private.key_id.hex() == record["id"] and kind in ("x509", private.kind)
+            if private.key_id == record["id"] and kind in ("x509", private.kind)
         ]
         if len(candidates) > 1 and kind != "x509":
             wanted = bytes.fromhex(record["material"][0]).lstrip(b"\0")
             part = Attribute.MODULUS if kind == "rsa" else Attribute.EC_PARAMS
             candidates = [
-                private
-                for private in candidates
-                if self._session.read(private.handle, (part,)).get(part, b"").lstrip(b"\0") in (b"", wanted)
+                private for private in candidates if self._part(private.handle, part) in (b"", wanted)
             ]
         candidates.sort(key=lambda private: private.label != record["label"])
         if not record["id"] and len(candidates) > 1 and candidates[0].label != record["label"]:

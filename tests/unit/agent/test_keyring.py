@@ -127,7 +127,7 @@ def test_a_module_that_fails(one: AgentBench) -> None:
     async def main() -> None:
         one.slots.fail_next("scan", refused(Verdict.FAILED, "GeneralError"), refused(Verdict.FAILED, "again"))
         assert await one.add() == Failure()
-        assert one.reasons == [f"module {one.module} failed twice: again"]
+        assert one.reasons == [f"module {one.module} failed twice: GeneralError, then again"]
         assert one.keyring.modules() == []
         assert processes_left(one) == 0
 

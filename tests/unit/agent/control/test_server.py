@@ -70,6 +70,7 @@ def test_status_as_json(rig: ControlRig) -> None:
                     "restricted": False,
                 },
             ],
+            "left_out": [],
         }
         assert 0 <= time.time() - refusal.pop("time") < 20
         assert refusal.pop("program").endswith(f"(pid {os.getpid()})")

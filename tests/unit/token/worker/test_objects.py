@@ -220,3 +220,12 @@ def test_a_key_that_was_deleted_is_gone() -> None:
     assert len(objects.find_keys()) == 2
     del session.items[1]
     assert [key.record["label"] for key in objects.find_keys()] == ["a"]
+
+
+def test_hundreds_of_keys_that_are_alike_are_not_compared_by_the_token() -> None:
+    """A key that others are like is read once more, not once for each of them."""
+    count = 50
+    session = Session(*(part for number in range(count) for part in rsa(bytes([1, number]))))
+    keys = TokenObjects(session, ALL_MECHANISMS).find_keys()
+    assert [len(key.privates) for key in keys] == [1] * count
+    assert session.reads == [2, 2] * count
