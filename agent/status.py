@@ -64,6 +64,8 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "manufacturer": token.identity.manufacturer,
         "model": token.identity.model,
         "serial": token.identity.serial,
+        "copy": token.identity.copy,
+        "has_twin": token.pin_owner.has_twin,
         "state": token.state,
         "why": token.reason,
         "pin_remembered": token.pin_remembered,

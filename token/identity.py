@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from functools import cached_property
+from typing import Any
 
 
 @dataclass(frozen=True, order=True)
@@ -15,20 +16,29 @@ class TokenId:
     model: str
     serial: str
     label: str
+    copy: int = 0
+    """Tells tokens apart that are alike in all these: 0 is the one that was seen first."""
 
     @cached_property
-    def fields(self) -> dict[str, str]:
+    def fields(self) -> dict[str, Any]:
         """The fields by name, as in `TokenId(**fields)`; not to be changed."""
         return {
             "manufacturer": self.manufacturer,
             "model": self.model,
             "serial": self.serial,
             "label": self.label,
+            "copy": self.copy,
         }
+
+    @cached_property
+    def original(self) -> TokenId:
+        """What its twins have in common with it: the identity of the first of them."""
+        return replace(self, copy=0) if self.copy else self
 
     def __str__(self) -> str:
         name = f'token "{self.label}"' if self.label else f"token {self.model}"
-        return printable(f"{name} (serial {self.serial})" if self.serial else name)
+        name = f"{name} (serial {self.serial})" if self.serial else name
+        return printable(f"{name} #{self.copy + 1}" if self.copy else name)
 
 
 LONGEST_LABEL = 256

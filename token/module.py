@@ -7,22 +7,29 @@ same cards, and selecting a card's application again makes many of them forget t
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from enum import Enum, auto
 
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId, TokenInfo
+from replug.token.operations import read_all
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
 from replug.token.recovery import attempt
 from replug.token.served import ServedToken
+from replug.token.twins import Known, Seen, tell_apart
 from replug.token.uri import Uri
 from replug.token.worker.client import Slots, WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
+
+log = logging.getLogger(__name__)
 
 _MISSED_FOR = 120.0  # seconds after a removal in which the token is expected back
 _CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card
@@ -184,7 +191,7 @@ class Module:
             known = None if closely else self._view
             if closely:
                 self._close_look, self._asked_for = now, False
-            seen = await attempt(self._pool, _scan, known, fresh=fresh)
+            seen = await attempt(self._pool, self._scan, known, fresh=fresh)
         except ModuleUnreachableError as error:
             self._view = None
             for token in self.tokens.values():
@@ -212,23 +219,45 @@ class Module:
             # The session with it is dead, and stays dead when the token is back.
             self._pool.restart()
         arrived = []
+        originals = Counter(identity.original for identity in {*self.tokens, *there})
         for info in infos:
             if info.identity not in self.tokens and self._is_chosen(info.identity):
                 self.tokens[info.identity] = ServedToken(
                     info.identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
                 )
             served = self.tokens.get(info.identity)
-            if served is not None and served.seen(info.flags):
-                arrived.append(served)
+            if served is not None:
+                served.slot = info.slot
+                served.pin_owner.has_twin |= originals[info.identity.original] > 1
+                if served.seen(info.flags):
+                    arrived.append(served)
         return arrived
+
+    async def _scan(self, worker: WorkerClient, known: View | None) -> tuple[View, list[TokenInfo]] | None:
+        """The slots and the tokens in them; None if this worker still sees what is `known`."""
+        view = (worker.pid, await worker.slots())
+        if view == known:
+            return None
+        infos = await worker.scan()
+        who: dict[int, TokenId] = {}
+        for original in {info.identity for info in infos}:
+            who |= await self._tell_apart(worker, [info for info in infos if info.identity == original])
+        return view, [replace(info, identity=who[info.slot]) for info in infos]
+
+    async def _tell_apart(self, worker: WorkerClient, infos: list[TokenInfo]) -> dict[int, TokenId]:
+        """Who the tokens are, by their slots, that are alike in all that `infos` say."""
+        [original] = {info.identity for info in infos}
+        alike = [token for identity, token in self.tokens.items() if identity.original == original]
+        if len(infos) == 1 and len(alike) <= 1:
+            return {infos[0].slot: alike[0].identity if alike else original}
+        if not alike:
+            log.warning(
+                "several tokens are alike; their keys, and then their slots, tell them apart",
+                extra={"token": str(original), "path": self.path, "tokens": len(infos)},
+            )
+        seen = [Seen(info, (await read_all(await worker.peek(info.slot))).keys.keys()) for info in infos]
+        served = [Known(token.identity, token.slot, token.pin_owner.keys.known) for token in alike]
+        return dict(zip((info.slot for info in infos), tell_apart(seen, served), strict=True))
 
     def _is_chosen(self, identity: TokenId) -> bool:
         return any(uri.matches_token(identity) for uri in self._choices)
-
-
-async def _scan(worker: WorkerClient, known: View | None) -> tuple[View, list[TokenInfo]] | None:
-    """The slots and the tokens in them; None if this worker still sees what is `known`."""
-    view = (worker.pid, await worker.slots())
-    if view == known:
-        return None
-    return view, await worker.scan()

@@ -52,7 +52,7 @@ class TokenOperations:
         self._pins = pins
         self._rules = rules
         self._owner = owner
-        self._one_login = pins.one_login(owner.token)
+        self._one_login = pins.one_login(owner.token.original)
         self.left_out: list[LeftOut] = []
         """The keys of the token that are not offered, when they were read last."""
 
@@ -60,7 +60,9 @@ class TokenOperations:
         """Find the token and its keys; its flags, just read. Its PIN is for keys that were there before."""
         opened = await self._open(worker)
         token = self._token.identity
-        found = await _read(opened.records)
+        found = await read_all(opened.records)
+        if self._owner.has_twin and self.keys.are_others(found.keys):
+            raise TokenAbsentError(f"{token} is out: the token in its slot has other keys")
         if token in worker.ready and self.keys.lacks_some_of(found.keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a
             # fresh worker sees them after login.
@@ -74,7 +76,7 @@ class TokenOperations:
         self.refuse_if_closed()
         token = self._token.identity
         try:
-            opened = await worker.open(token, key_id)
+            opened = await worker.open(token, self._token.slot if self._owner.has_twin else None, key_id)
         except WorkerRefusedError as refused:
             # This worker sees other tokens, so it is not blind, and they must not lose their login.
             others_work = worker.ready - {token}
@@ -84,12 +86,7 @@ class TokenOperations:
             raise
         self._token.flags = opened.flags
         self._token.removable = opened.removable
-        if opened.has_twin and not self._owner.has_twin:
-            log.warning(
-                "several tokens have the same name and serial: one of them is served",
-                extra={"token": str(token), "path": self._owner.module},
-            )
-            self._owner.has_twin = True
+        self._owner.has_twin |= opened.has_twin
         return opened
 
     async def _flags(self, worker: WorkerClient) -> TokenFlag:
@@ -108,7 +105,7 @@ class TokenOperations:
             opened = await self._open(worker, None)
             if TokenFlag.LOGIN_REQUIRED not in opened.flags:
                 return await self.open(worker)
-            self.keys.saw_one((await _read(opened.records)).keys)
+            self.keys.saw_one((await read_all(opened.records)).keys)
             self._token.returned()
             return opened.flags
         key = self.keys.to_prove_with
@@ -124,7 +121,7 @@ class TokenOperations:
     async def _flags_by(self, worker: WorkerClient, key: TokenKey) -> TokenFlag:
         """Find the token and this key on it; the flags. A token that does not show it is read as a whole."""
         opened = await self._open(worker, key.key_id)
-        found = (await _read(opened.records)).keys.get(key.blob)
+        found = (await read_all(opened.records)).keys.get(key.blob)
         needs_login = TokenFlag.LOGIN_REQUIRED in opened.flags
         if found is None or not (needs_login or found.signs):
             return await self.open(worker)
@@ -241,7 +238,7 @@ class TokenOperations:
                     self._accepted(chosen)
                 else:
                     self._rules.not_compared(chosen)
-        found = await _read(login.records)
+        found = await read_all(login.records)
         if key_id and key is not None and key.blob in found.keys and found.keys[key.blob].signs:
             self._token.opened(logged_in=True)
         elif key_id:
@@ -273,7 +270,7 @@ class TokenOperations:
         if pin is not None:
             self._token.flags &= ~_TRIES_LOST  # a right PIN gives them back
 
-    def _saw_keys(self, found: _Found, *, logged_in: bool) -> None:
+    def _saw_keys(self, found: Found, *, logged_in: bool) -> None:
         """Record the keys; if none of them was there before, forget the PIN and raise TokenError."""
         left_out = found.left_out
         if logged_in:
@@ -294,13 +291,16 @@ class TokenOperations:
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """The keys on a token."""
+
     keys: dict[bytes, TokenKey]
     left_out: list[LeftOut]
 
 
-async def _read(records: list[KeyRecord]) -> _Found:
-    found = _Found({}, [])
+async def read_all(records: list[KeyRecord]) -> Found:
+    """What SSH can use of the records, and what not; other work has its turn meanwhile."""
+    found = Found({}, [])
     if any(isinstance(record, dict) and record.get("kind") == "x509" for record in records):
         # What reads certificates takes a tenth of a second to load, once.
         await asyncio.to_thread(import_module, "cryptography.x509")

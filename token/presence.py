@@ -39,6 +39,8 @@ class Presence:
         self._changed = changed
         self.reason = ""
         """Why the token is absent, locked or unreachable; else empty."""
+        self.slot: int | None = None
+        """The slot it was in at the last scan."""
         self.flags = TokenFlag(0)
         """As last read. They may have changed since, so each login reads them again."""
         self.removable = True

@@ -33,6 +33,10 @@ class ShownKeys:
         """The keys that are this token's: those it showed last, and those it hides until login."""
         return self._visible | self.offered.keys() | self._useless
 
+    def are_others(self, keys: dict[bytes, TokenKey]) -> bool:
+        """Whether a token that shows `keys` before login is another one than this."""
+        return bool(self.known and keys) and self.known.isdisjoint(keys)
+
     def saw_without_login(self, keys: dict[bytes, TokenKey]) -> None:
         """Note the keys shown before login.
 
@@ -43,7 +47,7 @@ class ShownKeys:
         self.proven = not now.isdisjoint(self.known)
         if self._visible and not now:
             raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
-        if self.known and now and not self.proven:
+        if self.are_others(keys):
             self._visible = now
             self.complete = False
             self._offer(keys)

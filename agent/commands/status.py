@@ -93,6 +93,8 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     mark = "\N{BLACK CIRCLE}" if style.unicode else "*"
     name = f'"{token["label"]}"' if token["label"] else token["model"]
     serial = f" (serial {token['serial']})" if token["serial"] else ""
+    if token.get("copy"):
+        serial += f" #{token['copy'] + 1}"
     title = style.paint(printable(name), "bold") + printable(serial)
     reason = f": {printable(token['why'])}" if token["why"] else ""
     state = style.paint(token["state"], colour, "bold")
@@ -116,6 +118,8 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
 
 
 def _facts(token: dict[str, Any], now: float) -> Iterator[str]:
+    if token.get("has_twin"):
+        yield "another token has the same name and serial: their keys tell them apart"
     inserted, removed = token["last_inserted"] or 0.0, token["last_removed"] or 0.0
     if token["state"] == "absent":
         if removed:

@@ -52,7 +52,7 @@ class Session:
         return cls(worker, info.identity)
 
     async def keys(self) -> list[TokenKey]:
-        return list(read_keys((await self.worker.open(self.identity)).records).values())
+        return list(read_keys((await self.worker.open(self.identity, None)).records).values())
 
     async def log_in(self, pin: str = PIN) -> list[TokenKey]:
         login = await self.worker.login(self.identity, bytearray(pin.encode()))

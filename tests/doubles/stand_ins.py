@@ -211,6 +211,9 @@ class Slots:
         self.removable = True
         """Whether tokens can be removed from the slots."""
         self.uses_pcscd = False
+        self.refused_pins = 0
+        self.slot_numbers: dict[int, int] = {}
+        """By the id of their token, where it is not that."""
         self._faults: dict[str, list[Exception | Gate]] = {}
 
     def start_worker(self, deadlines: Deadlines, _process: object = None) -> StandInWorker:
@@ -218,6 +221,10 @@ class Slots:
         worker = StandInWorker(self, deadlines)
         self.processes.append(worker)
         return worker
+
+    def number_of(self, token: StandInToken) -> int:
+        """The number of the slot that a token is in."""
+        return self.slot_numbers.get(id(token), id(token))
 
     @staticmethod
     def reader_of(token: StandInToken) -> str:
@@ -284,6 +291,7 @@ class StandInWorker:
         self.candidates: dict[tuple[TokenId, str], int] = {}
         self._slots = slots
         self._logged_in: set[TokenId] = set()
+        self._slot_of: dict[TokenId, int | None] = {}
 
     def attach(self, descriptor: int) -> None:
         """It prints nothing."""
@@ -297,7 +305,7 @@ class StandInWorker:
 
     async def slots(self) -> ListedSlots:
         await self._enter("slots")
-        return [(id(token), True, self._slots.removable) for token in self._slots.tokens]
+        return [(self._slots.number_of(token), True, self._slots.removable) for token in self._slots.tokens]
 
     async def scan(self) -> list[TokenInfo]:
         await self._enter("scan")
@@ -305,19 +313,25 @@ class StandInWorker:
             TokenInfo(
                 token.identity,
                 token.flags,
-                id(token),
+                self._slots.number_of(token),
                 self._slots.reader_of(token),
                 self._slots.removable,
             )
             for token in self._slots.tokens
         ]
 
-    async def open(self, identity: TokenId, key_id: bytes | None = b"") -> Opened:
+    async def peek(self, slot: int) -> list[Header]:
+        await self._enter("peek")
+        [token] = [one for one in self._slots.tokens if self._slots.number_of(one) == slot]
+        return token.records(logged_in=False)
+
+    async def open(self, identity: TokenId, slot: int | None, key_id: bytes | None = b"") -> Opened:
         await self._enter("open")
+        self._slot_of[identity] = slot
         token = self._find(identity)
         if key_id is not None:
             self.opened.add(identity)
-        twins = [one for one in self._slots.tokens if one.identity == identity]
+        twins = [one for one in self._slots.tokens if one.identity == identity.original]
         records = token.records(logged_in=identity in self._logged_in)[: 1 if key_id is None else None]
         return Opened(token.flags, records, len(twins) > 1, self._slots.removable)
 
@@ -329,7 +343,11 @@ class StandInWorker:
     async def login(self, identity: TokenId, pin: bytearray | None, key_id: bytes = b"") -> LoggedIn:
         sent = await self._enter("login", pin)
         token = self._find(identity)
-        self._check_pin(token, sent)
+        try:
+            self._check_pin(token, sent)
+        except WorkerRefusedError:
+            self._slots.refused_pins += 1
+            raise
         self._logged_in.add(identity)
         self.ready.add(identity)
         return LoggedIn(token.records(logged_in=True), True)
@@ -386,7 +404,8 @@ class StandInWorker:
 
     def _find(self, identity: TokenId) -> StandInToken:
         for token in self._slots.tokens:
-            if token.identity == identity:
+            slot = self._slot_of.get(identity)
+            if token.identity == identity.original and slot in (None, self._slots.number_of(token)):
                 return token
         raise WorkerRefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
 

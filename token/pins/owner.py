@@ -30,10 +30,14 @@ class PinOwner:
         """Whether the module has shown another token with this identity."""
 
     def is_same_token(self, other: PinOwner) -> bool:
-        """Whether a PIN for `other` is one for this: between modules, a key in common is the proof."""
-        if self is other:
-            return True
-        return self.token == other.token and not self.keys.known.isdisjoint(other.keys.known)
+        """Whether a PIN for `other` is one for this: between modules, a key in common is the proof.
+
+        One module shows a token once: another one that is alike is a twin, though it may have the same keys.
+        """
+        if self is other or self.module == other.module:
+            return self is other
+        alike = self.token.original == other.token.original
+        return alike and not self.keys.known.isdisjoint(other.keys.known)
 
     @property
     def may_be_another(self) -> bool:

@@ -95,14 +95,20 @@ class WorkerClient(WorkerProcess):
             lambda reply, _: [_token_info(token) for token in reply["tokens"]],
         )
 
-    async def open(self, token: TokenId, key_id: bytes | None = b"") -> Opened:
+    async def peek(self, slot: int) -> list[Header]:
+        """Some keys of the token in `slot`, as it shows them without login."""
+        patience = self._deadlines.for_operation
+        return await self.ask("peek", {"slot": slot}, patience, lambda reply, _: list(reply["keys"]))
+
+    async def open(self, token: TokenId, slot: int | None, key_id: bytes | None = b"") -> Opened:
         """Open a session on `token` unless it is open; its flags are read afresh, and which keys it has.
 
-        With a `key_id` (CKA_ID) only those keys are looked for, with None any one key.
+        `slot` is where it was seen, if it has twins. With a `key_id` (CKA_ID) only those keys are looked for,
+        with None any one key.
         """
         opened = await self.ask(
             "open",
-            {"token": token.fields, "id": None if key_id is None else key_id.hex()},
+            {"token": token.fields, "slot": slot, "id": None if key_id is None else key_id.hex()},
             self._deadlines.for_operation,
             lambda reply, _: (_token_info(reply), bool(reply["twin"]), _Page.of(reply)),
         )
@@ -202,7 +208,7 @@ def _next_page(reply: Header, _: bytearray) -> _Page:
 
 
 def _token_info(reply: Header) -> TokenInfo:
-    fields = reply["token"]
+    fields = {name: value for name, value in reply["token"].items() if name != "copy"}
     if any(not isinstance(value, str) or len(value) > _LONGEST_FIELD for value in fields.values()):
         raise ValueError("not the fields of CK_TOKEN_INFO")
     return TokenInfo(

@@ -109,10 +109,11 @@ class Operations:
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Open a session on `token`, without login, unless it is open; its flags afresh and its keys.
 
-        With an `id` only the keys with this CKA_ID, and with None any one key.
+        With an `id` only the keys with this CKA_ID, and with None any one key. Of several tokens that are
+        alike it is the one in `slot`; if that is None, the first.
         """
         identity = TokenId(**header["token"])
-        found, info, has_twin = self._find(identity)
+        found, info, has_twin = self._find(identity, header["slot"])
         for owner, token in self._open.items():
             if (token.slot_id == found.slot.slot_id) != (owner == identity):
                 # libykcs11 goes on showing the keys of the card that the session was opened on.
@@ -130,10 +131,24 @@ class Operations:
         token.require_presence()
         with calling("C_GetTokenInfo"):
             info = _info(token.slot.get_token())
-        if info.identity.fields != header["token"]:
+        if info.identity != TokenId(**header["token"]).original:
             raise RefusedError(Verdict.FAILED, "another token is in its slot")
         token.prove_alive()
         return {"flags": int(info.flags)}, b""
+
+    def peek(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """Some keys of the token in `slot`: without login, unless a session is open and logged in."""
+        for token in self._open.values():
+            if token.slot_id == header["slot"]:
+                return {"keys": _first_of([key.record for key in token.find_keys()])}, b""
+        for slot in self._slots():
+            if slot.slot_id == header["slot"]:
+                token = OpenToken(slot.get_token(), self._functions, self._progress)
+                try:
+                    return {"keys": _first_of([key.record for key in token.find_keys()])}, b""
+                finally:
+                    token.end()
+        raise RefusedError(Verdict.TOKEN_ABSENT, "the token left its slot")
 
     def login(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """C_Login on `token` with the PIN in the body, or with the token's keypad if `keypad`.
@@ -186,9 +201,8 @@ class Operations:
     def _page(self, identity: TokenId, begin: int) -> Header:
         """Some of the keys, from number `begin` on, and whether there are more."""
         records = self._pages[identity][begin:]
-        ends = list(itertools.accumulate(len(encode(record)) for record in records))
-        count = max(1, bisect.bisect(ends, _PAGE))
-        return {"keys": records[:count], "more": count < len(records)}
+        page = _first_of(records)
+        return {"keys": page, "more": len(page) < len(records)}
 
     def _tokens(self) -> list[tuple[Any, TokenInfo]]:
         found = []
@@ -210,15 +224,16 @@ class Operations:
             with calling("C_GetSlotList"):
                 return list(self._library.get_slots(token_present=True)[:_MOST_SLOTS])
 
-    def _find(self, identity: TokenId) -> tuple[Any, TokenInfo, bool]:
-        """The first such token, and whether there is another."""
+    def _find(self, identity: TokenId, slot: int | None) -> tuple[Any, TokenInfo, bool]:
+        """The first such token, or the one in `slot`, and whether there is another."""
         scanned, when = self._scanned
         # With OpenSC each C_GetTokenInfo costs two commands to the card.
         tokens = scanned if time.monotonic() - when < _FRESH else self._tokens()
         self._scanned = ([], _NEVER)
-        found = [(token, info) for token, info in tokens if info.identity == identity]
-        if found:
-            return *found[0], len(found) > 1
+        found = [(token, info) for token, info in tokens if info.identity == identity.original]
+        for token, info in found:
+            if slot in (None, info.slot):
+                return token, info, len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
 
     def _opened(self, header: Header) -> OpenToken:
@@ -226,6 +241,12 @@ class Operations:
             return self._open[TokenId(**header["token"])]
         except KeyError:
             raise RefusedError(Verdict.FAILED, "no session is open on this token") from None
+
+
+def _first_of(records: list[Header]) -> list[Header]:
+    """As many as fit into one answer."""
+    ends = list(itertools.accumulate(len(encode(record)) for record in records))
+    return records[: max(1, bisect.bisect(ends, _PAGE))]
 
 
 def _records(token: OpenToken, wanted: str | None) -> list[Header]:

@@ -23,14 +23,14 @@ from replug.token.worker.client import Deadlines
 class Rig:
     """A module with two tokens, `work` and `home`, all of which are served."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: str = "/module.so") -> None:
         self.work = StandInToken(Key("work key"))
         self.home = StandInToken(Key("home key"), label="home", serial="2")
         self.slots = Slots(self.work, self.home)
         use_slots(monkeypatch, self.slots)
         self.pins = PinCache(lambda: None)
         self.module = Module(
-            "/module.so",
+            path,
             self.pins,
             Person(),
             Deadlines(),
@@ -412,10 +412,10 @@ def test_what_another_module_sees_leave_ends_what_is_under_way_unless_pcscd_know
         rig.slots.uses_pcscd = uses_pcscd
         await rig.look()
         await rig.served(rig.work).log_in(Pin(PIN))
-        stranger = Rig(monkeypatch)
+        stranger = Rig(monkeypatch, "/other.so")
         await stranger.look()
         await stranger.served(stranger.work).log_in(Pin(PIN))
-        same = Rig(monkeypatch)
+        same = Rig(monkeypatch, "/other.so")
         same.work.keys = rig.work.keys
         await same.look()
         await same.served(same.work).log_in(Pin(PIN))

@@ -89,7 +89,7 @@ while True:
         assert worker.uses_pcscd
         assert await worker.slots() == [(7, True, True), (8, False, False)]
         assert await worker.scan() == [TokenInfo(TOKEN, TokenFlag(0x40C), 7, "Reader", True)]
-        opened = await worker.open(TOKEN)
+        opened = await worker.open(TOKEN, None)
         assert (opened.flags, opened.records) == (
             TokenFlag.LOGIN_REQUIRED,
             [{"label": "1"}, {"label": "2"}, {"label": "3"}],
@@ -250,7 +250,7 @@ WAITS: dict[str, tuple[Callable[[WorkerClient], Any], str]] = {
     "load": (lambda worker: worker.load("/module.so"), "0.11"),
     "slots": (lambda worker: worker.slots(), "0.11"),
     "scan": (lambda worker: worker.scan(), "0.11"),
-    "open": (lambda worker: worker.open(TOKEN), "0.11"),
+    "open": (lambda worker: worker.open(TOKEN, None), "0.11"),
     "login": (lambda worker: worker.login(TOKEN, bytearray(b"1")), "0.11"),
     "login at the keypad": (lambda worker: worker.login(TOKEN, None), "0.13"),
     "sign": (lambda worker: worker.sign(TOKEN, "key", b"1", "EDDSA", b"", 64, None, keypad=False), "0.12"),

@@ -82,7 +82,7 @@ def test_a_token_that_is_not_there(all_kinds: Token) -> None:
     async def main() -> None:
         session = await Session.start()
         with pytest.raises(WorkerRefusedError) as caught:
-            await session.worker.open(TokenId("SoftHSM project", "SoftHSM v2", "0", "work"))
+            await session.worker.open(TokenId("SoftHSM project", "SoftHSM v2", "0", "work"), None)
         assert caught.value.verdict is Verdict.TOKEN_ABSENT
         assert caught.value.reason == 'token "work" (serial 0) is in no slot'
         await session.end()
@@ -165,14 +165,14 @@ def test_a_wrong_pin_counts_and_the_flags_say_so_at_once(token: Token) -> None:
 
     async def main() -> None:
         session = await Session.start()
-        before = await session.worker.open(session.identity)
+        before = await session.worker.open(session.identity, None)
         assert TokenFlag.USER_PIN_COUNT_LOW not in before.flags
         with pytest.raises(WorkerRefusedError) as caught:
             await session.log_in("654321")
         assert caught.value.verdict is Verdict.PIN_INCORRECT
         assert "654321" not in caught.value.reason
         assert session.identity not in session.worker.ready
-        after = await session.worker.open(session.identity)
+        after = await session.worker.open(session.identity, None)
         assert TokenFlag.USER_PIN_COUNT_LOW in after.flags
         await session.end()
 
