@@ -68,6 +68,10 @@ class Faulty:
         """Waits until `function` has been called `count` times, ever."""
         eventually(lambda: self.entered(function) >= count, f"{count} calls of {function}", within)
 
+    def calls(self) -> int:
+        """How often any of its steered functions has been called."""
+        return sum(rv == "-" for _, _, rv in self._calls())
+
     def scans(self) -> int:
         """How often its slots have been listed and then a token asked who it is."""
         names = [name for _, name, rv in self._calls() if rv == "-"]

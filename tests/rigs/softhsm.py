@@ -40,6 +40,7 @@ class Token:
         self.home = home
         self.label = label
         self._keys = 0
+        self._privates: dict[str, PrivateKeyTypes] = {}
         self._run(
             "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", PIN, "--so-pin", SO_PIN
         )
@@ -47,7 +48,16 @@ class Token:
     def add(self, kind: str, label: str | None = None) -> Path:
         """Makes a key of `kind` outside, puts it on the token and returns its .pub file."""
         label = label or kind
-        private = KINDS[kind]()
+        private = self._privates[label] = KINDS[kind]()
+        self._import(label, private)
+        public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        return self.home.write(f"{label}.pub", public + b" " + label.encode() + b"\n", 0o644)
+
+    def add_same(self, other: Token, label: str) -> None:
+        """Puts the key with this label, which is on the `other` token, on this one as well."""
+        self._import(label, other._privates[label])
+
+    def _import(self, label: str, private: PrivateKeyTypes) -> None:
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         path = self.home.write(f"{label}.pem", pem)
         self._run(
@@ -55,8 +65,6 @@ class Token:
             self._new_id(), "--pin", PIN,
         )  # fmt: skip
         path.unlink()
-        public = private.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-        return self.home.write(f"{label}.pub", public + b" " + label.encode() + b"\n", 0o644)
 
     def generate(self, kind: str, label: str, *options: str) -> None:
         """Has the token make a key itself; `kind` and `options` are pkcs11-tool's."""
