@@ -35,6 +35,11 @@ class TokenId:
         """What its twins have in common with it: the identity of the first of them."""
         return replace(self, copy=0) if self.copy else self
 
+    @property
+    def has_serial(self) -> bool:
+        """Whether its serial tells it from others of its kind; some cards and TPMs have zeros or none."""
+        return bool(self.serial.strip("0 "))
+
     def __str__(self) -> str:
         name = f'token "{self.label}"' if self.label else f"token {self.model}"
         name = f"{name} (serial {self.serial})" if self.serial else name

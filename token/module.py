@@ -14,7 +14,7 @@ from dataclasses import replace
 from enum import Enum, auto
 
 from replug.token.boottime import boottime
-from replug.token.errors import ModuleUnreachableError
+from replug.token.errors import ModuleUnreachableError, WorkerRefusedError
 from replug.token.identity import TokenId, TokenInfo
 from replug.token.operations import read_all
 from replug.token.pins.pin import PinCache
@@ -248,16 +248,25 @@ class Module:
         """Who the tokens are, by their slots, that are alike in all that `infos` say."""
         [original] = {info.identity for info in infos}
         alike = [token for identity, token in self.tokens.items() if identity.original == original]
-        if len(infos) == 1 and len(alike) <= 1:
+        unique = original.has_serial and not any(token.pin_owner.has_twin for token in alike)
+        if len(infos) == 1 and (not alike or (len(alike) == 1 and unique)):
             return {infos[0].slot: alike[0].identity if alike else original}
         if not alike:
             log.warning(
                 "several tokens are alike; their keys, and then their slots, tell them apart",
                 extra={"token": str(original), "path": self.path, "tokens": len(infos)},
             )
-        seen = [Seen(info, (await read_all(await worker.peek(info.slot))).keys.keys()) for info in infos]
+        seen = [Seen(info, await _keys_in(worker, info.slot)) for info in infos]
         served = [Known(token.identity, token.slot, token.pin_owner.keys.known) for token in alike]
         return dict(zip((info.slot for info in infos), tell_apart(seen, served), strict=True))
 
     def _is_chosen(self, identity: TokenId) -> bool:
         return any(uri.matches_token(identity) for uri in self._choices)
+
+
+async def _keys_in(worker: WorkerClient, slot: int) -> set[bytes]:
+    """The keys that the token in `slot` shows; none if it cannot be read, which does not concern the others."""
+    try:
+        return set((await read_all(await worker.peek(slot))).keys)
+    except WorkerRefusedError:
+        return set()

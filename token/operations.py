@@ -61,7 +61,8 @@ class TokenOperations:
         opened = await self._open(worker)
         token = self._token.identity
         found = await read_all(opened.records)
-        if self._owner.has_twin and self.keys.are_others(found.keys):
+        if (self._owner.has_twin or not token.has_serial) and self.keys.are_others(found.keys):
+            self._owner.has_twin = True
             raise TokenAbsentError(f"{token} is out: the token in its slot has other keys")
         if token in worker.ready and self.keys.lacks_some_of(found.keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a

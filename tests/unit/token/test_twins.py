@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, run, use_slots
+from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, refused, run, use_slots
 
-from replug.token.errors import TokenAbsentError, TokenError
+from replug.token.errors import TokenAbsentError, TokenError, Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.module import Module
 from replug.token.pins.pin import Pin, PinCache
@@ -56,8 +57,9 @@ def test_keys_decide_and_then_slots(in_slots: list[Seen], served: list[Known], w
 class Rig:
     """A module with two tokens that are alike."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.one, self.other = StandInToken(Key("one")), StandInToken(Key("other"))
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, serial: str = "1") -> None:
+        self.one = StandInToken(Key("one"), serial=serial)
+        self.other = StandInToken(Key("other"), serial=serial)
         self.other.pin = b"the other PIN"
         self.slots = Slots(self.one, self.other)
         use_slots(monkeypatch, self.slots)
@@ -119,6 +121,16 @@ def test_each_has_a_pin_of_its_own_and_none_gets_the_others(rig: Rig) -> None:
     run(main())
 
 
+def test_one_that_cannot_be_read_does_not_keep_the_other_from_being_served(rig: Rig) -> None:
+    async def main() -> None:
+        rig.slots.fail_next("peek", refused(Verdict.FAILED))
+        await rig.look()
+        assert len(rig.module.tokens) == 2
+        assert len(rig.slots.workers) == 1
+
+    run(main())
+
+
 def test_a_pin_is_not_shared_by_twins_that_have_a_key_in_common(rig: Rig) -> None:
     async def main() -> None:
         rig.other.keys = [*rig.other.keys, *rig.one.keys]
@@ -161,5 +173,26 @@ def test_a_request_before_the_next_look_does_not_take_one_for_the_other(rig: Rig
             await rig.sign(rig.one)
         assert rig.slots.logins == [PIN]
         assert one.pin_remembered
+
+    run(main())
+
+
+def test_cards_without_a_serial_that_take_turns_keep_their_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        rig = Rig(monkeypatch, serial="0000")
+        rig.slots.slot_numbers = {id(rig.one): 1, id(rig.other): 1}
+        rig.slots.tokens = [rig.one]
+        await rig.look()
+        await rig.having(rig.one).log_in(Pin(PIN))
+        rig.person.answers = [b"the other PIN"]
+        for token in (rig.other, rig.one, rig.other, rig.one):
+            rig.slots.tokens = [token]
+            with suppress(TokenError):
+                await rig.look()
+            await rig.look()
+            await rig.sign(token)
+            assert [one.present for one in rig.module.tokens.values()].count(True) == 1
+        assert rig.slots.refused_pins == 0
+        assert len(rig.person.requests) == 1
 
     run(main())
