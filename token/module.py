@@ -265,7 +265,7 @@ class Module:
 
 
 async def _keys_in(worker: WorkerClient, slot: int) -> set[bytes]:
-    """The keys that the token in `slot` shows; none if it cannot be read, which does not concern the others."""
+    """The keys that the token in `slot` shows; none if it cannot be read: others can."""
     try:
         return set((await read_all(await worker.peek(slot))).keys)
     except WorkerRefusedError:
