@@ -26,7 +26,7 @@ A, B, SHARED = b"a", b"b", b"shared"
 
 
 def seen(slot: int, *keys: bytes) -> Seen:
-    return Seen(TokenInfo(FIRST, TokenFlag(0), slot, f"reader {slot}"), frozenset(keys))
+    return Seen(TokenInfo(FIRST, TokenFlag(0), slot, f"reader {slot}", True), frozenset(keys))
 
 
 def known(identity: TokenId, slot: int | None, *keys: bytes) -> Known:
