@@ -63,6 +63,7 @@ class TokenOperations:
         found = await read_all(opened.records)
         if (self._owner.has_twin or not token.has_serial) and self.keys.are_others(found.keys):
             self._owner.has_twin = True
+            worker.opened.discard(token)  # that session is with its twin
             raise TokenAbsentError(f"{token} is out: the token in its slot has other keys")
         if token in worker.ready and self.keys.lacks_some_of(found.keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a

@@ -37,7 +37,8 @@ class WorkerPool:
     @property
     def last_sign(self) -> float | None:
         """When any process last showed a sign of life, on the loop's clock; None if none is in use."""
-        return max((sign for worker in self._workers if (sign := worker.last_sign) is not None), default=None)
+        signs = [self._starter.last_sign, *(worker.last_sign for worker in self._workers)]
+        return max((sign for sign in signs if sign is not None), default=None)
 
     async def take(self, *, anywhere: bool = False) -> RestartingWorker:
         """The first worker, or with `anywhere` any; the caller must `give` it back.

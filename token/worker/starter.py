@@ -39,6 +39,11 @@ class Starter:
         if self._closed:
             raise TokenError(f"{self.path} was removed from the agent")
 
+    @property
+    def last_sign(self) -> float | None:
+        """When a worker that loads the module last showed a sign of life; None if none does."""
+        return max((sign for one in self._loading if (sign := one.last_sign) is not None), default=None)
+
     async def loaded_worker(self, *, patient: bool) -> WorkerClient:
         """A worker with the module; one that is treated with more patience if another was silent.
 

@@ -115,13 +115,14 @@ def test_a_listing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_p
     run(main())
 
 
+@pytest.mark.parametrize("operation", ["load", "open"])
 def test_the_first_listing_waits_while_a_card_is_visibly_read(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operation: str
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
-        gate = agent.slots.hold_next("open")
+        gate = agent.slots.hold_next(operation)
         agent.keyring.begin()
         await gate.entered.wait()
         [worker] = agent.slots.workers
