@@ -129,11 +129,14 @@ class Module:
         if not all(token.present for token in self.tokens.values()):
             self._asked_for = True
 
-    def cards_left(self, readers: Mapping[str, bool]) -> None:
-        """Cards have left these readers of pcscd; the values say whether there is one again, or another.
+    def cards_changed(self, readers: Mapping[str, bool]) -> None:
+        """Something changed in pcscd's readers. Cards have left `readers`, where there may be one again.
 
         What is under way with their tokens is ended, as modules may take long to find out.
         """
+        if self.uses_pcscd and not all(token.present for token in self.tokens.values()):
+            # libykcs11 may not find a card that it could not reach at once; a fresh process does.
+            self._pool.restart_if_useless()
         descriptions = {reader[:_LONGEST_DESCRIPTION].rstrip(): again for reader, again in readers.items()}
         left = {
             token: descriptions[reader] for token, reader in self._reader_of.items() if reader in descriptions

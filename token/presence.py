@@ -27,6 +27,8 @@ class TokenState(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+_NOTICED = 1.0  # seconds after a removal, until everybody has noticed
+_TRUSTED = 10.0  # seconds for which a worker's word counts that a token is out
 _OUT = (TokenState.ABSENT, TokenState.UNREACHABLE)
 
 
@@ -66,8 +68,14 @@ class Presence:
         return self._state not in _OUT
 
     def known_to_be_out(self, since: float) -> bool:
-        """Whether it was out already at the time `since`, on the boot clock."""
-        return self._state is TokenState.ABSENT and self.left_at is not None and self.left_at <= since
+        """Whether a worker that started at the time `since`, on the boot clock, would see it if it were in.
+
+        Not one that was started while pcscd and the module noticed the removal; and not for ever, as a module
+        that could not reach a card at its first attempt may not try again.
+        """
+        if self._state is not TokenState.ABSENT or self.left_at is None:
+            return False
+        return self.left_at + _NOTICED <= since and boottime() - since < _TRUSTED
 
     @property
     def how_to_bring_back(self) -> str:

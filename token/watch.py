@@ -55,7 +55,7 @@ class Watcher:
     def cards_changed(self, left: Mapping[str, bool]) -> None:
         """pcscd reports a change, as `CardReaders` does: end what it makes pointless, and scan now."""
         for module in self._modules():
-            module.cards_left(left)
+            module.cards_changed(left)
         self._follow = max(self._follow, _AFTER_CHANGE, key=len)
         self._event.set()
 

@@ -34,7 +34,7 @@ def listed(agent: Agent, public: Path) -> bool:
 
 def sign(agent: Agent, public: Path) -> None:
     done = agent.ssh_add("-T", public)
-    assert done.status == 0, (done, agent.log)
+    assert done.status == 0, f"{done}\n{agent.log}"
 
 
 def test_cards_that_are_alike_are_two_tokens_with_a_pin_each(

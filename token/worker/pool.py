@@ -85,6 +85,11 @@ class WorkerPool:
             worker.removed(fields)
         self.restart()
 
+    def restart_if_useless(self) -> None:
+        """End idle processes in which no token is logged in."""
+        for worker in self._workers:
+            worker.restart_if_useless()
+
     def restart(self) -> None:
         """End the processes, whose sessions are of no further use; busy ones when they are given back."""
         for worker in self._workers:

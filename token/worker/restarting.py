@@ -61,6 +61,11 @@ class RestartingWorker:
             if used is None or used in tokens:
                 self._worker.end_unless_answered(_GRACE if used else _LONGER_GRACE)
 
+    def restart_if_useless(self) -> None:
+        """End the process if it is idle and no token is logged in there."""
+        if not self.busy and self._worker is not None and not self._worker.ready:
+            self.discard()
+
     def discard(self) -> None:
         """End the process in an orderly way: it logs out, closes its sessions and finalises the module."""
         self.restart_pending = False

@@ -19,6 +19,7 @@ from doubles.stand_ins import (
 from doubles.token_bench import Bench, bench
 
 from replug.protocol.wire import ProtocolError
+from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError, Verdict
 from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
@@ -300,18 +301,35 @@ def test_nothing_is_to_be_plugged_in_where_no_token_can_be_removed(plain: Bench)
     run(main())
 
 
-def test_while_a_token_is_known_to_be_out_requests_start_no_workers(plain: Bench) -> None:
+def test_while_a_token_is_known_to_be_out_requests_start_no_workers(
+    plain: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def main() -> None:
+        since_boot = [boottime()]
+        for place in ("token.presence", "token.served", "doubles.stand_ins"):
+            name = place if place.startswith("doubles") else f"replug.{place}"
+            monkeypatch.setattr(f"{name}.boottime", lambda: since_boot[0], raising=False)
+
+        async def refused_requests(count: int) -> int:
+            """How many workers were started for them."""
+            before = len(plain.slots.workers)
+            for _ in range(count):
+                with pytest.raises(TokenAbsentError, match="is in no slot; plug it in"):
+                    await plain.sign()
+            return len(plain.slots.workers) - before
+
         await plain.remember()
         plain.slots.tokens.clear()
-        for _ in range(10):
-            with pytest.raises(TokenAbsentError, match="is in no slot; plug it in"):
-                await plain.sign()
-        # The one with its session, the one in its place, and the first that never knew the token.
-        assert len(plain.slots.workers) == 3
+        await refused_requests(1)
+        since_boot[0] += 2
+        # The worker that is there was started in the moment of the removal.
+        assert await refused_requests(10) <= 2
+        assert await refused_requests(10) == 0
+        # A worker that has not found it for some time is not trusted either.
+        since_boot[0] += 11
+        assert 1 <= await refused_requests(10) <= 2
         plain.slots.tokens.append(plain.token)
         await plain.sign()
-        assert len(plain.slots.workers) == 3
 
     run(main())
 

@@ -42,7 +42,7 @@ class StandInModule:
     def looks(self) -> list[float]:
         return sorted(self.glances + self.close_looks)
 
-    def cards_left(self, readers: Mapping[str, bool]) -> None:
+    def cards_changed(self, readers: Mapping[str, bool]) -> None:
         self.left.append(readers)
 
     def tokens_left_elsewhere(self, gone: list[StandInToken]) -> None:
