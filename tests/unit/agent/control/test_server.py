@@ -52,6 +52,8 @@ def test_status_as_json(rig: ControlRig) -> None:
             "manufacturer": "Maker",
             "model": "Model",
             "serial": "1",
+            "copy": 0,
+            "has_twin": False,
             "state": "ready",
             "why": "",
             "pin_remembered": True,
