@@ -63,6 +63,7 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "manufacturer": token.identity.manufacturer,
         "model": token.identity.model,
         "serial": token.identity.serial,
+        "module": token.pin_owner.module,
         "state": token.state,
         "why": token.reason,
         "pin_remembered": token.pin_remembered,

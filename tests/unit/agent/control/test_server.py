@@ -52,6 +52,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "manufacturer": "Maker",
             "model": "Model",
             "serial": "1",
+            "module": str(rig.agent.module),
             "state": "ready",
             "why": "",
             "pin_remembered": True,
