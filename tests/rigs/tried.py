@@ -57,6 +57,10 @@ class TriedToken(ABC):
     def bring_back(self) -> None:
         """It is back, with the same keys."""
 
+    def unlock(self) -> None:
+        """Another program unlocks the PIN, in the way that `unlocking` names; it is the same PIN."""
+        raise NotImplementedError
+
     def try_pin(self, pin: str) -> str:
         """Another program logs in; the error's CKR name, or nothing."""
         done = self.home.run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rigs.machine import Machine
 from rigs.pcscd import OPENSC, YKCS11, Pcscd
-from rigs.piv_card import Card
+from rigs.piv_card import TRIES, Card
 from rigs.tried import TriedToken
 
 
@@ -39,6 +39,9 @@ class TriedOpenSC(TriedToken):
     def bring_back(self) -> None:
         self._pcscd.slot.insert(self._card)
         self._pcscd.await_present()
+
+    def unlock(self) -> None:
+        self._card.tries_left = TRIES
 
     def close(self) -> None:
         self._pcscd.close()

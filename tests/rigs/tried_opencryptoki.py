@@ -14,7 +14,7 @@ from rigs.tried import TriedToken
 _STATE = Path("/var/lib/opencryptoki")
 _CONFIGURATION = Path("/etc/opencryptoki/opencryptoki.conf")
 _ONE_SLOT = "version opencryptoki-3.1\n\nslot 3\n{\nstdll = libpkcs11_sw.so\n}\n"
-_SO_PIN, _USER_PIN = "87654321", "12345678"  # its own defaults are 87654321 and 12345678
+_FIRST_SO_PIN, _SO_PIN, _FIRST_PIN = "87654321", "12121212", "999999"
 
 
 class TriedOpenCryptoki(TriedToken):
@@ -37,10 +37,9 @@ class TriedOpenCryptoki(TriedToken):
         self.home.do("install", "-d", "-g", "pkcs11", "-m", "0770", "/run/lock/opencryptoki/swtok")
         self.home.register("opencryptoki", f"module: {self.module}")
         self.bring_back()
-        self._set_up("-I", "-S", _SO_PIN, text=f"{self.label}\n")
-        self._set_up("-P", "-S", _SO_PIN, "-n", "12121212")
-        self._set_up("-u", "-S", "12121212", "-n", "999999")
-        self._set_up("-p", "-U", "999999", "-n", self.pin)
+        self._set_up("-I", "-S", _FIRST_SO_PIN, text=f"{self.label}\n")
+        self._set_up("-P", "-S", _FIRST_SO_PIN, "-n", _SO_PIN)
+        self.unlock()
         self.home.do(
             "pkcs11-tool", "--module", self.module, "--login", "--pin", self.pin, "--keypairgen",
             "--key-type", "rsa:2048", "--label", "rsa2048", "--id", "01", "--usage-sign",
@@ -60,6 +59,10 @@ class TriedOpenCryptoki(TriedToken):
     def bring_back(self) -> None:
         self._daemon = self.home.start("pkcsslotd", "-f")
         eventually(lambda: self.home.run("pkcsconf", "-t").status == 0, "pkcsslotd answers")
+
+    def unlock(self) -> None:
+        self._set_up("-u", "-S", _SO_PIN, "-n", _FIRST_PIN)
+        self._set_up("-p", "-U", _FIRST_PIN, "-n", self.pin)
 
     def close(self) -> None:
         super().close()

@@ -75,6 +75,9 @@ class TriedTPM(TriedToken):
         for daemon in self._daemons.values():
             daemon.stop()
 
+    def unlock(self) -> None:
+        self.home.do("tpm2_dictionarylockout", "--clear-lockout")
+
     def bring_back(self) -> None:
         self._daemons: dict[str, Daemon] = {}
         eventually(self._answers, "tpm2-abrmd answers", within=30)

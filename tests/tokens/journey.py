@@ -15,7 +15,6 @@ from rigs.agent import PIN_PROMPT
 from rigs.doctor import Diagnosis
 from rigs.key_files import make_key
 from rigs.sshd import USER, Server
-from rigs.terminal import eventually
 from rigs.tried import WRONG_PIN
 from tokens.user import User, key_lines
 
@@ -25,12 +24,14 @@ _HARM = ("Traceback", "Error(", "GeneralError", "DeviceError", "FunctionFailed")
 """What no user can make sense of, and no text of ours contains."""
 
 
+_NEVER_LOCKS = "it never locks its PIN"
+
+
 def test_found(user: User) -> None:
     """found without configuration, PIN asked for once"""
-    expected = key_lines("".join(public.read_text() for public in user.token.publics.values()))
     user.askpass.answers(user.token.pin)
     with user.agent_without_configuration() as agent:
-        assert key_lines(agent.ssh_add("-L").out) == expected, agent.log
+        assert key_lines(agent.ssh_add("-L").out) == user.expected_keys, agent.log
 
         user.must_log_in(agent)
 
@@ -60,7 +61,7 @@ def test_listed(user: User) -> None:
     prints = {user.home.do("ssh-keygen", "-l", "-f", public).split()[1] for public in publics}
 
     assert {line.split()[1] for line in user.agent.ssh_add("-l").lines} == prints
-    assert key_lines(user.agent.ssh_add("-L").out) == key_lines("".join(p.read_text() for p in publics))
+    assert key_lines(user.agent.ssh_add("-L").out) == user.expected_keys
     assert user.agent.ssh_add("-T", *publics).status == 0, user.agent.log
 
 
@@ -212,27 +213,44 @@ def test_added_by_uri(user: User) -> None:
 
 
 def test_locked(user: User, remark: Remark) -> None:
-    """PIN locked by another program: refused with the reason, no PIN sent"""
+    """PIN locked by another program: refused with the reason, no PIN sent, no key lost"""
     token = user.token
     if token.unlocking is None:
         for _ in range(15):
             assert token.try_pin(WRONG_PIN) == "CKR_PIN_INCORRECT"
         assert token.try_pin(token.pin) == ""
-        remark("it never locks its PIN")
+        remark(_NEVER_LOCKS)
         return
     for _ in range(10):
         if token.try_pin(WRONG_PIN) == "CKR_PIN_LOCKED":
             break
     assert token.try_pin(token.pin) == "CKR_PIN_LOCKED"
-    assert user.agent.ssh_add("-e", token.uri).status == 0
     wrong = token.wrong_pins
 
     done = user.agent.add_provider(token.module, token.pin)
 
     assert done.status == 1, user.agent.log
-    assert token.wrong_pins == wrong
     explained = user.explain()
     assert "locked" in explained, explained
     assert token.unlocking in explained, explained
     assert ("PUK" in explained) == token.plugged, explained
-    eventually(user.agent.alive, "the agent goes on")
+    for name in token.publics:
+        user.log_in(name)  # which a token may allow still, to who was logged in before
+    assert token.wrong_pins == wrong
+    assert key_lines(user.agent.ssh_add("-L").out) == user.expected_keys
+
+
+def test_unlocked(user: User, remark: Remark) -> None:
+    """unlocked by another program: it signs, PIN asked for at most once"""
+    if user.token.unlocking is None:
+        remark(_NEVER_LOCKS)
+        return
+    asked, wrong = len(user.askpass.questions), user.token.wrong_pins
+    user.token.unlock()
+    user.askpass.answers(user.token.pin)
+
+    user.must_log_in()
+
+    assert len(user.askpass.questions) <= asked + 1, user.askpass.text
+    assert user.token.wrong_pins <= wrong
+    assert user.status()["state"] == "ready"

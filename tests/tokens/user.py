@@ -28,6 +28,8 @@ class User:
         self.home = token.home
         self.askpass = Askpass(self.home)
         self.server = Server(self.home)
+        self.expected_keys = key_lines("".join(public.read_text() for public in token.publics.values()))
+        """Type and key of all that `ssh-add -L` has to show."""
         self.server.authorize(*token.publics.values())
         signers = [f"{name} {public.read_text()}" for name, public in token.publics.items()]
         self._allowed = self.home.write("allowed-signers", "".join(signers))
@@ -59,7 +61,9 @@ class User:
         """Logs in once with each key."""
         for name in self.token.publics:
             done = self.log_in(name, agent)
-            assert (done.status, done.out) == (0, f"in {USER}\n"), (name, done, (agent or self.agent).log)
+            assert (done.status, done.out) == (0, f"in {USER}\n"), (
+                f"{name}: {done}\n{(agent or self.agent).log}"
+            )
 
     def sign(self, name: str, document: Path) -> Done:
         """`ssh-keygen -Y sign`; the signature is at DOCUMENT.sig."""
