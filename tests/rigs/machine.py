@@ -16,6 +16,7 @@ from rigs.terminal import Done, eventually
 
 P11_KIT_MODULES = Path("/usr/share/p11-kit/modules")
 _P11_KIT_SYSTEM = Path("/etc/pkcs11/modules")
+_LISTEN = "0A"
 _INSIDE = Path(__file__).with_name("machine_inside.py")
 
 
@@ -40,8 +41,8 @@ class Machine(Home):
         )  # fmt: skip
         assert self._process.stdout
         assert self._process.stdout.readline() == b"ready\n", "namespaces like these need root"
-        first = str(descendants(self._process.pid)[0])
-        self._enter = ["nsenter", "--target", first, "--mount", "--net", "--ipc"]
+        self._first = descendants(self._process.pid)[0]
+        self._enter = ["nsenter", "--target", str(self._first), "--mount", "--net", "--ipc"]
 
     def inside(self, *argv: str | Path) -> list[str]:
         """The command line that runs `argv` on this machine."""
@@ -77,6 +78,12 @@ class Machine(Home):
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         return Daemon(process, self.folder / f"{name}.log")
+
+    def listens(self, port: int) -> bool:
+        """Whether something there listens on this TCP port."""
+        sockets = Path(f"/proc/{self._first}/net/tcp").read_text().splitlines()[1:]
+        listening = [fields[1] for fields in map(str.split, sockets) if fields[3] == _LISTEN]
+        return f"0100007F:{port:04X}" in listening or f"00000000:{port:04X}" in listening
 
     def register(self, name: str, *lines: str) -> None:
         """Makes a module known to p11-kit, by the lines of its .module file."""

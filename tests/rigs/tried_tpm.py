@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
 
-from rigs.machine import Daemon, Machine
+from rigs.machine import Machine
 from rigs.message_bus import CONFIGURATION
 from rigs.terminal import eventually
 from rigs.tried import TriedToken
 
 _MAX_TRIES = 3
+_PORT = 2321  # and the next one: what swtpm is controlled by
 _TCTI = "tabrmd:bus_type=session"
 
 
@@ -28,13 +30,13 @@ class TriedTPM(TriedToken):
         state.mkdir()
         store.mkdir()
         configuration = self.home.write("bus.conf", CONFIGURATION.format(socket=bus))
-        self._commands = {
-            "bus": ["dbus-daemon", f"--config-file={configuration}", "--nofork", "--nopidfile"],
-            "tpm": ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server",
-                    "type=tcp,port=2321", "--ctrl", "type=tcp,port=2322", "--flags",
-                    "not-need-init,startup-clear"],
-            "abrmd": ["tpm2-abrmd", "--session", "--allow-root", "--tcti=swtpm:host=127.0.0.1,port=2321"],
-        }  # fmt: skip
+        self._bus = ["dbus-daemon", f"--config-file={configuration}", "--nofork", "--nopidfile"]
+        self._swtpm = [
+            "swtpm", "socket", "--tpm2", "--tpmstate", f"dir={state}", "--server", f"type=tcp,port={_PORT}",
+            "--ctrl", f"type=tcp,port={_PORT + 1}", "--flags", "not-need-init,startup-clear",
+        ]  # fmt: skip
+        tcti = f"--tcti=swtpm:host=127.0.0.1,port={_PORT}"
+        self._abrmd = ["tpm2-abrmd", "--session", "--allow-root", tcti]
         self.home.env |= {
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
             "TPM2TOOLS_TCTI": _TCTI,
@@ -72,20 +74,25 @@ class TriedTPM(TriedToken):
     def take_away(self) -> None:
         # A TPM that loses its power without this counts one wrong PIN at its next start.
         self.home.do("tpm2_shutdown", "--clear")
-        for daemon in self._daemons.values():
+        for daemon in reversed(self._daemons):
             daemon.stop()
 
     def unlock(self) -> None:
         self.home.do("tpm2_dictionarylockout", "--clear-lockout")
 
     def bring_back(self) -> None:
-        self._daemons: dict[str, Daemon] = {}
+        # In this order: tpm2-abrmd that starts before the others may hang.
+        self._daemons = [self.home.start(*self._bus)]
+        eventually(self._bus_accepts, "the bus accepts connections")
+        self._daemons.append(self.home.start(*self._swtpm))
+        eventually(lambda: self.home.listens(_PORT), "swtpm listens")
+        self._daemons.append(self.home.start(*self._abrmd))
         eventually(self._answers, "tpm2-abrmd answers", within=30)
 
+    def _bus_accepts(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.home.folder / "bus")) == 0
+
     def _answers(self) -> bool:
-        """Starts what does not run, the TPM before what shares it; a port may be taken for a moment."""
-        for name, command in self._commands.items():
-            daemon = self._daemons.get(name)
-            if daemon is None or not daemon.running:
-                self._daemons[name] = self.home.start(*command)
+        assert all(daemon.running for daemon in self._daemons), [daemon.log for daemon in self._daemons]
         return self.home.run("tpm2_getcap", "properties-fixed").status == 0
