@@ -57,6 +57,11 @@ class TriedToken(ABC):
     def bring_back(self) -> None:
         """It is back, with the same keys."""
 
+    def interrupt(self) -> None:
+        """It is gone for a moment, in the middle of whatever it does."""
+        self.take_away()
+        self.bring_back()
+
     def unlock(self) -> None:
         """Another program unlocks the PIN, in the way that `unlocking` names; it is the same PIN."""
         raise NotImplementedError

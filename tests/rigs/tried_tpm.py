@@ -36,7 +36,7 @@ class TriedTPM(TriedToken):
             "--ctrl", f"type=tcp,port={_PORT + 1}", "--flags", "not-need-init,startup-clear",
         ]  # fmt: skip
         tcti = f"--tcti=swtpm:host=127.0.0.1,port={_PORT}"
-        self._abrmd = ["tpm2-abrmd", "--session", "--allow-root", tcti]
+        self._abrmd = ["tpm2-abrmd", "--session", "--allow-root", "--flush-all", tcti]
         self.home.env |= {
             "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
             "TPM2TOOLS_TCTI": _TCTI,
@@ -77,6 +77,11 @@ class TriedTPM(TriedToken):
         for daemon in reversed(self._daemons):
             daemon.stop()
 
+    def interrupt(self) -> None:
+        """Only the service: a TPM that loses power while it is used counts a wrong PIN by itself."""
+        self._daemons.pop().stop()
+        self._start_abrmd()
+
     def unlock(self) -> None:
         self.home.do("tpm2_dictionarylockout", "--clear-lockout")
 
@@ -86,6 +91,9 @@ class TriedTPM(TriedToken):
         eventually(self._bus_accepts, "the bus accepts connections")
         self._daemons.append(self.home.start(*self._swtpm))
         eventually(lambda: self.home.listens(_PORT), "swtpm listens")
+        self._start_abrmd()
+
+    def _start_abrmd(self) -> None:
         self._daemons.append(self.home.start(*self._abrmd))
         eventually(self._answers, "tpm2-abrmd answers", within=30)
 
