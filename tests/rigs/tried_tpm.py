@@ -23,6 +23,7 @@ class TriedTPM(TriedToken):
     packages = ("libtpm2-pkcs11-1", "tpm2-abrmd", "swtpm")
     module = next(Path("/usr/lib").glob("*-linux-gnu/pkcs11/libtpm2_pkcs11.so"))
     unlocking = "lockout"
+    confuses_breaks = "it may ask once for the PIN: its module calls a broken connection a wrong PIN"
 
     def __init__(self) -> None:
         self.home = Machine()
