@@ -32,6 +32,8 @@ class TriedToken(ABC):
     """Whether a user can plug it in, so that this is advice when it is gone."""
     stays = ""
     """Why it cannot be gone while the agent runs."""
+    found_again = ""
+    """Why it is listed a moment after it is back, and not at once."""
     confuses_breaks = ""
     """Why it may ask for a PIN again that is right, if it was interrupted in the middle of a login."""
     bare_module: Path | None = None

@@ -16,6 +16,7 @@ from rigs.agent import PIN_PROMPT
 from rigs.doctor import Diagnosis
 from rigs.key_files import make_key
 from rigs.sshd import USER, Server
+from rigs.terminal import eventually
 from rigs.tried import WRONG_PIN
 from tokens.user import User, key_lines
 
@@ -158,12 +159,22 @@ def test_gone_and_back(user: User, remark: Remark) -> None:
         check_gone(user, name)
     finally:
         user.token.bring_back()
+    if user.token.found_again:
+        remark(user.token.found_again)
+        await_listed(user)
 
     user.must_log_in()
 
     assert user.askpass.text == asked
     assert user.token.wrong_pins == wrong
     assert user.status()["state"] == "ready"
+
+
+def await_listed(user: User) -> None:
+    """Waits until the agent lists its keys again."""
+    eventually(
+        lambda: key_lines(user.agent.ssh_add("-L").out) == user.expected_keys, "it is listed", within=4
+    )
 
 
 def check_gone(user: User, name: str) -> None:
@@ -210,6 +221,8 @@ def test_interrupted(user: User, remark: Remark) -> None:
         finally:
             over.set()
     assert all(client.result() for client in clients), user.agent.log
+    if user.token.found_again:
+        await_listed(user)
 
     user.must_log_in()
 
