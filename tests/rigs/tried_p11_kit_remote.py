@@ -21,7 +21,7 @@ class TriedRemote(TriedToken):
     title = "p11-kit remote"
     packages = ("p11-kit", "softhsm2")
     module = next(Path("/usr/lib").glob("*-linux-gnu/pkcs11/p11-kit-client.so"))
-    found_again = "listed within 2 s: only a new process of its module sees that it is back"
+    found_again = "listed again after a moment: only a new process of its module sees that it is back"
 
     def __init__(self) -> None:
         self.home = Machine()

@@ -19,7 +19,7 @@ class TriedSoftHSM(TriedToken):
     title = "SoftHSM"
     packages = ("softhsm2",)
     module = softhsm.MODULE
-    found_again = "listed within 2 s: only a new process of its module sees that it is back"
+    found_again = "listed again after a moment: only a new process of its module sees that it is back"
 
     def __init__(self) -> None:
         self.home = Machine()
