@@ -2,6 +2,7 @@
 #
 #   make demo     a token, a login and a signature, shown as you would type them
 #   make test     every test (PYTEST='-k login' chooses)
+#   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md (TOKENS='tpm nss')
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
 #   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
@@ -19,7 +20,7 @@ READY = $(VENV)/.ready
 # How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
-.PHONY: demo test torture fuzz insertion bench soak lint types format completions lock clean
+.PHONY: demo test tokens torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -28,6 +29,11 @@ demo: $(READY)
 test: $(READY)
 	@tests/prepare test
 	$(VENV)/bin/pytest -n auto $(PYTEST)
+
+tokens: $(READY)
+	@tests/prepare test
+	@tests/prepare tokens
+	$(VENV)/bin/python tests/tokens/main.py docs/tried.md $(TOKENS)
 
 torture: $(READY)
 	@tests/prepare test

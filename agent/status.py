@@ -66,6 +66,7 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "serial": token.identity.serial,
         "copy": token.identity.copy,
         "has_twin": token.pin_owner.has_twin,
+        "module": token.pin_owner.module,
         "state": token.state,
         "why": token.reason,
         "pin_remembered": token.pin_remembered,

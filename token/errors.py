@@ -47,8 +47,8 @@ class PinRejectedError(TokenError):
 class PinLockedError(TokenError):
     """CKF_USER_PIN_LOCKED or CKR_PIN_LOCKED: too many wrong PINs."""
 
-    def __init__(self, token: TokenId) -> None:
-        super().__init__(f"{token}: the PIN is locked", "unblock it with the PUK")
+    def __init__(self, token: TokenId, next_step: str) -> None:
+        super().__init__(f"{token}: the PIN is locked", next_step)
 
 
 class TokenAbsentError(TokenError):

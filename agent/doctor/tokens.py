@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
-from replug.token.identity import printable
-
-_UNBLOCK = "unblock it with the PUK: pkcs15-tool --unblock-pin, or ykman piv access unblock-pin for a YubiKey"
+from replug.token.identity import TokenId, printable
+from replug.token.pins.unlocking import how_to_unlock
 
 
 def check_tokens(machine: Machine) -> Iterator[Finding]:
@@ -17,7 +16,9 @@ def check_tokens(machine: Machine) -> Iterator[Finding]:
         name = printable(f'"{token["label"]}" (serial {token["serial"]})')
         tries = token.get("pin_tries", "")
         if token["state"] == "locked" or tries == "locked":
-            yield fail("token", f"{name}: the PIN is locked", _UNBLOCK)
+            identity = TokenId(*(token[field] for field in ("manufacturer", "model", "serial", "label")))
+            unlock = printable(how_to_unlock(token["module"], identity))
+            yield fail("token", f"{name}: the PIN is locked", unlock)
         elif tries == "final":
             yield fail(
                 "token",
@@ -26,7 +27,10 @@ def check_tokens(machine: Machine) -> Iterator[Finding]:
             )
         elif token["state"] == "unreachable":
             yield fail(
-                "token", f"{name}: {printable(token['why'])}", "see the findings on pcscd, reader and card"
+                "token",
+                f"{name}: {printable(token['why'])}",
+                printable(f"check the service behind {token['module']}, if it has one; ")
+                + "for a smart card, see the findings on pcscd, reader and card",
             )
         elif tries == "low":
             yield warn("token", f"{name}: a wrong PIN was entered since the last correct one")

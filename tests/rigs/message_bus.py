@@ -22,7 +22,7 @@ from jeepney.bus_messages import message_bus
 from jeepney.fds import FileDescriptor
 from jeepney.io.threading import DBusConnection, ReceiveStopped, open_dbus_connection
 
-_CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <listen>unix:path={socket}</listen>
@@ -35,6 +35,7 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configura
   </policy>
 </busconfig>
 """
+"""A bus that lets everybody do everything, at the path `{socket}`."""
 _PATIENCE = 20  # seconds
 _NAMED, _SETTLED = 1_000_000, 1_000_001  # serial numbers that nothing else reaches
 
@@ -46,7 +47,7 @@ class MessageBus:
         self.socket = folder / "bus"
         self.address = f"unix:path={self.socket}"
         self._config = folder / "bus.conf"
-        self._config.write_text(_CONFIG.format(socket=self.socket))
+        self._config.write_text(CONFIGURATION.format(socket=self.socket))
         self.start()
 
     def start(self) -> None:

@@ -17,6 +17,7 @@ DOCUMENTS = [
     "docs/benchmarks.md",
     "docs/security.md",
     "docs/tokens.md",
+    "docs/tried.md",
 ]
 OURS = ("agent", "docs", "protocol", "systemd", "tests", "token")
 # Within a sentence about a folder what is in it may go by its name there.

@@ -37,11 +37,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def prepare(folder: Path, *answers: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+def prepare(
+    folder: Path, *answers: str, purpose: str = "demo"
+) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Runs it, with what apt-get fails with before it does not; and what apt-get was called with."""
     (folder / "apt-get.answers").write_text("".join(f"{answer}\n" for answer in answers))
     done = subprocess.run(
-        [PREPARE, "demo"],
+        [PREPARE, purpose],
         env={"PATH": f"{folder}:/usr/sbin:/usr/bin:/sbin:/bin"},
         capture_output=True,
         text=True,
@@ -63,3 +65,19 @@ def test_any_other_failure_is_shown_at_once(folder: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("E: no such archive\ntests/prepare: apt-get could not install: ")
     assert calls == ["update"]
+
+
+def test_the_services_of_other_tokens_are_not_started_here(folder: Path) -> None:
+    for name, text in {
+        "unshare": '#!/bin/sh\n[ "$1" = --mount ] && shift && exec "$@"\n',
+        "mount": '#!/bin/sh\necho "$*" >>"$0.calls"\n',
+    }.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+    done, calls = prepare(folder, purpose="tokens")
+
+    assert (done.returncode, calls) == (0, ["-o", "-o"]), done
+    install = (folder / "apt-get.calls").read_text().splitlines()[-1]
+    assert "--path-exclude=/usr/share/p11-kit/modules/tpm2_pkcs11.module install" in install
+    assert "--bind /bin/true /usr/sbin/invoke-rc.d\n" in (folder / "mount.calls").read_text()

@@ -22,6 +22,7 @@ from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
+from replug.token.pins.unlocking import how_to_unlock
 
 _NO_ANSWER = "the token did not answer the login"
 _READING = 10.0  # seconds for a file or credential
@@ -157,7 +158,10 @@ class PinRules:
     def refuse_if_locked(self, flags: TokenFlag) -> None:
         """Raise PinLockedError if the token no longer accepts any PIN."""
         if TokenFlag.USER_PIN_LOCKED in flags:
-            raise PinLockedError(self._identity)
+            raise self._locked()
+
+    def _locked(self) -> PinLockedError:
+        return PinLockedError(self._identity, how_to_unlock(self._owner.module, self._identity))
 
     def accepted(self, pin: Pin | None) -> None:
         """Note that the token accepted this PIN (None: the keypad's)."""
@@ -206,7 +210,7 @@ class PinRules:
             case Verdict.PIN_UNUSABLE:
                 return PinRejectedError(f"{token}: the token does not accept this PIN ({refusal.reason})")
             case Verdict.PIN_LOCKED:
-                return PinLockedError(token)
+                return self._locked()
             case Verdict.PIN_NOT_SET:
                 return TokenError(f"{token}: no user PIN is set", "initialise the token first")
             case Verdict.LOGIN_CANCELLED:

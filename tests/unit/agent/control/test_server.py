@@ -54,6 +54,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "serial": "1",
             "copy": 0,
             "has_twin": False,
+            "module": str(rig.agent.module),
             "state": "ready",
             "why": "",
             "pin_remembered": True,

@@ -25,6 +25,7 @@ from replug.token.errors import (
     Verdict,
 )
 from replug.token.pins.pin import Pin
+from replug.token.pins.unlocking import how_to_unlock
 from replug.token.presence import TokenState
 
 # A PIN goes only to the token it was entered for.
@@ -212,7 +213,10 @@ def test_a_wrong_pin_typed_at_the_prompt_spends_one_try(asking: Bench) -> None:
     [
         (Verdict.PIN_INCORRECT, "the PIN is wrong; one try was spent; the next use asks again"),
         (Verdict.PIN_UNUSABLE, "the token does not accept this PIN (CKR_PIN_LEN_RANGE)"),
-        (Verdict.PIN_LOCKED, "the PIN is locked; unblock it with the PUK"),
+        (
+            Verdict.PIN_LOCKED,
+            "the PIN is locked; " + how_to_unlock("/usr/lib/module.so", StandInToken().identity),
+        ),
         (Verdict.PIN_NOT_SET, "no user PIN is set; initialise the token first"),
         (Verdict.LOGIN_CANCELLED, "the PIN entry was cancelled; try again and enter the PIN"),
     ],

@@ -31,9 +31,9 @@ def test_a_locked_token_is_sent_nothing_and_nobody_is_asked(plain: Bench) -> Non
         await plain.remember()
         plain.lose_worker()
         plain.token.flags = LOCKED
-        with pytest.raises(TokenError, match="the PIN is locked; unblock it with the PUK"):
+        with pytest.raises(TokenError, match="the PIN is locked; the security officer can"):
             await plain.sign()
-        with pytest.raises(TokenError, match="the PIN is locked; unblock it with the PUK"):
+        with pytest.raises(TokenError, match="the PIN is locked; the security officer can"):
             await plain.remember()
         assert plain.slots.logins == [PIN]
         assert (plain.served.state, plain.served.reason) == (

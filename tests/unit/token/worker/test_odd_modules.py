@@ -100,7 +100,7 @@ def test_a_key_without_a_mechanism(odd: OddModule, token: Token, monkeypatch: py
 
     async def main() -> None:
         session = await Session.start(module=odd.path)
-        opened = await session.worker.open(session.identity)
+        opened = await session.worker.open(session.identity, None)
         keys, left_out = {}, []
         for _ in reading(opened.records, keys, left_out):
             pass
@@ -204,7 +204,7 @@ def test_one_key_of_many(odd: OddModule, token: Token) -> None:
         await first.end()
         second = await Session.start(module=odd.path)
         odd.forget_calls()
-        opened = await second.worker.open(second.identity, key.key_id)
+        opened = await second.worker.open(second.identity, None, key.key_id)
         assert [record["reference"] for record in opened.records] == [key.reference]
         login = await second.worker.login(second.identity, bytearray(PIN.encode()), key.key_id)
         assert [record["signs"] for record in login.records] == [True]

@@ -1,0 +1,64 @@
+"""The table of the journey, steps by tokens, as a document."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rigs.tried_all import TOKENS
+
+_HEAD = """# What it was tried with
+
+One user's journey (`tests/tokens/journey.py`), from the first listing to the locked PIN, on tokens that
+others wrote. `make tokens` repeats it and writes this page; CI runs every step. The modules and the services
+behind them are real, from Debian's packages. The TPM is swtpm, the card is `tests/rigs/piv_card.py` in a real
+pcscd.
+
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step came to with one token; `result` is pytest's word."""
+
+    result: str
+    remark: str = ""
+
+
+def document(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
+    """The page; `outcomes` by token, then by step."""
+    remarks: list[str] = []
+    steps = list(dict.fromkeys(step for of_token in outcomes.values() for step in of_token))
+    rows = [
+        ["", *(TOKENS[token].title for token in outcomes)],
+        ["---"] * (len(outcomes) + 1),
+        *([step, *(_cell(of_token.get(step), remarks) for of_token in outcomes.values())] for step in steps),
+    ]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    notes = "".join(f"{number}. {remark}\n" for number, remark in enumerate(remarks, 1))
+    return f"{_HEAD}{table}\n{notes}\n{_versions()}"
+
+
+def _cell(outcome: Outcome | None, remarks: list[str]) -> str:
+    if outcome is None:
+        return "not run"
+    if outcome.result != "passed":
+        return f"**{outcome.result}**"
+    if not outcome.remark:
+        return "yes"
+    if outcome.remark not in remarks:
+        remarks.append(outcome.remark)
+    return f"({remarks.index(outcome.remark) + 1})"
+
+
+def _versions() -> str:
+    packages = sorted({package for kind in TOKENS.values() for package in kind.packages})
+    found = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${Version}, ", *packages],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    lines = Path("/etc/os-release").read_text().splitlines()
+    system = dict(line.split("=", 1) for line in lines if "=" in line)["PRETTY_NAME"].strip('"')
+    return f"On {system}, with {found.rstrip(', ')}.\n"
