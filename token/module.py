@@ -27,6 +27,7 @@ from replug.token.uri import Uri
 from replug.token.worker.client import Slots, WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Module:
         policy_of: PolicyOf,
         changed: Callable[[], None],
         fork_server: ForkServer,
+        arguments: LoadArguments = PLAIN,
     ) -> None:
         """`workers` is how many signatures may be made at the same time; cards require 1.
 
@@ -74,7 +76,7 @@ class Module:
         self._prompter = prompter
         self._policy_of = policy_of
         self._changed = changed
-        self._pool = WorkerPool(path, fork_server, deadlines, workers)
+        self._pool = WorkerPool(path, fork_server, deadlines, workers, arguments)
         self._view: View | None = None
         self._present: set[TokenId] = set()
         """The tokens that were present when `_view` was taken."""

@@ -45,11 +45,16 @@ class Provider:
             for key in self.keys_on(token):
                 yield token, key
 
-    async def look(self) -> None:
-        """Scan the slots and read the keys. Failures are only logged."""
+    @property
+    def present(self) -> list[ServedToken]:
+        """Its tokens that are in a slot."""
+        return [token for token in self.tokens() if token.present]
+
+    async def look(self, *, fresh: bool = False) -> None:
+        """Scan the slots, with `fresh` by a new process, and read the keys. Failures are only logged."""
         try:
-            await self.module.look()
-            await self._read([token for token in self.tokens() if token.present])
+            await self.module.look(fresh=fresh)
+            await self._read(self.present)
         except TokenError as error:
             log.info("slot scan failed", extra={"provider": self.name, "why": str(error)})
 
@@ -61,7 +66,7 @@ class Provider:
         Raises TokenError when there is no key at all.
         """
         await self.module.look(fresh=True)
-        present = [token for token in self.tokens() if token.present]
+        present = self.present
         if not present:
             next_step = "plug it in, or check the name" if self.module.takes_tokens else "check the name"
             raise TokenError(f"{self.name}: no such token is present", next_step)
