@@ -127,7 +127,7 @@ class ServedToken(Presence):
         """The token is in no slot any more."""
         if self.state is not TokenState.ABSENT:
             self._rules.forget_if(ForgetOn.REMOVAL)
-            self._operations.keys.forget_useless()
+            self._operations.keys.left()
         super().left()
 
     def seen(self, flags: TokenFlag) -> bool:

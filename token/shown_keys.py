@@ -93,7 +93,11 @@ class ShownKeys:
             self.offered = {blob: keys[blob] for blob in self.offered if blob in keys} | keys
             self._changed()
 
-    def forget_useless(self) -> None:
-        """Forget which keys could not sign, to offer them again: another program may have been the cause."""
-        self._useless.clear()
+    def left(self) -> None:
+        """The token is out. What the last login showed stands until another one says otherwise.
+
+        If that was no key that signs, there would be no other login: another program may have been the cause.
+        """
         self.complete = False
+        if not self.offered:
+            self._useless.clear()
