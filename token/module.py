@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, WorkerRefusedError
 from replug.token.identity import TokenId, TokenInfo
+from replug.token.keys import TokenKey
 from replug.token.operations import read_all
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
@@ -181,6 +182,11 @@ class Module:
         if not choices:
             self._pool.close()
 
+    def recall(self, identity: TokenId, keys: Iterable[TokenKey], hidden: frozenset[bytes]) -> None:
+        """Serve a token that was seen before, as one that is out, if it is chosen and not served yet."""
+        if self._is_chosen(identity) and identity not in self.tokens:
+            self._serve(identity).recall(keys, hidden)
+
     async def look(self, *, fresh: bool = False, closely: bool = True) -> list[ServedToken]:
         """Scan the slots and report to the tokens; return those that are new or have returned.
 
@@ -210,6 +216,11 @@ class Module:
         self._present = self._now_present()
         return arrived
 
+    async def look_again(self) -> None:
+        """Look with new processes, as soon as what is under way has ended. Raises TokenError."""
+        self._pool.restart()
+        await self.look()
+
     def _now_present(self) -> set[TokenId]:
         return {identity for identity, token in self.tokens.items() if token.present}
 
@@ -227,9 +238,7 @@ class Module:
         originals = Counter(identity.original for identity in {*self.tokens, *there})
         for info in infos:
             if info.identity not in self.tokens and self._is_chosen(info.identity):
-                self.tokens[info.identity] = ServedToken(
-                    info.identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
-                )
+                self._serve(info.identity)
             served = self.tokens.get(info.identity)
             if served is not None:
                 served.slot = info.slot
@@ -264,6 +273,12 @@ class Module:
         seen = [Seen(info, await _keys_in(worker, info.slot)) for info in infos]
         served = [Known(token.identity, token.slot, token.pin_owner.keys.known) for token in alike]
         return dict(zip((info.slot for info in infos), tell_apart(seen, served), strict=True))
+
+    def _serve(self, identity: TokenId) -> ServedToken:
+        token = self.tokens[identity] = ServedToken(
+            identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
+        )
+        return token
 
     def _is_chosen(self, identity: TokenId) -> bool:
         return any(uri.matches_token(identity) for uri in self._choices)

@@ -7,7 +7,7 @@ retry after a failure.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, TypeVarTuple
 
@@ -81,6 +81,20 @@ class ServedToken(Presence):
     def pin_remembered(self) -> bool:
         """Whether a PIN is cached for this token."""
         return self._rules.remembers
+
+    @property
+    def was_read(self) -> bool:
+        """Whether `keys` are those that the token has shown since the agent serves it."""
+        return self._operations.keys.were_read
+
+    @property
+    def hidden_keys(self) -> frozenset[bytes]:
+        """The blobs of the keys that it shows only after login."""
+        return self._operations.keys.hidden
+
+    def recall(self, keys: Iterable[TokenKey], hidden: frozenset[bytes]) -> None:
+        """Know these keys from before, `hidden` as above, until the token is read."""
+        self._operations.keys.recall(keys, hidden)
 
     async def read(self) -> None:
         """Find the token and read its keys, without login."""

@@ -8,6 +8,7 @@ from itertools import chain
 
 from replug.agent.config.settings import Settings
 from replug.agent.keys.identities import Identities
+from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.token.module import Module
 from replug.token.p11kit import ModuleSource
@@ -30,6 +31,7 @@ class Modules:
         prompter: Prompter,
         identities: Identities,
         fork_server: ForkServer,
+        memory: TokenMemory,
     ) -> None:
         self._settings = settings
         self._token_settings = token_settings
@@ -37,6 +39,7 @@ class Modules:
         self._prompter = prompter
         self._identities = identities
         self._fork_server = fork_server
+        self._memory = memory
         self._modules: dict[ModuleSource, Module] = {}
         self._being_added: list[Sequence[Provider]] = []
 
@@ -59,7 +62,7 @@ class Modules:
                 config.deadlines,
                 config.workers_for(path),
                 self._token_settings.policies(path),
-                self._identities.changed,
+                self._changed,
                 self._fork_server,
                 source.arguments,
             )
@@ -87,5 +90,13 @@ class Modules:
         for source, module in list(self._modules.items()):
             choices = [provider.uri for provider in providers if provider.module is module]
             module.serve(choices)
+            for remembered in self._memory.of(source) if choices else ():
+                module.recall(remembered.identity, remembered.keys, remembered.hidden)
             if not choices:
                 del self._modules[source]
+
+    def _changed(self) -> None:
+        self._identities.changed()
+        self._memory.note(
+            (source, token) for source, module in self._modules.items() for token in module.tokens.values()
+        )

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,25 +103,6 @@ def test_the_keys_leave_and_return_by_themselves_as_often_as_the_card_does(
         assert use(agent, public).status == 0, (cycle, agent.log)
 
     assert (card.verifies - verifies, card.wrong_pins, askpass.questions) == (3, 0, [])
-
-
-def test_a_request_may_wait_for_the_card(
-    start_agent: StartAgent, home: Home, pcscd: Pcscd, card: Card, module: Path, public: Path
-) -> None:
-    home.write(".config/replug/config.toml", 'modules = []\nwait_for_token = "20s"\n')
-    agent = start_agent()
-    assert agent.add_provider(module, PIN).status == 0, agent.log
-    pcscd.slot.remove()
-    eventually(lambda: not lists(agent, public), "the key is gone from the list")
-
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(use, agent, public)
-        # It is refused now, or it waits.
-        assert not wait([waiting], timeout=0.5).done, (waiting.result(), agent.log)
-        pcscd.slot.insert(card)
-
-    assert waiting.result().status == 0, agent.log
-    assert (card.verifies, card.wrong_pins) == (2, 0)
 
 
 @pytest.mark.parametrize("blink", [0.0, 0.05])
