@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from replug.token.errors import PinNeededError, PinRejectedError, TokenError
+from replug.token.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
 from replug.token.module import Module
 from replug.token.pins.pin import Pin
+from replug.token.presence import TokenState
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
 
@@ -79,9 +81,14 @@ class Provider:
         await self._read([token for token in present if token is not owner])
         if not any(token.present for token, _ in self.token_keys()):
             raise TokenError(
-                f"{self.name}: no key that SSH can use is visible",
-                "if the token shows its keys only after login, give its PIN and name it by a URI",
+                f"{self.name}: no key that SSH can use is visible", self._how_to_get_a_key(present)
             )
+
+    def _how_to_get_a_key(self, present: list[ServedToken]) -> str:
+        if all(token.state is TokenState.READY for token in present):
+            first = (how_to_get_a_key(token.identity, self.module.path) for token in present)
+            return next(filter(None, first), "make a key on the token")
+        return "if the token shows its keys only after login, give its PIN and name it by a URI"
 
     async def _read(self, tokens: list[ServedToken]) -> None:
         failures = []

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.control.client import AskError, ask_at, wake
 from replug.agent.setup import rivals, units
 from replug.agent.setup.profile import profile_lines
 from replug.agent.setup.record import (
@@ -25,6 +26,7 @@ from replug.agent.setup.record import (
 from replug.agent.setup.remove import remove
 from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET, ProgramError
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
+from replug.token.identity import printable
 
 NO_SYSTEMD = 3
 """The exit status if no user manager answers; stdout says what to do instead."""
@@ -91,6 +93,7 @@ def _set_up(
     if plan.empty:
         _say("replug is already set up; there is nothing to change.")
         _say_what_leads_elsewhere(ours)
+        _say_what_has_no_keys(ours)
         return 0
     _say("replug setup will" if not chosen.dry_run else "replug setup would")
     for line in _described(plan):
@@ -109,6 +112,7 @@ def _set_up(
         return 1
     _say_done(ours, plan)
     _say_what_leads_elsewhere(ours)
+    _say_what_has_no_keys(ours)
     return 0
 
 
@@ -204,6 +208,24 @@ def _say_what_leads_elsewhere(ours: str) -> None:
         _say("These lines in your own files make programs use another agent; setup did not change them:")
         for line in found:
             _say(f"  {line}")
+
+
+def _say_what_has_no_keys(ours: str) -> None:
+    """Start the agent, to tell the owner of a new token what is missing. It is no failure if it does not."""
+    try:
+        if not wake(ours):
+            return
+        tokens = ask_at(ours, "status")["tokens"]
+    except AskError:
+        return
+    for token in tokens:
+        if token.get("without_keys"):
+            name = token["label"] or token["model"]
+            _say(printable(f'Token "{name}" is plugged in, but {token["without_keys"]}.'))
+            if token["first_key"]:
+                _say("To make one, type")
+                _say(printable(f"  {token['first_key']}"))
+                _say("  replug refresh")
 
 
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:

@@ -43,13 +43,13 @@ def ask_at(agent_socket: str, command: str, patience: float = PATIENCE) -> dict[
     except AskError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             raise
-        if not _wakes_up(agent_socket):
+        if not wake(agent_socket):
             raise
     return _ask(agent_socket, command, patience)
 
 
-def _wakes_up(agent_socket: str) -> bool:
-    """Connect to the agent's own socket, which may start the agent; returns whether it answers."""
+def wake(agent_socket: str) -> bool:
+    """Ask the agent for its keys, which may start it; whether it answers, which is after its first scan."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(PATIENCE)
         try:

@@ -184,13 +184,17 @@ def _decoded(values: dict[str, Any]) -> Iterable[tuple[_Place, RememberedToken]]
     if values["version"] != _VERSION:
         raise ValueError(f"version {values['version']}")
     for token in values["tokens"][:_MOST]:
-        identity = TokenId(**{name: str(value) for name, value in token["token"].items()})
+        identity = _decoded_identity(**token["token"])
         keys = tuple(_decoded_key(key) for key in token["keys"])
         hidden = frozenset(one.blob for one, key in zip(keys, token["keys"], strict=True) if key["hidden"])
         seen = float(token["seen"])
         if time.time() - seen < _FORGOTTEN_AFTER:
             place = (str(token["module"]), str(token["server"]), identity)
             yield place, RememberedToken(identity, keys, hidden, seen)
+
+
+def _decoded_identity(manufacturer: str, model: str, serial: str, label: str, copy: int) -> TokenId:
+    return TokenId(str(manufacturer), str(model), str(serial), str(label), int(copy))
 
 
 def _decoded_key(key: dict[str, Any]) -> TokenKey:
