@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _set_up(
     if plan.empty:
         _say("replug is already set up; there is nothing to change.")
         _say_what_leads_elsewhere(ours)
-        _say_what_has_no_keys(ours)
+        _say_what_has_no_keys(manager, ours)
         return 0
     _say("replug setup will" if not chosen.dry_run else "replug setup would")
     for line in _described(plan):
@@ -112,7 +113,7 @@ def _set_up(
         return 1
     _say_done(ours, plan)
     _say_what_leads_elsewhere(ours)
-    _say_what_has_no_keys(ours)
+    _say_what_has_no_keys(manager, ours)
     return 0
 
 
@@ -210,14 +211,19 @@ def _say_what_leads_elsewhere(ours: str) -> None:
             _say(f"  {line}")
 
 
-def _say_what_has_no_keys(ours: str) -> None:
-    """Start the agent, to tell the owner of a new token what is missing. It is no failure if it does not."""
-    try:
-        if not wake(ours):
-            return
-        tokens = ask_at(ours, "status")["tokens"]
-    except AskError:
-        return
+def _say_what_has_no_keys(manager: UserManager, ours: str) -> None:
+    """Tell the owner of a new token what is missing. It is no failure if the agent cannot be asked.
+
+    An agent that did not run is started for this and stopped again: the first client is to start the one that
+    stays, with the configuration and the session as they are then.
+    """
+    tokens = []
+    with suppress(AskError, ManagerError):
+        runs = manager.state(SERVICE).active
+        if wake(ours):
+            tokens = ask_at(ours, "status")["tokens"]
+        if not runs:
+            manager.call("stop", SERVICE)
     for token in tokens:
         if token.get("without_keys"):
             name = token["label"] or token["model"]
