@@ -219,6 +219,8 @@ class Module:
     async def look_again(self) -> None:
         """Look with new processes, as soon as what is under way has ended. Raises TokenError."""
         self._pool.restart()
+        for token in self.tokens.values():
+            token.may_have_changed()
         await self.look()
 
     def _now_present(self) -> set[TokenId]:

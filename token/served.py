@@ -177,7 +177,12 @@ class ServedToken(Presence):
         self.forget_pin()
         self._login.stop()
 
+    def may_have_changed(self) -> None:
+        """Have the next login read all keys, as another program may have made some."""
+        self._operations.keys.may_have_changed()
+
     def _end_login(self) -> None:
+        self.may_have_changed()
         self._pool.restart()
         self.logged_out()
 

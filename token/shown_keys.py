@@ -122,6 +122,10 @@ class ShownKeys:
             self.offered = {blob: keys[blob] for blob in self.offered if blob in keys} | keys
             self._changed()
 
+    def may_have_changed(self) -> None:
+        """Have the next login read everything, as another program may have made keys."""
+        self.complete = False
+
     def left(self) -> None:
         """The token is out. What the last login showed stands until another one says otherwise.
 

@@ -315,7 +315,7 @@ def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: 
 def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
     """Putting it together for each of them would hold up the others."""
     hidden = KeyConstraints(destinations=(object(),))  # type: ignore[arg-type]
-    identities = Identities(clock)
+    identities = Identities(clock, lambda: False)
     for blob, terms in ((b"open", KeyConstraints()), (b"restricted", hidden)):
         identities.add(SoftwareIdentity(blob, blob, terms, keys=None))  # type: ignore[arg-type]
     seen = {True: [b"open", b"restricted"], False: [b"open"]}
