@@ -22,6 +22,7 @@ from replug.agent.keys.modules import Modules
 from replug.agent.keys.providers import Providers
 from replug.agent.keys.refusal import RequestRefusedError, unknown_key
 from replug.agent.keys.software import SoftwareKeys
+from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.signing import Signed, Signing
 from replug.protocol.additions import KeyAddition
@@ -58,7 +59,7 @@ class Keyring:
         self, settings: Settings, prompter: Prompter, notices: TouchNotices, fork_server: ForkServer
     ) -> None:
         self.settings = settings
-        self.identities = Identities(boottime)
+        self.identities = Identities(boottime, lambda: bool(settings.config.wait_for_token))
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
@@ -67,7 +68,16 @@ class Keyring:
         self._software_keys = SoftwareKeys(self._seal, fork_server)
         prompter = RestrainedPrompter(prompter, boottime)
         token_settings = TokenSettingsFinder(settings)
-        self._modules = Modules(settings, token_settings, self.pins, prompter, self.identities, fork_server)
+        self._token_memory = TokenMemory(settings)
+        self._modules = Modules(
+            settings,
+            token_settings,
+            self.pins,
+            prompter,
+            self.identities,
+            fork_server,
+            self._token_memory,
+        )
         self._providers = Providers(
             settings, token_settings, self.certificate_files, self._modules, self.identities, self._aside
         )
@@ -220,6 +230,7 @@ class Keyring:
     async def serve_configured(self) -> None:
         """Serve what the configuration names now; stop what only an earlier configuration named."""
         emptied = self._emptied
+        await self._token_memory.load()
         await self._providers.serve_configured(lambda: emptied == self._emptied)
 
     def change_options(self, options: Options) -> None:

@@ -27,6 +27,7 @@ from replug.agent.process import log as logging_setup
 from replug.agent.process.daemon import SIGNALS
 from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
+from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
 from replug.token.hardening import readable_through_user_namespace
@@ -109,6 +110,7 @@ class _Service:
             {
                 "status": lambda: status(keyring, history, listener.getsockname(), self._release),
                 "forget": functools.partial(forget, keyring),
+                "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),
             },
         )

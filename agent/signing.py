@@ -23,6 +23,7 @@ from replug.agent.keys.refusal import SignRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.purpose import Purpose, purpose_of
+from replug.protocol.purpose_text import in_one_line
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
@@ -88,12 +89,29 @@ class Signing:
         try:
             return await _first_signature(candidates, attempt, self._notices)
         except TokenAbsentError as absent:
-            patience = self._settings.config.wait_for_token
-            if not patience or not await _any_back(candidates, patience):
+            if not await self._any_back(candidates, attempt):
                 raise
             fields = {"why": str(absent), "program": attempt.client.peer.program}
             log.info("the token came back in time", extra=fields)
         return await _first_signature(await self._allowed(attempt), attempt, self._notices)
+
+    async def _any_back(self, candidates: list[Identity], attempt: _Attempt) -> bool:
+        """Whether one of the tokens is back as soon as the configuration wants; the user is told which."""
+        patience = self._settings.config.wait_for_token
+        if not patience:
+            return False
+        places = list(dict.fromkeys(held.place for held in candidates))
+        key, asker = candidates[0].comment.decode(errors="replace"), attempt.client.asker(attempt.purpose)
+        log.info(
+            "waiting for a token to be plugged in",
+            extra={
+                "token": " or ".join(places),
+                "program": asker.program,
+                "purpose": in_one_line(attempt.purpose),
+            },
+        )
+        with self._notices.plug_in(places, key, asker):
+            return await _any_back(candidates, patience)
 
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""

@@ -12,7 +12,10 @@ from replug.agent.keys.identity import Identity, confirm_when
 from replug.protocol.keys import fingerprint
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
+from replug.token.key_advice import how_to_get_a_key, without_keys
 from replug.token.keys import LeftOut
+from replug.token.module import Module
+from replug.token.presence import TokenState
 from replug.token.served import ServedToken
 
 STATUS_VERSION = 1
@@ -44,7 +47,9 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
             {"name": provider.name, "module": provider.module.path}
             for provider in keyring.identities.providers()
         ],
-        "tokens": [_token(keyring, token) for token in keyring.tokens()],
+        "tokens": [
+            _token(keyring, module, token) for module in keyring.modules() for token in module.tokens.values()
+        ],
         "software_keys": [_key(keyring, held) for held in software],
         "refusals": [_refusal(refusal) for refusal in history],
     }
@@ -55,7 +60,7 @@ def forget(keyring: Keyring) -> dict[str, Any]:
     return {"version": STATUS_VERSION, "forgotten": keyring.forget_pins()}
 
 
-def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
+def _token(keyring: Keyring, module: Module, token: ServedToken) -> dict[str, Any]:
     held = [] if keyring.locked else keyring.identities.on(token)
     lifetime = keyring.identities.lifetime_left(token)
     pin_left = keyring.pin_expires_in(token) if token.pin_remembered else None
@@ -77,6 +82,18 @@ def _token(keyring: Keyring, token: ServedToken) -> dict[str, Any]:
         "last_removed": token.last_removed,
         "keys": [_key(keyring, one) for one in held],
         "left_out": [] if keyring.locked else [_left_out(key) for key in token.left_out],
+        **_without_keys(module, token),
+    }
+
+
+def _without_keys(module: Module, token: ServedToken) -> dict[str, str]:
+    """That the token shows no keys, and how it gets one; empty for one that does, or is out."""
+    if token.keys or not token.was_read or not token.present:
+        return {"without_keys": "", "first_key": ""}
+    logged_in = token.state is TokenState.READY
+    return {
+        "without_keys": without_keys(token.identity, module.path, logged_in=logged_in),
+        "first_key": how_to_get_a_key(token.identity, module.path),
     }
 
 

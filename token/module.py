@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, WorkerRefusedError
 from replug.token.identity import TokenId, TokenInfo
+from replug.token.keys import TokenKey
 from replug.token.operations import read_all
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
@@ -27,6 +28,7 @@ from replug.token.uri import Uri
 from replug.token.worker.client import Slots, WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Module:
         policy_of: PolicyOf,
         changed: Callable[[], None],
         fork_server: ForkServer,
+        arguments: LoadArguments = PLAIN,
     ) -> None:
         """`workers` is how many signatures may be made at the same time; cards require 1.
 
@@ -74,7 +77,7 @@ class Module:
         self._prompter = prompter
         self._policy_of = policy_of
         self._changed = changed
-        self._pool = WorkerPool(path, fork_server, deadlines, workers)
+        self._pool = WorkerPool(path, fork_server, deadlines, workers, arguments)
         self._view: View | None = None
         self._present: set[TokenId] = set()
         """The tokens that were present when `_view` was taken."""
@@ -179,6 +182,11 @@ class Module:
         if not choices:
             self._pool.close()
 
+    def recall(self, identity: TokenId, keys: Iterable[TokenKey], hidden: frozenset[bytes]) -> None:
+        """Serve a token that was seen before, as one that is out, if it is chosen and not served yet."""
+        if self._is_chosen(identity) and identity not in self.tokens:
+            self._serve(identity).recall(keys, hidden)
+
     async def look(self, *, fresh: bool = False, closely: bool = True) -> list[ServedToken]:
         """Scan the slots and report to the tokens; return those that are new or have returned.
 
@@ -208,6 +216,13 @@ class Module:
         self._present = self._now_present()
         return arrived
 
+    async def look_again(self) -> None:
+        """Look with new processes, as soon as what is under way has ended. Raises TokenError."""
+        self._pool.restart()
+        for token in self.tokens.values():
+            token.may_have_changed()
+        await self.look()
+
     def _now_present(self) -> set[TokenId]:
         return {identity for identity, token in self.tokens.items() if token.present}
 
@@ -225,9 +240,7 @@ class Module:
         originals = Counter(identity.original for identity in {*self.tokens, *there})
         for info in infos:
             if info.identity not in self.tokens and self._is_chosen(info.identity):
-                self.tokens[info.identity] = ServedToken(
-                    info.identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
-                )
+                self._serve(info.identity)
             served = self.tokens.get(info.identity)
             if served is not None:
                 served.slot = info.slot
@@ -262,6 +275,12 @@ class Module:
         seen = [Seen(info, await _keys_in(worker, info.slot)) for info in infos]
         served = [Known(token.identity, token.slot, token.pin_owner.keys.known) for token in alike]
         return dict(zip((info.slot for info in infos), tell_apart(seen, served), strict=True))
+
+    def _serve(self, identity: TokenId) -> ServedToken:
+        token = self.tokens[identity] = ServedToken(
+            identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
+        )
+        return token
 
     def _is_chosen(self, identity: TokenId) -> bool:
         return any(uri.matches_token(identity) for uri in self._choices)

@@ -29,6 +29,7 @@ class Share(Enum):
     PIN_SOURCES = "PIN sources"
     ASKING_PROGRAMS = "asking programs"
     PROMPT_PROGRAMS = "prompt programs"
+    SEEN_BEFORE = "tokens seen before"
 
 
 _MOST_HANGING = 8

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from replug.token.errors import PinNeededError, PinRejectedError, TokenError
+from replug.token.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
 from replug.token.module import Module
 from replug.token.pins.pin import Pin
+from replug.token.presence import TokenState
 from replug.token.served import ServedToken
 from replug.token.uri import Uri
 
@@ -45,11 +47,16 @@ class Provider:
             for key in self.keys_on(token):
                 yield token, key
 
-    async def look(self) -> None:
-        """Scan the slots and read the keys. Failures are only logged."""
+    @property
+    def present(self) -> list[ServedToken]:
+        """Its tokens that are in a slot."""
+        return [token for token in self.tokens() if token.present]
+
+    async def look(self, *, fresh: bool = False) -> None:
+        """Scan the slots, with `fresh` by a new process, and read the keys. Failures are only logged."""
         try:
-            await self.module.look()
-            await self._read([token for token in self.tokens() if token.present])
+            await self.module.look(fresh=fresh)
+            await self._read(self.present)
         except TokenError as error:
             log.info("slot scan failed", extra={"provider": self.name, "why": str(error)})
 
@@ -61,7 +68,7 @@ class Provider:
         Raises TokenError when there is no key at all.
         """
         await self.module.look(fresh=True)
-        present = [token for token in self.tokens() if token.present]
+        present = self.present
         if not present:
             next_step = "plug it in, or check the name" if self.module.takes_tokens else "check the name"
             raise TokenError(f"{self.name}: no such token is present", next_step)
@@ -74,9 +81,14 @@ class Provider:
         await self._read([token for token in present if token is not owner])
         if not any(token.present for token, _ in self.token_keys()):
             raise TokenError(
-                f"{self.name}: no key that SSH can use is visible",
-                "if the token shows its keys only after login, give its PIN and name it by a URI",
+                f"{self.name}: no key that SSH can use is visible", self._how_to_get_a_key(present)
             )
+
+    def _how_to_get_a_key(self, present: list[ServedToken]) -> str:
+        if all(token.state is TokenState.READY for token in present):
+            first = (how_to_get_a_key(token.identity, self.module.path) for token in present)
+            return next(filter(None, first), "make a key on the token")
+        return "if the token shows its keys only after login, give its PIN and name it by a URI"
 
     async def _read(self, tokens: list[ServedToken]) -> None:
         failures = []

@@ -7,7 +7,7 @@ retry after a failure.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar, TypeVarTuple
 
@@ -82,6 +82,20 @@ class ServedToken(Presence):
         """Whether a PIN is cached for this token."""
         return self._rules.remembers
 
+    @property
+    def was_read(self) -> bool:
+        """Whether `keys` are those that the token has shown since the agent serves it."""
+        return self._operations.keys.were_read
+
+    @property
+    def hidden_keys(self) -> frozenset[bytes]:
+        """The blobs of the keys that it shows only after login."""
+        return self._operations.keys.hidden
+
+    def recall(self, keys: Iterable[TokenKey], hidden: frozenset[bytes]) -> None:
+        """Know these keys from before, `hidden` as above, until the token is read."""
+        self._operations.keys.recall(keys, hidden)
+
     async def read(self) -> None:
         """Find the token and read its keys, without login."""
         await self._attempt(self._operations.open)
@@ -127,7 +141,7 @@ class ServedToken(Presence):
         """The token is in no slot any more."""
         if self.state is not TokenState.ABSENT:
             self._rules.forget_if(ForgetOn.REMOVAL)
-            self._operations.keys.forget_useless()
+            self._operations.keys.left()
         super().left()
 
     def seen(self, flags: TokenFlag) -> bool:
@@ -163,7 +177,12 @@ class ServedToken(Presence):
         self.forget_pin()
         self._login.stop()
 
+    def may_have_changed(self) -> None:
+        """Have the next login read all keys, as another program may have made some."""
+        self._operations.keys.may_have_changed()
+
     def _end_login(self) -> None:
+        self.may_have_changed()
         self._pool.restart()
         self.logged_out()
 

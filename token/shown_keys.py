@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from replug.token.errors import Verdict, WorkerRefusedError
 from replug.token.keys import TokenKey
@@ -27,6 +27,8 @@ class ShownKeys:
         """Whether the last look without login showed a key that was known before it."""
         self.complete = False
         """Whether it is known which keys can sign: a session that was logged in has shown all of them."""
+        self.were_read = False
+        """Whether the token has been read; before, what is offered can only be what was recalled."""
 
     @property
     def known(self) -> set[bytes]:
@@ -37,6 +39,18 @@ class ShownKeys:
         """Whether a token that shows `keys` before login is another one than this."""
         return bool(self.known and keys) and self.known.isdisjoint(keys)
 
+    @property
+    def hidden(self) -> frozenset[bytes]:
+        """The keys that are offered and not shown before login."""
+        return frozenset(self.offered.keys() - self._visible)
+
+    def recall(self, keys: Iterable[TokenKey], hidden: frozenset[bytes]) -> None:
+        """Offer keys that the token had when it was last in, before it is read for the first time."""
+        if not self.were_read:
+            recalled = {key.blob: key for key in keys}
+            self._visible = recalled.keys() - hidden
+            self._offer(recalled)
+
     def saw_without_login(self, keys: dict[bytes, TokenKey]) -> None:
         """Note the keys shown before login.
 
@@ -44,6 +58,8 @@ class ShownKeys:
         WorkerRefusedError if no key is shown any longer: a fresh worker may see them.
         """
         now = set(keys)
+        if not self.were_read:
+            self._settle_recalled(keys)
         self.proven = not now.isdisjoint(self.known)
         if self._visible and not now:
             raise WorkerRefusedError(Verdict.FAILED, "the token shows none of its keys")
@@ -77,6 +93,7 @@ class ShownKeys:
     def saw_logged_in(self, keys: dict[bytes, TokenKey]) -> None:
         """Note the keys shown after login, or where none is required; those that can sign are offered."""
         self.complete = True
+        self.were_read = True
         self._offer({blob: key for blob, key in keys.items() if key.signs})
         self._useless = (self._visible | keys.keys()) - self.offered.keys()
 
@@ -88,12 +105,32 @@ class ShownKeys:
         """Whether the private half was visible before login."""
         return blob in self._usable_without_login
 
+    def _settle_recalled(self, keys: dict[bytes, TokenKey]) -> None:
+        """Keep what the token shows, and if it is the same token also what it hides until login."""
+        is_same = not keys or not self._visible or not self._visible.isdisjoint(keys)
+        self.offered = {
+            blob: keys.get(blob, key)
+            for blob, key in self.offered.items()
+            if blob in keys or (is_same and blob not in self._visible)
+        }
+        self._visible = set()
+        self.were_read = True
+        self._changed()
+
     def _offer(self, keys: dict[bytes, TokenKey]) -> None:
         if keys != self.offered:
             self.offered = {blob: keys[blob] for blob in self.offered if blob in keys} | keys
             self._changed()
 
-    def forget_useless(self) -> None:
-        """Forget which keys could not sign, to offer them again: another program may have been the cause."""
-        self._useless.clear()
+    def may_have_changed(self) -> None:
+        """Have the next login read everything, as another program may have made keys."""
         self.complete = False
+
+    def left(self) -> None:
+        """The token is out. What the last login showed stands until another one says otherwise.
+
+        If that was no key that signs, there would be no other login: another program may have been the cause.
+        """
+        self.complete = False
+        if not self.offered:
+            self._useless.clear()

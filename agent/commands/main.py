@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from replug.agent.commands import config, doctor, explain, forget, logs, reload, setup, status
+from replug.agent.commands import config, doctor, explain, forget, logs, refresh, reload, setup, status
 from replug.agent.commands.command import Command
 from replug.agent.control.client import AskError
 
@@ -18,6 +18,7 @@ _PIPE_CLOSED = 141
 COMMANDS: tuple[Command, ...] = (
     status,
     forget,
+    refresh,
     doctor,
     explain,
     logs,

@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.control.client import AskError, ask_at, wake
 from replug.agent.setup import rivals, units
 from replug.agent.setup.profile import profile_lines
 from replug.agent.setup.record import (
@@ -25,6 +27,7 @@ from replug.agent.setup.record import (
 from replug.agent.setup.remove import remove
 from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET, ProgramError
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
+from replug.token.identity import printable
 
 NO_SYSTEMD = 3
 """The exit status if no user manager answers; stdout says what to do instead."""
@@ -91,6 +94,7 @@ def _set_up(
     if plan.empty:
         _say("replug is already set up; there is nothing to change.")
         _say_what_leads_elsewhere(ours)
+        _say_what_has_no_keys(manager, ours)
         return 0
     _say("replug setup will" if not chosen.dry_run else "replug setup would")
     for line in _described(plan):
@@ -109,6 +113,7 @@ def _set_up(
         return 1
     _say_done(ours, plan)
     _say_what_leads_elsewhere(ours)
+    _say_what_has_no_keys(manager, ours)
     return 0
 
 
@@ -204,6 +209,29 @@ def _say_what_leads_elsewhere(ours: str) -> None:
         _say("These lines in your own files make programs use another agent; setup did not change them:")
         for line in found:
             _say(f"  {line}")
+
+
+def _say_what_has_no_keys(manager: UserManager, ours: str) -> None:
+    """Tell the owner of a new token what is missing. It is no failure if the agent cannot be asked.
+
+    An agent that did not run is started for this and stopped again: the first client is to start the one that
+    stays, with the configuration and the session as they are then.
+    """
+    tokens = []
+    with suppress(AskError, ManagerError):
+        runs = manager.state(SERVICE).active
+        if wake(ours):
+            tokens = ask_at(ours, "status")["tokens"]
+        if not runs:
+            manager.call("stop", SERVICE)
+    for token in tokens:
+        if token.get("without_keys"):
+            name = token["label"] or token["model"]
+            _say(printable(f'Token "{name}" is plugged in, but {token["without_keys"]}.'))
+            if token["first_key"]:
+                _say("To make one, type")
+                _say(printable(f"  {token['first_key']}"))
+                _say("  replug refresh")
 
 
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:

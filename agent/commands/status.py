@@ -110,6 +110,13 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     tries = _TRIES.get(token.get("pin_tries", ""))
     if tries:
         yield "  " + style.paint(tries, "yellow")
+    if token.get("without_keys"):
+        yield "  " + style.paint(token["without_keys"], "yellow")
+    if token.get("first_key"):
+        # Not wrapped: it is there to be copied.
+        arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
+        yield f"    {arrow} {printable(token['first_key'])}"
+        yield f"    {arrow} replug refresh"
     for key in token["keys"]:
         yield _key(key, style)
     for key in token.get("left_out", ()):

@@ -130,7 +130,8 @@ GLOBAL_KEYS = (
     Key(
         "wait_for_token",
         Time(zero=True),
-        "How long a request waits for an absent token; by default it is refused at once.",
+        "How long a signature waits for an absent token, whose keys are then listed last; by default it is "
+        "refused at once, and they are not listed.",
     ),
     Key(
         "pin_time_to_live",

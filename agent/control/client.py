@@ -11,7 +11,8 @@ from replug.agent.clients.peer import Peer
 
 LIST_REQUEST = b"\x00\x00\x00\x01\x0b"
 """SSH_AGENTC_REQUEST_IDENTITIES, which every agent answers."""
-_PATIENCE = 10.0  # seconds
+PATIENCE = 10.0
+"""Seconds for an answer."""
 _SUFFIX = ".control"
 
 
@@ -24,33 +25,33 @@ def control_path(agent_socket: str) -> str:
     return agent_socket + _SUFFIX
 
 
-def ask(command: str) -> dict[str, Any]:
-    """The answer to `command` from the agent that $SSH_AUTH_SOCK names; AskError."""
+def ask(command: str, patience: float = PATIENCE) -> dict[str, Any]:
+    """The answer to `command` from the agent that $SSH_AUTH_SOCK names, in `patience` seconds; AskError."""
     agent_socket = os.environ.get("SSH_AUTH_SOCK")
     if not agent_socket:
         raise AskError("SSH_AUTH_SOCK is not set, so there is no agent to ask; replug doctor suggests a fix")
-    return ask_at(agent_socket, command)
+    return ask_at(agent_socket, command, patience)
 
 
-def ask_at(agent_socket: str, command: str) -> dict[str, Any]:
+def ask_at(agent_socket: str, command: str, patience: float = PATIENCE) -> dict[str, Any]:
     """The answer to `command` from the agent that listens at `agent_socket`; AskError.
 
     An agent that systemd starts at the first connection has no control socket before that.
     """
     try:
-        return _ask(agent_socket, command)
+        return _ask(agent_socket, command, patience)
     except AskError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             raise
-        if not _wakes_up(agent_socket):
+        if not wake(agent_socket):
             raise
-    return _ask(agent_socket, command)
+    return _ask(agent_socket, command, patience)
 
 
-def _wakes_up(agent_socket: str) -> bool:
-    """Connect to the agent's own socket, which may start the agent; returns whether it answers."""
+def wake(agent_socket: str) -> bool:
+    """Ask the agent for its keys, which may start it; whether it answers, which is after its first scan."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(_PATIENCE)
+        client.settimeout(PATIENCE)
         try:
             client.connect(agent_socket)
             client.sendall(LIST_REQUEST)
@@ -59,10 +60,10 @@ def _wakes_up(agent_socket: str) -> bool:
             return False
 
 
-def _ask(agent_socket: str, command: str) -> dict[str, Any]:
+def _ask(agent_socket: str, command: str, patience: float) -> dict[str, Any]:
     path = control_path(agent_socket)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-        control.settimeout(_PATIENCE)
+        control.settimeout(patience)
         try:
             control.connect(path)
             if not Peer.of(control).allowed:

@@ -1,13 +1,14 @@
-"""A desktop notification while a signature is slow: the token may be waiting to be touched.
+"""Desktop notifications while a signature waits: for its token to be plugged in, or perhaps to be touched.
 
-Only the token knows whether it is, so the text says "may" (Desktop Notifications Specification).
+Only the token knows whether it waits for a touch, so that text says "may". See the Desktop Notifications
+Specification.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", T
 
 
 class TouchNotices:
-    """Shows a notification for each signature that takes longer than a moment, for as long as it does."""
+    """Shows a notification for each signature that waits, for as long as it does."""
 
     def __init__(self, environment: Mapping[str, str], moment: Callable[[], float | None]) -> None:
         """`environment` says where the session's bus is.
@@ -60,41 +61,54 @@ class TouchNotices:
             yield
             return
         over = asyncio.Event()
-        timer = asyncio.get_running_loop().call_later(moment, self.notify, over, token, key, asker)
+
+        def notify() -> None:  # the words are made only when they are needed
+            self.notify(over, f"Touch {shown(token)} (or it may be busy)", _body(key, asker))
+
+        timer = asyncio.get_running_loop().call_later(moment, notify)
         try:
             yield
         finally:
             timer.cancel()
             over.set()
 
-    def notify(self, over: asyncio.Event, token: str, key: str, asker: Asker) -> None:
+    @contextmanager
+    def plug_in(self, tokens: Sequence[str], key: str, asker: Asker) -> Iterator[None]:
+        """A context to wait for one of `tokens` to be plugged in: whoever set that wait is told at once."""
+        over = asyncio.Event()
+        self.notify(over, f"Plug in {' or '.join(map(shown, tokens))}", _body(key, asker))
+        try:
+            yield
+        finally:
+            over.set()
+
+    def notify(self, over: asyncio.Event, summary: str, body: str) -> None:
         """Show a notice in the background; it is withdrawn when the event `over` is set."""
-        task = asyncio.create_task(self._notify_until(over, token, key, asker))
+        task = asyncio.create_task(self._notify_until(over, summary, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _notify_until(self, over: asyncio.Event, token: str, key: str, asker: Asker) -> None:
+    async def _notify_until(self, over: asyncio.Event, summary: str, body: str) -> None:
         async with self._room:
             if over.is_set():
                 return
             try:
                 # One connection for each notice: nothing goes stale when the bus or the desktop is restarted.
                 async with open_bus(session_bus(self._environment)) as bus:
-                    await self._show_until(over, bus, token, _body(key, asker))
+                    await self._show_until(over, bus, summary, body)
             except BusError as error:
                 if not self._complained:
-                    log.info("cannot show a touch notification: %s", error)
+                    log.info("cannot show a notification: %s", error)
                 self._complained = True
             except Exception:
-                log.exception("touch notification failed")
+                log.exception("notification failed")
 
-    async def _show_until(self, over: asyncio.Event, bus: BusConnection, token: str, body: str) -> None:
+    async def _show_until(self, over: asyncio.Event, bus: BusConnection, summary: str, body: str) -> None:
         escaped = body.translate(_MARKUP)
         if escaped != body and await _reads_markup(bus):
             body = escaped
         if over.is_set():
             return
-        summary = f"Touch {shown(token)} (or it may be busy)"
         notice: tuple[Any, ...] = ("replug", 0, _ICON, summary, body, [], _HINTS, _EXPIRY)
         (number,) = await bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *notice, patience=_PATIENCE)
         self._complained = False

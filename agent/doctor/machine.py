@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replug.agent.doctor.socket import SocketReport, examine
+from replug.token.p11kit import Registry, read_registry
+from replug.token.p11kit_files import P11KitFiles
 
 if TYPE_CHECKING:
     from replug.agent.config.model import Config
@@ -78,6 +80,11 @@ class Machine:
             return load_config(config_path())
         except ConfigError:
             return Config()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The modules that p11-kit has registered."""
+        return read_registry(P11KitFiles.of(self.environment, os.getuid(), self.root))
 
     @cached_property
     def pcsc(self) -> PcscReport:

@@ -12,35 +12,69 @@ from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
-from replug.token.locate import locate_module
+from replug.token.locate import locate_modules
+from replug.token.p11kit import Registry, Why
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
 _ELF = b"\x7fELF"
 _OPENSC = "opensc-pkcs11"
+_INSTALL = "sudo apt-get install opensc-pkcs11, or your token maker's module"
 
 
 def check_modules(machine: Machine) -> Iterator[Finding]:
     """The modules that the user names, and those that the agent uses or would use, can be loaded."""
-    status = machine.status
+    status, registry = machine.status, machine.registry
     if status is not None:
         used = [provider["name"] for provider in status["providers"]]
     else:
-        used = ["" if name == AUTO else name for name in machine.config.providers()]
+        used = list(machine.config.providers())
     names = dict.fromkeys([*machine.modules, *used])
     patterns = machine.config.allowed_modules if status is None else status["allowed_modules"]
-    for name in names or [""]:
-        yield _module(name, patterns)
+    checked: set[str] = set()
+    for name in names:
+        try:
+            for path in _paths(name, registry):
+                if path not in checked:
+                    checked.add(path)
+                    yield _module(path, patterns)
+        except UriError as error:
+            yield fail("module", f"{name} is not a PKCS#11 URI: {error}", "see RFC 7512 for its syntax")
+        except TokenError as error:
+            yield fail("module", error.reason, _INSTALL)
+        except OSError as error:
+            yield fail("module", f"{name}: {error.strerror}", "give the path of an installed module")
+    if AUTO in machine.config.modules:
+        yield from _registered(registry, None if status is None else status["providers"], patterns)
 
 
-def _module(name: str, patterns: str) -> Finding:
-    try:
-        uri = parse_uri(name) if is_uri(name) else Uri()
-        path = locate_module(uri) if is_uri(name) or not name else os.path.expanduser(name)
-    except UriError as error:
-        return fail("module", f"{name} is not a PKCS#11 URI: {error}", "see RFC 7512 for its syntax")
-    except TokenError as error:
-        reason = error.reason if name else "no PKCS#11 module is installed"
-        return fail("module", reason, "sudo apt-get install opensc-pkcs11, or your token maker's module")
+def _paths(name: str, registry: Registry) -> list[str]:
+    """The paths of the modules that `name` means. UriError, TokenError, OSError."""
+    if is_uri(name) or name == AUTO:
+        uri = Uri() if name == AUTO else parse_uri(name)
+        if uri.module_path is None:
+            return [source.path for source in locate_modules(uri, registry)]
+        return [uri.module_path]
+    return [os.path.expanduser(name)]
+
+
+def _registered(registry: Registry, served: list[dict[str, str]] | None, patterns: str) -> Iterator[Finding]:
+    """What p11-kit has registered, and the agent does not use."""
+    for left_out in registry.left_out:
+        if left_out.why is Why.DISABLED:
+            yield ok("module", f"{left_out.name} is registered but not used: {left_out.reason}")
+        elif left_out.why is Why.PROBLEM:
+            kind = fail if left_out.critical else warn
+            yield kind(
+                "module", f"{left_out.name} is registered but not used: {left_out.reason}", left_out.next_step
+            )
+    paths = None if served is None else {provider["module"] for provider in served}
+    for module in registry.modules:
+        path = module.source.path
+        if paths is not None and path not in paths and matches_list(path, patterns):
+            yield warn("module", f"{path} is registered, but this agent does not serve it", "replug reload")
+
+
+def _module(path: str, patterns: str) -> Finding:
     real = os.path.realpath(path)
     try:
         with open(real, "rb") as file:

@@ -77,7 +77,13 @@ def check_keys(machine: Machine) -> Iterator[Finding]:
     elif count:
         yield ok("keys", f"the agent offers {count} {'key' if count == 1 else 'keys'}")
     elif machine.status is not None:
-        yield warn("keys", "the agent offers no keys", "plug a token in, or ssh-add -s MODULE")
+        tokens = machine.status["tokens"]
+        if any(token.get("without_keys") for token in tokens):
+            yield warn(
+                "keys", "the agent offers no keys", "make one on the token: see the findings on it below"
+            )
+        else:
+            yield warn("keys", "the agent offers no keys", "plug a token in, or ssh-add -s MODULE")
 
 
 def check_ssh_config(machine: Machine) -> Iterator[Finding]:

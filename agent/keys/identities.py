@@ -23,15 +23,17 @@ _MOST_ANSWERS = 16
 class Identities:
     """All entries. `clock` is the boot clock, in seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], lists_absent: Callable[[], bool]) -> None:
+        """`lists_absent` says whether keys whose tokens are out are listed, after all others."""
         self._clock = clock
+        self._lists_absent = lists_absent
         self._entries: list[SoftwareIdentity | ServedProvider] = []
         self._held: list[Identity] = []
         """Each blob once for each holder, at the first entry's place, with the last entry's constraints."""
         self._holding: dict[bytes, list[Identity]] = {}
         """The same by blob."""
         self._listed: list[Identity] = []
-        """Each key once, unless all tokens that hold it are out."""
+        """Each key once; see `_to_list`."""
         self._left_out: dict[str, int] = {}
         """How many identities of each place the list has no room for."""
         self._answer = IdentitiesAnswer(())
@@ -55,11 +57,15 @@ class Identities:
         """What is listed for a client; `visible` says which identities with destinations it sees."""
         if not self._restricted:
             return self._listed
-        return _once_each(
-            held
-            for held in self._held
-            if _is_in(held) and (not held.constraints.destinations or visible(held.constraints))
+        return self._to_list(
+            held for held in self._held if not held.constraints.destinations or visible(held.constraints)
         )
+
+    def _to_list(self, identities: Iterable[Identity]) -> list[Identity]:
+        """Each key once; those whose tokens are out last, if at all: ssh tries them in order."""
+        held = list(identities)
+        present = [one for one in held if _is_in(one)]
+        return _once_each([*present, *held] if self._lists_absent() else present)
 
     def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
         """`listed` as the reply to the client; made once for all clients that see the same."""
@@ -186,7 +192,7 @@ class Identities:
         self._holding = {}
         for one in self._held:
             self._holding.setdefault(one.blob, []).append(one)
-        self._listed = _once_each(one for one in self._held if _is_in(one))
+        self._listed = self._to_list(self._held)
         self.destinations = sum(len(one.constraints.destinations) for one in self._held)
         self._restricted = [one for one in self._held if one.constraints.destinations]
         self._answers = {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 from replug.agent.config.settings import Settings
 from replug.agent.keys.identities import Identities
+from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.token.module import Module
+from replug.token.p11kit import ModuleSource
 from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.provider import Provider
@@ -18,7 +21,7 @@ from replug.token.worker.forking import ForkServer
 
 
 class Modules:
-    """By canonical path. The providers among `identities` decide what a module serves."""
+    """By source. The providers among `identities` decide what a module serves."""
 
     def __init__(
         self,
@@ -28,6 +31,7 @@ class Modules:
         prompter: Prompter,
         identities: Identities,
         fork_server: ForkServer,
+        memory: TokenMemory,
     ) -> None:
         self._settings = settings
         self._token_settings = token_settings
@@ -35,8 +39,9 @@ class Modules:
         self._prompter = prompter
         self._identities = identities
         self._fork_server = fork_server
-        self._modules: dict[str, Module] = {}
-        self._being_added: list[Provider] = []
+        self._memory = memory
+        self._modules: dict[ModuleSource, Module] = {}
+        self._being_added: list[Sequence[Provider]] = []
 
     def __iter__(self) -> Iterator[Module]:
         return iter(list(self._modules.values()))
@@ -45,44 +50,53 @@ class Modules:
         """The tokens that are served, in or out."""
         return [token for module in self for token in module.tokens.values()]
 
-    def provider(self, name: str, path: str, uri: Uri) -> Provider:
+    def provider(self, name: str, source: ModuleSource, uri: Uri) -> Provider:
         """The provider that `name` means. Its module stays until `serve_what_is_added` finds it unused."""
-        module = self._modules.get(path)
+        module = self._modules.get(source)
         if module is None:
-            config = self._settings.config
-            module = self._modules[path] = Module(
+            config, path = self._settings.config, source.path
+            module = self._modules[source] = Module(
                 path,
                 self._pins,
                 self._prompter,
                 config.deadlines,
                 config.workers_for(path),
                 self._token_settings.policies(path),
-                self._identities.changed,
+                self._changed,
                 self._fork_server,
+                source.arguments,
             )
         return Provider(name if not is_uri(name) else str(uri), module, uri)
 
     @property
     def adding(self) -> bool:
-        """Whether a provider is being added."""
+        """Whether providers are being added."""
         return bool(self._being_added)
 
     @contextmanager
-    def being_added(self, provider: Provider) -> Iterator[None]:
-        """Have the module serve the provider's tokens while it is loaded, before it is known to be added."""
-        self._being_added.append(provider)
+    def being_added(self, providers: Sequence[Provider]) -> Iterator[None]:
+        """Serve the providers' tokens while these are loaded, before they are known to be added."""
+        self._being_added.append(providers)
         self.serve_what_is_added()
         try:
             yield
         finally:
-            self._being_added.remove(provider)
+            self._being_added.remove(providers)
             self.serve_what_is_added()
 
     def serve_what_is_added(self) -> None:
         """Have each module serve the tokens that its providers choose; drop modules without providers."""
-        providers: Iterable[Provider] = [*self._identities.providers(), *self._being_added]
-        for path, module in list(self._modules.items()):
+        providers: Iterable[Provider] = [*self._identities.providers(), *chain(*self._being_added)]
+        for source, module in list(self._modules.items()):
             choices = [provider.uri for provider in providers if provider.module is module]
             module.serve(choices)
+            for remembered in self._memory.of(source) if choices else ():
+                module.recall(remembered.identity, remembered.keys, remembered.hidden)
             if not choices:
-                del self._modules[path]
+                del self._modules[source]
+
+    def _changed(self) -> None:
+        self._identities.changed()
+        self._memory.note(
+            (source, token) for source, module in self._modules.items() for token in module.tokens.values()
+        )

@@ -1,39 +1,61 @@
-"""Resolves the argument of `ssh-add -s`, a path or a PKCS#11 URI, to a module and a choice of its keys."""
+"""Resolves the argument of `ssh-add -s`, a path or a PKCS#11 URI, to modules and a choice of their keys."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
-from replug.token.locate import locate_module
+from replug.token.locate import locate_modules
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.p11kit import ModuleSource, Registry, read_registry
+from replug.token.p11kit_files import P11KitFiles
 from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
-ANY_MODULE = "pkcs11:"
-"""The URI of all tokens of the first usual module that is installed (`replug.token.locate`)."""
+T = TypeVar("T")
+
 _LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
 _FILE_SYSTEM_PATIENCE = 10.0  # seconds
 
 
-async def resolve(name: str, *, to_remove: bool = False) -> tuple[str, Uri]:
-    """The canonical path of the module that `name` means, and what is chosen of it; RequestRefusedError.
+async def resolve(name: str) -> tuple[list[ModuleSource], Uri]:
+    """The modules that `name` may mean, and what is chosen of them. RequestRefusedError, TokenError.
 
-    What is to be removed need not exist.
+    A path means one module; a URI that names none means all that are registered.
     """
-    share = Share.REMOVED_PATHS if to_remove else Share.ADDED_PATHS
     uri = uri_of(name)
+    return await _in_thread(name, Share.ADDED_PATHS, lambda: _sources(name, uri)), uri or Uri()
+
+
+async def resolve_to_remove(name: str) -> tuple[list[str], Uri]:
+    """The canonical paths of the modules that `name` may mean, which need not exist. RequestRefusedError."""
+    uri = uri_of(name)
+    path = name if uri is None else uri.module_path
+    if path is None:
+        sources, _ = await resolve(name)
+        return [source.path for source in sources], uri or Uri()
+    real = await _in_thread(name, Share.REMOVED_PATHS, lambda: os.path.realpath(path))
+    return [real], uri or Uri()
+
+
+async def registered() -> Registry:
+    """What p11-kit has registered now. RequestRefusedError."""
+    return await _in_thread("p11-kit's configuration", Share.ADDED_PATHS, _registry)
+
+
+async def _in_thread(name: str, share: Share, call: Callable[[], T]) -> T:
     try:
         # In a thread: a dead network file system may never answer.
         async with asyncio.timeout(_FILE_SYSTEM_PATIENCE):
-            path = await in_daemon_thread(share, lambda: _canonical_path(name, uri, not to_remove))
+            return await in_daemon_thread(share, call)
     except (TimeoutError, TooManyThreadsError):
         raise RequestRefusedError(f"{name}: the file system does not answer") from None
     except FileNotFoundError:
         raise RequestRefusedError(f"{name} does not exist", "give the path of a module, or a URI") from None
     except OSError as error:
         raise RequestRefusedError(f"{name}: {error.strerror}") from error
-    return path, uri or Uri()
 
 
 def uri_of(name: str) -> Uri | None:
@@ -46,5 +68,9 @@ def uri_of(name: str) -> Uri | None:
         raise RequestRefusedError(f"not a PKCS#11 URI: {error}") from error
 
 
-def _canonical_path(name: str, uri: Uri | None, must_exist: bool) -> str:
-    return os.path.realpath(name if uri is None else locate_module(uri), strict=must_exist)
+def _sources(name: str, uri: Uri | None) -> list[ModuleSource]:
+    return locate_modules(Uri(module_path=os.path.abspath(name)) if uri is None else uri, _registry())
+
+
+def _registry() -> Registry:
+    return read_registry(P11KitFiles.of(os.environ, os.getuid()))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from replug.agent.config.model import AUTO
 from replug.agent.config.settings import Settings
@@ -14,7 +15,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.modules import Modules
-from replug.agent.keys.provider_names import ANY_MODULE, resolve, uri_of
+from replug.agent.keys.provider_names import registered, resolve, resolve_to_remove, uri_of
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.served_provider import ServedProvider, SettingsFinder
 from replug.agent.keys.token_settings import TokenSettingsFinder
@@ -23,11 +24,14 @@ from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.module import Module
 from replug.token.offload import Aside
+from replug.token.p11kit import LeftOut, ModuleSource, Why
 from replug.token.pins.pin import Pin
 from replug.token.provider import Provider
 from replug.token.uri import Uri
 
 log = logging.getLogger(__name__)
+
+_ALL_TOKENS = "pkcs11:"
 
 
 class Providers:
@@ -58,26 +62,72 @@ class Providers:
     ) -> None:
         """Serve the provider `name`, a path or a PKCS#11 URI, as a user asks.
 
-        `may_be_added` is called with its identities when they are known; if it raises, they are not added.
-        Raises TokenError or RequestRefusedError.
+        A URI that names no module is served of every module that shows such a token. `may_be_added` is called
+        with the identities when they are known; if it raises, they are not added. Raises TokenError or
+        RequestRefusedError.
         """
-        path, uri = await self._resolve(name)
+        sources, uri = await self._resolve(name)
         associated = next((given for given in constraints if isinstance(given, AssociatedCerts)), None)
         certificates = Certificates(())
         if associated is not None:
             certs = associated.certs
             certificates = await self._aside.run(lambda: Certificates(certs))
-        provider = self._modules.provider(name, path, uri)
-        with self._modules.being_added(provider):
-            await provider.load(pin)
-            added = self._as_added(provider, constraints, certificates)
-            may_be_added([*added.identities])
-            if not added.identities:
-                raise RequestRefusedError(
-                    f"{provider.name}: none of the certificates is for a key of this provider"
-                )
-            self._identities.add(added)
-        log.info("provider added", extra={"provider": provider.name, "path": path})
+        providers = [self._modules.provider(name, source, uri) for source in sources]
+        with self._modules.being_added(providers):
+            failures: list[TokenError | RequestRefusedError] = []
+            is_added = False
+            for provider, its_pin in await self._found(providers, pin):
+                try:
+                    await provider.load(its_pin)
+                    self._add(self._as_added(provider, constraints, certificates), may_be_added)
+                    is_added = True
+                except (TokenError, RequestRefusedError) as error:
+                    # A PIN that came with the request decides; of the others each may be of use alone.
+                    if its_pin is not None or len(providers) == 1:
+                        raise
+                    failures.append(error)
+                    log.info("not served", extra={"provider": provider.name, "why": str(error)})
+            if not is_added:
+                raise failures[0]
+
+    def _add(self, added: ServedProvider, may_be_added: Callable[[list[Identity]], None]) -> None:
+        may_be_added([*added.identities])
+        provider = added.provider
+        if not added.identities:
+            raise RequestRefusedError(
+                f"{provider.name}: none of the certificates is for a key of this provider"
+            )
+        self._identities.add(added)
+        log.info("provider added", extra={"provider": provider.name, "path": provider.module.path})
+
+    async def _found(
+        self, providers: Sequence[Provider], pin: Pin | None
+    ) -> list[tuple[Provider, Pin | None]]:
+        """The providers with such a token in a slot, each with the PIN if it is for that one; TokenError.
+
+        Of several modules the PIN goes to the only one with a token that requires a login, else to none.
+        """
+        if len(providers) == 1:
+            return [(providers[0], pin)]
+        await asyncio.gather(*(provider.look() for provider in providers))
+        found = [provider for provider in providers if provider.present]
+        if not found:
+            # A token that was initialised a moment ago shows only to a fresh process.
+            await asyncio.gather(*(provider.look(fresh=True) for provider in providers))
+            found = [provider for provider in providers if provider.present]
+        if not found:
+            paths = ", ".join(provider.module.path for provider in providers)
+            raise TokenError(
+                f"{providers[0].name}: no such token is present at any registered module ({paths})",
+                "plug it in, or check the name",
+            )
+        owners = [one for one in found if any(token.wants_login for token in one.present)]
+        if pin is not None and len(owners) != 1:
+            log.warning("the PIN was used for none of several modules", extra={"provider": found[0].name})
+        owner = owners[0] if len(owners) == 1 else None
+        # The one with the PIN comes first: if that is wrong, nothing is added.
+        found.sort(key=lambda provider: provider is not owner)
+        return [(provider, pin if provider is owner else None) for provider in found]
 
     async def remove(self, name: str) -> None:
         """Stop serving a provider, RequestRefusedError if it was not added."""
@@ -87,8 +137,7 @@ class Providers:
         providers = self._identities.providers()
         paths = {one.module.path for one in providers if called in (one.name, one.module.path)}
         if not paths:
-            path, _ = await resolve(name, to_remove=True)
-            paths = {path}
+            paths = {*(await resolve_to_remove(name))[0]}
         found = self._identities.remove_provider(
             lambda one: one.module.path in paths and (uri is None or one.uri.same_choice(uri))
         )
@@ -111,36 +160,60 @@ class Providers:
         new: list[Provider] = []
         for name in config.providers():
             refusal: Exception | None = None
+            meant: list[tuple[str, ModuleSource, Uri]] = []
             try:
-                path, uri = await self._resolve(ANY_MODULE if name == AUTO else name)
+                meant = await self._meant(name)
             except (RequestRefusedError, TokenError) as error:
                 refusal = error
             if config is not self._settings.config or not still_wanted():
                 return
             if refusal is not None:
                 log.info("not served", extra={"provider": name, "why": str(refusal)})
-                continue
-            provider = self._modules.provider(path if name == AUTO else name, path, uri)
-            named.append(provider)
-            if not self._identities.has(provider):
-                self._identities.add(self._as_configured(provider))
-                self._modules.serve_what_is_added()
-                log.info("serving a configured provider", extra={"provider": name, "path": path})
-                new.append(provider)
+            for called, source, uri in meant:
+                provider = self._modules.provider(called, source, uri)
+                named.append(provider)
+                if not self._identities.has(provider):
+                    self._identities.add(self._as_configured(provider))
+                    self._modules.serve_what_is_added()
+                    log.info("serving a configured provider", extra={"provider": name, "path": source.path})
+                    new.append(provider)
         self._identities.restore_configured(named)
         self._modules.serve_what_is_added()
         await asyncio.gather(*(provider.look() for provider in new))
 
-    async def _resolve(self, name: str) -> tuple[str, Uri]:
-        """The module's canonical path and what is chosen of it, if that module may be loaded."""
-        path, uri = await resolve(name)
+    async def _meant(self, name: str) -> list[tuple[str, ModuleSource, Uri]]:
+        """The providers that the configuration means by `name`, and what each is called."""
+        if name != AUTO:
+            sources, uri = await self._resolve(name)
+            return [(name, source, uri) for source in sources]
+        registry = await registered()
+        for left_out in registry.left_out:
+            _say_left_out(left_out)
+        names = {one.source: one.name for one in registry.modules if one.source.is_remote}
+        sources, uri = await self._resolve(_ALL_TOKENS)
+        return [
+            # The path would not tell remote modules from each other.
+            (_ALL_TOKENS, source, replace(uri, module_name=names[source]))
+            if source in names
+            else (source.path, source, uri)
+            for source in sources
+        ]
+
+    async def _resolve(self, name: str) -> tuple[list[ModuleSource], Uri]:
+        """The modules that `name` may mean and that may be loaded, and what is chosen of them."""
+        sources, uri = await resolve(name)
         patterns = self._settings.options.provider_patterns
-        if not matches_list(path, patterns):
-            raise RequestRefusedError(
-                f"{path} is not in the list of allowed modules ({patterns})",
-                "start the agent with -P to allow it",
-            )
-        return path, uri
+        allowed = [source for source in sources if matches_list(source.path, patterns)]
+        for source in sources:
+            if source not in allowed:
+                refusal = RequestRefusedError(
+                    f"{source.path} is not in the list of allowed modules ({patterns})",
+                    "start the agent with -P to allow it",
+                )
+                if not allowed:
+                    raise refusal
+                log.info("not served", extra={"provider": name, "why": str(refusal)})
+        return allowed, uri
 
     def _as_added(
         self, provider: Provider, constraints: tuple[Constraint, ...], certificates: Certificates
@@ -172,3 +245,12 @@ class Providers:
 
     def _settings_in(self, module: Module) -> SettingsFinder:
         return lambda token: self._token_settings.of(token.identity, module.path)
+
+
+def _say_left_out(left_out: LeftOut) -> None:
+    # p11-kit would load no module at all when a critical one fails; here each has a process of its own.
+    level = logging.WARNING if left_out.critical else logging.INFO
+    if left_out.why is not Why.PROBLEM:
+        level = logging.DEBUG
+    fields = {"registered": left_out.name, "why": f"{left_out.reason}; {left_out.next_step}".rstrip("; ")}
+    log.log(level, "a registered module is left out", extra=fields)

@@ -29,9 +29,9 @@ class WatchedNotices(TouchNotices):
 
     begun = 0
 
-    def notify(self, over: asyncio.Event, token: str, key: str, asker: Asker) -> None:
+    def notify(self, over: asyncio.Event, summary: str, body: str) -> None:
         self.begun += 1
-        super().notify(over, token, key, asker)
+        super().notify(over, summary, body)
 
     async def finish(self, count: int) -> None:
         """Wait until so many were begun, and nothing is going on any more."""
@@ -263,7 +263,7 @@ def test_a_daemon_that_refuses_is_mentioned_once_until_it_does_not(
         with notices.waiting("token", "", Asker()):
             await notices.finish(4)
 
-    complaint = "cannot show a touch notification: org.freedesktop.Notifications refuses Notify: not now"
+    complaint = "cannot show a notification: org.freedesktop.Notifications refuses Notify: not now"
     with caplog.at_level(logging.INFO):
         run(main())
     assert caplog.messages == [complaint] * 2
@@ -282,7 +282,7 @@ def test_without_a_bus_a_signature_is_just_slow(
     with caplog.at_level(logging.INFO):
         run(main())
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("cannot show a touch notification: no bus: ")
+    assert line.startswith("cannot show a notification: no bus: ")
 
 
 def test_without_a_daemon_too(notices: WatchedNotices, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ from replug.agent.control.server import Control
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Dispatcher
 from replug.agent.keyring import Keyring
+from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
 from replug.protocol.constraints import Constraint
@@ -126,6 +127,7 @@ class ControlRig:
         commands = {
             "status": lambda: status(agent.keyring, agent.history, self.socket, self.release),
             "forget": partial(forget, agent.keyring),
+            "refresh": partial(refresh, agent.keyring),
             "reload": partial(reload, Reloader(agent.keyring, lambda: None)),
         }
         self.control = Control(self.socket, commands)

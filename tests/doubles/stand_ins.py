@@ -27,6 +27,7 @@ from replug.token.worker.client import Deadlines, LoggedIn, Opened, RawSignature
 from replug.token.worker.client import Slots as ListedSlots
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
+from replug.token.worker.load_arguments import PLAIN, LoadArguments
 
 T = TypeVar("T")
 
@@ -297,7 +298,7 @@ class StandInWorker:
         """It prints nothing."""
         os.close(descriptor)
 
-    async def load(self, path: str) -> str:
+    async def load(self, path: str, arguments: LoadArguments = PLAIN) -> str:
         self.number = len(self._slots.workers)
         self._slots.workers.append(self)
         await self._enter("load")

@@ -24,8 +24,10 @@ class Found:
 class Diagnosis:
     """All findings of one run, by the name of the check."""
 
-    def __init__(self, home: Home, *modules: str | Path, env: dict[str, str] | None = None) -> None:
-        done = home.run(REPLUG, "doctor", "--json", *modules, env=env)
+    def __init__(
+        self, home: Home, *modules: str | Path, env: dict[str, str] | None = None, program: Path = REPLUG
+    ) -> None:
+        done = home.run(program, "doctor", "--json", *modules, env=env)
         assert done.err == "", done
         answer = json.loads(done.out)
         assert answer["version"] == 1

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from rigs.agent import Agent, StartAgent
@@ -154,3 +155,18 @@ def test_what_a_wrong_pin_did_is_shown_without_asking_the_card(
     add_without_pin(agent)
     assert Diagnosis(home, env=agent.env)["token"].outcome == "ok"
     assert card.verifies == 0
+
+
+def test_a_card_without_keys(home: Home, start_agent: StartAgent, pcscd: Pcscd, module: Path) -> None:
+    """As it comes from the factory: it is in, so nobody is told to plug it in."""
+    home.configure(f'modules = ["{module}"]')
+    pcscd.slot.insert(Card(keys={}))
+    pcscd.await_present()
+    agent = start_agent()
+    assert agent.ssh_add("-l").status == 1
+
+    found = Diagnosis(home, env=agent.env)
+    assert found["keys"].fix == "make one on the token: see the findings on it below"
+    assert found["token"].outcome == "warn"
+    assert found["token"].reason.endswith("it holds no keys for ssh yet")
+    assert "ykman piv keys generate" in found["token"].fix

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from rigs.askpass import Askpass
 from rigs.home import Home
 from rigs.pcscd import OPENSC, Pcscd
 from rigs.piv_card import PIN, Card
-from rigs.piv_keys import Slot
+from rigs.piv_keys import Algorithm, Slot
 from rigs.sshd import USER, Server, only
 from rigs.terminal import Done, eventually
 
@@ -103,25 +103,6 @@ def test_the_keys_leave_and_return_by_themselves_as_often_as_the_card_does(
         assert use(agent, public).status == 0, (cycle, agent.log)
 
     assert (card.verifies - verifies, card.wrong_pins, askpass.questions) == (3, 0, [])
-
-
-def test_a_request_may_wait_for_the_card(
-    start_agent: StartAgent, home: Home, pcscd: Pcscd, card: Card, module: Path, public: Path
-) -> None:
-    home.write(".config/replug/config.toml", 'modules = []\nwait_for_token = "20s"\n')
-    agent = start_agent()
-    assert agent.add_provider(module, PIN).status == 0, agent.log
-    pcscd.slot.remove()
-    eventually(lambda: not lists(agent, public), "the key is gone from the list")
-
-    with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(use, agent, public)
-        # It is refused now, or it waits.
-        assert not wait([waiting], timeout=0.5).done, (waiting.result(), agent.log)
-        pcscd.slot.insert(card)
-
-    assert waiting.result().status == 0, agent.log
-    assert (card.verifies, card.wrong_pins) == (2, 0)
 
 
 @pytest.mark.parametrize("blink", [0.0, 0.05])
@@ -225,3 +206,23 @@ def test_a_touch_that_is_not_given_is_not_asked_for_again(
     card.needs_touch = False
     assert use(working_agent, public).status == 0, working_agent.log
     assert card.wrong_pins == 0
+
+
+def test_a_key_that_cannot_sign_does_not_come_back_with_the_card(
+    start_agent: StartAgent, pcscd: Pcscd
+) -> None:
+    """OpenSC shows a 9d key until login (libykcs11 one for attestation): what a login has told holds."""
+    card = Card(keys={Slot.AUTHENTICATION: Algorithm.P256, Slot.KEY_MANAGEMENT: Algorithm.P256})
+    pcscd.slot.insert(card)
+    pcscd.await_present()
+    agent = start_agent()
+    assert agent.add_provider(OPENSC, PIN).status == 0, agent.log
+    listed = agent.ssh_add("-L").lines
+    assert len(listed) == 1
+
+    for _ in range(2):
+        pcscd.slot.remove()
+        eventually(lambda: agent.ssh_add("-l").status == 1, "the keys are gone")
+        pcscd.slot.insert(card)
+        eventually(lambda: agent.ssh_add("-l").status == 0, "the keys are back")
+        assert agent.ssh_add("-L").lines == listed

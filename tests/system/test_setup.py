@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from rigs.home import Home
+from rigs.softhsm import MODULE, Token
 from rigs.terminal import Done, eventually
 from rigs.user_manager import HOME, UserManager
 
@@ -254,3 +255,17 @@ def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
     session.run("rm", "-f", session.runtime / "replug")
     assert session.listing() == before
     assert "SSH_AUTH_SOCK" not in session.environment()
+
+
+def test_a_token_without_keys_is_mentioned_at_the_end(home: Home, logged_in: LogIn) -> None:
+    home.configure(f'modules = ["{MODULE}"]')
+    Token(home)
+    session = logged_in()
+    for _ in range(2):  # the second time there is nothing to change
+        *_, name, to_make_one, command, refresh = set_up(session).out.splitlines()
+        assert name == (
+            'Token "work" is plugged in, but it shows no keys without a login, and may hold none yet.'
+        )
+        assert to_make_one == "To make one, type"
+        assert command.startswith("  pkcs11-tool --module")
+        assert refresh == "  replug refresh"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Protocol
 
 from replug.token.identity import TokenId
+from replug.token.worker.load_arguments import CLIENT
 
 
 class Keys(Protocol):
@@ -30,12 +32,15 @@ class PinOwner:
         """Whether the module has shown another token with this identity."""
 
     def is_same_token(self, other: PinOwner) -> bool:
-        """Whether a PIN for `other` is one for this: between modules, a key in common is the proof.
+        """Whether a PIN for `other` is one for this: between local modules, a key in common is the proof.
 
         One module shows a token once: another one that is alike is a twin, though it may have the same keys.
         """
         if self is other or self.module == other.module:
             return self is other
+        if _is_elsewhere(self.module) or _is_elsewhere(other.module):
+            # Whatever answers there can show public keys that it has read elsewhere.
+            return False
         alike = self.token.original == other.token.original
         return alike and not self.keys.known.isdisjoint(other.keys.known)
 
@@ -43,3 +48,8 @@ class PinOwner:
     def may_be_another(self) -> bool:
         """Whether what is open now may be the twin: it has not shown a key that was there before."""
         return self.has_twin and not self.keys.proven
+
+
+def _is_elsewhere(module: str) -> bool:
+    """Whether the module passes everything on, also the PIN, to a program that somebody else may be."""
+    return os.path.basename(module) == CLIENT

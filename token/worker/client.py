@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
+from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -65,11 +66,11 @@ class WorkerClient(WorkerProcess):
         self.candidates: dict[tuple[TokenId, str], int] = {}
         """Which of several private keys belongs to a key, by its reference, if it is not the first."""
 
-    async def load(self, path: str) -> str:
+    async def load(self, path: str, arguments: LoadArguments = PLAIN) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
         library, self.uses_pcscd = await self.ask(
             "load",
-            {"path": path},
+            {"path": path} | asdict(arguments),
             self._deadlines.for_operation,
             lambda reply, _: (str(reply["library"]), bool(reply["pcscd"])),
         )

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from replug.token.identity import TokenId
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.restarting import RestartingWorker
 from replug.token.worker.starter import Starter
 
@@ -20,12 +21,19 @@ class WorkerPool:
     keys in software, may have several, which sign at the same time.
     """
 
-    def __init__(self, path: str, fork_server: ForkServer, deadlines: Deadlines, workers: int = 1) -> None:
+    def __init__(
+        self,
+        path: str,
+        fork_server: ForkServer,
+        deadlines: Deadlines,
+        workers: int = 1,
+        arguments: LoadArguments = PLAIN,
+    ) -> None:
         """`path` is the module's canonical path. All but the first of the `workers` start when needed."""
         if workers < 1:
             raise ValueError(f"a module needs a worker, not {workers}")
         self.path = path
-        self._starter = Starter(path, fork_server, deadlines)
+        self._starter = Starter(path, arguments, fork_server, deadlines)
         self._workers = [RestartingWorker(self._starter) for _ in range(workers)]
         self._waiting: deque[tuple[asyncio.Future[RestartingWorker], Sequence[RestartingWorker]]] = deque()
 

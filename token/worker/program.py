@@ -20,7 +20,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pkcs11
 from pkcs11 import Mechanism, PKCS11Error, SlotFlag
 
 from replug.protocol.secrets import wipe
@@ -30,9 +29,11 @@ from replug.token.worker.calls import calling, value_name
 from replug.token.worker.cryptoki import Cryptoki
 from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import MAX_HEADER, Header, encode
+from replug.token.worker.initialise import initialised
 from replug.token.worker.loop import Meaning, Progress, RefusedError, answer_requests
 from replug.token.worker.open_token import OpenToken
 from replug.token.worker.opensc import forbid_pin_caching
+from replug.token.worker.p11kit_settings import prepare_p11_kit
 
 _KNOWN_FLAGS = sum(TokenFlag)
 _MOST_SLOTS = 128
@@ -76,8 +77,7 @@ class Operations:
         """Load and initialise the module at `path`."""
         path = header["path"]
         forbid_pin_caching()
-        # p11-kit's proxy would load what the user's own files name, past the agent's list of allowed modules.
-        os.environ["P11_KIT_NO_USER_CONFIG"] = "1"
+        prepare_p11_kit(header["server_address"])
         try:
             with examined(path):
                 module = ctypes.CDLL(path)
@@ -85,7 +85,7 @@ class Operations:
         except (NotAModuleError, OSError, AttributeError) as error:
             raise RefusedError(Verdict.NOT_A_MODULE, str(error)) from error
         with calling("C_Initialize"):
-            self._library = pkcs11.lib(path)
+            self._library = initialised(path, header["init_reserved"])
         self._cryptoki = Cryptoki(module, self._library)
         return {
             "library": f"{self._library.manufacturer_id} {self._library.library_description}".strip(),

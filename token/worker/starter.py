@@ -11,6 +11,7 @@ from replug.token.errors import (
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.load_arguments import LoadArguments
 from replug.token.worker.output import ModuleOutput
 
 _PROGRAM = "replug.token.worker.program"
@@ -19,8 +20,11 @@ _PROGRAM = "replug.token.worker.program"
 class Starter:
     """Starts workers with the module at `path` (canonical) loaded."""
 
-    def __init__(self, path: str, fork_server: ForkServer, deadlines: Deadlines) -> None:
+    def __init__(
+        self, path: str, arguments: LoadArguments, fork_server: ForkServer, deadlines: Deadlines
+    ) -> None:
         self.path = path
+        self._arguments = arguments
         self._deadlines = deadlines
         self._fork_server = fork_server
         self._loading: set[WorkerClient] = set()
@@ -61,7 +65,7 @@ class Starter:
         try:
             self.refuse_if_closed()
             worker.attach(self._output.new_pipe())
-            await worker.load(self.path)
+            await worker.load(self.path, self._arguments)
             self.refuse_if_closed()
         except BaseException as error:
             worker.kill()

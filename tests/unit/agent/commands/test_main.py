@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 from doubles.agent_bench import ControlRig, listening
-from doubles.stand_ins import PIN, run
+from doubles.stand_ins import PIN, Key, lost, run
 
 from replug.agent.clients.peer import Peer
 from replug.agent.commands.main import main
 from replug.agent.control.client import control_path
+from replug.protocol.messages import Lock, SignResponse
 
 
 def test_forgetting_pins(rig: ControlRig) -> None:
@@ -39,6 +40,49 @@ def test_no_pin_can_be_asked_for(rig: ControlRig) -> None:
         await rig.agent.add()
         _, out, _ = await rig.replug("status", "--json")
         assert PIN.decode() not in out
+        rig.control.close()
+
+    run(main())
+
+
+def test_keys_made_and_deleted_elsewhere(rig: ControlRig) -> None:
+    """They are seen after a refresh, which costs no PIN, and after the next login."""
+
+    async def main() -> None:
+        await rig.control.start()
+        agent = rig.agent
+        await agent.add()
+        [token] = agent.slots.tokens
+        token.keys.append(Key("new"))
+        logins = len(agent.slots.logins)
+        assert await rig.replug("refresh") == (0, 'token "work" (serial 1): 2 keys (1 new)\n', "")
+        assert await agent.listed() == ["login", "new"]
+        del token.keys[0]
+        assert await rig.replug("refresh") == (0, 'token "work" (serial 1): 1 key (1 gone)\n', "")
+        assert await agent.listed() == ["new"]
+        assert len(agent.slots.logins) == logins
+
+        token.keys.append(Key("newer"))
+        assert isinstance(await agent.sign(token.keys[0]), SignResponse)
+        assert await agent.listed() == ["new", "newer"]
+        assert len(agent.slots.logins) == logins + 1
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_token_that_cannot_be_refreshed(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        assert await rig.replug("refresh") == (0, "No token is plugged in.\n", "")
+        await rig.agent.add()
+        rig.agent.slots.fail_next("open", lost(), lost())
+        status, out, err = await rig.replug("refresh")
+        assert (status, out) == (1, "")
+        assert "failed twice" in err
+        await rig.agent.ask(Lock(b"passphrase"))
+        status, out, err = await rig.replug("refresh")
+        assert (status, out, err) == (1, "", "replug: the agent is locked: unlock it with ssh-add -X\n")
         rig.control.close()
 
     run(main())

@@ -61,6 +61,8 @@ def test_status_as_json(rig: ControlRig) -> None:
             "pin_expires_in": None,
             "pin_tries": "full",
             "expires_in": None,
+            "without_keys": "",
+            "first_key": "",
             "last_removed": None,
             "keys": [
                 {

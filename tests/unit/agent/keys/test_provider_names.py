@@ -10,15 +10,16 @@ import pytest
 from doubles.stand_ins import run
 
 from replug.agent.keys import provider_names
-from replug.agent.keys.provider_names import resolve
+from replug.agent.keys.provider_names import resolve, resolve_to_remove
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.token.offload import Share, in_daemon_thread
+from replug.token.p11kit import ModuleSource
 
 
 def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     hung, realpath = threading.Event(), os.path.realpath
 
-    def waits_for_the_dead(path: str, *, strict: bool) -> str:
+    def waits_for_the_dead(path: str, *, strict: bool = False) -> str:
         if path.startswith("/dead"):
             hung.wait(20)
         return realpath(path, strict=strict)
@@ -26,12 +27,12 @@ def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.
     monkeypatch.setattr(provider_names.os.path, "realpath", waits_for_the_dead)
 
     async def main() -> None:
-        removals = [asyncio.create_task(resolve(f"/dead/{n}.so", to_remove=True)) for n in range(12)]
+        removals = [asyncio.create_task(resolve_to_remove(f"/dead/{n}.so")) for n in range(12)]
         await asyncio.sleep(0)
         with pytest.raises(RequestRefusedError, match="the file system does not answer"):
-            await resolve("/dead/more.so", to_remove=True)
+            await resolve_to_remove("/dead/more.so")
         # Adding, prompting, reading the configuration.
-        assert (await resolve("/usr"))[0] == "/usr"
+        assert (await resolve("/usr"))[0] == [ModuleSource("/usr")]
         for share in Share:
             if share is not Share.REMOVED_PATHS:
                 assert await in_daemon_thread(share, lambda: 7) == 7

@@ -185,3 +185,14 @@ def test_forgetting_wipes_one() -> None:
     assert (pin.value, other.value) == (b"", b"654321")
     assert cache.get(WORK) is None
     assert not cache.forget(WORK)
+
+
+def test_a_pin_is_not_for_what_answers_elsewhere_with_the_same_keys() -> None:
+    """Behind p11-kit's client may be any program, and public keys are no secret."""
+    client = "/usr/lib/pkcs11/p11-kit-client.so"
+    here, far = owner("1", KEY), owner("1", KEY, module=client)
+    assert owner("1", KEY, module="/other.so").is_same_token(here)
+    assert not far.is_same_token(here)
+    assert not here.is_same_token(far)
+    assert not far.is_same_token(owner("1", KEY, module=client))
+    assert far.is_same_token(far)

@@ -28,7 +28,8 @@ DIRECTLY = f"from replug.token.worker.opensc import forbid_pin_caching\nforbid_p
 AT_LOADING = (
     "from replug.token.worker import program\n"
     "try:\n"
-    "    program.Operations(lambda: None).load({'path': '/nonexistent.so'}, bytearray())\n"
+    "    header = {'path': '/nonexistent.so', 'server_address': '', 'init_reserved': ''}\n"
+    "    program.Operations(lambda: None).load(header, bytearray())\n"
     "except program.RefusedError:\n"
     f"    pass\n{PRINT}"
 )

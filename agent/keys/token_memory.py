@@ -1,0 +1,210 @@
+"""The tokens seen before this agent started, and their public keys: `tokens.json` in the state folder.
+
+With `wait_for_token` their keys are listed while they are out, from the first minute on. Nothing in the file
+is secret; what it says holds until the token itself is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from replug.agent.config.settings import Settings
+from replug.protocol.keys import parse_public_key
+from replug.protocol.wire import ProtocolError
+from replug.token.identity import LONGEST_LABEL, TokenId
+from replug.token.keys import TokenKey
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.p11kit import ModuleSource
+from replug.token.served import ServedToken
+from replug.token.trusted_file import UntrustedFileError, read_trusted
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+_LARGEST = 4 * 1024 * 1024  # bytes of the file
+_MOST = 32  # tokens
+_FORGOTTEN_AFTER = 90 * 24 * 3600  # seconds without a token
+_NEWS = 24 * 3600  # seconds: to have been seen this much later is worth writing down
+_PAUSE = 0.2  # seconds; many changes at once are written once
+_PATIENCE = 8.0  # seconds for the file
+
+_Place = tuple[str, str, TokenId]
+"""The path of the module, the address of its server, and the token."""
+
+
+@dataclass(frozen=True)
+class RememberedToken:
+    """A token as it was when it was last in."""
+
+    identity: TokenId
+    keys: tuple[TokenKey, ...]
+    hidden: frozenset[bytes]
+    """The blobs of those that it shows only after login."""
+    seen: float
+    """When, in seconds since the epoch."""
+
+
+class TokenMemory:
+    """Nothing is read, written or remembered unless the settings have the agent wait for tokens."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[_Place, RememberedToken] = {}
+        self._loaded = False
+        self._planned: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Task[None] | None = None
+
+    async def load(self) -> None:
+        """Read the file, once. What is wrong with it is logged."""
+        if self._loaded or not self._settings.config.wait_for_token:
+            return
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                self._known = await in_daemon_thread(Share.SEEN_BEFORE, _read)
+        except (TimeoutError, TooManyThreadsError):
+            log.info("the tokens seen before are unknown", extra={"why": "the file system does not answer"})
+        self._loaded = True
+
+    def of(self, source: ModuleSource) -> list[RememberedToken]:
+        """The tokens of a module."""
+        if not self._settings.config.wait_for_token:
+            return []
+        return [one for place, one in self._known.items() if place[:2] == _place(source)]
+
+    def note(self, tokens: Iterable[tuple[ModuleSource, ServedToken]]) -> None:
+        """Remember the tokens that are in. To be called after every change of tokens or keys."""
+        if not self._loaded or not self._settings.config.wait_for_token:
+            return
+        before = dict(self._known)
+        for source, token in tokens:
+            if token.present and token.was_read:
+                self._remember((*_place(source), token.identity), token)
+        if self._known != before and self._planned is None:
+            self._plan()
+
+    def _remember(self, place: _Place, token: ServedToken) -> None:
+        if not token.keys:
+            self._known.pop(place, None)
+            return
+        now = RememberedToken(token.identity, (*token.keys.values(),), token.hidden_keys, time.time())
+        before = self._known.get(place)
+        if before is None or replace(now, seen=before.seen) != before or now.seen - before.seen > _NEWS:
+            self._known[place] = now
+
+    def _plan(self) -> None:
+        self._planned = asyncio.get_running_loop().call_later(_PAUSE, self._write)
+
+    def _write(self) -> None:
+        self._planned = None
+        if self._writing is not None and not self._writing.done():
+            self._plan()  # one after the other
+            return
+        latest = sorted(self._known.items(), key=lambda item: item[1].seen, reverse=True)[:_MOST]
+        self._writing = asyncio.create_task(_write_in_thread(_encoded(latest)))
+
+
+def _place(source: ModuleSource) -> tuple[str, str]:
+    return source.path, source.arguments.server_address
+
+
+async def _write_in_thread(text: bytes) -> None:
+    try:
+        await in_daemon_thread(Share.SEEN_BEFORE, lambda: _write_file(text))
+    except (OSError, TooManyThreadsError) as error:
+        log.info("the tokens are not remembered", extra={"why": str(error)})
+
+
+def _path() -> Path:
+    import platformdirs  # slow
+
+    return platformdirs.user_state_path("replug") / "tokens.json"
+
+
+def _write_file(text: bytes) -> None:
+    path = _path()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(text)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _read() -> dict[_Place, RememberedToken]:
+    path = _path()
+    try:
+        return dict(_decoded(json.loads(read_trusted(path, largest=_LARGEST))))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UntrustedFileError) as error:
+        why = str(error)
+    except (ValueError, TypeError, LookupError, AttributeError, ProtocolError) as error:
+        why = f"it is not what this version writes: {error!r}"
+    log.warning("the tokens seen before are unknown", extra={"path": str(path), "why": why})
+    return {}
+
+
+def _encoded(known: Iterable[tuple[_Place, RememberedToken]]) -> bytes:
+    tokens = [
+        {
+            "module": path,
+            "server": server,
+            "token": identity.fields,
+            "seen": round(remembered.seen),
+            "keys": [
+                {
+                    "blob": base64.b64encode(key.blob).decode(),
+                    "label": key.label,
+                    "id": key.key_id.hex(),
+                    "reference": key.reference,
+                    "signs": key.signs,
+                    "always_authenticate": key.always_authenticate,
+                    "hidden": key.blob in remembered.hidden,
+                }
+                for key in remembered.keys
+            ],
+        }
+        for (path, server, identity), remembered in known
+    ]
+    return json.dumps({"version": _VERSION, "tokens": tokens}, indent=1).encode() + b"\n"
+
+
+def _decoded(values: dict[str, Any]) -> Iterable[tuple[_Place, RememberedToken]]:
+    if values["version"] != _VERSION:
+        raise ValueError(f"version {values['version']}")
+    for token in values["tokens"][:_MOST]:
+        identity = _decoded_identity(**token["token"])
+        keys = tuple(_decoded_key(key) for key in token["keys"])
+        hidden = frozenset(one.blob for one, key in zip(keys, token["keys"], strict=True) if key["hidden"])
+        seen = float(token["seen"])
+        if time.time() - seen < _FORGOTTEN_AFTER:
+            place = (str(token["module"]), str(token["server"]), identity)
+            yield place, RememberedToken(identity, keys, hidden, seen)
+
+
+def _decoded_identity(manufacturer: str, model: str, serial: str, label: str, copy: int) -> TokenId:
+    return TokenId(str(manufacturer), str(model), str(serial), str(label), int(copy))
+
+
+def _decoded_key(key: dict[str, Any]) -> TokenKey:
+    public = parse_public_key(base64.b64decode(key["blob"], validate=True))
+    return TokenKey(
+        public=public,
+        blob=public.encode(),
+        label=str(key["label"])[:LONGEST_LABEL],
+        key_id=bytes.fromhex(key["id"]),
+        reference=str(key["reference"]),
+        signs=bool(key["signs"]),
+        always_authenticate=bool(key["always_authenticate"]),
+    )
