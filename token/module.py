@@ -127,6 +127,16 @@ class Module:
         """The served tokens that were in a slot at the last scan."""
         return [token for token in self.tokens.values() if token.present]
 
+    @property
+    def _is_blind(self) -> bool:
+        """Whether only another process can see that a token is back, and no token loses its login by that.
+
+        So it is where none can be plugged in: a connection to a server was lost, or a store was read once.
+        """
+        tokens = self.tokens.values()
+        lost = any(not token.present and not token.removable for token in tokens)
+        return lost and not any(token.present and token.wants_login for token in tokens)
+
     def listed(self) -> None:
         """The keys were listed. If a token seems to be out, that is a reason to look closely."""
         if not all(token.present for token in self.tokens.values()):
@@ -202,7 +212,7 @@ class Module:
             known = None if closely else self._view
             if closely:
                 self._close_look, self._asked_for = now, False
-            seen = await attempt(self._pool, self._scan, known, fresh=fresh)
+            seen = await attempt(self._pool, self._scan, known, fresh=fresh or (missed and self._is_blind))
         except ModuleUnreachableError as error:
             self._view = None
             for token in self.tokens.values():

@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import import_module
 
-from replug.token.errors import TokenAbsentError, TokenError, Verdict, WorkerRefusedError
+from replug.token.boottime import boottime
+from replug.token.errors import PinLockedError, TokenAbsentError, TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag
 from replug.token.keys import KeyRecord, LeftOut, TokenKey, log_left_out, reading, without_private_key
 from replug.token.pins.owner import PinOwner
@@ -26,6 +27,8 @@ from replug.token.worker.client import Opened, WorkerClient
 from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)
+
+_SEEN_LATELY = 1.0  # seconds
 
 _TRIES_LOST = TokenFlag.USER_PIN_COUNT_LOW | TokenFlag.USER_PIN_FINAL_TRY | TokenFlag.USER_PIN_LOCKED
 
@@ -83,6 +86,10 @@ class TokenOperations:
             # This worker sees other tokens, so it is not blind, and they must not lose their login.
             others_work = worker.ready - {token}
             known = others_work or self._token.known_to_be_out(worker.started_at)
+            # Where nothing can be plugged in, only a new process of the module sees that the token is back.
+            known = known and (
+                others_work or self._token.removable or boottime() - worker.started_at < _SEEN_LATELY
+            )
             if refused.verdict is Verdict.TOKEN_ABSENT and token not in worker.opened and known:
                 raise TokenAbsentError(refused.reason) from refused
             raise
@@ -136,8 +143,20 @@ class TokenOperations:
     async def open_to_ask(self, worker: WorkerClient) -> TokenFlag:
         """Like `open`, before the user is asked for the PIN; PinLockedError if the token accepts none."""
         flags = await self._flags(worker)
-        self._rules.refuse_if_locked(flags)
+        self._refuse_if_locked(worker, flags)
         return flags
+
+    def _refuse_if_locked(self, worker: WorkerClient, flags: TokenFlag) -> None:
+        """PinLockedError if the token accepts no PIN; the next request asks it by way of another process.
+
+        libykcs11 reads the tries once for each process, and would say so after the PIN was unblocked.
+        """
+        try:
+            self._rules.refuse_if_locked(flags)
+        except PinLockedError:
+            if not worker.ready - {self._token.identity}:
+                worker.kill()
+            raise
 
     async def log_in(self, worker: WorkerClient, pin: Pin, at_every_use: bool) -> None:
         """Log in with `pin` unless this worker is logged in; keep it for keys that want it at every use."""
@@ -220,7 +239,7 @@ class TokenOperations:
             if self._one_login.taken != logins + 1:
                 flags = await self._flags(worker)
             self.refuse_if_closed()
-            self._rules.refuse_if_locked(flags)
+            self._refuse_if_locked(worker, flags)
             async with self._configured_pin(pin) as configured:
                 if configured is not None:
                     flags = await self._flags(worker)
