@@ -145,16 +145,18 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
 
 async def session_bind(agent: Agent, client: Client, contents: bytes) -> Response:
     """OpenSSH's PROTOCOL.agent: bind the connection to an SSH session; from now on it counts as remote."""
-    client.sessions = replace(client.sessions, bind_attempted=True)
+    before = client.sessions
+    # Until it is known to hold, and for good if it does not, whatever the reason.
+    client.sessions = replace(before, bind_attempted=True, bind_failed=True)
     try:
         # The client chooses how long the key is that verifies.
         binding = await agent.aside(lambda: verify_bind(SessionBind.decode(contents)))
-        bindings = add_binding(client.sessions.bindings, binding)
+        bindings = add_binding(before.bindings, binding)
     except ProtocolError as error:
         raise ExtensionRefusedError(f"session-bind: {error}") from error
     # ssh has written a new host's key to known_hosts by now.
     client.hosts = await agent.hosts([bound.host_key for bound in bindings])
-    client.sessions = replace(client.sessions, bindings=bindings)
+    client.sessions = replace(before, bind_attempted=True, bindings=bindings)
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 
