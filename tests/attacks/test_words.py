@@ -184,7 +184,7 @@ def test_a_host_that_binds_a_third_hosts_session_is_named_itself(user: User) -> 
 
 @pytest.mark.parametrize("user", ['"forwarded"'], indirect=True)
 def test_a_host_whose_key_is_of_an_unknown_type_cannot_pass_for_this_machine(user: User) -> None:
-    """The bind of the user's ssh does not hold, as the host chose its key; then the host makes one that does."""
+    """The bind of the user's ssh does not hold, as the host chose its key; then the host makes its own."""
     unknown = SessionBind(
         string(b"ssh-future") + string(b"k"), b"f", string(b"signature"), is_forwarding=True
     )
