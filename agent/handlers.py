@@ -35,7 +35,7 @@ from replug.protocol.messages import (
 )
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
-from replug.token.pins.pin import Pin
+from replug.token.pins.pin import LONGEST_PIN, Pin
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,10 @@ async def add_key(agent: Agent, client: Client, request: KeyAddition) -> Respons
 async def add_provider(agent: Agent, client: Client, request: AddSmartcardKey) -> Response:
     """RFC 9987 section 5.2.6, `ssh-add -s`; an empty PIN is none."""
     name = _provider_name(request.provider)
+    if len(request.pin) > LONGEST_PIN:
+        raise RequestRefusedError(f"the PIN is longer than {LONGEST_PIN} bytes")
     pin = Pin(bytearray(request.pin)) if request.pin else None
+    request.wipe()  # the module may take its time, and the agent may be locked meanwhile
     await agent.add_provider(client, name, pin, request.constraints)
     return Success()
 
