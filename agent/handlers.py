@@ -149,8 +149,10 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
 async def session_bind(agent: Agent, client: Client, contents: bytes) -> Response:
     """OpenSSH's PROTOCOL.agent: bind the connection to an SSH session; from now on it counts as remote."""
     before = client.sessions
-    # Until it is known to hold, and for good if it does not, whatever the reason.
-    client.sessions = replace(before, bind_attempted=True, bind_failed=True)
+    # The user's own ssh makes the first. Until that is known to hold, and for good if it does not, whatever
+    # the reason, nothing is known of what lies beyond.
+    unknown = before.bind_failed or not before.bindings
+    client.sessions = replace(before, bind_attempted=True, bind_failed=unknown)
     try:
         # The client chooses how long the key is that verifies.
         binding = await agent.aside(lambda: verify_bind(SessionBind.decode(contents)))

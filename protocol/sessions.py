@@ -83,7 +83,7 @@ class Sessions:
     bind_attempted: bool = False
     """Whether a bind was attempted."""
     bind_failed: bool = False
-    """Whether an attempt was not valid: there is a session that nothing is known of."""
+    """Whether the first attempt was not valid: there is a session that nothing is known of."""
 
     @property
     def unverified(self) -> bool:

@@ -16,8 +16,8 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.seal import Seal, SealedError
-from replug.token.worker.deadlines import Patience
 from replug.token.turns import FairSemaphore
+from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.process import WorkerProcess
 
