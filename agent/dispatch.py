@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
 from replug.token.offload import Aside
+from replug.token.turns import Requester, requester
 
 log = logging.getLogger(__name__)
 
@@ -124,17 +124,10 @@ class Dispatcher:
 
     async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
         """The reply to a message that is decoded beside the event loop."""
-        decoding = asyncio.create_task(self._decoding.run(partial(row.decode, message)))
         request: _Wipeable | None = None
         try:
-            # The message is being read until it is decoded, though the client may be gone.
-            try:
-                request = await asyncio.shield(decoding)
-            except asyncio.CancelledError:
-                await asyncio.wait([decoding])
-                if decoding.exception() is None:
-                    request = decoding.result()
-                raise
+            # A client that is gone leaves the queue; what is being decoded then reads a wiped message.
+            request = await self._decoding.run(partial(row.decode, message), lambda late: late.wipe())
             if self._agent.locked:
                 raise handlers.locked()
             self._agent.drop_expired()
@@ -152,6 +145,7 @@ class Dispatcher:
         reply: Coroutine[Any, Any, Response],
         request: _Wipeable | None = None,
     ) -> bytes:
+        requester.set(Requester(client.peer.executable, client.peer.pid))
         try:
             response = await reply
             if self._agent.locked and not row.may_end_locked:

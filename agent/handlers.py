@@ -35,7 +35,7 @@ from replug.protocol.messages import (
 )
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.wire import ProtocolError
-from replug.token.pins.pin import Pin
+from replug.token.pins.pin import LONGEST_PIN, Pin
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,10 @@ async def add_key(agent: Agent, client: Client, request: KeyAddition) -> Respons
 async def add_provider(agent: Agent, client: Client, request: AddSmartcardKey) -> Response:
     """RFC 9987 section 5.2.6, `ssh-add -s`; an empty PIN is none."""
     name = _provider_name(request.provider)
+    if len(request.pin) > LONGEST_PIN:
+        raise RequestRefusedError(f"the PIN is longer than {LONGEST_PIN} bytes")
     pin = Pin(bytearray(request.pin)) if request.pin else None
+    request.wipe()  # the module may take its time, and the agent may be locked meanwhile
     await agent.add_provider(client, name, pin, request.constraints)
     return Success()
 
@@ -145,16 +148,20 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
 
 async def session_bind(agent: Agent, client: Client, contents: bytes) -> Response:
     """OpenSSH's PROTOCOL.agent: bind the connection to an SSH session; from now on it counts as remote."""
-    client.sessions = replace(client.sessions, bind_attempted=True)
+    before = client.sessions
+    # The user's own ssh makes the first. Until that is known to hold, and for good if it does not, whatever
+    # the reason, nothing is known of what lies beyond.
+    unknown = before.bind_failed or not before.bindings
+    client.sessions = replace(before, bind_attempted=True, bind_failed=unknown)
     try:
         # The client chooses how long the key is that verifies.
         binding = await agent.aside(lambda: verify_bind(SessionBind.decode(contents)))
-        bindings = add_binding(client.sessions.bindings, binding)
+        bindings = add_binding(before.bindings, binding)
     except ProtocolError as error:
         raise ExtensionRefusedError(f"session-bind: {error}") from error
     # ssh has written a new host's key to known_hosts by now.
     client.hosts = await agent.hosts([bound.host_key for bound in bindings])
-    client.sessions = replace(client.sessions, bindings=bindings)
+    client.sessions = replace(before, bind_attempted=True, bindings=bindings)
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 

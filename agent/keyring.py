@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import TypeVar
 
 from replug.agent.clients.client import Client
@@ -45,6 +47,8 @@ _FIRST_SCAN = 5.0  # seconds
 _SLOW_CARD = 60.0  # seconds more while a card is visibly being read: `ssh` after login must not find no keys
 _SIGN_OF_LIFE = 3.0  # seconds since the last one; a module that is silent for longer may be hung
 _LOOK = 0.25  # seconds
+_MOST_ADDITIONS = 16
+"""Of providers, at the same time and by one program: they go on though their clients are gone."""
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
 
@@ -85,6 +89,8 @@ class Keyring:
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
         self._signing = Signing(self.identities, settings, self._confirmations, notices, self._aside)
+        self._adding: Counter[tuple[int, int] | None] = Counter()
+        """How many providers are being added, by the program that asks."""
         self._emptied = 0
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
@@ -164,9 +170,18 @@ class Keyring:
     async def add_provider(
         self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
     ) -> None:
+        program = client.peer.executable
+        if self._adding[program] >= _MOST_ADDITIONS:
+            raise RequestRefusedError(f"{_MOST_ADDITIONS} additions of the same program have not ended")
+        self._adding[program] += 1
         # It goes on to its end when the client hangs up: a PIN must not be wiped in the middle of a login.
         adding = asyncio.create_task(self._add_provider(client, name, pin, constraints))
-        adding.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._adding[program] -= 1
+            task.cancelled() or task.exception()
+
+        adding.add_done_callback(ended)
         await asyncio.shield(adding)
 
     async def _add_provider(
@@ -179,11 +194,8 @@ class Keyring:
             for held in identities:
                 self._refuse_if_hidden(client, held.blob)
 
-        try:
+        with nullcontext() if pin is None else self.pins.using(pin):
             await self._providers.add(name, pin, constraints, may_be_added)
-        finally:
-            if pin is not None:
-                self.pins.wipe_unless_kept(pin)
         self._expiry.plan()
 
     async def remove_provider(self, name: str) -> None:
@@ -246,11 +258,13 @@ class Keyring:
     def forget_pins(self) -> int:
         """Forget every yes and PIN, returning how many PINs there were, and end the logins; keys stay."""
         self._confirmations.forget()
+        self.pins.keep_none_in_use()
         return sum(token.forget_pin() for token in self.tokens())
 
     def forget_pins_on(self, event: ForgetOn) -> None:
         """Forget every yes, and the PINs of the tokens whose settings want that on `event`."""
         self._confirmations.forget()
+        self.pins.keep_none_in_use()  # of which token they are is not always known yet
         for token in self.tokens():
             token.forget_pin_if(event)
 
@@ -271,6 +285,7 @@ class Keyring:
         self._confirmations.forget()
         self.pins.seal(self._seal)
         self._software_keys.suspend()
+        self._software_keys.withdraw_additions()
         for token in self.tokens():
             token.suspend()
 

@@ -175,6 +175,7 @@ class _Service:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     async def _prepare(self, keyring: Keyring) -> None:
+        await keyring.aside(_prepare_reloading)
         self._release = await keyring.aside(_installed_release)
         await keyring.aside(_prepare_signing)
 
@@ -195,6 +196,11 @@ def _installed_release() -> str:
     from importlib.metadata import version  # slow, and there is no hurry
 
     return version("replug")
+
+
+def _prepare_reloading() -> None:
+    """Import what reads the configuration; without a file at the start it is not loaded yet."""
+    import replug.agent.config.reader  # noqa: F401
 
 
 def _prepare_signing() -> None:

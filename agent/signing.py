@@ -19,7 +19,7 @@ from replug.agent.confirmations import Confirmations, Confirmed
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
-from replug.agent.keys.refusal import SignRefusedError, unknown_key
+from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError, unknown_key
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
 from replug.protocol.purpose import Purpose, purpose_of
@@ -74,10 +74,15 @@ class Signing:
         attempt = _Attempt(client, request, purpose)
         try:
             signed = await self._sign(attempt)
-            # While the user typed the PIN or touched the token, it may have been removed or have expired.
+            # While the user typed the PIN or touched the token, it may have been removed, or added again with
+            # other constraints.
             used = signed.identity
-            if not any(one.holder == used.holder for one in self._identities.holding(used.blob)):
+            now = [one for one in self._identities.holding(used.blob) if one.holder == used.holder]
+            if not now:
                 raise unknown_key(used.blob)
+            changed = now[0].constraints != used.constraints
+            if changed and not self._is_enough(attempt, attempt.permitted(now)):
+                raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
         except ExplainedError as error:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
         except ProtocolError as error:
@@ -120,12 +125,21 @@ class Signing:
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
             permitted = partial(attempt.permitted, held)
             candidates = await self._aside.run(permitted) if many else permitted()
-            # If one of them requires it, none is used before the user agrees: which one is nearest changes.
-            when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
-            if attempt.confirmed or not when or not when.asks(attempt.purpose):
+            if self._is_enough(attempt, candidates):
                 return candidates
-            attempt.confirmed = await self._confirm(candidates[0], attempt, when)
+            attempt.confirmed = await self._confirm(candidates[0], attempt, self._when(candidates))
             # While the user was asked, keys may have been removed, or added, or may have expired.
+
+    def _when(self, candidates: list[Identity]) -> ConfirmWhen:
+        """If one of them requires it, none is used before the user agrees: which one is nearest changes."""
+        return reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
+
+    def _is_enough(self, attempt: _Attempt, candidates: list[Identity]) -> bool:
+        """Whether the user has agreed as the candidates require it now."""
+        when = self._when(candidates)
+        if attempt.confirmed is Confirmed.BY_REMEMBERED_YES and ConfirmWhen.AGAIN in when:
+            return False
+        return bool(attempt.confirmed) or not when or not when.asks(attempt.purpose)
 
     async def _confirm(self, held: Identity, attempt: _Attempt, when: ConfirmWhen) -> Confirmed:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)

@@ -10,6 +10,12 @@ MAX_MESSAGE = 256 * 1024
 MAX_SESSION_ID = 128
 """Bytes of the session identifier in a session-bind [AGENT_MAX_SID_LEN]."""
 
+MAX_HOST_KEY = 32 * 1024
+"""Bytes of a host key or certificate in a session-bind; ours, as the agent keeps it with the connection."""
+
+MAX_HOST_KEYS = 64 * 1024
+"""Bytes of all host keys that one connection is bound to; ours, for the same reason."""
+
 MAX_BINDINGS = 16
 """Session binds recorded for one connection [AGENT_MAX_SESSION_IDS]."""
 

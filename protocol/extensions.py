@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replug.protocol.constants import MAX_SESSION_ID
+from replug.protocol.constants import MAX_HOST_KEY, MAX_SESSION_ID
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 SESSION_BIND = "session-bind@openssh.com"
@@ -26,6 +26,8 @@ class SessionBind:
     def __post_init__(self) -> None:
         if len(self.session_id) > MAX_SESSION_ID:
             raise ProtocolError(f"session identifier of more than {MAX_SESSION_ID} bytes")
+        if len(self.host_key) > MAX_HOST_KEY:
+            raise ProtocolError(f"host key of more than {MAX_HOST_KEY} bytes")
 
     def encode(self) -> bytes:
         """Return the contents of the extension message."""

@@ -29,6 +29,13 @@ class Host:
     key: bytes
     known: KnownAs | None
     """What known_hosts says about the key or certificate; None if that cannot be told."""
+    claimed_name: str = ""
+    """What the destination constraints of the key call it; whoever added the key has chosen that."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is in known_hosts."""
+        return self.known is not None and (bool(self.known.names) or self.known.hashed)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -98,14 +105,13 @@ class Purpose:
     """The hosts that the agent is forwarded to, the nearest first. That one alone is reported by the user's
     own ssh; what lies beyond it is what programs there say."""
     unverified: bool
-    """A session-bind was attempted and none held: the request may come from anywhere."""
+    """A session-bind was attempted that did not hold: the request may come from anywhere."""
 
     def named(self, host_name: str) -> Purpose:
         """Return it with what a destination constraint calls the host, where known_hosts has no name."""
         match self.signed:
             case Login(Host(known=known) as host, user) if known is None or not known.names:
-                known = replace(known or KnownAs(), names=(host_name,))
-                return replace(self, signed=Login(replace(host, known=known), user))
+                return replace(self, signed=Login(replace(host, claimed_name=host_name), user))
         return self
 
     @property
@@ -134,9 +140,7 @@ def purpose_of(
         signed: Signed | None = _read(form, data, key_blob, sessions, hosts, now)
     except ProtocolError as error:
         signed = OtherData(len(data), f"{form} ({error})")
-    return Purpose(
-        signed or OtherData(len(data), ""), forwarding, sessions.bind_attempted and not sessions.bindings
-    )
+    return Purpose(signed or OtherData(len(data), ""), forwarding, sessions.unverified)
 
 
 _LOGIN, _CERTIFICATE, _SSHSIG, _PROOF = "a login", "a certificate", "an SSHSIG", "a host key proof"

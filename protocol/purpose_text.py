@@ -55,14 +55,15 @@ def in_lines(purpose: Purpose) -> list[str]:
 def host_in_words(host: Host) -> str:
     """Return a host as its names in known_hosts and its key's fingerprint."""
     known = host.known
+    claim = f"the key's constraints call it {visible(host.claimed_name)}" if host.claimed_name else ""
     if known is None:
-        return f"the host with key {host.fingerprint}"
+        return f"the host with key {host.fingerprint}" + (f" ({claim})" if claim else "")
     warning = "REVOKED " if known.revoked else ""
     if known.names:
         names = _some(visible(name, LONGEST_NAME) for name in known.names)
         return f"{names} ({warning}{host.fingerprint})"
     where = "in known_hosts under a hashed name" if known.hashed else "not in known_hosts"
-    return f"the host with {warning}key {host.fingerprint} ({where})"
+    return f"the host with {warning}key {host.fingerprint} ({'; '.join(filter(None, (where, claim)))})"
 
 
 def _described(purpose: Purpose) -> tuple[str, list[str]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from replug.protocol.certificates import Certificate, CertificateType
-from replug.protocol.constants import MAX_BINDINGS, MAX_USER
+from replug.protocol.constants import MAX_BINDINGS, MAX_HOST_KEYS, MAX_USER
 from replug.protocol.constraints import DestinationConstraint, Hop
 from replug.protocol.extensions import SessionBind
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, parse_any_public_key
@@ -81,7 +81,18 @@ class Sessions:
 
     bindings: tuple[Binding, ...] = ()
     bind_attempted: bool = False
-    """Whether a bind was attempted: if none was valid, the connection may not use any restricted key."""
+    """Whether a bind was attempted."""
+    bind_failed: bool = False
+    """Whether the first attempt was not valid: there is a session that nothing is known of."""
+
+    @property
+    def unverified(self) -> bool:
+        """Whether the connection may lead anywhere, so that it may not use any restricted key.
+
+        Further binds change nothing: a host that the agent is forwarded to can make those, and it may be
+        the one whose key could not be verified. (ssh-agent forgets the failure.)
+        """
+        return self.bind_failed or (self.bind_attempted and not self.bindings)
 
 
 @dataclass(frozen=True)
@@ -125,6 +136,8 @@ def add_binding(bindings: tuple[Binding, ...], new: Binding) -> tuple[Binding, .
             raise BindError("the session is already bound to another host key")
     if len(bindings) >= MAX_BINDINGS:
         raise BindError(f"more than {MAX_BINDINGS} sessions")
+    if sum(len(bound.host_key) for bound in (*bindings, new)) > MAX_HOST_KEYS:
+        raise BindError(f"host keys of more than {MAX_HOST_KEYS} bytes")
     return (*bindings, new)
 
 
@@ -137,8 +150,8 @@ def permitted(
     """
     if not constraints:
         return True
-    if not sessions.bindings:
-        return not sessions.bind_attempted
+    if not sessions.bindings or sessions.unverified:
+        return not sessions.unverified
     return _permitting(constraints, sessions.bindings, user) is not None
 
 
@@ -149,6 +162,8 @@ def check_sign(
     key = f"key {fingerprint(key_blob)} is restricted to destinations"
     if not sessions.bindings:
         raise DestinationError(f"{key}, and the connection is bound to no session")
+    if sessions.unverified:
+        raise DestinationError(f"{key}, and a session of the connection could not be verified")
     try:
         request = UserauthRequest.decode(data)
     except ProtocolError as error:

@@ -33,6 +33,8 @@ from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
+_MOST_TOKENS = 128
+"""That are remembered, in or out: a module may show others at each look, and each costs at every change."""
 _MISSED_FOR = 120.0  # seconds after a removal in which the token is expected back
 _CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card
 _LONGEST_DESCRIPTION = 64
@@ -79,6 +81,7 @@ class Module:
         self._changed = changed
         self._pool = WorkerPool(path, fork_server, deadlines, workers, arguments)
         self._view: View | None = None
+        self._taking = self._changed_meanwhile = self._said_full = False
         self._present: set[TokenId] = set()
         """The tokens that were present when `_view` was taken."""
         self._reader_of: dict[TokenId, str] = {}
@@ -236,7 +239,41 @@ class Module:
     def _now_present(self) -> set[TokenId]:
         return {identity for identity, token in self.tokens.items() if token.present}
 
+    def _token_changed(self) -> None:
+        """Pass it on; of many changes at once, one."""
+        if self._taking:
+            self._changed_meanwhile = True
+        else:
+            self._changed()
+
+    def _has_room(self) -> bool:
+        """Whether one more token can be remembered, in place of one that left a while ago if need be."""
+        if len(self.tokens) < _MOST_TOKENS:
+            return True
+        left = ((token.left_at, token) for token in self.tokens.values() if not token.present)
+        gone = [(when, token) for when, token in left if when is not None and not token.pin_remembered]
+        when, oldest = min(gone, key=lambda one: one[0], default=(boottime(), None))
+        if oldest is None or boottime() - when < _MISSED_FOR:
+            if not self._said_full:
+                self._said_full = True
+                log.warning(
+                    "only the first tokens are served", extra={"path": self.path, "tokens": _MOST_TOKENS}
+                )
+            return False
+        self.tokens.pop(oldest.identity).close()
+        return True
+
     def _take(self, infos: list[TokenInfo]) -> list[ServedToken]:
+        self._taking = True
+        try:
+            return self._report(infos)
+        finally:
+            self._taking = False
+            if self._changed_meanwhile:
+                self._changed_meanwhile = False
+                self._changed()
+
+    def _report(self, infos: list[TokenInfo]) -> list[ServedToken]:
         there = {info.identity for info in infos}
         self._reader_of = {info.identity: info.reader for info in infos}
         gone = [token for identity, token in self.tokens.items() if identity not in there]
@@ -249,7 +286,7 @@ class Module:
         arrived = []
         originals = Counter(identity.original for identity in {*self.tokens, *there})
         for info in infos:
-            if info.identity not in self.tokens and self._is_chosen(info.identity):
+            if info.identity not in self.tokens and self._is_chosen(info.identity) and self._has_room():
                 self._serve(info.identity)
             served = self.tokens.get(info.identity)
             if served is not None:
@@ -288,7 +325,7 @@ class Module:
 
     def _serve(self, identity: TokenId) -> ServedToken:
         token = self.tokens[identity] = ServedToken(
-            identity, self._pool, self._pins, self._prompter, self._policy_of, self._changed
+            identity, self._pool, self._pins, self._prompter, self._policy_of, self._token_changed
         )
         return token
 

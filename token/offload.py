@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TypeVar
 
 from replug.token.errors import ExplainedError
+from replug.token.turns import FairSemaphore, requester
 
 T = TypeVar("T")
 
@@ -32,8 +33,10 @@ class Share(Enum):
     SEEN_BEFORE = "tokens seen before"
 
 
-_MOST_HANGING = 8
+_MOST_HANGING = 64
 """Threads of one share."""
+_MOST_OF_A_PROGRAM = 16
+_MOST_OF_A_PROCESS = 8
 
 
 class TooManyThreadsError(ExplainedError):
@@ -45,8 +48,15 @@ async def in_daemon_thread(share: Share, call: Callable[[], T]) -> T:
 
     asyncio's own threads are few, and the process waits for them at its end.
     """
-    if sum(thread.name == share.value for thread in threading.enumerate()) >= _MOST_HANGING:
-        raise TooManyThreadsError(f"{_MOST_HANGING} earlier attempts have not ended ({share.value})")
+    there = [thread for thread in threading.enumerate() if thread.name == share.value]
+    askers = [thread.requester for thread in there if isinstance(thread, _Thread)]
+    asker = requester.get()
+    if (
+        len(there) >= _MOST_HANGING
+        or askers.count(asker) >= _MOST_OF_A_PROCESS
+        or sum(other.program == asker.program for other in askers) >= _MOST_OF_A_PROGRAM
+    ):
+        raise TooManyThreadsError(f"too many earlier attempts have not ended ({share.value})")
     return await asyncio.wrap_future(_started(share.value, call))
 
 
@@ -59,17 +69,26 @@ class Aside:
     def __init__(self, name: str, most: int = 1) -> None:
         """At most `most` run at the same time; the others wait for their turn."""
         self._name = name
-        self._free = asyncio.Semaphore(most)
+        self._free = FairSemaphore(most)
 
-    async def run(self, call: Callable[[], T]) -> T:
+    async def run(self, call: Callable[[], T], abandoned: Callable[[T], object] = lambda _: None) -> T:
         """What `call` returns or raises. TooManyThreadsError when there can be no thread.
 
-        A call that was begun runs to its end and keeps its place until then, though the caller is gone.
+        A call that was begun runs to its end and keeps its place until then, though the caller is gone:
+        `abandoned` gets what it returns, then, in its thread. One that was not begun leaves the queue.
         """
         loop = asyncio.get_running_loop()
         await self._free.acquire()
+        gone = threading.Event()
+
+        def call_for_somebody() -> T:
+            result = call()
+            if gone.is_set():
+                abandoned(result)
+            return result
+
         try:
-            running = _started(self._name, call)
+            running = _started(self._name, call_for_somebody)
         except BaseException:
             self._free.release()
             raise
@@ -79,7 +98,19 @@ class Aside:
                 loop.call_soon_threadsafe(self._free.release)
 
         running.add_done_callback(ended)
-        return await asyncio.wrap_future(running)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            gone.set()
+            if running.done() and running.exception() is None:
+                abandoned(running.result())
+            raise
+
+
+class _Thread(threading.Thread):
+    def __init__(self, name: str, run: Callable[[], None]) -> None:
+        super().__init__(target=run, name=name, daemon=True)
+        self.requester = requester.get()
 
 
 def _started(name: str, call: Callable[[], T]) -> Future[T]:
@@ -93,7 +124,7 @@ def _started(name: str, call: Callable[[], T]) -> Future[T]:
 
     future.set_running_or_notify_cancel()  # from here on the caller may leave, and the thread finishes alone
     try:
-        threading.Thread(target=run, name=name, daemon=True).start()
+        _Thread(name, run).start()
     except RuntimeError as error:
         raise TooManyThreadsError(
             "there can be no more threads", "see the limits of the agent (ulimit -a)"

@@ -137,7 +137,7 @@ class TokenOperations:
         self.keys.saw_again()
         if not needs_login:
             worker.ready.add(self._token.identity)
-        self._token.opened(logged_in=not needs_login)
+        self._opened(logged_in=not needs_login)
         return opened.flags
 
     async def open_to_ask(self, worker: WorkerClient) -> TokenFlag:
@@ -261,7 +261,7 @@ class TokenOperations:
                     self._rules.not_compared(chosen)
         found = await read_all(login.records)
         if key_id and key is not None and key.blob in found.keys and found.keys[key.blob].signs:
-            self._token.opened(logged_in=True)
+            self._opened(logged_in=True)
         elif key_id:
             await self.open(worker)
         else:
@@ -308,7 +308,11 @@ class TokenOperations:
         if left_out != self.left_out and (logged_in or not self.keys.complete):
             log_left_out(left_out, str(self._token.identity))
             self.left_out = left_out
-        self._token.opened(logged_in=logged_in)
+        self._opened(logged_in=logged_in)
+
+    def _opened(self, *, logged_in: bool) -> None:
+        """Report it; a login that ends with the operation, as PINs were forgotten meanwhile, is none."""
+        self._token.opened(logged_in=logged_in and not self._pool.ending)
 
 
 @dataclass(frozen=True)

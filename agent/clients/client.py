@@ -32,6 +32,10 @@ class Client:
 
     def asker(self, purpose: Purpose) -> Asker:
         """This client, as described to a user who is asked on its behalf."""
-        nearest = purpose.forwarded_to[0].key if purpose.forwarded_to else b""
-        origin = Origin(self.peer.executable, None if purpose.unverified else nearest)
+        host: bytes | None = b""
+        if purpose.forwarded_to:
+            # Any program can prove keys that it has just made: those are one origin.
+            nearest, *_ = purpose.forwarded_to
+            host = nearest.key if nearest.is_known else None
+        origin = Origin(self.peer.executable, None if purpose.unverified else host)
         return Asker(self.peer.program, self.peer.pid, tuple(in_lines(purpose)), origin)

@@ -16,6 +16,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.seal import Seal, SealedError
+from replug.token.turns import FairSemaphore
 from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.process import WorkerProcess
@@ -45,7 +46,7 @@ class KeyProcess:
         self._slow = slow
         self._process: WorkerProcess | None = None
         self._has: set[bytes] = set()
-        self._turn = asyncio.Lock()
+        self._turn = FairSemaphore(1)
         self._busy_with: bytes | None = None
         self._ends = 0
         """How often a process was ended."""
@@ -53,7 +54,13 @@ class KeyProcess:
 
     async def add(self, blob: bytes, message: bytearray) -> None:
         """Find out whether the halves of a key belong together: RequestRefusedError if not."""
-        await self._in_turn(blob, lambda process: self._give(process, blob, message))
+
+        async def give(process: WorkerProcess) -> None:
+            if not message:
+                raise RequestRefusedError("the agent was locked meanwhile")
+            await self._give(process, blob, message)
+
+        await self._in_turn(blob, give)
 
     async def sign(self, blob: bytes, data: bytes, flags: int) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's. RequestRefusedError."""

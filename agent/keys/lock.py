@@ -14,10 +14,12 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.offload import Aside
 from replug.token.seal import Seal, derive_key
+from replug.token.turns import requester
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds
 _MOST_ATTEMPTS = 2  # of one process
+_MOST_WAITING = 8  # of one program
 _MOST_AT_ONCE = 2  # derivations, of 32 MiB each
 
 
@@ -33,6 +35,8 @@ class Lock:
         self._aside = Aside("passphrases", _MOST_AT_ONCE)
         self._attempts: Counter[int] = Counter()
         """Under way, the delays after failures included, by process."""
+        self._waiting: Counter[tuple[int, int] | None] = Counter()
+        """Those whose passphrase was not tried yet, by program."""
 
     @property
     def locked(self) -> bool:
@@ -57,28 +61,39 @@ class Lock:
         self._salt = salt
 
     async def unlock(self, process: int, passphrase: bytes | bytearray) -> None:
-        """Unlock, as `process` asks. Every failure makes the refusal of the next slower, and only that.
+        """Unlock, as `process` asks; wipes the passphrase as soon as it is not needed.
 
-        Many connections of a process are no way around the delay, and in nobody else's way.
+        Every failure makes the refusal of the next slower, and only that. Many connections of a process are
+        no way around the delay, and in nobody else's way; nor are many processes of a program.
         """
+        own = bytearray(passphrase)
+        if isinstance(passphrase, bytearray):
+            wipe(passphrase)
         if not self.locked:
             raise RequestRefusedError("unlock: not locked")
-        if self._attempts[process] >= _MOST_ATTEMPTS:
+        program = requester.get().program
+        if self._attempts[process] >= _MOST_ATTEMPTS or self._waiting[program] >= _MOST_WAITING:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
         self._attempts[process] += 1
+        self._waiting[program] += 1
         # A client that hangs up does not shorten the delay for the next attempt.
-        trying = asyncio.create_task(self._try(process, bytearray(passphrase)))
+        trying = asyncio.create_task(self._try(process, own))
         trying.add_done_callback(lambda task: task.cancelled() or task.exception())
         await asyncio.shield(trying)
 
     async def _try(self, process: int, passphrase: bytearray) -> None:
         try:
-            delay = await self._delay_after(passphrase)
+            try:
+                delay = await self._delay_after(passphrase)
+            finally:
+                program = requester.get().program
+                self._waiting[program] -= 1
+                if not self._waiting[program]:
+                    del self._waiting[program]
             if delay:
                 await asyncio.sleep(delay)
                 raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
         finally:
-            wipe(passphrase)
             self._attempts[process] -= 1
             if not self._attempts[process]:
                 del self._attempts[process]
@@ -86,7 +101,7 @@ class Lock:
     async def _delay_after(self, passphrase: bytearray) -> float:
         """Unlock, and 0; else the seconds to wait before the refusal."""
         salt = self._salt
-        derived = await self._derive(bytearray(passphrase), salt)
+        derived = await self._derive(passphrase, salt)
         if not self.locked or salt != self._salt:
             wipe(derived)
             raise RequestRefusedError("unlock: another client was faster")

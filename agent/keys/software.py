@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from replug.agent.keys.key_process import KeyProcess
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.additions import KeyAddition
+from replug.protocol.secrets import wipe
 from replug.token.seal import Seal, SealedError
 from replug.token.worker.forking import ForkServer
 
@@ -30,6 +31,8 @@ class SoftwareKeys:
         self._sealed: dict[bytes, bytes] = {}
         """Each key's ADD_IDENTITY message."""
         self._slow: set[bytes] = set()
+        self._adding: list[bytearray] = []
+        """The messages of keys that wait for a process, or are being read by one."""
         self._quick_process = KeyProcess(seal, self._sealed, fork_server, slow=False)
         self._slow_process = KeyProcess(seal, self._sealed, fork_server, slow=True)
 
@@ -41,6 +44,7 @@ class SoftwareKeys:
             raise RequestRefusedError(
                 f"the agent holds {len(others)} keys already", "remove some (ssh-add -d)"
             )
+        self._adding.append(addition.message)
         try:
             await (self._slow_process if slow else self._quick_process).add(blob, addition.message)
             self._sealed[blob] = self._seal.seal(addition.message)
@@ -48,6 +52,7 @@ class SoftwareKeys:
             self.suspend()
             raise RequestRefusedError("the agent was locked meanwhile") from None
         finally:
+            self._adding = [other for other in self._adding if other is not addition.message]
             if not self._sealed:
                 self.suspend()
         if slow:
@@ -75,6 +80,12 @@ class SoftwareKeys:
         self._sealed.clear()
         self._slow.clear()
         self.suspend()
+
+    def withdraw_additions(self) -> None:
+        """Wipe the keys that are just being added; they are refused."""
+        for message in self._adding:
+            wipe(message)
+            message.clear()
 
     def suspend(self) -> None:
         """Leave no key in any process; they are there again when the seal is open and they are needed."""

@@ -19,6 +19,8 @@ from doubles.private_keys import ed25519_key, message
 from rigs.agent import FAILURE, LIST_REQUEST, Agent, frame, sign_request, string
 from rigs.home import Home
 from rigs.key_files import blob_of, make_key, public_of
+from rigs.softhsm import Token
+from rigs.terminal import eventually
 
 SUCCESS, SIGNED = b"\x06", b"\x0e"
 REPLUG = Path(sys.executable).with_name("replug")
@@ -131,6 +133,43 @@ def test_the_right_passphrase_gets_through_among_guesses(agent: Agent) -> None:
         with busy(agent, 24, frame(UNLOCK + string(b"guess"))):
             time.sleep(1)  # the guesses' delays have grown
             assert seconds(lambda: unlocked(owner.ask(frame(UNLOCK + string(b"sesame"))))) < 5
+
+
+def test_the_right_passphrase_gets_through_among_guesses_of_many_processes(agent: Agent) -> None:
+    """Each guesses and ends; what it has sent is not to stay behind."""
+    with agent.connect() as owner:
+        assert owner.ask(frame(LOCK + string(b"sesame"))) == SUCCESS
+        crowd = subprocess.Popen([sys.executable, Path(__file__).with_name("crowd.py"), agent.socket])
+        try:
+            time.sleep(3)
+            done = agent.ssh_add("-X", typing=[("Enter lock password: ", "sesame")])
+            assert done.status == 0, agent.log
+        finally:
+            crowd.kill()
+            crowd.wait()
+    used = int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    assert used < 150_000_000, used
+
+
+def test_signatures_of_one_program_do_not_hold_up_another(agent: Agent, home: Home) -> None:
+    slow, quick = home.folder / "slow", make_key(home, "quick")
+    assert home.run("ssh-keygen", "-q", "-t", "rsa", "-b", "4096", "-N", "", "-f", slow).status == 0
+    assert agent.ssh_add("-q", slow, quick).status == 0
+    with busy(agent, 200, sign_request(blob_of(public_of(slow)), flags=4)):
+        time.sleep(1)
+        waits = [seconds(lambda: agent.ssh_add("-T", public_of(quick))) for _ in range(3)]
+    assert min(waits) < 1, waits
+
+
+def test_of_additions_whose_client_is_gone_few_go_on(agent: Agent, home: Home) -> None:
+    request = frame(b"\x14" + string(str(Token(home).module).encode()) + string(b"1" * 200))
+    for _ in range(100):
+        with agent.connect() as connection:
+            connection.socket.sendall(request)
+    with agent.connect() as connection:
+        assert connection.ask(request) == FAILURE
+    assert "additions of the same program have not ended" in agent.log
+    eventually(lambda: agent.ssh_add("-l").status == 1, "a listing")
 
 
 def unlocked(reply: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rigs.agent import PIN_PROMPT, Agent
 from rigs.home import Home
 from rigs.installation import build_wheel, install
 from rigs.softhsm import Token
-from rigs.terminal import Done
+from rigs.terminal import Done, eventually
 
 
 @pytest.fixture
@@ -46,3 +47,22 @@ def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, installed: Path,
         os.kill(pid, signal.SIGKILL)
     for public in ("one.pub", "p256.pub"):
         assert agent.ssh_add("-T", home.folder / public) == Done(0, "", ""), agent.log
+
+
+def test_the_configuration_is_read_again_by_what_was_loaded(installed: Path, home: Home) -> None:
+    """Though there was none when the agent was started."""
+    (home.folder / ".config/replug/config.toml").unlink()
+    agent = Agent(installed / "replug-agent", home)
+    replug = Path(sys.executable).with_name("replug")
+
+    def is_prepared() -> bool:
+        return '"release": "0' in agent.run(replug, "status", "--json").out
+
+    try:
+        eventually(is_prepared, "what the agent needs is loaded", 20)
+        (package,) = installed.parent.glob("lib/python*/site-packages/replug")
+        shutil.rmtree(package)
+        home.configure('forget_pin_on = ["suspend"]')
+        assert agent.run(replug, "reload").status == 0, agent.log
+    finally:
+        assert agent.stop() == 2

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import shlex
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from attacks.largest import destination, destinations, hop
+from doubles.private_keys import ed25519_key, message
 from doubles.session_hosts import bind_of
 from doubles.stand_ins import Key
 from rigs.agent import Agent, Connection, StartAgent, frame, sign_request, string
@@ -25,7 +28,7 @@ from replug.protocol.userauth import UserauthRequest
 
 REPLUG = Path(sys.executable).with_name("replug")
 ASKPASS = '#!/bin/sh\nprintf "%s\\n--\\n" "$1" >>"$QUESTIONS"\nexit "$STATUS"\n'
-SUCCESS, SIGN_RESPONSE, EXTENSION = b"\x06", b"\x0e", b"\x1b"
+SUCCESS, SIGN_RESPONSE, EXTENSION, EXTENSION_FAILURE = b"\x06", b"\x0e", b"\x1b", b"\x1c"
 
 
 @dataclass
@@ -177,6 +180,62 @@ def test_a_host_that_binds_a_third_hosts_session_is_named_itself(user: User) -> 
     assert question[2].startswith(f"login at the host with key {fingerprint(bank.blob)} ")
     assert question[3].startswith(f"for a program on the host with key {fingerprint(mallory.blob)} ")
     assert question[4].startswith("which reports further hops: ")
+
+
+@pytest.mark.parametrize("user", ['"forwarded"'], indirect=True)
+def test_a_host_whose_key_is_of_an_unknown_type_cannot_pass_for_this_machine(user: User) -> None:
+    """The bind of the user's ssh does not hold, as the host chose its key; then the host makes its own."""
+    unknown = SessionBind(
+        string(b"ssh-future") + string(b"k"), b"f", string(b"signature"), is_forwarding=True
+    )
+    with user.agent.connect() as connection:
+        request = EXTENSION + string(SESSION_BIND.encode()) + unknown.encode()
+        assert connection.ask(frame(request))[:1] == EXTENSION_FAILURE
+        bind(connection, bind_of(Key(), b"s"))
+        assert connection.ask(login(user, "alice"))[:1] != SIGN_RESPONSE
+    [question] = user.questions
+    assert "through a connection whose sessions could not be verified" in question
+
+
+def test_a_host_does_not_name_itself_by_the_constraints_of_a_key_it_adds(user: User) -> None:
+    near, evil = Key(), Key()
+    key = ed25519_key()
+    to_near = destination(b"", b"near", [near.blob])
+    to_bank = destination(b"", b"bank", [evil.blob], start=hop(b"", b"near", [near.blob]))
+    with user.agent.connect() as connection:
+        bind(connection, bind_of(near, b"f", forwarding=True))
+        added = b"\x19" + bytes(message(key))[1:] + destinations([to_near, to_bank])
+        assert connection.ask(frame(added)) == SUCCESS
+        bind(connection, bind_of(evil, b"s"))
+        data = UserauthRequest(b"s", "alice", "ssh-ed25519", key.blob, evil.blob).encode()
+        assert connection.ask(sign_request(key.blob, data))[:1] != SIGN_RESPONSE
+    [question] = user.questions
+    assert question[2] == (
+        f"login at the host with key {fingerprint(evil.blob)} "
+        "(not in known_hosts; the key's constraints call it bank)"
+    )
+
+
+def test_a_program_that_binds_to_hosts_of_its_own_making_is_one_program(user: User) -> None:
+    """Else it would be asked for again at once, whatever the user answers."""
+    requests = 0
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        with user.agent.connect() as connection:
+            bind(connection, bind_of(Key(), b"f", forwarding=True))
+            assert connection.ask(sign_request(blob_of(user.public)))[:1] != SIGN_RESPONSE
+            requests += 1
+    assert requests > 10
+    assert len(user.questions) < 5
+
+
+def test_a_connection_keeps_little_of_the_hosts_it_is_bound_to(user: User) -> None:
+    """Else a few hundred connections fill the memory with host certificates of the largest size."""
+    large = string(bytes(33_000)) + string(b"s") + string(b"signature") + b"\1"
+    with user.agent.connect() as connection:
+        request = EXTENSION + string(SESSION_BIND.encode()) + large
+        assert connection.ask(frame(request))[:1] == EXTENSION_FAILURE
+    assert "host key of more than 32768 bytes" in user.agent.log
 
 
 @pytest.mark.parametrize("blank", ["\u2800", "\u3164", "\u115f", "\u00a0", "\u200b", " "])

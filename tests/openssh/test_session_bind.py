@@ -89,13 +89,14 @@ def test_every_order(agents: Agents, key: bytes) -> None:
         said = {}
         for order in orders:
             with agent.connect() as connection:
-                bound = 0
+                held = []
                 for name in order:
                     reply = connection.ask(frame(Extension(SESSION_BIND, BINDS[name].encode()).encode()))
                     assert reply in (SUCCESS, FAILURE, EXTENSION_FAILURE)
-                    bound += reply == SUCCESS
-                # From 9.3 on OpenSSH's agent shows nothing restricted where no bind held, and so do we.
-                said[order] = (bound, uses(connection, key) if bound else "")
+                    held.append(reply == SUCCESS)
+                # From 9.3 on OpenSSH's agent shows nothing restricted where no bind held. Ours shows nothing
+                # either where the first did not: the others may be the host's whose key nobody could verify.
+                said[order] = (sum(held), uses(connection, key) if held[0] or agent is agents[0] else "")
         return said
 
     said = compare_exactly(agents, session)
@@ -107,7 +108,7 @@ def test_every_order(agents: Agents, key: bytes) -> None:
     assert said["over near", "over far"] == (2, "")
     assert said["near", "far"] == (1, said["near",][1])
     assert said["over a stranger", "near"] == (2, "")
-    assert said["another session near", "near"] == said["near",]
+    assert said["another session near", "near"] == (1, "")
     assert {use for _, use in said.values()} == {
         "",
         *(said[way][1] for way in [("near",), ("over near",), ("over near", "far")]),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -141,6 +142,8 @@ class PinCache:
         """`remembered` is called when a PIN was added."""
         self._remembered = remembered
         self._pins: dict[PinOwner, Pin] = {}
+        self._in_use: list[Pin] = []
+        """Those that were given, and may not be remembered yet."""
         self._sealed = False
         self._logins: WeakValueDictionary[TokenId, OneLogin] = WeakValueDictionary()
 
@@ -195,9 +198,26 @@ class PinCache:
         """Whether they are sealed, so that no PIN may be used at all."""
         return self._sealed
 
+    @contextmanager
+    def using(self, pin: Pin) -> Iterator[None]:
+        """For a PIN that was given just now: it is wiped at the end unless it is remembered by then."""
+        self._in_use.append(pin)
+        try:
+            yield
+        finally:
+            self._in_use.remove(pin)
+            self.wipe_unless_kept(pin)
+
+    def keep_none_in_use(self) -> None:
+        """Remember none of the PINs in use: they were given before all were to be forgotten."""
+        for pin in self._in_use:
+            pin.may_be_kept = False
+
     def seal(self, seal: Seal) -> None:
-        """Keep all of them encrypted, and no new ones."""
+        """Keep all of them encrypted, and no new ones; those in use are wiped, as nobody may send them."""
         self._sealed = True
+        for pin in self._in_use:
+            self.wipe_unless_kept(pin)
         for pin in self._pins.values():
             pin.seal(seal)
 

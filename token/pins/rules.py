@@ -59,10 +59,10 @@ class PinRules:
         """For a PIN that was given just now: it is wiped at the end unless it is remembered by then."""
         self._in_use.append(pin)
         try:
-            yield
+            with self._pins.using(pin):
+                yield
         finally:
             self._in_use.remove(pin)
-            self._pins.wipe_unless_kept(pin)
 
     def remember(self, pin: Pin) -> None:
         """Remember a PIN for as long as the policy says, unless PINs were forgotten since it was given."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
@@ -21,6 +22,7 @@ from replug.token.pins.pin import LONGEST_PIN, Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
 _LARGEST_FILE = LONGEST_PIN + len(b"\r\n")
+_MARK_SIZE = 32  # bytes
 _LONGEST_NAME = 255  # of a credential (systemd's credential_name_valid)
 _PROMPT = "prompt"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
@@ -115,7 +117,8 @@ class ConfiguredPin:
 
     As long as the source does not change, everything read from it counts as one PIN: once the token has
     refused it, or has not answered, it is not read again. Otherwise each signature would spend a try on the
-    same wrong PIN.
+    same wrong PIN. A refused one is not sent again either when the source has changed and still holds it: a
+    backup, a `chmod` or a `touch` is no user who has entered another.
     """
 
     def __init__(self, source: PinSource, environment: Mapping[str, str]) -> None:
@@ -125,6 +128,11 @@ class ConfiguredPin:
         self._read: tuple[int, ...] | None = None
         self._past: PinPast | None = None
         """The past of the PIN that was read when the source was in the state `_read`."""
+        self._mark = b""
+        """That of the PIN read last."""
+        self._refused: set[bytes] = set()
+        """Those of the PINs that the token has refused."""
+        self._key = os.urandom(_MARK_SIZE)
         self._replaced = False
         """Whether that PIN replaced one that the token had refused."""
         self._one_reader = threading.Lock()
@@ -143,11 +151,10 @@ class ConfiguredPin:
                 )
             state = self._state()
             same = state is not None and state == self._read
-            if same and self._past is not None and self._past.rejected:
-                raise TokenError(
-                    f"pin_source: the token refused the PIN in {self._source}, so it is not tried again",
-                    "put the right PIN there",
-                )
+            if self._past is not None and self._past.rejected:
+                self._refused.add(self._mark)
+                if same:
+                    raise self._refusal()
             if same and self._past is not None:
                 past, replaced = self._past, self._replaced
             else:
@@ -156,8 +163,19 @@ class ConfiguredPin:
             if self._state() != state:
                 pin.wipe()
                 raise TokenError(f"pin_source: {self._source} is being changed", "try again")
+            mark = blake2b(pin.value, key=self._key, digest_size=_MARK_SIZE).digest()
+            if mark in self._refused:
+                pin.wipe()
+                raise self._refusal()
             self._owner, self._read, self._past, self._replaced = owner, state, past, replaced
+            self._mark = mark
             return Pin(pin.value, past=past, configured=True, chosen_now=replaced)
+
+    def _refusal(self) -> TokenError:
+        return TokenError(
+            f"pin_source: the token refused the PIN in {self._source}, so it is not tried again",
+            "put the right PIN there",
+        )
 
     def _state(self) -> tuple[int, ...] | None:
         path = source_path(self._source, self._environment)

@@ -25,7 +25,7 @@ class Origin:
     program: tuple[int, int] | None = None
     """The executable of the process that connected, by device and inode; None if unknown."""
     host: bytes | None = b""
-    """The key of the host that the agent is forwarded to; empty for this machine, None if unknown."""
+    """The key of the host that the agent is forwarded to; empty for this machine, None if it is not known."""
 
 
 class HeldBackError(PromptError):

@@ -48,6 +48,11 @@ class WorkerPool:
         signs = [self._starter.last_sign, *(worker.last_sign for worker in self._workers)]
         return max((sign for sign in signs if sign is not None), default=None)
 
+    @property
+    def ending(self) -> bool:
+        """Whether a process ends, and its logins with it, as soon as it is given back."""
+        return any(worker.restart_pending for worker in self._workers)
+
     async def take(self, *, anywhere: bool = False) -> RestartingWorker:
         """The first worker, or with `anywhere` any; the caller must `give` it back.
 

@@ -36,9 +36,11 @@ class Rig:
             Deadlines(),
             1,
             lambda _: PinPolicy(),
-            lambda: None,
+            lambda: self.changes.append(len(self.module.tokens)),
             self.slots.fork_server,
         )
+        self.changes: list[int] = []
+        """How many tokens there were at each change."""
         self.module.serve([Uri()])
 
     def served(self, token: StandInToken) -> ServedToken:
@@ -470,5 +472,30 @@ def test_when_no_usb_device_is_left_sessions_on_removable_tokens_end(
         await rig.look()
         rig.module.readers_unplugged()
         assert (rig.slots.alive == []) == ended
+
+    run(main())
+
+
+def test_a_module_that_shows_other_tokens_at_each_look_is_bounded(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each token costs at every later change, and a change costs all of them."""
+
+    async def main() -> None:
+        await rig.look()
+        for number in range(5):
+            rig.slots.tokens[2:] = [
+                StandInToken(Key("key"), serial=f"{number}.{other}") for other in range(40)
+            ]
+            rig.changes.clear()
+            await rig.look()
+            assert len(rig.changes) <= 1
+        assert len(rig.module.tokens) == 128
+        assert rig.served(rig.work).present
+        # Those that left a while ago make room.
+        monkeypatch.setattr("replug.token.module.boottime", lambda: boottime() + 1000)
+        rig.slots.tokens[2:] = [StandInToken(Key("key"), serial="new")]
+        assert await rig.look() == ["work"]
+        assert len(rig.module.tokens) == 128
 
     run(main())

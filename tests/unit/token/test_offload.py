@@ -24,13 +24,13 @@ def test_what_the_call_returns_or_raises() -> None:
 def test_calls_that_hang_are_left_behind_and_limited() -> None:
     async def main() -> None:
         released = threading.Event()
-        for _ in range(offload._MOST_HANGING):
+        for _ in range(offload._MOST_OF_A_PROCESS):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(in_daemon_thread(Share.CONFIGURATION, released.wait), 0.01)
         with pytest.raises(TooManyThreadsError):
             await in_daemon_thread(Share.CONFIGURATION, lambda: 7)
         hanging = [thread for thread in threading.enumerate() if thread.name == Share.CONFIGURATION.value]
-        assert [thread.daemon for thread in hanging] == [True] * offload._MOST_HANGING
+        assert [thread.daemon for thread in hanging] == [True] * offload._MOST_OF_A_PROCESS
         released.set()
         for thread in hanging:
             await asyncio.to_thread(thread.join)

@@ -102,6 +102,26 @@ def test_a_wrong_one_costs_one_try(monkeypatch: pytest.MonkeyPatch, file: PinFil
     run(main())
 
 
+def test_a_wrong_one_costs_no_other_try_when_only_the_file_is_another(
+    monkeypatch: pytest.MonkeyPatch, file: PinFile
+) -> None:
+    """A backup or a `touch` changes the file, and it is no user who asks for another try."""
+
+    async def main() -> None:
+        served = with_file(monkeypatch, file)
+        for wrong in (WRONG_PIN, b"0000", WRONG_PIN):
+            for _ in range(2):
+                file.write(wrong)
+                with pytest.raises(TokenError, match="PIN"):
+                    await served.sign()
+        assert (served.slots.pins_sent, file.in_memory) == ([WRONG_PIN, b"0000"], 0)
+        file.write(PIN)
+        await served.sign()
+        assert served.slots.pins_sent[2:] == [PIN]
+
+    run(main())
+
+
 def test_one_that_was_right_and_no_longer_is_costs_one_try(
     monkeypatch: pytest.MonkeyPatch, file: PinFile
 ) -> None:

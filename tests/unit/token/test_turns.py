@@ -1,0 +1,80 @@
+"""Turns at what is scarce: programs, and the processes of each, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+import pytest
+from doubles.stand_ins import run, settle
+
+from replug.token import offload
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.turns import FairSemaphore, Requester, requester
+
+ONE, OTHER = (1, 1), (1, 2)
+
+
+def served(requests: list[Requester], *, cancelled: int | None = None) -> list[int]:
+    """The requests by number, in the order in which they have their turn."""
+    order: list[int] = []
+
+    async def main() -> None:
+        turns = FairSemaphore(1)
+        await turns.acquire()
+
+        async def ask(number: int) -> None:
+            requester.set(requests[number])
+            async with turns:
+                order.append(number)
+
+        tasks = [asyncio.create_task(ask(number)) for number in range(len(requests))]
+        await settle()
+        if cancelled is not None:
+            tasks[cancelled].cancel()
+            await settle()
+        turns.release()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        async with turns:  # nothing was lost
+            pass
+
+    run(main())
+    return order
+
+
+def test_programs_have_turns() -> None:
+    many, few = Requester(ONE, 10), Requester(OTHER, 20)
+    assert served([many, many, many, many, few, few]) == [0, 4, 1, 5, 2, 3]
+
+
+def test_processes_of_a_program_have_turns() -> None:
+    many, few = Requester(ONE, 10), Requester(ONE, 20)
+    assert served([many, many, many, few]) == [0, 3, 1, 2]
+
+
+def test_many_processes_of_one_program_are_one_program() -> None:
+    crowd = [Requester(ONE, pid) for pid in range(10, 15)]
+    assert served([*crowd, Requester(OTHER, 1)]) == [0, 5, 1, 2, 3, 4]
+
+
+def test_who_is_gone_has_no_turn() -> None:
+    one, other = Requester(ONE, 1), Requester(OTHER, 1)
+    assert sorted(served([one, one, other], cancelled=0)) == [1, 2]
+
+
+def test_what_one_program_hangs_in_leaves_room_for_others() -> None:
+    async def main() -> None:
+        released = threading.Event()
+        for number in range(offload._MOST_OF_A_PROGRAM + 1):
+            requester.set(Requester(ONE, number))
+            with pytest.raises((TimeoutError, TooManyThreadsError)) as caught:
+                await asyncio.wait_for(in_daemon_thread(Share.ADDED_PATHS, released.wait), 0.01)
+        assert caught.type is TooManyThreadsError
+        requester.set(Requester(OTHER, 1))
+        assert await in_daemon_thread(Share.ADDED_PATHS, lambda: 7) == 7
+        released.set()
+
+    run(main())
