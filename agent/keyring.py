@@ -26,11 +26,11 @@ from replug.agent.keys.refusal import RequestRefusedError, unknown_key
 from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
-from replug.agent.signing import Signed, Signing
+from replug.agent.signing import Signing
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, SkProvider
 from replug.protocol.keys import fingerprint
-from replug.protocol.messages import IdentitiesAnswer, SignRequest
+from replug.protocol.messages import IdentitiesAnswer
 from replug.protocol.purpose import Host
 from replug.token.boottime import boottime
 from replug.token.module import Module
@@ -86,9 +86,10 @@ class Keyring:
             settings, token_settings, self.certificate_files, self._modules, self.identities, self._aside
         )
         self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
+        self.drop_expired = self._expiry.drop_expired
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
-        self._signing = Signing(self.identities, settings, self._confirmations, notices, self._aside)
+        self.sign = Signing(self.identities, settings, self._confirmations, notices, self._aside).sign
         self._adding: Counter[tuple[int, int] | None] = Counter()
         """How many providers are being added, by the program that asks."""
         self._emptied = 0
@@ -118,9 +119,6 @@ class Keyring:
         ):
             await asyncio.wait({self._first_scan}, timeout=_LOOK)
 
-    def drop_expired(self) -> None:
-        self._expiry.drop_expired()
-
     def listing(self, client: Client) -> IdentitiesAnswer:
         for module in self._modules:
             module.listed()
@@ -128,9 +126,6 @@ class Keyring:
 
     def listing_takes_long(self, client: Client) -> bool:
         return bool(client.sessions.bindings) and self.identities.destinations > _QUICK_DESTINATIONS
-
-    async def sign(self, client: Client, request: SignRequest) -> Signed:
-        return await self._signing.sign(client, request)
 
     async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()

@@ -88,7 +88,7 @@ class _Service:
             environment_of=environment_of,
         )
         settings = Settings(self._options)
-        notices = TouchNotices(os.environ, lambda: settings.config.touch_notification)
+        notices = TouchNotices(os.environ, lambda: settings.options.config.touch_notification)
         keyring = Keyring(settings, prompter, notices, self._fork_server)
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()

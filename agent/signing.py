@@ -81,7 +81,7 @@ class Signing:
             if not now:
                 raise unknown_key(used.blob)
             changed = now[0].constraints != used.constraints
-            if changed and not self._is_enough(attempt, attempt.permitted(now)):
+            if changed and self._still_required(attempt, attempt.permitted(now)):
                 raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
         except ExplainedError as error:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
@@ -125,21 +125,22 @@ class Signing:
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
             permitted = partial(attempt.permitted, held)
             candidates = await self._aside.run(permitted) if many else permitted()
-            if self._is_enough(attempt, candidates):
+            required = self._still_required(attempt, candidates)
+            if not required:
                 return candidates
-            attempt.confirmed = await self._confirm(candidates[0], attempt, self._when(candidates))
+            attempt.confirmed = await self._confirm(candidates[0], attempt, required)
             # While the user was asked, keys may have been removed, or added, or may have expired.
 
-    def _when(self, candidates: list[Identity]) -> ConfirmWhen:
-        """If one of them requires it, none is used before the user agrees: which one is nearest changes."""
-        return reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
+    def _still_required(self, attempt: _Attempt, candidates: list[Identity]) -> ConfirmWhen:
+        """The confirmation that the candidates require now and the user has not given.
 
-    def _is_enough(self, attempt: _Attempt, candidates: list[Identity]) -> bool:
-        """Whether the user has agreed as the candidates require it now."""
-        when = self._when(candidates)
+        If one of them requires it, none is used before the user agrees: which one is nearest changes.
+        """
+        when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
         if attempt.confirmed is Confirmed.BY_REMEMBERED_YES and ConfirmWhen.AGAIN in when:
-            return False
-        return bool(attempt.confirmed) or not when or not when.asks(attempt.purpose)
+            return when
+        given = attempt.confirmed or not when or not when.asks(attempt.purpose)
+        return ConfirmWhen.NEVER if given else when
 
     async def _confirm(self, held: Identity, attempt: _Attempt, when: ConfirmWhen) -> Confirmed:
         key = fingerprint(held.blob, self._settings.options.fingerprint_hash)

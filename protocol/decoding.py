@@ -74,37 +74,34 @@ _RESPONSES: dict[int, Callable[[Reader], Response]] = {
 }
 
 
-def decode_request(payload: bytes | bytearray) -> Request:
-    """Return the request a client sent; of a bytearray, only the request itself holds a copy.
-
-    Raises `UnknownMessageError` if the type is not a known request, `ProtocolError` if it is malformed.
-    """
-    return _decode(payload, _REQUESTS)
-
-
-def decode_response(payload: bytes) -> Response:
-    """Return the response an agent sent.
-
-    Raises `UnknownMessageError` if the type is not a known response, `ProtocolError` if it is malformed.
-    """
-    return _decode(payload, _RESPONSES)
-
-
 _M = TypeVar("_M")
 
 
-def _decode(payload: bytes | bytearray, decoders: Mapping[int, Callable[[Reader], _M]]) -> _M:
-    reader = Reader(payload)
-    number = reader.byte()
-    if number not in decoders:
-        raise UnknownMessageError(f"unexpected message type {number}")
-    try:
-        message = decoders[number](reader)
-        reader.check_end()
-    except ProtocolError:
-        reader.wipe_secrets()
-        raise
-    finally:
-        if isinstance(payload, bytearray):
-            reader.wipe()
-    return message
+def _decoder(decoders: Mapping[int, Callable[[Reader], _M]]) -> Callable[[bytes | bytearray], _M]:
+    def decode(payload: bytes | bytearray) -> _M:
+        reader = Reader(payload)
+        number = reader.byte()
+        if number not in decoders:
+            raise UnknownMessageError(f"unexpected message type {number}")
+        try:
+            message = decoders[number](reader)
+            reader.check_end()
+        except ProtocolError:
+            reader.wipe_secrets()
+            raise
+        finally:
+            if isinstance(payload, bytearray):
+                reader.wipe()
+        return message
+
+    return decode
+
+
+decode_request = _decoder(_REQUESTS)
+"""Return the request a client sent; of a bytearray, only the request itself holds a copy.
+
+Raises `UnknownMessageError` if the type is not a known request, `ProtocolError` if it is malformed.
+"""
+
+decode_response = _decoder(_RESPONSES)
+"""Return the response an agent sent; raises like `decode_request`."""

@@ -170,7 +170,7 @@ def _read(
 ) -> Signed | None:
     if form == _LOGIN:
         request = UserauthRequest.decode(data)
-        if not _same_key(request.key_blob, key_blob):
+        if request.key_blob != key_blob and not _same_plain_key(request.key_blob, key_blob):
             raise ProtocolError("by another key")
         why = _why_unbound(request, sessions)
         if why:
@@ -185,15 +185,15 @@ def _read(
         return SshSignature.decode(data)
     if form == _PROOF:
         proof = HostKeyProof.decode(data)
-        if not _same_key(proof.host_key, key_blob):
+        if proof.host_key != key_blob and not _same_plain_key(proof.host_key, key_blob):
             raise ProtocolError("of another key")
         return proof
     return None
 
 
-def _same_key(named: bytes, key_blob: bytes) -> bool:
+def _same_plain_key(named: bytes, key_blob: bytes) -> bool:
     """Whether they are one key: ssh may name a certificate in what the plain key signs."""
-    return named == key_blob or plain_blob(named) == plain_blob(key_blob)
+    return plain_blob(named) == plain_blob(key_blob)
 
 
 def _why_unbound(request: UserauthRequest, sessions: Sessions) -> str:

@@ -135,11 +135,13 @@ class Reader:
 
     def text(self) -> str:
         """Take a string of UTF-8 without NUL characters."""
-        value = self.cstring()
         try:
-            return value.decode()
+            text = self.string().decode()
         except UnicodeDecodeError as error:
             raise ProtocolError(f"text is not UTF-8: {error.reason} at byte {error.start}") from error
+        if "\0" in text:
+            raise ProtocolError("a string that must not hold a NUL byte holds one")
+        return text
 
     def name(self) -> str:
         """Take a string that names a type or an extension, which decides what follows it."""

@@ -10,6 +10,7 @@ import base64
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from replug.protocol.keys import (
@@ -24,6 +25,8 @@ from replug.protocol.wire import ProtocolError
 from replug.token.identity import LONGEST_LABEL
 
 log = logging.getLogger(__name__)
+
+_ED25519_SIGNATURE = 64  # bytes
 
 _CURVES = {
     "06082a8648ce3d030107": Curve.NISTP256,
@@ -64,6 +67,16 @@ class TokenKey:
     """A private key that may sign is visible (before login it usually is not)."""
     always_authenticate: bool
     """CKA_ALWAYS_AUTHENTICATE: every signature needs the PIN again."""
+
+    @cached_property
+    def signature_size(self) -> int:
+        """How many bytes C_Sign returns."""
+        match self.public:
+            case RsaPublicKey(n=n):
+                return (n.bit_length() + 7) // 8
+            case EcdsaPublicKey(curve=curve):
+                return 2 * curve.coordinate_size
+        return _ED25519_SIGNATURE
 
 
 @dataclass(frozen=True)

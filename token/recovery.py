@@ -51,9 +51,8 @@ async def attempt(
     waits for a worker leaves the queue; an operation that has begun is finished.
     """
     taken = await pool.take(anywhere=anywhere)
-    taken.task = asyncio.create_task(
-        _use(taken, pool, fresh or logged_out in taken.logged_in, operation, arguments)
-    )
+    fresh = fresh or (logged_out is not None and logged_out in taken.logged_in)
+    taken.task = asyncio.create_task(_use(taken, pool, fresh, operation, arguments))
     return await result_of(taken.task)
 
 

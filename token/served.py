@@ -124,11 +124,19 @@ class ServedToken(Presence):
         flags.
         """
         algorithm = signing_algorithm(key.public, flags)
-        prompts = 0
+        prompts, pauses = 0, iter(_GRACE if self.present else ())
         while True:
             try:
                 with waiting():
-                    return await self._sign(key, algorithm, data)
+                    return await self._attempt(
+                        self._operations.sign, key.blob, algorithm, data, anywhere=True
+                    )
+            except TokenAbsentError:
+                # A bad contact, a reset reader or a restarted pcscd takes it away for less than a second.
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
             except PinNeededError as needed:
                 if prompts == _PROMPTS_PER_SIGNATURE:
                     raise TokenError(
@@ -185,21 +193,6 @@ class ServedToken(Presence):
         self.may_have_changed()
         self._pool.restart()
         self.logged_out()
-
-    async def _sign(self, key: TokenKey, algorithm: str, data: bytes) -> bytes:
-        """The signature; a token that was there until now is given a moment to be back.
-
-        A bad contact, a reset reader or a restarted pcscd takes it away for less than a second.
-        """
-        pauses = iter(_GRACE if self.present else ())
-        while True:
-            try:
-                return await self._attempt(self._operations.sign, key.blob, algorithm, data, anywhere=True)
-            except TokenAbsentError:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
 
     async def _attempt(
         self,

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
 
-_ED25519_SIGNATURE = 64  # bytes
 _MOST_CANDIDATES = 8
 
 _RSA_HASH_MECHANISMS = {
@@ -83,16 +82,6 @@ def finish_signature(public: PublicKey, algorithm: str, raw: bytes, data: bytes)
     return signature.encode()
 
 
-def raw_signature_size(public: PublicKey) -> int:
-    """How many bytes C_Sign returns for a key."""
-    match public:
-        case RsaPublicKey(n=n):
-            return (n.bit_length() + 7) // 8
-        case EcdsaPublicKey(curve=curve):
-            return 2 * curve.coordinate_size
-    return _ED25519_SIGNATURE
-
-
 async def signature_on(
     worker: WorkerClient, token: TokenId, key: TokenKey, algorithm: str, data: bytes, pin: bytearray | None
 ) -> bytes:
@@ -130,7 +119,6 @@ async def _by_the_right_key(
     """The signature blob by that private key of several with this CKA_ID which belongs to `key`."""
     keypad = key.always_authenticate and pin is None
     place = (token, key.reference)
-    size = raw_signature_size(key.public)
     candidate = worker.candidates.get(place, 0)
     tried = 0
     while True:
@@ -140,7 +128,7 @@ async def _by_the_right_key(
             key.key_id,
             step.mechanism,
             step.data,
-            size,
+            key.signature_size,
             pin,
             keypad=keypad,
             candidate=candidate,

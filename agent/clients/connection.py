@@ -44,6 +44,7 @@ class Connection:
     ) -> None:
         self.process = process
         self.has_turn = False
+        self.events = 0
         self.used = time.monotonic()
         """When it was served last."""
         self._rounds = rounds
@@ -85,47 +86,45 @@ class Connection:
         self._received.wipe()
         self._closed(self)
 
-    def happened(self, events: int) -> None:
-        """Note what epoll reported."""
-        if events & (READING | ENDED):
-            self._readable = True
-        if events & ENDED:
-            self._hung_up = True
-        if events & (WRITING | ENDED):
-            self._writable = True
-
     def serve(self, until: float) -> bool:
         """Write, read, and answer requests until `until`; whether there is more to do now."""
+        self.used = until
+        events, self.events = self.events, 0
+        self._readable |= bool(events & (READING | ENDED))
+        self._writable |= bool(events & (WRITING | ENDED))
+        self._hung_up |= bool(events & ENDED)
+        more = True
         try:
-            more = self._serve(until)
-            self.used = until
+            while more and self._open:
+                more = self._step()
+                if more and time.monotonic() >= until:
+                    break
             if self._open and not self._watched:
                 self._watch(READING)
         except Exception as error:
             self._fail(error)
         return self._open and more
 
-    def _serve(self, until: float) -> bool:
-        while self._open:
-            if self._output and self._writable:
+    def _step(self) -> bool:
+        """Write, read, and answer one request; whether anything was read or answered."""
+        if self._output and self._writable:
+            self._write()
+        may_read = self._open and self._readable and not self._received.full
+        if may_read:
+            self._read()
+        message = None
+        if self._open and not self._waiting and len(self._output) < _MOST_UNREAD_OUTPUT:
+            message = self._received.take()
+        if message is not None:
+            reply = self._answer(message)
+            if isinstance(reply, bytes):
+                self._output += frame(reply)
                 self._write()
-            may_read = self._readable and not self._received.full
-            if may_read:
-                self._read()
-            message = self._take()
-            if message is not None:
-                reply = self._answer(message)
-                if isinstance(reply, bytes):
-                    self._send(reply)
-                else:
-                    self._waiting = asyncio.ensure_future(self._send_later(reply))
-            elif not may_read:
-                break
-            if time.monotonic() >= until:
-                return True
-        if self._at_end and self.idle:
+            else:
+                self._waiting = asyncio.ensure_future(self._send_later(reply))
+        elif self._at_end and self.idle:
             self.close()
-        return False
+        return may_read or message is not None
 
     def _read(self) -> None:
         try:
@@ -148,34 +147,21 @@ class Connection:
         elif count < room and not self._hung_up:
             self._readable = False
 
-    def _take(self) -> bytearray | None:
-        """The next message to answer; None if there is none, or it has to wait for the reply before it."""
-        if not self._open or self._waiting or len(self._output) >= _MOST_UNREAD_OUTPUT:
-            return None
-        try:
-            return self._received.take()
-        except ProtocolError as error:
-            log.warning("connection closed: %s", error)
-            self.close()
-            return None
-
     async def _send_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
         self._waiting = None
         if self._open:
+            self._output += frame(message)
             try:
-                self._send(message)
+                self._write()
             except Exception as error:
                 self._fail(error)
             if self._at_end or self._readable or not self._received.empty:
                 self._rounds.give_turn(self)
 
-    def _send(self, message: bytes) -> None:
-        self._output += frame(message)
-        if self._writable:
-            self._write()
-
     def _write(self) -> None:
+        if not self._writable:
+            return
         try:
             sent = self._socket.send(self._output)
         except BlockingIOError:
@@ -195,7 +181,10 @@ class Connection:
     def _fail(self, error: Exception) -> None:
         """Close: with too little memory, what failed would fail again and again."""
         self.close()
-        log.error("connection closed: %s", _in_words(error))
+        if isinstance(error, ProtocolError):
+            log.warning("connection closed: %s", error)
+        else:
+            log.error("connection closed: %s", _in_words(error))
 
 
 def _is_gone(client: socket.socket) -> bool:

@@ -24,12 +24,11 @@ class Connection(Protocol):
     process: int
     has_turn: bool
     """Whether it waits for its turn; only `Rounds` changes it."""
+    events: int
+    """What epoll reported since its last turn, each change once (EPOLLET)."""
 
     def fileno(self) -> int:
         """The socket's descriptor."""
-
-    def happened(self, events: int) -> None:
-        """Note what epoll reported, each change once (EPOLLET)."""
 
     def serve(self, until: float) -> bool:
         """Do what can be done, but begin nothing after `until`; whether there is more to do now."""
@@ -109,7 +108,7 @@ class Rounds:
         for fd, events in self._epoll.poll(0, _EVENTS_AT_ONCE):
             connection = self._watched.get(fd)
             if connection is not None:
-                connection.happened(events)
+                connection.events |= events
                 self._enqueue(connection)
         self.serve()
 

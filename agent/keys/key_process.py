@@ -19,6 +19,7 @@ from replug.token.seal import Seal, SealedError
 from replug.token.turns import FairSemaphore
 from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.frames import Header
 from replug.token.worker.process import WorkerProcess
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ class KeyProcess:
                 finally:
                     wipe(message)
             header = {"key": blob.hex(), "flags": flags}
-            _, signature = await process.call("sign", header, self._patience, data)
+            signature = await process.ask("sign", header, self._patience, _content, data)
             return bytes(signature)
 
         return await self._in_turn(blob, sign)
@@ -160,7 +161,7 @@ class KeyProcess:
         had = blob in self._has
         self._has.add(blob)  # from its first byte on
         try:
-            await process.call("add", {"key": blob.hex()}, self._patience, message)
+            await process.ask("add", {"key": blob.hex()}, self._patience, _content, message)
         except WorkerRefusedError:
             if not had:
                 self._has.discard(blob)
@@ -176,3 +177,7 @@ async def _to_its_end(attempt: Coroutine[Any, Any, T]) -> T:
         await asyncio.wait([task])
         task.cancelled() or task.exception()
         raise
+
+
+def _content(_: Header, content: bytearray) -> bytearray:
+    return content

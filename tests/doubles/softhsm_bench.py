@@ -11,7 +11,7 @@ from rigs.softhsm import MODULE, PIN, Token
 
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey, read_keys
-from replug.token.signing import finish_signature, raw_signature_size, signing_algorithm, signing_steps
+from replug.token.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
 
 DATA = b"what is to be signed"
@@ -63,7 +63,7 @@ class Session:
         """The verified signature blob, by the first mechanism there is for the key."""
         algorithm = signing_algorithm(key.public, flags)
         step = next(signing_steps(key.public, algorithm, DATA))
-        size = raw_signature_size(key.public)
+        size = key.signature_size
         raw = await self.worker.sign(
             self.identity, key.reference, key.key_id, step.mechanism, step.data, size, pin, keypad=False
         )

@@ -182,7 +182,7 @@ class WorkerClient(WorkerProcess):
         return await self.ask(
             "sign",
             header,
-            self._deadlines.for_signature(keypad=keypad),
+            self._deadlines.for_signature_at_keypad if keypad else self._deadlines.for_signature,
             lambda reply, signature: RawSignature(bytes(signature), int(reply["candidates"])),
             secret,
             data,

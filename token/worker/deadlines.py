@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 _MOST_TIMES = 10
 
@@ -37,10 +38,15 @@ class Deadlines:
         """For C_Login; at the token's keypad the user takes the time."""
         return Patience(self.keypad, self.keypad + self.operation) if keypad else self.for_operation
 
-    def for_signature(self, *, keypad: bool) -> Patience:
-        """For C_Sign, at the keypad of the token if that wants the PIN there at every use."""
-        silence = self.touch + (self.keypad if keypad else 0)
-        return Patience(silence, silence + self.operation)
+    @cached_property
+    def for_signature(self) -> Patience:
+        """For C_Sign."""
+        return Patience(self.touch, self.touch + self.operation)
+
+    @cached_property
+    def for_signature_at_keypad(self) -> Patience:
+        """For C_Sign by a key that wants the PIN at every use, at the token's own keypad."""
+        return Patience(self.touch + self.keypad, self.touch + self.keypad + self.operation)
 
     @property
     def doubled(self) -> Deadlines:

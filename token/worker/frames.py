@@ -56,7 +56,8 @@ class FrameReader(ReceiveBuffer):
 
         Raises FrameError for what is no frame.
         """
-        self._skip_signs_of_life()
+        if self._buffer.startswith(SIGN_OF_LIFE, self._start, self._end):
+            self._skip_signs_of_life()
         begin = self._start + _PREFIX.size
         if self._end < begin:
             return None

@@ -38,6 +38,8 @@ class WorkerProcess:
     """One live worker process. Not reentrant: the caller sends one request at a time."""
 
     def __init__(self, process: Forked) -> None:
+        self.pid = process.pid
+        """The worker's process id."""
         self.alive = True
         self.started_at = boottime()
         self._loop = asyncio.get_running_loop()
@@ -54,11 +56,6 @@ class WorkerProcess:
         self._socket = process.connection
         self._loop.add_reader(self._socket, self._readable)
         self._loop.add_reader(process.exit_notice, self._exited)
-
-    @property
-    def pid(self) -> int:
-        """The worker's process id."""
-        return self._process.pid
 
     @property
     def last_sign(self) -> float | None:
@@ -127,13 +124,19 @@ class WorkerProcess:
             self._readable()  # its last words may be an answer
         self.kill()
 
-    async def call(
-        self, operation: str, header: Header, patience: Patience, *body: bytes | bytearray
-    ) -> tuple[Header, bytearray]:
-        """The answer's header and body, if the `patience` lasts.
+    async def ask(
+        self,
+        operation: str,
+        header: Header,
+        patience: Patience,
+        read: Callable[[Header, bytearray], T],
+        *body: bytes | bytearray,
+    ) -> T:
+        """What `read` makes of the answer's header and body, if the `patience` lasts.
 
         The parts of the request's `body` are the caller's to wipe; of copies, none is left once it is sent.
-        Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none.
+        Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none, or one
+        that `read` cannot read (KeyError, TypeError, ValueError).
         """
         if not self.alive:
             raise WorkerLostError("the worker process had ended")
@@ -155,8 +158,9 @@ class WorkerProcess:
                 )
                 answered = True
                 raise refused
+            result = read(reply, content)
             answered = True
-            return reply, content
+            return result
         except TimeoutError:
             raise WorkerSilentError(f"no answer to {operation} within {patience.silence:g} s") from None
         except RemovedError:
@@ -166,31 +170,15 @@ class WorkerProcess:
         except (EOFError, OSError) as error:
             raise WorkerLostError(f"the worker process ended during {operation}") from error
         except (FrameError, KeyError, TypeError, ValueError) as error:
-            raise WorkerLostError(_nonsense(operation)) from error
+            raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
         finally:
-            self._vigil.end()
+            self._vigil.timer.cancel()
             self._vigil = self._token_in_use = None
             self._answer = None
             wipe(request)
             # A cancelled caller, too, leaves an answer under way that nobody will take.
             if not answered:
                 self.kill()
-
-    async def ask(
-        self,
-        operation: str,
-        header: Header,
-        patience: Patience,
-        read: Callable[[Header, bytearray], T],
-        *body: bytes | bytearray,
-    ) -> T:
-        """Like `call`, but what `read` makes of the answer: one that it cannot read is nonsense."""
-        reply, content = await self.call(operation, header, patience, *body)
-        try:
-            return read(reply, content)
-        except (KeyError, TypeError, ValueError) as error:
-            self.kill()
-            raise WorkerLostError(_nonsense(operation)) from error
 
     def _send(self, request: bytearray, begin: int) -> None:
         """Send as much as the worker takes now, and the rest when it takes more; wipe what is sent.
@@ -237,7 +225,7 @@ class WorkerProcess:
                     raise EOFError
                 if self._vigil is None:
                     raise FrameError("an answer to nothing")
-                self._vigil.sign_of_life()
+                self._vigil.last_sign = self._loop.time()
                 self._frames.received(count)
                 frame = self._frames.take()
                 if frame is not None:
@@ -257,7 +245,3 @@ class WorkerProcess:
         """Tell the caller that waits for an answer that there will be none."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
-
-
-def _nonsense(operation: str) -> str:
-    return f"the worker's answer to {operation} makes no sense"

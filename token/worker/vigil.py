@@ -24,7 +24,7 @@ class StoppedProcessError(Exception):
 
 
 class Vigil:
-    """Watches the process `pid` from now until `end`, while it is to answer one request."""
+    """Watches the process `pid` until its `timer` is cancelled, while it is to answer one request."""
 
     def __init__(self, pid: int, patience: Patience, give_up: Callable[[Exception], None]) -> None:
         """`give_up` is called with TimeoutError or StoppedProcessError when the process counts as hung."""
@@ -35,21 +35,8 @@ class Vigil:
         self._begin = self.last_sign = self._loop.time()
         self._sleeps = ""
         self._was_stopped = False
-        self._timer = self._loop.call_at(self._next_look(), self._look)
-
-    def sign_of_life(self) -> None:
-        """The process has done something."""
-        self.last_sign = self._loop.time()
-
-    def end(self) -> None:
-        """There is an answer, or nobody waits for one."""
-        self._timer.cancel()
-
-    def _deadline(self) -> float:
-        return min(self.last_sign + self._patience.silence, self._begin + self._patience.longest)
-
-    def _next_look(self) -> float:
-        return min(self._loop.time() + _LOOK, self._deadline())
+        """When the process last did something, on the loop's clock; whoever sees it says so here."""
+        self.timer = self._loop.call_later(min(_LOOK, patience.silence, patience.longest), self._look)
 
     def _look(self) -> None:
         state, sleeps = _state_of(self._pid)
@@ -58,13 +45,15 @@ class Vigil:
             self._give_up(StoppedProcessError())
             return
         self._was_stopped = stopped
+        now = self._loop.time()
         if self._sleeps and sleeps != self._sleeps:
-            self.sign_of_life()
+            self.last_sign = now
         self._sleeps = sleeps
-        if self._loop.time() >= self._deadline():
+        deadline = min(self.last_sign + self._patience.silence, self._begin + self._patience.longest)
+        if now >= deadline:
             self._give_up(TimeoutError())
         else:
-            self._timer = self._loop.call_at(self._next_look(), self._look)
+            self.timer = self._loop.call_at(min(now + _LOOK, deadline), self._look)
 
 
 def _state_of(pid: int) -> tuple[str, str]:

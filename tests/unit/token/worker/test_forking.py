@@ -148,7 +148,8 @@ def test_a_worker_is_not_dumpable_and_leaves_no_core() -> None:
 
     async def main(server: ForkServer) -> None:
         worker = await forked_worker(server)
-        reply, _ = await worker.call("protection", {}, Patience(PATIENCE, PATIENCE))
+        patience = Patience(PATIENCE, PATIENCE)
+        reply = await worker.ask("protection", {}, patience, lambda reply, _: reply)
         assert reply == {"dumpable": 0, "core": [0, 0]}
 
     with running_fork_server(report + FORK_SERVER) as server:

@@ -48,7 +48,8 @@ class Scripted:
         """Have the agent's side ask something."""
 
         async def ask() -> object:
-            return await self.worker.call("sign", {}, Patience(deadline, 10 * deadline), body)
+            patience = Patience(deadline, 10 * deadline)
+            return await self.worker.ask("sign", {}, patience, lambda reply, content: (reply, content), body)
 
         return asyncio.create_task(ask())
 

@@ -21,7 +21,7 @@ from rigs.softhsm import KINDS, MODULE, PIN, Token
 from replug.protocol.keys import RsaPublicKey
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId
-from replug.token.signing import finish_signature, raw_signature_size, signing_algorithm, signing_steps
+from replug.token.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
 from replug.token.worker.frames import Header
 
@@ -119,7 +119,7 @@ async def sign_by_the_substitute(session: Session, label: str) -> None:
     [key] = [key for key in await session.log_in() if key.label == label]
     algorithm = signing_algorithm(key.public, 2 if isinstance(key.public, RsaPublicKey) else 0)
     _, step = signing_steps(key.public, algorithm, DATA)
-    size = raw_signature_size(key.public)
+    size = key.signature_size
     raw = await session.worker.sign(
         session.identity, key.reference, key.key_id, step.mechanism, step.data, size, None, keypad=False
     )

@@ -53,7 +53,7 @@ async def verdict(pid: int, patience: Patience, signs: int = 0) -> tuple[Excepti
     vigil = Vigil(pid, patience, given_up.set_result)
     for _ in range(signs):
         await asyncio.sleep(1)
-        vigil.sign_of_life()
+        vigil.last_sign = asyncio.get_running_loop().time()
     error = await asyncio.wait_for(given_up, 60)
     return error, loop.time() - begin
 
@@ -90,7 +90,7 @@ def test_a_stopped_process_is_hung_at_once(sleeper: int) -> None:
 def test_an_answer_ends_the_watching(sleeper: int) -> None:
     async def main() -> None:
         given_up: list[Exception] = []
-        Vigil(sleeper, Patience(0.01, 0.01), given_up.append).end()
+        Vigil(sleeper, Patience(0.01, 0.01), given_up.append).timer.cancel()
         await asyncio.sleep(0.1)
         assert given_up == []
 
@@ -100,4 +100,4 @@ def test_an_answer_ends_the_watching(sleeper: int) -> None:
 def test_the_second_attempt_has_more_time_and_the_user_has_not() -> None:
     once, twice = Deadlines(), Deadlines().doubled
     assert twice.for_operation.silence == 2 * once.for_operation.silence
-    assert twice.for_signature(keypad=False).silence == once.for_signature(keypad=False).silence
+    assert twice.for_signature.silence == once.for_signature.silence
