@@ -9,7 +9,6 @@ from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.control.refusals import Refusal, RefusalHistory
 from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
-from replug.protocol.keys import fingerprint
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
 from replug.token.key_advice import how_to_get_a_key, without_keys
@@ -113,7 +112,7 @@ def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
     when = confirm_when(held, keyring.settings.config)
     always = ConfirmWhen.ALWAYS in when
     return {
-        "fingerprint": fingerprint(held.blob),
+        "fingerprint": held.fingerprint,
         "type": held.algorithm,
         "comment": held.comment.decode(errors="replace"),
         "certificate": held.is_certificate,

@@ -17,7 +17,8 @@ from replug.agent.clients.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
-_RESERVED_DESCRIPTORS = 32  # for workers, prompts and the agent itself; half of all, if there are fewer
+_RESERVED_DESCRIPTORS = 64
+"""For workers, prompts, the control socket's clients and the agent itself; half of all if there are fewer."""
 _ACCEPTS_PER_TURN = 16  # what each has sent already is served at once
 _LONG_UNUSED = 10.0  # seconds; ssh waits for its server between the listing and the signature
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
