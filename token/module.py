@@ -145,13 +145,18 @@ class Module:
         if not all(token.present for token in self.tokens.values()):
             self._asked_for = True
 
-    def cards_changed(self, readers: Mapping[str, bool]) -> None:
-        """Something changed in pcscd's readers. Cards have left `readers`, where there may be one again.
+    def cards_changed(self, readers: Mapping[str, bool], *, arrived: bool) -> None:
+        """Cards have left `readers` of pcscd, where there may be one again; whether one `arrived` in any.
 
         What is under way with their tokens is ended, as modules may take long to find out.
         """
-        if self.uses_pcscd and not all(token.present for token in self.tokens.values()):
-            # libykcs11 may not find a card that it could not reach at once; a fresh process does.
+        missed = [token for token in self.tokens.values() if not token.present]
+        if arrived and self.uses_pcscd and missed:
+            for token in missed:
+                token.may_be_back()
+            # libykcs11 may not find a card that it could not reach at once; a fresh process does. Not while
+            # a card is being pulled: at its end the old process resets the card, and pcscd gives one up that
+            # cannot be reset.
             self._pool.restart_if_useless()
         descriptions = {reader[:_LONGEST_DESCRIPTION].rstrip(): again for reader, again in readers.items()}
         left = {

@@ -27,7 +27,7 @@ class TokenState(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-_NOTICED = 1.0  # seconds after a removal, until everybody has noticed
+_NOTICED = 1.0  # seconds after a removal or insertion, until everybody has noticed
 _TRUSTED = 10.0  # seconds for which a worker's word counts that a token is out
 _OUT = (TokenState.ABSENT, TokenState.UNREACHABLE)
 
@@ -54,6 +54,8 @@ class Presence:
         self.last_removed: float | None = None
         self.left_at: float | None = None
         """The same on the boot clock, which nobody sets."""
+        self._arrival = float("-inf")
+        """When a card was inserted that may be this token, on the boot clock."""
         self._state = TokenState.ABSENT
         self._back = asyncio.Event()
 
@@ -70,12 +72,16 @@ class Presence:
     def known_to_be_out(self, since: float) -> bool:
         """Whether a worker that started at the time `since`, on the boot clock, would see it if it were in.
 
-        Not one that was started while pcscd and the module noticed the removal; and not for ever, as a module
-        that could not reach a card at its first attempt may not try again.
+        Not one that was started while pcscd and the module noticed a card that left or arrived; and not for
+        ever, as a module that could not reach a card at its first attempt may not try again.
         """
         if self._state is not TokenState.ABSENT or self.left_at is None:
             return False
-        return self.left_at + _NOTICED <= since and boottime() - since < _TRUSTED
+        return max(self.left_at, self._arrival) + _NOTICED <= since and boottime() - since < _TRUSTED
+
+    def may_be_back(self) -> None:
+        """A card was inserted that may be this token."""
+        self._arrival = boottime()
 
     @property
     def how_to_bring_back(self) -> str:

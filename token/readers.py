@@ -47,8 +47,13 @@ _Readers = Mapping[str, _Reader]
 class CardReaders:
     """Reports to `changed` what happens in the readers, while `needed` returns true."""
 
-    def __init__(self, needed: Callable[[], bool], changed: Callable[[Mapping[str, bool]], None]) -> None:
-        """`changed` is called with the readers whose card has left, and whether there is one again."""
+    def __init__(
+        self, needed: Callable[[], bool], changed: Callable[[Mapping[str, bool], bool], None]
+    ) -> None:
+        """`changed` is called with the readers whose card has left, and whether there is one again.
+
+        Its second argument is whether a card was inserted into any reader.
+        """
         self._needed = needed
         self._changed = changed
 
@@ -77,7 +82,7 @@ class CardReaders:
                 async with asyncio.timeout(_PATIENCE):
                     now = _parse(await reader.readexactly(_MOST_READERS * _READER.size))
                 if known is not None and now != known:
-                    self._changed(_left(known, now))
+                    self._changed(_left(known, now), _arrived(known, now))
                 elif known is not None:
                     await asyncio.sleep(_NOTHING_NEW)
                 known = now
@@ -85,7 +90,7 @@ class CardReaders:
                     return
         except (EOFError, OSError):
             # pcscd has ended, and with it all that its clients were doing.
-            self._changed(_left(known or {}, {}))
+            self._changed(_left(known or {}, {}), False)
         finally:
             writer.close()
 
@@ -135,3 +140,8 @@ def _left(before: _Readers, now: _Readers) -> dict[str, bool]:
         for name, reader in before.items()
         if reader.occupied and now.get(name) != reader
     }
+
+
+def _arrived(before: _Readers, now: _Readers) -> bool:
+    """Whether a card was inserted."""
+    return any(reader.occupied and before.get(name) != reader for name, reader in now.items())

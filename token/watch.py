@@ -52,10 +52,10 @@ class Watcher:
         self._follow = _AFTER_EVENT
         self._event.set()
 
-    def cards_changed(self, left: Mapping[str, bool]) -> None:
+    def cards_changed(self, left: Mapping[str, bool], arrived: bool) -> None:
         """pcscd reports a change, as `CardReaders` does: end what it makes pointless, and scan now."""
         for module in self._modules():
-            module.cards_changed(left)
+            module.cards_changed(left, arrived=arrived)
         self._follow = max(self._follow, _AFTER_CHANGE, key=len)
         self._event.set()
 

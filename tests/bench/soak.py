@@ -45,6 +45,10 @@ LOADS = {
 _LOG_TAIL = 30
 
 
+HARMLESS = [kind for kind in KINDS if kind != "locked_and_unlocked"]
+"""To clients that sign all the while with other keys than the card's."""
+
+
 @dataclass
 class Tally:
     """What was asked, and what came of it."""
@@ -70,7 +74,7 @@ class Soak:
         pcscd.await_present()
         self._public = self._card.keys[Slot.AUTHENTICATION].write_public(home, "9a")
         self.agent = Agent(REPLUG, home, env=self._askpass.env)
-        self._disturbances = Disturbances(pcscd, self.agent, self._card, self._chance)
+        self._disturbances = Disturbances(pcscd, self.agent, self._card, self._chance, None)
         self.tally = Tally()
         self._footprints: list[Footprint] = []
         self.lag: Figures
@@ -122,7 +126,7 @@ class Soak:
         }  # fmt: skip
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self._disturb(self._chance.choice(KINDS))
+            self._disturb(self._chance.choice(HARMLESS))
         for name, load in loads.items():
             self._count(name, finished(load, seconds))
 

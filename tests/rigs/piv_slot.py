@@ -22,6 +22,9 @@ Dial = Callable[[], socket.socket | None]
 """Makes a connection to the reader for one slot; None: the reader is gone."""
 
 
+_REGULARLY = 0.45  # seconds; pcscd looks every 0.4 (PCSCLITE_STATUS_POLL_RATE)
+
+
 class Order(IntEnum):
     """What vpcd wants, where it does not pass on an APDU."""
 
@@ -40,6 +43,8 @@ class CardSlot:
         self._connection: socket.socket | None = None
         self._cuts = 0
         self._absence_unseen = False
+        self._removed = 0.0
+        """When the last card was pulled out, by the monotonic clock."""
         self._powered = False
         self.found = 0.0
         """When the reader last found a card here and powered it, by the monotonic clock."""
@@ -66,7 +71,7 @@ class CardSlot:
         with self._changed:
             card, self._card = self._card, None
             assert card is not None, "there is no card in the slot"
-            self._absence_unseen = True
+            self._absence_unseen, self._removed = True, time.monotonic()
             self._powered = False
             self._cut()
         card.power_off()
@@ -145,7 +150,9 @@ class CardSlot:
                 answer = self._answer(card, message)
                 with self._changed:
                     if card is None:
-                        self._absence_unseen = False
+                        # pcscd asks for several reasons; only what it finds when it asks regularly counts.
+                        # Else it takes the next card for the one before, and never powers it.
+                        self._absence_unseen = time.monotonic() - self._removed < _REGULARLY
                         return
                     if self._cuts != cuts:
                         # Half an answer makes vpcd report an error; to it, no answer is an empty success.

@@ -24,7 +24,9 @@ HELD, STOPPED = 3.0, 5.0  # seconds
 class Disturbances:
     """One method for each kind, which returns when the card is back, if it was away, and known to pcscd."""
 
-    def __init__(self, pcscd: Pcscd, agent: Agent, card: Card, chance: random.Random, load: Load) -> None:
+    def __init__(
+        self, pcscd: Pcscd, agent: Agent, card: Card, chance: random.Random, load: Load | None
+    ) -> None:
         """`card` is in the slot, and `agent` has its keys; `load` is told when these are locked."""
         self._pcscd = pcscd
         self._agent = agent
@@ -117,6 +119,7 @@ class Disturbances:
     # The agent and its worker process.
 
     def locked_and_unlocked(self) -> None:
+        assert self._load is not None, "whoever signs all the while has to know"
         self._load.pause()
         typing = [("Enter lock password: ", LOCKING), ("Again: ", LOCKING)]
         assert self._agent.ssh_add("-x", typing=typing).status == 0

@@ -24,6 +24,8 @@ class RestartingWorker:
         """Whether the process is to be ended when the worker is given back."""
         self.task: asyncio.Task[Any] | None = None
         """What uses it now; kept here, as the event loop has only weak references to tasks."""
+        self.uses_pcscd = False
+        """Whether its last process reached tokens by way of pcscd."""
         self._starter = starter
         self._worker: WorkerClient | None = None
         self._ending: WorkerClient | None = None
@@ -37,6 +39,7 @@ class RestartingWorker:
                 await self._ending.wait_for_end()
                 self._ending = None
             self._worker = await self._starter.loaded_worker(patient=patient)
+            self.uses_pcscd = self._worker.uses_pcscd
         return self._worker
 
     @property
@@ -48,11 +51,6 @@ class RestartingWorker:
     def last_sign(self) -> float | None:
         """When its process last showed a sign of life, on the loop's clock; None if it has nothing to do."""
         return None if self._worker is None else self._worker.last_sign
-
-    @property
-    def uses_pcscd(self) -> bool:
-        """Whether its process reaches tokens by way of pcscd, if it has one."""
-        return self._worker is not None and self._worker.uses_pcscd
 
     def removed(self, tokens: Collection[Header]) -> None:
         """Soon end what is under way with one of `tokens`, given by their fields, or with no token."""

@@ -76,7 +76,13 @@ class Follower:
 
     def __init__(self, needed: bool) -> None:
         self.reports: asyncio.Queue[Mapping[str, bool]] = asyncio.Queue()
+        self.arrivals: list[bool] = []
+        """Whether a card was inserted, for each report."""
         self.needed = needed
+
+    def changed(self, left: Mapping[str, bool], arrived: bool) -> None:
+        self.reports.put_nowait(left)
+        self.arrivals.append(arrived)
 
     async def report(self) -> Mapping[str, bool]:
         return await asyncio.wait_for(self.reports.get(), 10)
@@ -94,7 +100,7 @@ def pcscd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandInPcscd:
 @asynccontextmanager
 async def following(pcscd: StandInPcscd, *, needed: bool = True) -> AsyncIterator[Follower]:
     follower = Follower(needed)
-    task = asyncio.create_task(CardReaders(lambda: follower.needed, follower.reports.put_nowait).run())
+    task = asyncio.create_task(CardReaders(lambda: follower.needed, follower.changed).run())
     await pcscd.start()
     yield follower
     assert not task.done()
@@ -128,6 +134,8 @@ def test_what_a_change_means(pcscd: StandInPcscd, after: list[State], report: di
             await connected(pcscd)
             pcscd.change(*after)
             assert await follower.report() == report
+            now = {name: (changes, state) for name, changes, state in after if state == PRESENT}
+            assert follower.arrivals == [now.get("one", (1,))[0] != 1 or len(now) > 1]
 
     run(main())
 

@@ -325,6 +325,12 @@ def test_while_a_token_is_known_to_be_out_requests_start_no_workers(
         # The worker that is there was started in the moment of the removal.
         assert await refused_requests(10) <= 2
         assert await refused_requests(10) == 0
+        # Nor is one that was started while a card was put in: it may not have reached it.
+        plain.served.may_be_back()
+        assert 1 <= await refused_requests(1) <= 2
+        since_boot[0] += 2
+        assert await refused_requests(10) <= 2
+        assert await refused_requests(10) == 0
         # A worker that has not found it for some time is not trusted either.
         since_boot[0] += 11
         assert 1 <= await refused_requests(10) <= 2

@@ -42,7 +42,7 @@ class StandInModule:
     def looks(self) -> list[float]:
         return sorted(self.glances + self.close_looks)
 
-    def cards_changed(self, readers: Mapping[str, bool]) -> None:
+    def cards_changed(self, readers: Mapping[str, bool], *, arrived: bool) -> None:
         self.left.append(readers)
 
     def tokens_left_elsewhere(self, gone: list[StandInToken]) -> None:
@@ -147,7 +147,7 @@ def test_a_change_that_pcscd_reports_is_followed_by_few_looks(monkeypatch: pytes
     async def main() -> None:
         module = StandInModule()
         async with watching(module) as watcher:
-            watcher.cards_changed({"reader": False})
+            watcher.cards_changed({"reader": False}, False)
             await asyncio.sleep(3)
             assert module.close_looks == pytest.approx([0, 0.35, 1.1])
             assert module.left == [{"reader": False}]
