@@ -87,7 +87,8 @@ def _token(keyring: Keyring, module: Module, token: ServedToken) -> dict[str, An
 
 def _without_keys(module: Module, token: ServedToken) -> dict[str, str]:
     """That the token shows no keys, and how it gets one; empty for one that does, or is out."""
-    if token.keys or not token.was_read or not token.present:
+    # A slot that wants no login and shows nothing is not for keys of the user, like NSS's second one.
+    if token.keys or not token.was_read or not token.present or not token.wants_login:
         return {"without_keys": "", "first_key": ""}
     logged_in = token.state is TokenState.READY
     return {
