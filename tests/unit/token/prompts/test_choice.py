@@ -375,7 +375,7 @@ def tmux(desk: Desk) -> Iterator[Tmux]:
 def test_a_program_in_a_pane_of_tmux(desk: Desk, tmux: Tmux, monkeypatch: pytest.MonkeyPatch) -> None:
     """The question stands in the pane, though the program has a display too, and the PIN does not."""
     monkeypatch.undo()
-    tmux("new-session", "-d", "-x", "120", "-y", "30", "-s", "s", "sleep 600")
+    tmux("new-session", "-d", "-x", "120", "-y", "30", "-s", "s", "exec sleep 600")
     pid = int(tmux("display-message", "-p", "-t", "s", "#{pane_pid}").stdout)
     # Until it has become the program it has the environment of the tmux server, or (in execve) none.
     comm = Path(f"/proc/{pid}/comm")
