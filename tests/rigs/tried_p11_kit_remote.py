@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rigs import softhsm, spy
-from rigs.machine import Machine
-from rigs.softhsm import Token
-from rigs.spy import Spy
-from rigs.terminal import eventually
-from rigs.tried import TriedToken
+from rigs import spy
+from rigs.tried_server import TriedServer
 
 CANNOT_SIGN = "ed25519"
 """Its protocol knows no CKM_EDDSA: this key is shown and never signs."""
 
 
-class TriedRemote(TriedToken):
-    """The server has SoftHSM, by way of pkcs11-spy, which counts there."""
+class TriedRemote(TriedServer):
+    """The server is p11-kit's."""
 
     title = "p11-kit remote"
     packages = ("p11-kit", "softhsm2")
@@ -24,28 +20,15 @@ class TriedRemote(TriedToken):
     found_again = "listed again after a moment: only a new process of its module sees that it is back"
 
     def __init__(self) -> None:
-        self.home = Machine()
-        token = Token(self.home, self.label)
-        publics = {kind: token.add(kind) for kind in ("p256", "rsa2048", CANNOT_SIGN)}
-        self.useless = publics.pop(CANNOT_SIGN)
-        self.publics = publics
-        self._spy = Spy(self.home, softhsm.MODULE)
-        self._socket = self.home.folder / "p11.sock"
-        self.home.env["P11_KIT_SERVER_ADDRESS"] = f"unix:path={self._socket}"
+        super().__init__("p256", "rsa2048", CANNOT_SIGN)
+        self.useless = self.publics.pop(CANNOT_SIGN)
+        self.home.env["P11_KIT_SERVER_ADDRESS"] = f"unix:path={self.socket}"
         self.home.register("remote", f"module: {self.module}")
         self.bring_back()
 
     @property
-    def wrong_pins(self) -> int:
-        return self._spy.wrong_pins
-
-    def take_away(self) -> None:
-        self._server.stop()
-
-    def bring_back(self) -> None:
-        self._socket.unlink(missing_ok=True)
-        self._server = self.home.start(
-            "p11-kit", "server", "--provider", spy.MODULE, "--foreground", "--name", self._socket,
-            f"pkcs11:token={self.label}", env=self._spy.env,
+    def server(self) -> tuple[str | Path, ...]:
+        return (
+            "p11-kit", "server", "--provider", spy.MODULE, "--foreground", "--name", self.socket,
+            f"pkcs11:token={self.label}",
         )  # fmt: skip
-        eventually(self._socket.exists, "p11-kit server listens")
