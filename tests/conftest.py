@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from rigs import faulty as faulty_module
-from rigs import odd as odd_module
 from rigs.agent import Agent, StartAgent
 from rigs.askpass import Askpass
+from rigs.c_modules import build
 from rigs.faulty import Faulty
 from rigs.home import Home
 from rigs.sshd import Server
@@ -106,7 +105,7 @@ def askpass(home: Home) -> Askpass:
 @pytest.fixture(scope="session")
 def faulty_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The misbehaving module, compiled."""
-    return faulty_module.build(tmp_path_factory.mktemp("modules"))
+    return build("faulty", tmp_path_factory.mktemp("modules"))
 
 
 @pytest.fixture
@@ -118,7 +117,7 @@ def faulty(home: Home, faulty_built: Path) -> Faulty:
 @pytest.fixture(scope="session")
 def odd_built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The module with the habits of others, compiled."""
-    return odd_module.build(tmp_path_factory.mktemp("modules"))
+    return build("odd", tmp_path_factory.mktemp("modules"))
 
 
 @pytest.fixture

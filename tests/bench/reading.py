@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from rigs.agent import OPENSSH, Agent
+from rigs.c_modules import build
 from rigs.home import Home
-from rigs.odd import OddModule, build
+from rigs.odd import OddModule
 from rigs.softhsm import MODULE, PIN, Token
 
 REPLUG = Path(sys.executable).with_name("replug-agent")
@@ -89,7 +90,7 @@ def compare(name: str, ours: list[float], theirs: list[float]) -> None:
 def main(counts: list[int]) -> None:
     """Prints the figures for tokens with so many keys."""
     with TemporaryDirectory() as folder:
-        built = build(Path(folder))
+        built = build("odd", Path(folder))
         for count in counts:
             home = Home()
             Token(home)

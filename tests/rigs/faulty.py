@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 from rigs.home import Home
-from rigs.softhsm import MODULE, Token, copy_token
+from rigs.softhsm import Token, copy_token
 from rigs.terminal import eventually
-
-SOURCE = Path(__file__).parent.parent / "modules" / "faulty.c"
-
-
-def build(folder: Path) -> Path:
-    """Compiles the module into `folder` and returns its path."""
-    module = folder / "faulty.so"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-I/usr/include/p11-kit-1",
-         f'-DSOFTHSM="{MODULE}"', "-o", module, SOURCE],
-        check=True,
-    )  # fmt: skip
-    return module
 
 
 class Faulty:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 from rigs.home import Home
-from rigs.softhsm import MODULE
-
-SOURCE = Path(__file__).parent.parent / "modules" / "odd.c"
-
-
-def build(folder: Path) -> Path:
-    """Compiles the module into `folder` and returns its path."""
-    module = folder / "odd.so"
-    subprocess.run(
-        ["gcc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-I/usr/include/p11-kit-1",
-         f'-DSOFTHSM="{MODULE}"', "-o", module, SOURCE],
-        check=True,
-    )  # fmt: skip
-    return module
 
 
 class OddModule:

@@ -23,7 +23,7 @@ State = tuple[str, int, int]
 
 
 class StandInPcscd:
-    """Speaks one version of the protocol; tells of the `states` when it is told to."""
+    """Speaks one version of the protocol; reports the `states` when it is told to."""
 
     def __init__(self, path: Path, version: tuple[int, int] = (4, 4)) -> None:
         self.path = path
