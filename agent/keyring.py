@@ -41,6 +41,7 @@ from replug.token.prompts.request import Prompter
 from replug.token.prompts.restraint import RestrainedPrompter
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
+from replug.token.turns import one_less
 from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds
@@ -173,7 +174,7 @@ class Keyring:
         adding = asyncio.create_task(self._add_provider(client, name, pin, constraints))
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._adding[program] -= 1
+            one_less(self._adding, program)
             task.cancelled() or task.exception()
 
         adding.add_done_callback(ended)

@@ -150,8 +150,10 @@ def permitted(
     """
     if not constraints:
         return True
-    if not sessions.bindings or sessions.unverified:
-        return not sessions.unverified
+    if sessions.unverified:
+        return False
+    if not sessions.bindings:
+        return True
     return _permitting(constraints, sessions.bindings, user) is not None
 
 

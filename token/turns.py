@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K")
 
 _Program = tuple[int, int] | None
 
@@ -22,6 +25,13 @@ class Requester:
 NOBODY = Requester()
 requester: ContextVar[Requester] = ContextVar("requester", default=NOBODY)
 """Whose request the current task serves."""
+
+
+def one_less(counts: Counter[K], key: K) -> None:
+    """Count down; nothing is kept of a key whose count is zero, as there may be any number of keys."""
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]
 
 
 class FairSemaphore:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from replug.agent.clients.connection import Answer, Connection
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
+from replug.token.turns import one_less
 
 log = logging.getLogger(__name__)
 
@@ -120,9 +121,7 @@ class Server:
     def _closed(self, connection: Connection) -> None:
         was_full = len(self._connections) >= self._limit
         self._connections.discard(connection)
-        self._of_process[connection.process] -= 1
-        if not self._of_process[connection.process]:
-            del self._of_process[connection.process]
+        one_less(self._of_process, connection.process)
         if was_full and not self._closing:
             self._listen()
 

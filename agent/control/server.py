@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
+from replug.token.turns import one_less
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,7 @@ class Control:
             # What a client does not read would stay in memory.
             writer.transport.abort()
             self._silent.pop(writer, None)
-            self._connections[peer.pid] -= 1
-            if not self._connections[peer.pid]:
-                del self._connections[peer.pid]
+            one_less(self._connections, peer.pid)
 
     def _has_room_for(self, peer: Peer) -> bool:
         """Whether one more is served; the one that has been silent for longest makes room for it."""

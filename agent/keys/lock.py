@@ -14,7 +14,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.offload import Aside
 from replug.token.seal import Seal, derive_key
-from replug.token.turns import requester
+from replug.token.turns import one_less, requester
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds
@@ -86,17 +86,12 @@ class Lock:
             try:
                 delay = await self._delay_after(passphrase)
             finally:
-                program = requester.get().program
-                self._waiting[program] -= 1
-                if not self._waiting[program]:
-                    del self._waiting[program]
+                one_less(self._waiting, requester.get().program)
             if delay:
                 await asyncio.sleep(delay)
                 raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
         finally:
-            self._attempts[process] -= 1
-            if not self._attempts[process]:
-                del self._attempts[process]
+            one_less(self._attempts, process)
 
     async def _delay_after(self, passphrase: bytearray) -> float:
         """Unlock, and 0; else the seconds to wait before the refusal."""
