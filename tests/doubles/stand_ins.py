@@ -282,7 +282,8 @@ class StandInWorker:
         self.pid = id(self)
         self.alive = True
         self.started_at = boottime()
-        self.last_sign: float | None = None
+        self.last_sign = float("-inf")
+        self.asked = False
         self.uses_pcscd = slots.uses_pcscd
         self.token_in_use: Header | None = None
         self.removals: list[float] = []

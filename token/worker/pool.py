@@ -44,9 +44,14 @@ class WorkerPool:
 
     @property
     def last_sign(self) -> float | None:
-        """When any process last showed a sign of life, on the loop's clock; None if none is in use."""
-        signs = [self._starter.last_sign, *(worker.last_sign for worker in self._workers)]
-        return max((sign for sign in signs if sign is not None), default=None)
+        """When a process last showed a sign of life, on the loop's clock; None while no caller has a worker.
+
+        A caller that has one may still be at work with its last answer.
+        """
+        if not any(worker.busy for worker in self._workers):
+            return None
+        signs = [worker.last_sign for worker in self._workers]
+        return max((self._starter.last_sign, *(sign for sign in signs if sign is not None)))
 
     @property
     def ending(self) -> bool:

@@ -47,6 +47,7 @@ class WorkerProcess:
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
         """What the caller waits for."""
         self._vigil: Vigil | None = None
+        self._answered = self._loop.time()
         self._token_in_use: Header | None = None
         self._sending = False
         self._attached: int | None = None
@@ -58,9 +59,14 @@ class WorkerProcess:
         self._loop.add_reader(process.exit_notice, self._exited)
 
     @property
-    def last_sign(self) -> float | None:
-        """When it last showed a sign of life, on the loop's clock; None if it has nothing to do."""
-        return None if self._vigil is None else self._vigil.last_sign
+    def last_sign(self) -> float:
+        """When it last showed a sign of life, on the loop's clock."""
+        return self._answered if self._vigil is None else self._vigil.last_sign
+
+    @property
+    def asked(self) -> bool:
+        """Whether it has something to do."""
+        return self._answer is not None
 
     @property
     def token_in_use(self) -> Header | None:
@@ -173,6 +179,7 @@ class WorkerProcess:
             raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
         finally:
             self._vigil.timer.cancel()
+            self._answered = self._vigil.last_sign
             self._vigil = self._token_in_use = None
             self._answer = None
             wipe(request)

@@ -49,12 +49,12 @@ class RestartingWorker:
 
     @property
     def last_sign(self) -> float | None:
-        """When its process last showed a sign of life, on the loop's clock; None if it has nothing to do."""
+        """When its process last showed a sign of life, on the loop's clock; None if there is none."""
         return None if self._worker is None else self._worker.last_sign
 
     def removed(self, tokens: Collection[Header]) -> None:
         """Soon end what is under way with one of `tokens`, given by their fields, or with no token."""
-        if self._worker is not None and self._worker.last_sign is not None:
+        if self._worker is not None and self._worker.asked:
             used = self._worker.token_in_use
             if used is None or used in tokens:
                 self._worker.end_unless_answered(_GRACE if used else _LONGER_GRACE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from replug.token.errors import (
     ModuleUnreachableError,
     TokenError,
@@ -30,6 +32,7 @@ class Starter:
         self._loading: set[WorkerClient] = set()
         self._output = ModuleOutput(path)
         self._closed = False
+        self._last_start = float("-inf")
 
     def close(self) -> None:
         """End what was started; nothing is started after this."""
@@ -44,9 +47,9 @@ class Starter:
             raise TokenError(f"{self.path} was removed from the agent")
 
     @property
-    def last_sign(self) -> float | None:
-        """When a worker that loads the module last showed a sign of life; None if none does."""
-        return max((sign for one in self._loading if (sign := one.last_sign) is not None), default=None)
+    def last_sign(self) -> float:
+        """When a worker was last started or, loading the module, showed a sign of life."""
+        return max((self._last_start, *(worker.last_sign for worker in self._loading)))
 
     async def loaded_worker(self, *, patient: bool) -> WorkerClient:
         """A worker with the module; one that is treated with more patience if another was silent.
@@ -55,6 +58,7 @@ class Starter:
         WorkerLostError and WorkerRefusedError when loading fails.
         """
         self.refuse_if_closed()
+        self._last_start = asyncio.get_running_loop().time()
         try:
             forked = await self._fork_server.fork(_PROGRAM, self._deadlines.operation)
         except OSError as error:

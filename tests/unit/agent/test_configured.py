@@ -105,6 +105,7 @@ def test_what_is_configured_is_listed_from_the_first_request_on(
 def test_a_listing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def main() -> None:
         monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
+        monkeypatch.setattr("replug.agent.keyring._SIGN_OF_LIFE", 0.1)
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
         gate = agent.slots.hold_next("scan")
         agent.keyring.begin()

@@ -408,7 +408,7 @@ def test_a_card_that_leaves_during_its_signature_ends_it(rig: Rig, left: str, gr
         signing = asyncio.create_task(served.sign(key.token_key(), b"data", 0, Asker("ssh")))
         await gate.entered.wait()
         worker = rig.slots.workers[-1]
-        worker.last_sign, worker.token_in_use = 0.0, rig.work.identity.fields
+        worker.asked, worker.token_in_use = True, rig.work.identity.fields
         rig.module.cards_changed({rig.slots.reader_of(getattr(rig, left)): False}, arrived=False)
         assert worker.removals == graces
         gate.opened.set()
@@ -424,7 +424,7 @@ def test_a_card_that_leaves_may_end_a_scan_a_little_later(rig: Rig) -> None:
         looking = asyncio.create_task(rig.look())
         await gate.entered.wait()
         [worker] = rig.slots.workers
-        worker.last_sign = 0.0
+        worker.asked = True
         rig.module.cards_changed({rig.slots.reader_of(rig.work): False}, arrived=False)
         assert worker.removals == [1.0]
         gate.opened.set()

@@ -300,3 +300,27 @@ def test_a_worker_that_fails_to_load_leaves_no_process(
         assert [process.alive for process in slots.processes] == [False] * len(slots.processes)
 
     run(main())
+
+
+def test_a_caller_that_is_at_work_with_the_last_answer_shows_life_too(slots: Slots, pool: WorkerPool) -> None:
+    """The first listing waits while a card is being read, also between two requests."""
+
+    async def main() -> None:
+        signs: list[float | None] = []
+
+        async def read(worker: StandInWorker) -> None:
+            await worker.scan()
+            worker.last_sign = 1e9
+            signs.append(pool.last_sign)
+
+        gate = slots.hold_next("load")
+        reading = asyncio.create_task(attempt(pool, read))
+        await gate.entered.wait()
+        now = asyncio.get_running_loop().time()
+        assert pool.last_sign is not None and now - pool.last_sign < 60
+        gate.opened.set()
+        await reading
+        assert signs == [1e9]
+        assert pool.last_sign is None
+
+    run(main())
