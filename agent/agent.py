@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from replug.agent.clients.client import Client
+from replug.agent.keys.changes import Changes
 from replug.agent.signing import Signed
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 class Agent(Protocol):
     """One method for each request. A refusal raises an ExplainedError and has changed nothing."""
+
+    changes: Changes
+    """Of what clients are listed."""
 
     @property
     def locked(self) -> bool:

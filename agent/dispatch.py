@@ -13,11 +13,13 @@ from replug.agent.agent import Agent
 from replug.agent.clients.client import Client
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.handlers import Reply
+from replug.agent.keys.changes import Changes
 from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, SignRefusedError
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
-from replug.protocol.messages import ExtensionFailure, Failure
+from replug.protocol.framing import frame
+from replug.protocol.messages import ExtensionFailure, Failure, RequestIdentities
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _QUICKLY_DECODED = 4096
 """Bytes of a message that takes a millisecond to decode at most, whatever is in it."""
+_LISTING = RequestIdentities().encode()
 _LONGEST_LOGGED = 2000  # characters of a reason
 _FAILURE = Failure().encode()
 _EXTENSION_FAILURE = ExtensionFailure().encode()
@@ -92,6 +95,7 @@ class Dispatcher:
         self._history = history
         # Not the agent's: many large messages would be in the way of a session-bind, with which ssh begins.
         self._decoding = Aside("decoding")
+        self._listing = self._listing_frame = b""
 
     def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
         """The reply; a coroutine for it if a token, the user or a delay is waited for. Wipes the message."""
@@ -121,6 +125,12 @@ class Dispatcher:
                 wipe(message)
                 if request is not None:
                     request.wipe()
+
+    def framed(self, listing: bytes) -> bytes:
+        """The listing as a frame, made once for all clients that are listed the same."""
+        if listing is not self._listing:
+            self._listing, self._listing_frame = listing, frame(listing)
+        return self._listing_frame
 
     async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
         """The reply to a message that is decoded beside the event loop."""
@@ -182,3 +192,28 @@ class Dispatcher:
         if self._history.add(name, program, reason, next_step, purpose):
             log.warning("refused", extra=fields)
         return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE
+
+
+class Conversation:
+    """The messages of one client, and the answers to them."""
+
+    def __init__(self, dispatcher: Dispatcher, changes: Changes, client: Client) -> None:
+        self._dispatcher = dispatcher
+        self._changes = changes
+        self._client = client
+        self._listing = b""
+        """The list it got last, as a frame, if nothing but a change makes it another."""
+        self._made_at = 0
+
+    def listing_at_hand(self) -> bytes:
+        """The frame with the list of keys; empty if it has to be made."""
+        return b"" if not self._listing or self._changes.since(self._made_at) else self._listing
+
+    def answer(self, message: bytearray) -> bytes | Awaitable[bytes]:
+        """As `Dispatcher.answer`."""
+        is_listing, made_at = message == _LISTING, self._changes.count
+        reply = self._dispatcher.answer(self._client, message)
+        self._listing = b""
+        if is_listing and isinstance(reply, bytes) and reply != _FAILURE and self._changes.lasting:
+            self._listing, self._made_at = self._dispatcher.framed(reply), made_at
+        return reply

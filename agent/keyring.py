@@ -14,6 +14,7 @@ from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.certificate_files import CertificateFiles
+from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.expiry import Expiry
 from replug.agent.keys.identities import Identities
@@ -64,7 +65,8 @@ class Keyring:
         self, settings: Settings, prompter: Prompter, notices: TouchNotices, fork_server: ForkServer
     ) -> None:
         self.settings = settings
-        self.identities = Identities(boottime, lambda: bool(settings.config.wait_for_token))
+        self.changes = Changes(boottime)
+        self.identities = Identities(lambda: bool(settings.config.wait_for_token), self.changes)
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
@@ -121,8 +123,8 @@ class Keyring:
             await asyncio.wait({self._first_scan}, timeout=_LOOK)
 
     def listing(self, client: Client) -> IdentitiesAnswer:
-        for module in self._modules:
-            module.listed()
+        out = [module for module in self._modules if module.listed()]
+        self.changes.lasting = not out
         return self.identities.answer(client.sees)
 
     def listing_takes_long(self, client: Client) -> bool:
@@ -278,6 +280,7 @@ class Keyring:
 
     def _seal_all(self) -> None:
         """Encrypt the PINs, and end the processes that hold PINs or keys; called before the seal is shut."""
+        self.changes.count += 1
         self._confirmations.forget()
         self.pins.seal(self._seal)
         self._software_keys.suspend()
@@ -286,6 +289,7 @@ class Keyring:
             token.suspend()
 
     def _unseal_all(self) -> None:
+        self.changes.count += 1
         self.pins.unseal(self._seal)
 
     def _refuse_if_changed_since(self, emptied: int) -> None:

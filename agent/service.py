@@ -12,7 +12,6 @@ import socket
 import sys
 
 from replug.agent.clients.client import Client
-from replug.agent.clients.connection import Answer
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
 from replug.agent.config.options import Options
@@ -21,7 +20,7 @@ from replug.agent.control.refusals import RefusalHistory
 from replug.agent.control.server import Control
 from replug.agent.desktop.logind import SessionEvents
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.dispatch import Dispatcher
+from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.process import log as logging_setup
 from replug.agent.process.daemon import SIGNALS
@@ -115,10 +114,10 @@ class _Service:
             },
         )
 
-        def answerer(peer: Peer) -> Answer:
-            return functools.partial(dispatcher.answer, Client(peer))
+        def conversation(peer: Peer) -> Conversation:
+            return Conversation(dispatcher, keyring.changes, Client(peer))
 
-        server = Server(listener, answerer)
+        server = Server(listener, conversation)
         await control.start()
         if client is not None:
             self._end_with(client)

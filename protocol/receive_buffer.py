@@ -30,6 +30,10 @@ class ReceiveBuffer:
         """Whether everything that has arrived was taken."""
         return self._end == self._start
 
+    def is_just(self, data: bytes) -> bool:
+        """Whether it holds `data` and nothing else."""
+        return self._end - self._start == len(data) and self._buffer.startswith(data, self._start)
+
     def writable(self) -> memoryview:
         """Where the next bytes belong; unless it is `full`, there is room for one at least."""
         if self._end == len(self._buffer):

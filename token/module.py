@@ -140,10 +140,11 @@ class Module:
         lost = any(not token.present and not token.removable for token in tokens)
         return lost and not any(token.present and token.wants_login for token in tokens)
 
-    def listed(self) -> None:
-        """The keys were listed. If a token seems to be out, that is a reason to look closely."""
-        if not all(token.present for token in self.tokens.values()):
-            self._asked_for = True
+    def listed(self) -> bool:
+        """The keys were listed; whether that is a reason to look closely, as a token seems to be out."""
+        is_out = not all(token.present for token in self.tokens.values())
+        self._asked_for |= is_out
+        return is_out
 
     def cards_changed(self, readers: Mapping[str, bool], *, arrived: bool) -> None:
         """Cards have left `readers` of pcscd, where there may be one again; whether one `arrived` in any.

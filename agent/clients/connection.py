@@ -12,24 +12,34 @@ import select
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from replug.agent.clients.rounds import ENDED, READING, WRITING, Rounds
 from replug.protocol.constants import MAX_MESSAGE
 from replug.protocol.framing import MessageReader, frame
+from replug.protocol.messages import RequestIdentities
 from replug.protocol.wire import ProtocolError
 
 log = logging.getLogger(__name__)
 
 _MOST_UNREAD_OUTPUT = MAX_MESSAGE  # bytes; a client that does not read its replies is served no further
 
-Answer = Callable[[bytearray], bytes | Awaitable[bytes]]
-"""From a message, which it wipes, to the reply, or to something to await for it; it never raises."""
+_REQUEST_IDENTITIES = frame(RequestIdentities().encode())
+
+
+class Conversation(Protocol):
+    """What the agent says to this client. It never raises."""
+
+    def answer(self, message: bytearray) -> bytes | Awaitable[bytes]:
+        """From a message, which it wipes, to the reply, or to something to await for it."""
+
+    def listing_at_hand(self) -> bytes:
+        """The frame with the list of keys; empty if it has to be made."""
 
 
 class Connection:
-    """Reads requests from `client` (non-blocking), gives each to `answer`, and writes what it returns.
+    """Reads requests from `client` (non-blocking), and writes what the `conversation` answers to each.
 
-    `answer` gets a message without its length and returns the reply, or something to await for it.
     `closed` is called once, when the connection is over. `rounds` give it its turns; it has one at once, as
     the first request of a client that just connected has mostly arrived already.
     """
@@ -38,7 +48,7 @@ class Connection:
         self,
         client: socket.socket,
         process: int,
-        answer: Answer,
+        conversation: Conversation,
         closed: Callable[[Connection], None],
         rounds: Rounds,
     ) -> None:
@@ -49,7 +59,7 @@ class Connection:
         """When it was served last."""
         self._rounds = rounds
         self._socket = client
-        self._answer = answer
+        self._conversation = conversation
         self._closed = closed
         self._received = MessageReader()
         self._output = bytearray()
@@ -112,14 +122,19 @@ class Connection:
         may_read = self._open and self._readable and not self._received.full
         if may_read:
             self._read()
+        if self._received.is_just(_REQUEST_IDENTITIES) and self.idle and self._open:
+            listing = self._conversation.listing_at_hand()
+            if listing:
+                self._received.wipe()
+                self._send(listing)
+                return self._readable
         message = None
         if self._open and not self._waiting and len(self._output) < _MOST_UNREAD_OUTPUT:
             message = self._received.take()
         if message is not None:
-            reply = self._answer(message)
+            reply = self._conversation.answer(message)
             if isinstance(reply, bytes):
-                self._output += frame(reply)
-                self._write()
+                self._send(frame(reply))
             else:
                 self._waiting = asyncio.ensure_future(self._send_later(reply))
         elif self._at_end and self.idle:
@@ -151,17 +166,19 @@ class Connection:
         message = await reply
         self._waiting = None
         if self._open:
-            self._output += frame(message)
             try:
-                self._write()
+                self._send(frame(message))
             except Exception as error:
                 self._fail(error)
             if self._at_end or self._readable or not self._received.empty:
                 self._rounds.give_turn(self)
 
+    def _send(self, reply: bytes) -> None:
+        self._output += reply
+        if self._writable:
+            self._write()
+
     def _write(self) -> None:
-        if not self._writable:
-            return
         try:
             sent = self._socket.send(self._output)
         except BlockingIOError:

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from replug.agent.clients.connection import Answer, Connection
+from replug.agent.clients.connection import Connection, Conversation
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.token.turns import one_less
@@ -27,12 +27,12 @@ _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Server:
-    """Serves `listener` (bound, listening); `answerer` returns what answers a peer's messages."""
+    """Serves `listener` (bound, listening); `conversation` begins one with a peer."""
 
-    def __init__(self, listener: socket.socket, answerer: Callable[[Peer], Answer]) -> None:
+    def __init__(self, listener: socket.socket, conversation: Callable[[Peer], Conversation]) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._answerer = answerer
+        self._conversation = conversation
         self._rounds = Rounds()
         self._connections: set[Connection] = set()
         self._of_process: Counter[int] = Counter()
@@ -114,8 +114,8 @@ class Server:
             client.close()
             return
         client.setblocking(False)
-        answer = self._answerer(peer)
-        self._connections.add(Connection(client, peer.pid, answer, self._closed, self._rounds))
+        conversation = self._conversation(peer)
+        self._connections.add(Connection(client, peer.pid, conversation, self._closed, self._rounds))
         self._of_process[peer.pid] += 1
 
     def _closed(self, connection: Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
 from replug.agent.keys.listing import Listing
@@ -21,11 +22,12 @@ _MOST_ANSWERS = 16
 
 
 class Identities:
-    """All entries. `clock` is the boot clock, in seconds."""
+    """All entries, and what clients are shown of them."""
 
-    def __init__(self, clock: Callable[[], float], lists_absent: Callable[[], bool]) -> None:
+    def __init__(self, lists_absent: Callable[[], bool], changes: Changes) -> None:
         """`lists_absent` says whether keys whose tokens are out are listed, after all others."""
-        self._clock = clock
+        self._clock = changes.clock
+        self._changes = changes
         self._lists_absent = lists_absent
         self._entries: list[SoftwareIdentity | ServedProvider] = []
         self._held: list[Identity] = []
@@ -44,8 +46,6 @@ class Identities:
         """The listings made since the last change, by which of `_restricted` are seen."""
         self.destinations = 0
         """How many destination constraints there are."""
-        self._next_end: float | None = None
-        """When the next lifetime ends."""
         self.limited = False
         """Whether anything has a lifetime, whether that has ended or not."""
 
@@ -164,13 +164,14 @@ class Identities:
     def drop_expired(self) -> bool:
         """Remove entries whose lifetime has ended; returns whether there were any."""
         now = self._clock()
-        if self._next_end is None or now < self._next_end:
+        if self._changes.until is None or now < self._changes.until:
             return False
         return self._keep(lambda entry: _goes_on(entry, now))
 
     def next_expiry(self) -> float | None:
         """Seconds until the next lifetime ends; None if none will."""
-        return None if self._next_end is None else max(0.0, self._next_end - self._clock())
+        end = self._changes.until
+        return None if end is None else max(0.0, end - self._clock())
 
     def _keep(self, wanted: Callable[[SoftwareIdentity | ServedProvider], bool]) -> bool:
         before = len(self._entries)
@@ -201,7 +202,8 @@ class Identities:
         self._say_what_is_left_out(listing)
         ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
         self.limited = bool(ends)
-        self._next_end = min((end for end in ends if not _is_over(end, now)), default=None)
+        self._changes.until = min((end for end in ends if not _is_over(end, now)), default=None)
+        self._changes.count += 1
 
     def _say_what_is_left_out(self, listing: Listing) -> None:
         left_out: dict[str, list[Identity]] = {}

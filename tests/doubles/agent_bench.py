@@ -22,13 +22,14 @@ from replug.agent.control.client import control_path
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.control.server import Control
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.dispatch import Dispatcher
+from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Request, Response, decode_response
+from replug.protocol.framing import frame
 from replug.protocol.messages import (
     AddSmartcardKey,
     IdentitiesAnswer,
@@ -63,6 +64,7 @@ class AgentBench:
         self.keyring = Keyring(settings, self.person, TouchNotices({}, lambda: None), self.slots.fork_server)
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
+        self._conversations: dict[int, Conversation] = {}
         self.client = self.new_client()
 
     def new_client(self) -> Client:
@@ -73,10 +75,17 @@ class AgentBench:
         return f"pkcs11:{path}?module-path={self.module}{query}"
 
     async def ask(self, request: Request | bytes, client: Client | None = None) -> Response:
-        """The reply to a request, or to bytes that claim to be one."""
+        """The reply to a request, or to bytes that claim to be one; a list at hand is that reply."""
         message = request if isinstance(request, bytes) else request.encode()
-        reply = self.dispatcher.answer(client or self.client, bytearray(message))
-        return decode_response(reply if isinstance(reply, bytes) else await reply)
+        client = client or self.client
+        conversation = self._conversations.setdefault(
+            id(client), Conversation(self.dispatcher, self.keyring.changes, client)
+        )
+        at_hand = conversation.listing_at_hand() if isinstance(request, RequestIdentities) else b""
+        answer = conversation.answer(bytearray(message))
+        reply = answer if isinstance(answer, bytes) else await answer
+        assert at_hand in {b"", frame(reply)}
+        return decode_response(reply)
 
     async def add(self, *constraints: Constraint, provider: str = "", pin: bytes = PIN) -> Response:
         """`ssh-add -s`, of the whole module unless `provider` says otherwise."""

@@ -19,6 +19,20 @@ def echo(message: bytes) -> bytes:
     return b"reply to " + message
 
 
+class Script:
+    """A conversation that is made of one function; it has no list at hand."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.at_hand = b""
+
+    def answer(self, message: bytearray) -> bytes | Awaitable[bytes]:
+        return self._answer(bytes(message))
+
+    def listing_at_hand(self) -> bytes:
+        return self.at_hand
+
+
 class Link:
     """A connection and the client at its other end. Make it in a running loop."""
 
@@ -28,9 +42,8 @@ class Link:
         agents.setblocking(False)
         self.over = asyncio.Event()
         self.times_closed = 0
-        self.connection = Connection(
-            agents, os.getpid(), lambda message: answer(bytes(message)), self._closed, Rounds()
-        )
+        self.script = Script(answer)
+        self.connection = Connection(agents, os.getpid(), self.script, self._closed, Rounds())
 
     def _closed(self, connection: Connection) -> None:
         assert connection is self.connection

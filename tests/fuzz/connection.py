@@ -21,7 +21,7 @@ from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
-from replug.agent.dispatch import Dispatcher
+from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
 from replug.protocol.decoding import decode_response
 from replug.protocol.framing import frame
@@ -68,7 +68,7 @@ class Agent:
         Connection(
             agents,
             who.peer.pid,
-            lambda message: self._dispatcher.answer(who, message),
+            Conversation(self._dispatcher, self.keyring.changes, who),
             lambda _: None,
             self._rounds,
         )

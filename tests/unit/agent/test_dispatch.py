@@ -17,6 +17,7 @@ from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.dispatch import Dispatcher
+from replug.agent.keys.changes import Changes
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.additions import KeyAddition
@@ -48,6 +49,7 @@ class OneKey:
     """As small an agent as can be: it holds a key that cannot sign."""
 
     def __init__(self) -> None:
+        self.changes = Changes(lambda: 0.0)
         self.locked = False
         self.first_scan_done = True
         self.held = (ListedIdentity(KEY.blob, b"the only one"),)

@@ -14,6 +14,7 @@ from doubles.stand_ins import run, settle
 
 from replug.protocol.constants import MAX_MESSAGE
 from replug.protocol.framing import frame
+from replug.protocol.messages import RequestIdentities
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +105,41 @@ def gated(gate: asyncio.Event, served: list[bytes] | None = None) -> Answer:
         return later(message) if message.startswith(b"slow") else echo(message)
 
     return answer
+
+
+LISTING = frame(RequestIdentities().encode())
+
+
+def test_a_list_at_hand_is_sent_without_a_question() -> None:
+    """In its order all the same, and until it is not at hand any more."""
+
+    async def main() -> None:
+        gate = asyncio.Event()
+        served: list[bytes] = []
+        link = Link(gated(gate, served))
+        link.script.at_hand = frame(b"keys" * 100_000)
+        for _ in range(3):
+            await link.send(LISTING)
+            assert await link.reply() == b"keys" * 100_000
+        assert served == []
+        await link.send(LISTING + frame(b"slow") + LISTING)
+        await settle()
+        await link.send(LISTING)
+        gate.set()
+        assert await link.reply() == b"reply to \x0b"
+        assert await link.reply() == b"reply to slow"
+        assert [await link.reply() for _ in range(2)] == [b"reply to \x0b", b"keys" * 100_000]
+        link.script.at_hand = b""
+        await link.send(LISTING)
+        assert await link.reply() == b"reply to \x0b"
+        link.script.at_hand = frame(b"keys")
+        await link.send(LISTING)
+        link.client.shutdown(socket.SHUT_WR)
+        assert await link.reply() == b"keys"
+        assert await link.read(1) == b""
+        await link.finished()
+
+    run(main())
 
 
 @pytest.mark.parametrize("message", [b"fast", b"slow"])

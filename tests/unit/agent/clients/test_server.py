@@ -9,10 +9,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from doubles.link import Script
 from doubles.stand_ins import run, settle
 
 from replug.agent.clients import server as server_module
-from replug.agent.clients.connection import Answer
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
 from replug.protocol.framing import frame
@@ -31,11 +31,11 @@ class Place:
         self.peers: list[Peer] = []
 
     def serve(self) -> Server:
-        return Server(self.listener, self._answerer)
+        return Server(self.listener, self._converse)
 
-    def _answerer(self, peer: Peer) -> Answer:
+    def _converse(self, peer: Peer) -> Script:
         self.peers.append(peer)
-        return lambda message: bytes(message)
+        return Script(bytes)
 
     def connect(self) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -17,6 +17,7 @@ from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.certificates import Certificates
+from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
@@ -93,7 +94,7 @@ class Held(Identities):
     """The identities, with providers added and keys removed as the tests say it."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(clock, lambda: False)
+        super().__init__(lambda: False, Changes(clock))
         self._now = clock
 
     def add_provider(self, added: Provider, lifetime: int | None) -> None:
@@ -315,7 +316,7 @@ def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: 
 def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
     """Putting it together for each of them would hold up the others."""
     hidden = KeyConstraints(destinations=(object(),))  # type: ignore[arg-type]
-    identities = Identities(clock, lambda: False)
+    identities = Identities(lambda: False, Changes(clock))
     for blob, terms in ((b"open", KeyConstraints()), (b"restricted", hidden)):
         identities.add(SoftwareIdentity(blob, blob, terms, keys=None))  # type: ignore[arg-type]
     seen = {True: [b"open", b"restricted"], False: [b"open"]}
@@ -330,7 +331,7 @@ def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
 def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     first, other = token("1", Key("a")), token("2", Key("b"))
     tokens = module(first)
-    identities = Identities(clock, lambda: False)
+    identities = Identities(lambda: False, Changes(clock))
     files = CertificateFiles(Settings(Options()), identities.changed)
     settings = SETTINGS
     added = ServedProvider(
@@ -378,7 +379,7 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
 
 
 def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> None:
-    identities = Identities(clock, lambda: False)
+    identities = Identities(lambda: False, Changes(clock))
     for _ in range(2):
         identities.add(SoftwareIdentity(b"blob", b"mine", KeyConstraints(), keys=None))  # type: ignore[arg-type]
         assert called(identities.listed(everything)) == ["mine"]
@@ -390,7 +391,7 @@ def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> Non
 def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock) -> None:
     key, hidden = Key("a"), KeyConstraints(confirm=True)
     held = module(token("1", key))
-    identities = Identities(clock, lambda: False)
+    identities = Identities(lambda: False, Changes(clock))
     for uri, terms in (
         (Uri(), KeyConstraints()),
         (Uri(serial="1"), KeyConstraints(5000.0)),

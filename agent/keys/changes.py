@@ -1,0 +1,23 @@
+"""Whether a list of keys that was made before is still right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Changes:
+    """What moves whenever any client may be listed something else."""
+
+    clock: Callable[[], float]
+    """The boot clock."""
+    count: int = 0
+    until: float | None = None
+    """When the next lifetime ends; timers are late after a suspend."""
+    lasting: bool = True
+    """Whether a list is right until then; else the tokens' modules are to know of each that is made."""
+
+    def since(self, count: int) -> bool:
+        """Whether a list that was made at `count` has to be made anew."""
+        return count != self.count or (self.until is not None and self.clock() >= self.until)
