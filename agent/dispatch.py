@@ -19,7 +19,7 @@ from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
 from replug.protocol.framing import frame
-from replug.protocol.messages import ExtensionFailure, Failure, RequestIdentities
+from replug.protocol.messages import ExtensionFailure, Failure
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 _QUICKLY_DECODED = 4096
 """Bytes of a message that takes a millisecond to decode at most, whatever is in it."""
-_LISTING = RequestIdentities().encode()
 _LONGEST_LOGGED = 2000  # characters of a reason
 _FAILURE = Failure().encode()
 _EXTENSION_FAILURE = ExtensionFailure().encode()
@@ -87,6 +86,14 @@ _ROWS: dict[int, _Row] = {
 }
 
 
+@dataclass
+class _AtHand:
+    """The list of keys as a frame, and when it was made."""
+
+    listing: bytes = b""
+    made_at: int = 0
+
+
 class Dispatcher:
     """Answers messages. It never raises: whatever goes wrong becomes FAILURE and a reason."""
 
@@ -95,6 +102,8 @@ class Dispatcher:
         self._history = history
         # Not the agent's: many large messages would be in the way of a session-bind, with which ssh begins.
         self._decoding = Aside("decoding")
+        self.at_hand = _AtHand()
+        """For clients that are bound to no session, as they all see the same."""
         self._listing = self._listing_frame = b""
 
     def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
@@ -201,19 +210,22 @@ class Conversation:
         self._dispatcher = dispatcher
         self._changes = changes
         self._client = client
-        self._listing = b""
-        """The list it got last, as a frame, if nothing but a change makes it another."""
-        self._made_at = 0
+        self._at_hand = dispatcher.at_hand
 
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""
-        return b"" if not self._listing or self._changes.since(self._made_at) else self._listing
+        at_hand = self._at_hand
+        return b"" if self._changes.since(at_hand.made_at) else at_hand.listing
 
     def answer(self, message: bytearray) -> bytes | Awaitable[bytes]:
         """As `Dispatcher.answer`."""
-        is_listing, made_at = message == _LISTING, self._changes.count
+        kind, made_at = message[0], self._changes.count
         reply = self._dispatcher.answer(self._client, message)
-        self._listing = b""
-        if is_listing and isinstance(reply, bytes) and reply != _FAILURE and self._changes.lasting:
-            self._listing, self._made_at = self._dispatcher.framed(reply), made_at
+        if kind == MessageType.EXTENSION:
+            # It may bind a session: what this client may see is its own from now on.
+            self._at_hand = _AtHand()
+        elif kind == MessageType.REQUEST_IDENTITIES and isinstance(reply, bytes) and reply != _FAILURE:
+            lasting = self._changes.lasting
+            self._at_hand.listing = self._dispatcher.framed(reply) if lasting else b""
+            self._at_hand.made_at = made_at
         return reply

@@ -14,6 +14,7 @@ import sys
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
+from replug.agent.clients.waiting import ClientLoop, Waiting
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
@@ -60,7 +61,9 @@ def serve(
     sys.setswitchinterval(_SWITCH_INTERVAL)
     logging_setup.configure(foreground=foreground, debug=options.debug)
     service = _Service(options, fork_server, manager, foreground=foreground)
-    return asyncio.run(service.run(listener, client))
+    loop = ClientLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(service.run(listener, client, loop.waiting))
 
 
 class _Service:
@@ -75,7 +78,7 @@ class _Service:
         self._release = ""
         """The installed version, as it was at the start; empty until it is known."""
 
-    async def run(self, listener: socket.socket, client: int | None) -> int:
+    async def run(self, listener: socket.socket, client: int | None, waiting: Waiting) -> int:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         config = self._options.config
@@ -117,7 +120,7 @@ class _Service:
         def conversation(peer: Peer) -> Conversation:
             return Conversation(dispatcher, keyring.changes, Client(peer))
 
-        server = Server(listener, conversation)
+        server = Server(listener, conversation, waiting)
         await control.start()
         if client is not None:
             self._end_with(client)

@@ -1,4 +1,4 @@
-"""Waits for clients, and serves them in rounds: a process has one turn, however many connections it has."""
+"""Serves clients in rounds: a process has one turn, however many connections it has."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import time
 from collections import OrderedDict, deque
 from typing import Protocol
 
+from replug.agent.clients.waiting import Waiting
+
 log = logging.getLogger(__name__)
 
 READING = select.EPOLLIN | select.EPOLLRDHUP
 WRITING = select.EPOLLOUT
 ENDED = select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR
-_EVENTS_AT_ONCE = 64  # then the loop's other work is done
-_ROUND = 0.001  # seconds; the same
+_ROUND = 0.001  # seconds; then the loop's other work is done
 
 
 class Connection(Protocol):
@@ -35,25 +36,19 @@ class Connection(Protocol):
 
 
 class Rounds:
-    """The turns of all connections. The event loop watches one epoll for all of them.
+    """The turns of all connections of an agent whose loop waits with `waiting`."""
 
-    asyncio makes a handle and a context for every event and a key for every registration: half the time of
-    a listing, and two thirds for clients that connect for each.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, waiting: Waiting) -> None:
         self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
+        self._epoll = waiting.epoll
+        waiting.told = self._happened
         self._watched: dict[int, Connection] = {}
         self._waiting: OrderedDict[int, deque[Connection]] = OrderedDict()
         """Those that wait for their turn, by process; the one that is next first."""
         self._next: asyncio.Handle | None = None
-        self._loop.add_reader(self._epoll.fileno(), self._poll)
 
     def close(self) -> None:
         """Serve nobody any more."""
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
         self._waiting.clear()
         if self._next is not None:
             self._next.cancel()
@@ -104,8 +99,8 @@ class Rounds:
         if self._waiting:
             self._next = self._loop.call_soon(self.serve)
 
-    def _poll(self) -> None:
-        for fd, events in self._epoll.poll(0, _EVENTS_AT_ONCE):
+    def _happened(self, to: list[tuple[int, int]]) -> None:
+        for fd, events in to:
             connection = self._watched.get(fd)
             if connection is not None:
                 connection.events |= events

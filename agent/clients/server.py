@@ -14,6 +14,7 @@ from collections.abc import Callable
 from replug.agent.clients.connection import Connection, Conversation
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
+from replug.agent.clients.waiting import Waiting
 from replug.token.turns import one_less
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,13 @@ _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Server:
     """Serves `listener` (bound, listening); `conversation` begins one with a peer."""
 
-    def __init__(self, listener: socket.socket, conversation: Callable[[Peer], Conversation]) -> None:
+    def __init__(
+        self, listener: socket.socket, conversation: Callable[[Peer], Conversation], waiting: Waiting
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._conversation = conversation
-        self._rounds = Rounds()
+        self._rounds = Rounds(waiting)
         self._connections: set[Connection] = set()
         self._of_process: Counter[int] = Counter()
         """How many connections each process has."""

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 
-from doubles.stand_ins import settle
+from doubles.stand_ins import settle, waiting
 
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.rounds import Rounds
@@ -34,16 +34,17 @@ class Script:
 
 
 class Link:
-    """A connection and the client at its other end. Make it in a running loop."""
+    """A connection and the client at its other end. Make it in a running loop, others with its `rounds`."""
 
-    def __init__(self, answer: Answer = echo) -> None:
+    def __init__(self, answer: Answer = echo, rounds: Rounds | None = None) -> None:
+        self.rounds = rounds or Rounds(waiting())
         self.client, agents = socket.socketpair()
         self.client.setblocking(False)
         agents.setblocking(False)
         self.over = asyncio.Event()
         self.times_closed = 0
         self.script = Script(answer)
-        self.connection = Connection(agents, os.getpid(), self.script, self._closed, Rounds())
+        self.connection = Connection(agents, os.getpid(), self.script, self._closed, self.rounds)
 
     def _closed(self, connection: Connection) -> None:
         assert connection is self.connection

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_ds
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from doubles.fork_servers import RunningForkServer
 
+from replug.agent.clients.waiting import ClientLoop, Waiting
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey
 from replug.token.boottime import boottime
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
@@ -42,7 +43,15 @@ _ED25519 = bytes.fromhex("06032b6570")
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """What `main` returns; a test that waits for what never comes fails after 20 seconds."""
-    return asyncio.run(asyncio.wait_for(main, 20))
+    with asyncio.Runner(loop_factory=ClientLoop) as runner:
+        return runner.run(asyncio.wait_for(main, 20))
+
+
+def waiting() -> Waiting:
+    """What the running loop waits with."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, ClientLoop)
+    return loop.waiting
 
 
 async def settle() -> None:

@@ -20,6 +20,8 @@ from fuzz.connection import SEEDS, Agent, attack
 from fuzz.mutations import mutated
 from fuzz.targets import TARGETS
 
+from replug.agent.clients.waiting import ClientLoop
+
 _AT_ONCE = 500  # examples between two looks at the clock
 
 
@@ -41,7 +43,7 @@ def connections(examples: int, **how: object) -> Callable[[], None]:
     pieces = st.lists(st.integers(1, 3000), max_size=8)
 
     def test() -> None:
-        with asyncio.Runner() as runner:
+        with asyncio.Runner(loop_factory=ClientLoop) as runner:
 
             async def start() -> Agent:
                 return Agent()

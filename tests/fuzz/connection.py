@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from doubles.fork_servers import RunningForkServer
+from doubles.stand_ins import waiting
 from fuzz.targets import recorded
 
 from replug.agent.clients.client import Client
@@ -50,7 +51,7 @@ class Agent:
     def __init__(self) -> None:
         self.faults: list[dict[str, Any]] = []
         self._loop = asyncio.get_running_loop()
-        self._rounds = Rounds()
+        self._rounds = Rounds(waiting())
         self._loop.set_exception_handler(lambda _, context: self.faults.append(context))
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")

@@ -59,8 +59,13 @@ def test_while_nothing_changes_it_is_at_hand_and_kept_once_for_all(bench: Bench)
         await bench.add()
         one, other = bench.conversation(), bench.conversation()
         assert one.listing_at_hand() == b""
-        listed = [await said(each, RequestIdentities()) for each in (one, other)]
-        assert [one.listing_at_hand(), other.listing_at_hand()] == listed
+        listing = await said(one, RequestIdentities())
+        assert one.listing_at_hand() == other.listing_at_hand() == listing
+        # A client that is bound to a session has its own.
+        bind = Extension(SESSION_BIND, bind_of(Key("server"), b"session").encode())
+        await said(other, bind)
+        assert other.listing_at_hand() == b""
+        assert await said(other, RequestIdentities()) == other.listing_at_hand() == listing
         assert one.listing_at_hand() is other.listing_at_hand()
 
     run(main())

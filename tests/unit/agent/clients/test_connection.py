@@ -234,7 +234,8 @@ def test_no_reply_overtakes_a_slow_one() -> None:
 def test_a_slow_request_holds_up_no_other_client() -> None:
     async def main() -> None:
         gate = asyncio.Event()
-        waiting, other = Link(gated(gate)), Link()
+        waiting = Link(gated(gate))
+        other = Link(rounds=waiting.rounds)
         await waiting.send(frame(b"slow"))
         await settle()
         await other.send(frame(b"one"))
@@ -257,7 +258,8 @@ def test_a_client_that_pipelines_does_not_keep_others_waiting() -> None:
             served.append(message)
             return b""
 
-        greedy, modest = Link(answer), Link(answer)
+        greedy = Link(answer)
+        modest = Link(answer, greedy.rounds)
         # More of it fits into one read than any turn may serve.
         greedy.send_what_fits(frame(b"g") * 10_000)
         modest.send_what_fits(frame(b"m"))

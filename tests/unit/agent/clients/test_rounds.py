@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
-from doubles.stand_ins import run, settle
+from doubles.stand_ins import run, settle, waiting
 
 from replug.agent.clients import rounds as rounds_module
 from replug.agent.clients.rounds import READING, WRITING, Rounds
@@ -74,7 +74,7 @@ def pairs() -> Iterator[list[Pair]]:
 
 def test_a_process_with_many_connections_has_as_many_turns_as_one_with_one() -> None:
     async def main() -> None:
-        rounds, served = Rounds(), list[int]()
+        rounds, served = Rounds(waiting()), list[int]()
         for process in (*[1] * 50, 2, 3, *[1] * 50):
             rounds.give_turn(Greedy(process, served))
         while len(served) < 300:
@@ -87,7 +87,7 @@ def test_a_process_with_many_connections_has_as_many_turns_as_one_with_one() -> 
 
 def test_the_loop_has_its_turn_though_everybody_wants_more() -> None:
     async def main() -> None:
-        rounds, served = Rounds(), list[int]()
+        rounds, served = Rounds(waiting()), list[int]()
         for process in range(200):
             rounds.give_turn(Greedy(process, served, seconds=rounds_module._ROUND / 4))
         counts = []
@@ -105,7 +105,7 @@ def test_a_connection_waits_for_one_turn_at_a_time() -> None:
     """However often it is given one: else those that ask most would be served most."""
 
     async def main() -> None:
-        rounds, served = Rounds(), list[int]()
+        rounds, served = Rounds(waiting()), list[int]()
         pushy = Greedy(1, served)
         for _ in range(100):
             rounds.give_turn(pushy)
@@ -119,7 +119,7 @@ def test_a_connection_waits_for_one_turn_at_a_time() -> None:
 
 def test_each_event_is_a_turn_and_no_more(pairs: list[Pair]) -> None:
     async def main() -> None:
-        rounds, (ours, theirs) = Rounds(), pairs[0]
+        rounds, (ours, theirs) = Rounds(waiting()), pairs[0]
         watched, other = Watched(ours), Watched(pairs[1][0])
         rounds.watch(watched, READING)
         rounds.watch(other, READING)
@@ -145,7 +145,7 @@ def test_each_event_is_a_turn_and_no_more(pairs: list[Pair]) -> None:
 
 def test_one_turn_that_fails_harms_no_other(pairs: list[Pair], caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        rounds, watched = Rounds(), [Watched(ours) for ours, _ in pairs]
+        rounds, watched = Rounds(waiting()), [Watched(ours) for ours, _ in pairs]
         watched[0].fails = True
         for one, (_, theirs) in zip(watched, pairs, strict=True):
             rounds.watch(one, READING)
@@ -162,7 +162,7 @@ def test_closing_leaves_no_descriptor_and_serves_nobody(pairs: list[Pair]) -> No
     async def main() -> None:
         await asyncio.sleep(0)
         before, watched = os.listdir("/proc/self/fd"), Watched(pairs[0][0])
-        rounds = Rounds()
+        rounds = Rounds(waiting())
         rounds.watch(watched, READING)
         pairs[0][1].send(b"x")
         rounds.give_turn(watched)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from doubles.link import Script
-from doubles.stand_ins import run, settle
+from doubles.stand_ins import run, settle, waiting
 
 from replug.agent.clients import server as server_module
 from replug.agent.clients.peer import Peer
@@ -31,7 +31,7 @@ class Place:
         self.peers: list[Peer] = []
 
     def serve(self) -> Server:
-        return Server(self.listener, self._converse)
+        return Server(self.listener, self._converse, waiting())
 
     def _converse(self, peer: Peer) -> Script:
         self.peers.append(peer)
