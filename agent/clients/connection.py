@@ -40,8 +40,8 @@ class Conversation(Protocol):
 class Connection:
     """Reads requests from `client` (non-blocking), and writes what the `conversation` answers to each.
 
-    `closed` is called once, when the connection is over. `rounds` give it its turns; it has one at once, as
-    the first request of a client that just connected has mostly arrived already.
+    `closed` is called once, when the connection is over. `rounds` give it its turns, once
+    it has been admitted there.
     """
 
     def __init__(
@@ -72,7 +72,6 @@ class Connection:
         self._watched = False
         self._waiting: asyncio.Future[None] | None = None
         self._open = True
-        rounds.give_turn(self)
 
     @property
     def idle(self) -> bool:

@@ -68,6 +68,10 @@ class Rounds:
         if self._watched.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
+    def admit(self, connection: Connection) -> None:
+        """Give a new connection its first turn; to be followed by `serve`."""
+        self._enqueue(connection)
+
     def give_turn(self, connection: Connection) -> None:
         """Have it served in this round or the next."""
         self._enqueue(connection)

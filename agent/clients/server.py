@@ -118,7 +118,9 @@ class Server:
             return
         client.setblocking(False)
         conversation = self._conversation(peer)
-        self._connections.add(Connection(client, peer.pid, conversation, self._closed, self._rounds))
+        connection = Connection(client, peer.pid, conversation, self._closed, self._rounds)
+        self._connections.add(connection)
+        self._rounds.admit(connection)  # its first request has mostly arrived already
         self._of_process[peer.pid] += 1
 
     def _closed(self, connection: Connection) -> None:

@@ -45,6 +45,7 @@ class Link:
         self.times_closed = 0
         self.script = Script(answer)
         self.connection = Connection(agents, os.getpid(), self.script, self._closed, self.rounds)
+        self.rounds.give_turn(self.connection)
 
     def _closed(self, connection: Connection) -> None:
         assert connection is self.connection

@@ -66,13 +66,8 @@ class Agent:
         client.setblocking(False)
         agents.setblocking(False)
         who = Client(Peer(os.getpid(), os.getuid()))
-        Connection(
-            agents,
-            who.peer.pid,
-            Conversation(self._dispatcher, self.keyring.changes, who),
-            lambda _: None,
-            self._rounds,
-        )
+        conversation = Conversation(self._dispatcher, self.keyring.changes, who)
+        self._rounds.give_turn(Connection(agents, who.peer.pid, conversation, lambda _: None, self._rounds))
         return client
 
     async def lists(self) -> bool:
