@@ -28,7 +28,7 @@ demo: $(READY)
 
 test: $(READY)
 	@tests/prepare test
-	$(VENV)/bin/pytest -n auto $(PYTEST)
+	$(VENV)/bin/pytest -n auto --dist worksteal $(PYTEST)
 
 tokens: $(READY)
 	@tests/prepare test

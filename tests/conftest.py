@@ -56,6 +56,12 @@ def _clean_environment(config: pytest.Config) -> None:
     os.environ.update(HOME=home, LANG="C.UTF-8", SHELL="/bin/sh")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: many tests wait for cards, timers and other programs."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
