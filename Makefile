@@ -3,6 +3,7 @@
 #   make demo     a token, a login and a signature, shown as you would type them
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md (TOKENS='tpm nss')
+#   make machines  a new Debian 12 and 13, each booted: from the README's first line to uninstalling (DISTRIBUTIONS=trixie)
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
 #   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
@@ -20,7 +21,7 @@ READY = $(VENV)/.ready
 # How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
-.PHONY: demo test tokens torture fuzz insertion bench soak lint types format completions lock clean
+.PHONY: demo test tokens machines torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -34,6 +35,11 @@ tokens: $(READY)
 	@tests/prepare test
 	@tests/prepare tokens
 	$(VENV)/bin/python tests/tokens/main.py docs/tried.md $(TOKENS)
+
+machines: $(READY)
+	@tests/prepare test
+	@tests/prepare machines
+	$(VENV)/bin/python tests/machines/main.py $(DISTRIBUTIONS)
 
 torture: $(READY)
 	@tests/prepare test
