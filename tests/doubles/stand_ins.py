@@ -429,6 +429,12 @@ class StandInForkServer:
         self.failure: OSError | None = None
         self._real: RunningForkServer | None = None
 
+    async def fork_or_spare(self, program: str, patience: float) -> Forked | None:
+        return await self.fork(program, patience)
+
+    def close(self) -> None:
+        """As the real one, which ends its spares."""
+
     async def fork(self, program: str, patience: float) -> Forked | None:
         if self.failure is not None:
             raise self.failure

@@ -60,7 +60,7 @@ class Starter:
         self.refuse_if_closed()
         self._last_start = asyncio.get_running_loop().time()
         try:
-            forked = await self._fork_server.fork(_PROGRAM, self._deadlines.operation)
+            forked = await self._fork_server.fork_or_spare(_PROGRAM, self._deadlines.operation)
         except OSError as error:
             self.refuse_if_closed()
             raise _no_process(error) from error
