@@ -43,6 +43,11 @@ class RestartingWorker:
         return self._worker
 
     @property
+    def has_process(self) -> bool:
+        """Whether a process is at hand that has loaded the module."""
+        return self._worker is not None and self._worker.alive
+
+    @property
     def logged_in(self) -> set[TokenId]:
         """The tokens that the process is logged in to, or that need no login."""
         return set() if self._worker is None else self._worker.ready
