@@ -101,7 +101,9 @@ async def _repaired(
     while True:
         was_fresh, began = not taken.has_process, loop.time()
         try:
-            return await operation(await taken.live(patient=patient), *arguments)
+            # What ended a worker may have ended the spare as well.
+            worker = await taken.live(patient=patient, spare=not repaired)
+            return await operation(worker, *arguments)
         except (WorkerLostError, WorkerRefusedError) as error:
             taken.kill()
             fault, silent = _fault(error), isinstance(error, WorkerSilentError)

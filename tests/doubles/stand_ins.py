@@ -427,9 +427,11 @@ class StandInForkServer:
 
     def __init__(self) -> None:
         self.failure: OSError | None = None
+        self.spares_asked_for = 0
         self._real: RunningForkServer | None = None
 
     async def fork_or_spare(self, program: str, patience: float) -> Forked | None:
+        self.spares_asked_for += 1
         return await self.fork(program, patience)
 
     def close(self) -> None:

@@ -210,6 +210,17 @@ def test_the_second_attempt_comes_a_moment_later_if_the_first_worker_was_fresh(
     run(main())
 
 
+def test_what_ends_a_worker_may_end_the_spare_so_the_second_attempt_takes_none(
+    slots: Slots, pool: WorkerPool
+) -> None:
+    async def main() -> None:
+        slots.fail_next("scan", lost())
+        assert await attempt(pool, scan) == 1
+        assert slots.fork_server.spares_asked_for == 1
+
+    run(main())
+
+
 def test_what_is_no_module_is_not_tried_twice(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         slots.fail_next("load", refused(Verdict.NOT_A_MODULE, "file too short"))
