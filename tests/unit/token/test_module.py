@@ -146,18 +146,18 @@ def test_leaving_and_returning(rig: Rig) -> None:
 def test_a_token_is_missed_for_two_minutes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         await rig.module.look()
-        assert not rig.module.misses_a_token
+        assert rig.module.pace is Pace.USUAL
         left = rig.slots.tokens.pop(0)
         await rig.module.look()
-        assert rig.module.misses_a_token
+        assert rig.module.pace is Pace.QUICK
         now, since_boot = time.time(), boottime()
         with monkeypatch.context() as set_back:
             set_back.setattr(time, "time", lambda: now - 3600)
-            set_back.setattr("replug.token.module.boottime", lambda: since_boot + 121)
-            assert not rig.module.misses_a_token
+            set_back.setattr("replug.token.served_tokens.boottime", lambda: since_boot + 121)
+            assert rig.module.pace is Pace.USUAL
         rig.slots.tokens.append(left)
         await rig.module.look()
-        assert not rig.module.misses_a_token
+        assert rig.module.pace is Pace.USUAL
 
     run(main())
 
@@ -496,7 +496,7 @@ def test_a_module_that_shows_other_tokens_at_each_look_is_bounded(
         assert len(rig.module.tokens) == 128
         assert rig.served(rig.work).present
         # Those that left a while ago make room.
-        monkeypatch.setattr("replug.token.module.boottime", lambda: boottime() + 1000)
+        monkeypatch.setattr("replug.token.served_tokens.boottime", lambda: boottime() + 1000)
         rig.slots.tokens[2:] = [StandInToken(Key("key"), serial="new")]
         assert await rig.look() == ["work"]
         assert len(rig.module.tokens) == 128
