@@ -29,6 +29,8 @@ from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.pool import WorkerPool
 
 _CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card
+_NEVER = float("-inf")
+_READ_WITHIN = 2.0  # seconds after a card was inserted
 _LONGEST_DESCRIPTION = 64
 """Characters of a slot's description (CK_SLOT_INFO); readers may have longer names."""
 
@@ -72,7 +74,9 @@ class Module:
         """The readers they were in, by the descriptions of their slots."""
         self._asked_for = False
         """Whether the keys were listed, without those of a token that is out, since the last close look."""
-        self._close_look = float("-inf")
+        self._inserted = _NEVER
+        """When a card was inserted that may be a missed token, on the loop's clock, until one is read."""
+        self._close_look = _NEVER
         """When the last one began, on the loop's clock."""
 
     @property
@@ -122,6 +126,11 @@ class Module:
         lost = any(not token.removable for token in self._served.out)
         return lost and not any(token.wants_login for token in self._served.present)
 
+    @property
+    def expects_a_token(self) -> bool:
+        """Whether a card was just inserted, and is not read yet, that may be a token that is missed."""
+        return asyncio.get_running_loop().time() - self._inserted < _READ_WITHIN and bool(self._served.out)
+
     def listed(self) -> None:
         """The keys were listed. If a token seems to be out, that is a reason to look closely."""
         if self._served.out:
@@ -134,6 +143,7 @@ class Module:
         """
         missed = self._served.out
         if arrived and self.uses_pcscd and missed:
+            self._inserted = asyncio.get_running_loop().time()
             for token in missed:
                 token.may_be_back()
             # libykcs11 may not find a card that it could not reach at once; a fresh process does. Not while
@@ -211,6 +221,8 @@ class Module:
         self._view, infos = seen
         self._reader_of = {info.identity: info.reader for info in infos}
         arrived = self._served.take(infos)
+        if arrived:
+            self._inserted = _NEVER
         # A signature that finds a token before we do changes its state, but not what we have seen.
         self._present = self._now_present()
         return arrived

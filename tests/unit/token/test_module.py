@@ -368,6 +368,35 @@ def test_a_card_that_leaves_its_reader_ends_the_sessions(rig: Rig, again: bool) 
     run(main())
 
 
+def test_a_token_that_is_out_is_expected_when_a_card_arrives_until_one_is_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        rig.slots.uses_pcscd = True
+        await rig.look()
+        rig.module.cards_changed({}, arrived=True)
+        assert not rig.module.expects_a_token  # none is missed
+        rig.slots.tokens.remove(rig.work)
+        await rig.look()
+        rig.module.cards_changed({}, arrived=False)
+        assert not rig.module.expects_a_token
+        rig.module.cards_changed({}, arrived=True)
+        await rig.look()
+        assert rig.module.expects_a_token  # the module does not see it yet
+        rig.slots.tokens.append(rig.work)
+        await rig.look()
+        assert not rig.module.expects_a_token
+
+        rig.slots.tokens.remove(rig.work)
+        await rig.look()
+        rig.module.cards_changed({}, arrived=True)
+        assert rig.module.expects_a_token
+        monkeypatch.setattr("replug.token.module._READ_WITHIN", 0.0)
+        assert not rig.module.expects_a_token
+
+    run(main())
+
+
 def test_a_card_that_arrives_while_a_token_is_out_is_looked_at_by_a_fresh_worker(rig: Rig) -> None:
     """A module that could not reach a card at its first attempt may not try again."""
 
