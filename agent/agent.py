@@ -34,6 +34,13 @@ class Agent(Protocol):
     async def wait_for_first_scan(self) -> None:
         """Wait for `first_scan_done`, but only some seconds: the first client may have started the agent."""
 
+    @property
+    def expects_a_token(self) -> bool:
+        """Whether a card was just inserted, and is not read yet, that may be a token that is missed."""
+
+    async def wait_for_expected(self) -> None:
+        """Wait until none is expected any more, which takes two seconds at most."""
+
     def drop_expired(self) -> None:
         """Drop the identities and forget the PINs whose lifetime has ended."""
 

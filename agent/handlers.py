@@ -46,13 +46,16 @@ def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -
     """RFC 9987 section 5.5. A locked agent shows nothing."""
     if agent.locked:
         return IdentitiesAnswer(())
-    if agent.first_scan_done and not agent.listing_takes_long(client):
+    at_hand = agent.first_scan_done and not agent.expects_a_token
+    if at_hand and not agent.listing_takes_long(client):
         return agent.listing(client)
     return _list_later(agent, client)
 
 
 async def _list_later(agent: Agent, client: Client) -> Response:
     await agent.wait_for_first_scan()
+    # Who plugs a card in and calls ssh is quicker than a module that reads the card.
+    await agent.wait_for_expected()
     if agent.listing_takes_long(client):
         answer = await agent.aside(lambda: agent.listing(client))
     else:

@@ -48,6 +48,7 @@ from replug.token.worker.forking import ForkServer
 _FIRST_SCAN = 5.0  # seconds
 _SLOW_CARD = 60.0  # seconds more while a card is visibly being read: `ssh` after login must not find no keys
 _SIGN_OF_LIFE = 3.0  # seconds since the last one; a module that is silent for longer may be hung
+_MOMENT = 0.05  # seconds
 _LOOK = 0.25  # seconds
 _MOST_ADDITIONS = 16
 """Of providers, at the same time and by one program: they go on though their clients are gone."""
@@ -121,6 +122,14 @@ class Keyring:
             and any(module.shows_life(_SIGN_OF_LIFE) for module in self.modules())
         ):
             await asyncio.wait({self._first_scan}, timeout=_LOOK)
+
+    @property
+    def expects_a_token(self) -> bool:
+        return any(module.expects_a_token for module in self._modules)
+
+    async def wait_for_expected(self) -> None:
+        while self.expects_a_token:  # noqa: ASYNC110 - a time ends it, too
+            await asyncio.sleep(_MOMENT)
 
     def listing(self, client: Client) -> IdentitiesAnswer:
         out = [module for module in self._modules if module.listed()]

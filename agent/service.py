@@ -158,6 +158,7 @@ class _Service:
             control.close()
             keyring.end()
             await asyncio.wait([preparation])
+            self._fork_server.close()
             # Once the loop is closed, a second signal would kill the process and change its exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 

@@ -1,7 +1,8 @@
 """The one recovery mechanism: kill the worker, start a fresh one, try once more.
 
 Whatever went wrong (a pulled token, a dead session, a hung or crashed module, pcscd restarted), a fresh
-process recovers it, or nothing does. So nothing else is tried, and no state is repaired.
+process recovers it, or nothing does. So nothing else is tried, and no state is repaired. While nothing does
+(a server is down), that is known: each request then tries one process, to find out whether it is up again.
 """
 
 from __future__ import annotations
@@ -24,10 +25,13 @@ from replug.token.errors import (
 from replug.token.identity import TokenId
 from replug.token.shared import result_of
 from replug.token.worker.client import WorkerClient
-from replug.token.worker.pool import WorkerPool
+from replug.token.worker.pool import Outage, WorkerPool
 from replug.token.worker.restarting import RestartingWorker
 
 log = logging.getLogger(__name__)
+
+_PAUSE = 0.3
+"""Seconds after a fresh worker has failed: one that is started at once is bound to fail like it."""
 
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
@@ -46,11 +50,17 @@ async def attempt(
     The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
     before the first attempt, with `logged_out` if it is logged in to that token. A failure is a
     WorkerLostError or WorkerRefusedError that `operation` lets pass; after a second one, TokenAbsentError or
-    ModuleUnreachableError is raised. A login that another program ended is made again, once, which is no
-    failure. Any other exception is an answer and is raised as it is. A caller that is cancelled while it
-    waits for a worker leaves the queue; an operation that has begun is finished.
+    ModuleUnreachableError is raised. While the module is known to be unreachable the first failure is final,
+    and a caller that was waiting while another's attempt failed is refused like it. A login that another
+    program ended is made again, once, which is no failure. Any other exception is an answer and is raised as
+    it is. A caller that is cancelled while it waits for a worker leaves the queue; an operation that has
+    begun is finished.
     """
+    asked = asyncio.get_running_loop().time()
     taken = await pool.take(anywhere=anywhere)
+    if pool.outage is not None and pool.outage.tried_at > asked:
+        pool.give(taken)
+        raise pool.outage.error()
     fresh = fresh or (logged_out is not None and logged_out in taken.logged_in)
     taken.task = asyncio.create_task(_use(taken, pool, fresh, operation, arguments))
     return await result_of(taken.task)
@@ -66,21 +76,46 @@ async def _use(
     try:
         if fresh:
             taken.discard()
-        repaired: dict[_Fault, Exception] = {}
-        patient = False
-        while True:
-            try:
-                return await operation(await taken.live(patient=patient), *arguments)
-            except (WorkerLostError, WorkerRefusedError) as error:
-                taken.kill()
-                fault = _fault(error)
-                if fault in repaired:
-                    raise _final(pool, repaired[fault], error) from error
-                repaired[fault] = error
-                patient = isinstance(error, WorkerSilentError)
-                log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
+        result = await _repaired(taken, pool, operation, arguments)
+    except ModuleUnreachableError:
+        raise
+    except Exception:
+        pool.outage = None  # an answer is one, whatever it is
+        raise
+    else:
+        pool.outage = None
+        return result
     finally:
         pool.give(taken)
+
+
+async def _repaired(
+    taken: RestartingWorker,
+    pool: WorkerPool,
+    operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
+    arguments: tuple[*Arguments],
+) -> T:
+    loop, repaired = asyncio.get_running_loop(), dict[_Fault, Exception]()
+    outage = pool.outage
+    patient = outage is not None and outage.silent
+    while True:
+        was_fresh, began = not taken.has_process, loop.time()
+        try:
+            # What ended a worker may have ended the spare as well.
+            worker = await taken.live(patient=patient, spare=not repaired)
+            return await operation(worker, *arguments)
+        except (WorkerLostError, WorkerRefusedError) as error:
+            taken.kill()
+            fault, silent = _fault(error), isinstance(error, WorkerSilentError)
+            if fault in repaired or (outage is not None and fault is _Fault.WORKER):
+                final = _final(pool, repaired.get(fault), error)
+                if isinstance(final, ModuleUnreachableError):
+                    pool.outage = Outage(final.reason, final.next_step, began, silent)
+                raise final from error
+            repaired[fault], patient = error, silent
+            log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
+        if was_fresh:
+            await asyncio.sleep(_PAUSE)
 
 
 class _Fault(Enum):
@@ -95,10 +130,13 @@ def _fault(error: Exception) -> _Fault:
     return _Fault.LOGIN if lost_login else _Fault.WORKER
 
 
-def _final(pool: WorkerPool, first: Exception, error: Exception) -> TokenError:
+def _final(pool: WorkerPool, first: Exception | None, error: Exception) -> TokenError:
+    """What is raised in the end; without a `first` error the module was known to be unreachable."""
     if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.TOKEN_ABSENT:
         return TokenAbsentError(error.reason)
     # The first error is the cause; what a module says afterwards may be a consequence.
-    text = f"{first}" if str(error) == str(first) else f"{first}, then {error}"
-    next_step = first.next_step if isinstance(first, WorkerRefusedError) else ""
-    return ModuleUnreachableError(f"module {pool.path} failed twice: {text}", next_step)
+    cause = error if first is None else first
+    text = f"{cause}" if str(error) == str(cause) else f"{cause}, then {error}"
+    next_step = cause.next_step if isinstance(cause, WorkerRefusedError) else ""
+    how = "failed twice" if first is not None else "fails again"
+    return ModuleUnreachableError(f"module {pool.path} {how}: {text}", next_step)

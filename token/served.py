@@ -1,7 +1,7 @@
 """A token that the agent serves, wherever it is plugged in: its keys, its PIN, and signing with it.
 
-Clients that wait for a login share one prompt. `operations.py` has the steps on a worker, `recovery.py` the
-retry after a failure.
+Clients that wait for a login share one prompt. `opening.py` and `operations.py` have the steps on a worker,
+`recovery.py` the retry after a failure.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from replug.token.errors import (
 )
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.keys import LeftOut, TokenKey
+from replug.token.opening import TokenOpening
 from replug.token.operations import TokenOperations
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.owner import PinOwner
@@ -63,19 +64,20 @@ class ServedToken(Presence):
         self.pin_owner = PinOwner(pool.path, identity, keys)
         """What PINs are kept for."""
         self._rules = PinRules(self.pin_owner, pins, policy_of)
-        self._operations = TokenOperations(self, pool, pins, self._rules, self.pin_owner, keys)
+        self._opening = TokenOpening(self, pool, self._rules, self.pin_owner, keys)
+        self._operations = TokenOperations(self, pool, pins, self._rules, self.pin_owner, self._opening)
         self._prompter = prompter
         self._login = SharedAttempt()
 
     @property
     def keys(self) -> dict[bytes, TokenKey]:
         """The keys by public key blob, as last read; no worker is asked."""
-        return self._operations.keys.offered
+        return self._opening.keys.offered
 
     @property
     def left_out(self) -> list[LeftOut]:
         """Its keys that are not offered, when it was read last."""
-        return self._operations.left_out
+        return self._opening.left_out
 
     @property
     def pin_remembered(self) -> bool:
@@ -85,20 +87,20 @@ class ServedToken(Presence):
     @property
     def was_read(self) -> bool:
         """Whether `keys` are those that the token has shown since the agent serves it."""
-        return self._operations.keys.were_read
+        return self._opening.keys.were_read
 
     @property
     def hidden_keys(self) -> frozenset[bytes]:
         """The blobs of the keys that it shows only after login."""
-        return self._operations.keys.hidden
+        return self._opening.keys.hidden
 
     def recall(self, keys: Iterable[TokenKey], hidden: frozenset[bytes]) -> None:
         """Know these keys from before, `hidden` as above, until the token is read."""
-        self._operations.keys.recall(keys, hidden)
+        self._opening.keys.recall(keys, hidden)
 
     async def read(self) -> None:
         """Find the token and read its keys, without login."""
-        await self._attempt(self._operations.open)
+        await self._attempt(self._opening.open)
 
     async def log_in(self, pin: Pin) -> None:
         """Log in with a PIN that came with a request, on a worker that is not, so that it is really checked.
@@ -149,7 +151,7 @@ class ServedToken(Presence):
         """The token is in no slot any more."""
         if self.state is not TokenState.ABSENT:
             self._rules.forget_if(ForgetOn.REMOVAL)
-            self._operations.keys.left()
+            self._opening.keys.left()
         super().left()
 
     def seen(self, flags: TokenFlag) -> bool:
@@ -187,7 +189,7 @@ class ServedToken(Presence):
 
     def may_have_changed(self) -> None:
         """Have the next login read all keys, as another program may have made some."""
-        self._operations.keys.may_have_changed()
+        self._opening.keys.may_have_changed()
 
     def _end_login(self) -> None:
         self.may_have_changed()
@@ -226,7 +228,7 @@ class ServedToken(Presence):
                         raise
                     # Another client's attempt, for which nobody was asked.
         except StoppedError:
-            self._operations.refuse_if_closed()
+            self._opening.refuse_if_closed()
             raise TokenError(f"{self.identity}: the PIN prompt was withdrawn") from None
 
     async def _prompt_and_log_in(self, key: TokenKey, asker: Asker, rejected: bool) -> None:

@@ -1,4 +1,6 @@
-"""Desktop notifications while a signature waits: for its token to be plugged in, or perhaps to be touched.
+"""Notices while a signature waits: for its token to be plugged in, or perhaps to be touched.
+
+They are desktop notifications. That a token has to be plugged in is also said on the terminal of the program.
 
 Only the token knows whether it waits for a touch, so that text says "may". See the Desktop Notifications
 Specification.
@@ -8,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from replug.agent.desktop.bus import open_bus, session_bus
 from replug.agent.desktop.bus_names import BusError, Remote
+from replug.token.prompts.announcement import announce
 from replug.token.prompts.request import Asker
 from replug.token.prompts.shown import shown
 
@@ -75,8 +78,9 @@ class TouchNotices:
     @contextmanager
     def plug_in(self, tokens: Sequence[str], key: str, asker: Asker) -> Iterator[None]:
         """A context to wait for one of `tokens` to be plugged in: whoever set that wait is told at once."""
-        over = asyncio.Event()
-        self.notify(over, f"Plug in {' or '.join(map(shown, tokens))}", _body(key, asker))
+        over, wanted = asyncio.Event(), f"lug in {' or '.join(map(shown, tokens))}"
+        self.notify(over, f"P{wanted}", _body(key, asker))
+        self._begin(announce(f"replug-agent: p{wanted} to go on", asker.pid))
         try:
             yield
         finally:
@@ -84,7 +88,10 @@ class TouchNotices:
 
     def notify(self, over: asyncio.Event, summary: str, body: str) -> None:
         """Show a notice in the background; it is withdrawn when the event `over` is set."""
-        task = asyncio.create_task(self._notify_until(over, summary, body))
+        self._begin(self._notify_until(over, summary, body))
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -35,8 +36,15 @@ class RunningForkServer(ForkServer):
                 stdout=subprocess.PIPE,
             )
 
+    async def spare(self, program: str) -> int:
+        """The process id of the one that is forked in advance, as soon as there is one."""
+        while program not in self._spares:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        return self._spares[program].pid
+
     def end(self) -> None:
         """As at the end of the agent: what it has forked ends with it."""
+        self.close()
         self.requests.close()
         self.process.wait()
 

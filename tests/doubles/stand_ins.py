@@ -436,7 +436,15 @@ class StandInForkServer:
 
     def __init__(self) -> None:
         self.failure: OSError | None = None
+        self.spares_asked_for = 0
         self._real: RunningForkServer | None = None
+
+    async def fork_or_spare(self, program: str, patience: float) -> Forked | None:
+        self.spares_asked_for += 1
+        return await self.fork(program, patience)
+
+    def close(self) -> None:
+        """As the real one, which ends its spares."""
 
     async def fork(self, program: str, patience: float) -> Forked | None:
         if self.failure is not None:

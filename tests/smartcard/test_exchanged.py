@@ -52,6 +52,19 @@ def test_cards_that_change_places_within_a_moment_are_told_apart(
     assert (card.verifies, other.verifies) == (1, 0)
 
 
+def test_a_listing_right_after_a_card_returns_has_its_keys(
+    working_agent: Agent, pcscd: Pcscd, card: Card, public: Path
+) -> None:
+    """Who plugs it in and calls ssh is quicker than a module that reads it."""
+    for _ in range(3):
+        pcscd.slot.remove()
+        eventually(lambda: not listed(working_agent, public), "it is out")
+        pcscd.slot.insert(card)
+        pcscd.await_present()
+        assert listed(working_agent, public), working_agent.log
+    assert card.wrong_pins == 0
+
+
 @pytest.mark.parametrize("out_for", [0.0, 1.0], ids=["exchanged at once", "out for a second"])
 def test_a_card_pulled_in_the_middle_of_a_signature_signs_soon_after_its_return(
     out_for: float, working_agent: Agent, pcscd: Pcscd, card: Card, public: Path

@@ -68,9 +68,13 @@ def key_of(public: Path) -> str:
 def login_while_out(
     agent: Agent, server: Server, pcscd: Pcscd, card: Card, desktop: Notifications, *options: str
 ) -> Done:
-    """A login that begins without the card, which is plugged in when the desktop asks for it."""
+    """A login that begins without the card, which is plugged in when the desktop asks for it.
+
+    ssh has a terminal, where the same is asked for.
+    """
+    ssh, said = server.ssh(*options, command="echo in $LOGNAME"), 'replug-agent: plug in token "'
     with ThreadPoolExecutor() as clients:
-        login = clients.submit(server.login, agent, *options)
+        login = clients.submit(agent.run, *ssh, typing=[(said, "")])
         try:
             [notice] = desktop.await_notices(1)
             begun = login.done()

@@ -29,7 +29,7 @@ from rigs.key_files import blob_of, make_key, public_of
 from rigs.pcscd import OPENSC, YKCS11, Pcscd, home_with_pcscd
 from rigs.piv_card import PIN, Card
 from rigs.piv_keys import Slot
-from rigs.terminal import Done, eventually
+from rigs.terminal import Done
 from smartcard.disturbances import KINDS, Disturbances
 from smartcard.load import Load
 
@@ -42,6 +42,8 @@ MARGIN = 3.0
 TOOL_ROUNDS = 5
 PATIENCE = 30
 """Seconds that the agent has to sign in after all when it failed, for the run to go on."""
+SETTLED = 2.5
+"""Seconds in which no process has started or ended: workers have ended, and a spare one is forked by then."""
 GROWTH = 1.1
 """How much of its memory after warming up the agent may have at the end."""
 LOG_TAIL = 40
@@ -122,7 +124,6 @@ class Torture:
         """Disturbs `count` times, the first of them to warm up; `failures` is empty if all was well."""
         added = self.agent.add_provider(self._module, PIN)
         assert added.status == 0, (added, self.agent.log)
-        self._workers = len(self.agent.children())
         self._load.start()
         for step, kind in enumerate(islice(self._kinds(), count)):
             if step == min(len(KINDS), count // 2):
@@ -214,7 +215,11 @@ class Torture:
 
     def _footprint(self) -> Footprint:
         """What the agent takes when nothing is under way."""
-        eventually(lambda: len(self.agent.children()) <= self._workers, "no more than the workers")
+        count, since = -1, time.monotonic()
+        while time.monotonic() - since < SETTLED:
+            if len(self.agent.children()) != count:
+                count, since = len(self.agent.children()), time.monotonic()
+            time.sleep(0.1)
         readings = []
         for _ in range(5):
             readings.append(Footprint.of(self.agent))
@@ -236,6 +241,7 @@ class Torture:
             f"no questions: {self._askpass.text}": asked == 0,
             f"the memory of {warm}, not {end}": end.memory <= warm.memory * GROWTH,
             f"the files of {warm}, not {end}": end.files <= warm.files,
+            f"the processes of {warm}, not {end}": end.processes <= warm.processes,
         }
         for expectation, met in checks.items():
             if not met:

@@ -29,8 +29,8 @@ _HARM = ("Traceback", "Error(", "GeneralError", "DeviceError", "FunctionFailed")
 _NEVER_LOCKS = "it never locks its PIN"
 
 
-def test_found(user: User) -> None:
-    """found without configuration, PIN asked for once"""
+def test_found(user: User, remark: Remark) -> None:
+    """found without configuration, PIN asked for once; named by `ssh-add -s` it is the same token"""
     user.askpass.answers(user.token.pin)
     with user.agent_without_configuration() as agent:
         assert key_lines(agent.ssh_add("-L").out) == user.expected_keys, agent.log
@@ -39,6 +39,11 @@ def test_found(user: User) -> None:
 
         assert len(user.askpass.questions) == 1, (user.askpass.text, agent.log)
         assert user.status(agent)["state"] == "ready"
+        if user.token.bare_module:
+            remark("found by itself, and named by p11-kit's proxy only, which is another module")
+        else:
+            assert agent.add_provider(user.token.module, user.token.pin).status == 0, agent.log
+            assert user.status(agent)["state"] == "ready"  # one line says it
     user.askpass.answers(None)
     assert user.token.wrong_pins == 0
 

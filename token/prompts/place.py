@@ -97,6 +97,12 @@ def find_place(
     return Place({name: own[name] for name in _CHECKS if own.get(name)}, terminal, certain=False)
 
 
+def terminal_of(pid: int | None) -> Terminal | None:
+    """The terminal of process `pid`, or of the nearest ancestor that has one. Call this in a thread."""
+    terminals = (process.controlling_terminal() for process in _with_ancestors(pid))
+    return next(filter(None, terminals), None)
+
+
 @dataclass(frozen=True)
 class _Process:
     """What /proc/PID/stat says."""

@@ -92,9 +92,9 @@ class OpenTerminal:
         self._our_mode = termios.tcgetattr(self.descriptor)
 
     def restore(self) -> None:
-        """Set the first mode again, unless another program, such as a shell, has set one meanwhile."""
+        """Set the first mode again if we changed it, and no other program, such as a shell, did meanwhile."""
         with suppress(termios.error):  # it was closed
-            if self._our_mode in (None, termios.tcgetattr(self.descriptor)):
+            if self._our_mode is not None and self._our_mode == termios.tcgetattr(self.descriptor):
                 termios.tcsetattr(self.descriptor, termios.TCSANOW, self.mode)
 
     async def write(self, text: str) -> None:

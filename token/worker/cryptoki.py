@@ -101,9 +101,9 @@ def decode_number(value: bytes) -> int:
     return int.from_bytes(value, sys.byteorder)
 
 
-_NUMBERS = (Attribute.KEY_TYPE, Attribute.CERTIFICATE_TYPE)
-_NUMBER_ROOM = ctypes.sizeof(c_ulong)
-"""Attributes that are a CK_ULONG. NSS answers no other room for it than one that fits exactly."""
+_OF_EVERY_OBJECT = (Attribute.KEY_TYPE, Attribute.CERTIFICATE_TYPE)
+"""Attributes that none lacks. NSS tells them neither together with others that are lacking nor into more room
+than they need: it says that the object has none."""
 
 
 class _Room:
@@ -114,11 +114,8 @@ class _Room:
         self._buffer = ctypes.create_string_buffer(_ROOM * len(types))
         begin = ctypes.addressof(self._buffer)
         self._begins = [begin + _ROOM * number for number in range(len(types))]
-        self.sizes = [_NUMBER_ROOM if kind in _NUMBERS else _ROOM for kind in types]
         attributes = [
-            number
-            for kind, begin, size in zip(types, self._begins, self.sizes, strict=True)
-            for number in (kind, begin, size)
+            number for kind, begin in zip(types, self._begins, strict=True) for number in (kind, begin, _ROOM)
         ]
         # As plain numbers: members of a structure are slow, and this is done for every object.
         self._empty = (c_ulong * len(attributes))(*attributes)
@@ -208,10 +205,10 @@ class Cryptoki:
         value = self._functions["C_GetAttributeValue"](session, handle, room.template, len(types))
         _refuse_if_gone(value)
         read: dict[int, bytes] = {}
-        for number, (kind, length, size) in enumerate(zip(types, room.lengths(), room.sizes, strict=True)):
-            if length < size or (value == 0 and length == size):
+        for number, (kind, length) in enumerate(zip(types, room.lengths(), strict=True)):
+            if length < _ROOM or (value == 0 and length == _ROOM):
                 read[kind] = room.value(number, length)
-            elif value != 0 and (length != _UNAVAILABLE or value == _TOO_SMALL):
+            elif value != 0 and (length != _UNAVAILABLE or value == _TOO_SMALL or kind in _OF_EVERY_OBJECT):
                 alone = self._read_alone(session, handle, kind)
                 if alone is not None:
                     read[kind] = alone

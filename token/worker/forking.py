@@ -1,14 +1,21 @@
-"""The agent's side of the fork server: asking it for a process."""
+"""The agent's side of the fork server: asking it for a process, and keeping one in advance."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
+import select
 import signal
 import socket
 
 from replug.token.worker.forkserver import HELLO_LENGTH
+from replug.token.worker.vigil import is_stopped
+
+_QUIET = 1.0
+"""Seconds after the last worker was wanted in which no spare is forked: those who wait have the machine."""
+_SPARE_PATIENCE = 20.0  # seconds
 
 
 class Forked:
@@ -21,6 +28,21 @@ class Forked:
         self.exit_notice = pidfd
         """Readable when the process has ended; whoever watches it closes it then."""
         self._pidfd = os.dup(pidfd)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it runs: another program may have ended or stopped it."""
+        watched = select.poll()
+        watched.register(self.exit_notice, select.POLLIN)
+        return not watched.poll(0) and not is_stopped(self.pid)
+
+    def discard(self) -> None:
+        """End one that nobody has used."""
+        with contextlib.suppress(ProcessLookupError):
+            self.kill()
+        self.connection.close()
+        os.close(self.exit_notice)
+        self.wait()
 
     def kill(self) -> None:
         """End it now; ProcessLookupError when it has ended."""
@@ -42,6 +64,43 @@ class ForkServer:
         """`requests` leads to `forkserver.serve_forks`."""
         requests.setblocking(False)
         self._requests = requests
+        self._spares: dict[str, Forked] = {}
+        """By program. They know nothing and wait for their first request."""
+        self._plans: dict[str, asyncio.TimerHandle | asyncio.Task[None]] = {}
+
+    async def fork_or_spare(self, program: str, patience: float) -> Forked:
+        """Like `fork`, but one that was forked in advance if there is one, and soon another is.
+
+        A request then waits neither for the fork nor for the memory that a fork copies when it first writes
+        to it.
+        """
+        spare = self._spares.pop(program, None)
+        self._plan(program)
+        if spare is not None:
+            if spare.is_usable:
+                return spare
+            spare.discard()
+        return await self.fork(program, patience)
+
+    def close(self) -> None:
+        """End what was forked in advance."""
+        for plan in self._plans.values():
+            plan.cancel()
+        while self._spares:
+            self._spares.popitem()[1].discard()
+
+    def _plan(self, program: str) -> None:
+        if program in self._plans:
+            self._plans[program].cancel()
+        loop = asyncio.get_running_loop()
+        self._plans[program] = loop.call_later(_QUIET, self._fork_spare, program)
+
+    def _fork_spare(self, program: str) -> None:
+        self._plans[program] = asyncio.get_running_loop().create_task(self._keep_spare(program))
+
+    async def _keep_spare(self, program: str) -> None:
+        with contextlib.suppress(OSError):  # whoever needs a worker will be told
+            self._spares[program] = await self.fork(program, _SPARE_PATIENCE)
 
     async def fork(self, program: str, patience: float) -> Forked:
         """A process that is about to be the worker `program` (a module's name), within `patience` seconds.

@@ -172,9 +172,6 @@ class TokenObjects:
 
     def _private_key(self, handle: int) -> PrivateObject | None:
         values = self._session.read(handle, _PRIVATE)
-        if Attribute.KEY_TYPE not in values:
-            # NSS does not tell it together with attributes that it lacks.
-            values |= self._session.read(handle, (Attribute.KEY_TYPE,))
         kind = _kind(values)
         # A key without CKA_SIGN (a PIV slot 9d EC key only derives) would be offered and could not sign. If
         # the token does not say, it may.

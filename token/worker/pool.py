@@ -5,13 +5,31 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
+from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.restarting import RestartingWorker
 from replug.token.worker.starter import Starter
+
+
+@dataclass(frozen=True)
+class Outage:
+    """Why the module is unreachable: no fresh worker could do what it was asked."""
+
+    reason: str
+    next_step: str
+    tried_at: float
+    """When the last one was asked, on the loop's clock."""
+    silent: bool
+    """Whether it did not answer in time."""
+
+    def error(self) -> ModuleUnreachableError:
+        """What its callers are told."""
+        return ModuleUnreachableError(self.reason, self.next_step)
 
 
 class WorkerPool:
@@ -33,6 +51,8 @@ class WorkerPool:
         if workers < 1:
             raise ValueError(f"a module needs a worker, not {workers}")
         self.path = path
+        self.outage: Outage | None = None
+        """Since when and why the module is unreachable, if it is; for `recovery.attempt`."""
         self._starter = Starter(path, arguments, fork_server, deadlines)
         self._workers = [RestartingWorker(self._starter) for _ in range(workers)]
         self._waiting: deque[tuple[asyncio.Future[RestartingWorker], Sequence[RestartingWorker]]] = deque()

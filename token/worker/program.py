@@ -12,15 +12,15 @@ import contextlib
 import ctypes
 import itertools
 import os
+import select
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NoReturn
 
-from pkcs11 import Mechanism, PKCS11Error, SlotFlag
+from pkcs11 import Mechanism, PKCS11Error, SlotFlag, _pkcs11
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
@@ -37,7 +37,7 @@ from replug.token.worker.p11kit_settings import prepare_p11_kit
 
 _KNOWN_FLAGS = sum(TokenFlag)
 _MOST_SLOTS = 128
-_PCSC_LIBRARY = "/libpcsclite.so"
+_PCSC_LIBRARY = "libpcsclite.so.1"
 _PAGE = MAX_HEADER // 2
 """Bytes of keys in one answer, which has other things to say as well."""
 
@@ -55,6 +55,8 @@ _VERDICTS = {
 }
 _NEVER = float("-inf")
 _FRESH = 0.2  # seconds
+_SOON = 0.1
+"""Seconds in which a worker that is not a spare gets its first request."""
 _PATIENCE = 1.0
 """Seconds for an orderly end."""
 
@@ -258,8 +260,12 @@ def _records(token: OpenToken, wanted: str | None) -> list[Header]:
 
 
 def _has_loaded(library: str) -> bool:
-    """Whether this process has a shared library with such a name, by whatever way."""
-    return library in Path("/proc/self/maps").read_text()
+    """Whether this process has the shared library of this name (DT_SONAME), by whatever way."""
+    try:
+        ctypes.CDLL(library, os.RTLD_NOLOAD | os.RTLD_LAZY)
+    except OSError:
+        return False
+    return True
 
 
 def _info(token: Any) -> TokenInfo:
@@ -289,11 +295,24 @@ def _meaning(error: Exception) -> Meaning:
     return _VERDICTS.get(name, Verdict.FAILED), name
 
 
+def _rehearse() -> None:
+    """Do with another file what comes first when a module is loaded, up to its loading.
+
+    A process that was forked copies each page of memory when it first writes to it, and Python writes to all
+    that it uses. A spare does that while nobody waits.
+    """
+    prepare_p11_kit("")
+    with contextlib.suppress(NotAModuleError), examined(_pkcs11.__file__):
+        pass
+
+
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
     # The library ends searches in destructors, which complain of a session that is gone.
     sys.unraisablehook = lambda _: None
     operations = Operations(Progress(connection))
+    if not select.select([connection], [], [], _SOON)[0]:
+        _rehearse()
     answer_requests(connection, operations, _meaning)
     # Nobody waits longer than this; the default action of the signal ends the process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -31,16 +31,21 @@ class RestartingWorker:
         self._ending: WorkerClient | None = None
         """The one before, whose sessions may be in the way of the next."""
 
-    async def live(self, *, patient: bool = False) -> WorkerClient:
+    async def live(self, *, patient: bool = False, spare: bool = True) -> WorkerClient:
         """The process with the module loaded, started if there is none. As `Starter.loaded_worker`."""
         if self._worker is None or not self._worker.alive:
             self._worker = None
             if self._ending is not None:
                 await self._ending.wait_for_end()
                 self._ending = None
-            self._worker = await self._starter.loaded_worker(patient=patient)
+            self._worker = await self._starter.loaded_worker(patient=patient, spare=spare)
             self.uses_pcscd = self._worker.uses_pcscd
         return self._worker
+
+    @property
+    def has_process(self) -> bool:
+        """Whether a process is at hand that has loaded the module."""
+        return self._worker is not None and self._worker.alive
 
     @property
     def logged_in(self) -> set[TokenId]:

@@ -51,8 +51,10 @@ class Starter:
         """When a worker was last started or, loading the module, showed a sign of life."""
         return max((self._last_start, *(worker.last_sign for worker in self._loading)))
 
-    async def loaded_worker(self, *, patient: bool) -> WorkerClient:
+    async def loaded_worker(self, *, patient: bool, spare: bool) -> WorkerClient:
         """A worker with the module; one that is treated with more patience if another was silent.
+
+        It may be one that was forked in advance if `spare`.
 
         Raises ModuleUnreachableError when there can be no process, TokenError for what is no module,
         WorkerLostError and WorkerRefusedError when loading fails.
@@ -60,7 +62,8 @@ class Starter:
         self.refuse_if_closed()
         self._last_start = asyncio.get_running_loop().time()
         try:
-            forked = await self._fork_server.fork(_PROGRAM, self._deadlines.operation)
+            fork = self._fork_server.fork_or_spare if spare else self._fork_server.fork
+            forked = await fork(_PROGRAM, self._deadlines.operation)
         except OSError as error:
             self.refuse_if_closed()
             raise _no_process(error) from error

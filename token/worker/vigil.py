@@ -56,6 +56,11 @@ class Vigil:
             self.timer = self._loop.call_at(min(now + _LOOK, deadline), self._look)
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process is stopped now."""
+    return _state_of(pid)[0] == _STOPPED
+
+
 def _state_of(pid: int) -> tuple[str, str]:
     """The state of the process (proc(5)), and how often it has slept; empty where that is hidden."""
     try:

@@ -52,9 +52,13 @@ class OneKey:
         self.changes = Changes(lambda: 0.0)
         self.locked = False
         self.first_scan_done = True
+        self.expects_a_token = False
         self.held = (ListedIdentity(KEY.blob, b"the only one"),)
 
     async def wait_for_first_scan(self) -> None:
+        pass
+
+    async def wait_for_expected(self) -> None:
         pass
 
     def drop_expired(self) -> None:

@@ -146,18 +146,18 @@ def test_leaving_and_returning(rig: Rig) -> None:
 def test_a_token_is_missed_for_two_minutes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         await rig.module.look()
-        assert not rig.module.misses_a_token
+        assert rig.module.pace is Pace.USUAL
         left = rig.slots.tokens.pop(0)
         await rig.module.look()
-        assert rig.module.misses_a_token
+        assert rig.module.pace is Pace.QUICK
         now, since_boot = time.time(), boottime()
         with monkeypatch.context() as set_back:
             set_back.setattr(time, "time", lambda: now - 3600)
-            set_back.setattr("replug.token.module.boottime", lambda: since_boot + 121)
-            assert not rig.module.misses_a_token
+            set_back.setattr("replug.token.served_tokens.boottime", lambda: since_boot + 121)
+            assert rig.module.pace is Pace.USUAL
         rig.slots.tokens.append(left)
         await rig.module.look()
-        assert not rig.module.misses_a_token
+        assert rig.module.pace is Pace.USUAL
 
     run(main())
 
@@ -368,6 +368,35 @@ def test_a_card_that_leaves_its_reader_ends_the_sessions(rig: Rig, again: bool) 
     run(main())
 
 
+def test_a_token_that_is_out_is_expected_when_a_card_arrives_until_one_is_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        rig.slots.uses_pcscd = True
+        await rig.look()
+        rig.module.cards_changed({}, arrived=True)
+        assert not rig.module.expects_a_token  # none is missed
+        rig.slots.tokens.remove(rig.work)
+        await rig.look()
+        rig.module.cards_changed({}, arrived=False)
+        assert not rig.module.expects_a_token
+        rig.module.cards_changed({}, arrived=True)
+        await rig.look()
+        assert rig.module.expects_a_token  # the module does not see it yet
+        rig.slots.tokens.append(rig.work)
+        await rig.look()
+        assert not rig.module.expects_a_token
+
+        rig.slots.tokens.remove(rig.work)
+        await rig.look()
+        rig.module.cards_changed({}, arrived=True)
+        assert rig.module.expects_a_token
+        monkeypatch.setattr("replug.token.module._READ_WITHIN", 0.0)
+        assert not rig.module.expects_a_token
+
+    run(main())
+
+
 def test_a_card_that_arrives_while_a_token_is_out_is_looked_at_by_a_fresh_worker(rig: Rig) -> None:
     """A module that could not reach a card at its first attempt may not try again."""
 
@@ -496,7 +525,7 @@ def test_a_module_that_shows_other_tokens_at_each_look_is_bounded(
         assert len(rig.module.tokens) == 128
         assert rig.served(rig.work).present
         # Those that left a while ago make room.
-        monkeypatch.setattr("replug.token.module.boottime", lambda: boottime() + 1000)
+        monkeypatch.setattr("replug.token.served_tokens.boottime", lambda: boottime() + 1000)
         rig.slots.tokens[2:] = [StandInToken(Key("key"), serial="new")]
         assert await rig.look() == ["work"]
         assert len(rig.module.tokens) == 128

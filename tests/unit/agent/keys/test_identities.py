@@ -62,13 +62,13 @@ def token(serial: str, *keys: Key) -> ServedToken:
 
 
 def offer(served: ServedToken, *keys: Key) -> None:
-    served._operations.keys.saw_logged_in({key.blob: key.token_key() for key in keys})
+    served._opening.keys.saw_logged_in({key.blob: key.token_key() for key in keys})
 
 
 def connect(identities: Identities, *tokens: ServedToken) -> None:
     """Have the identities hear of changes of these tokens, as the modules do it."""
     for one in tokens:
-        one._changed = one._operations.keys._changed = identities.changed
+        one._changed = one._opening.keys._changed = identities.changed
 
 
 def module(*tokens: ServedToken, path: str = "/module.so") -> Any:

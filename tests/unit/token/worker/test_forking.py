@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 from doubles.fork_servers import FORK_SERVER, RunningForkServer, running_fork_server
-from doubles.stand_ins import ended, reaped, run
+from doubles.stand_ins import ended, has_been_reaped, reaped, run
 from rigs.agent import descendants
 from rigs.home import Home
 from rigs.softhsm import MODULE
+from rigs.terminal import eventually
 
 from replug.token.errors import WorkerLostError, WorkerRefusedError
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines, Patience
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.vigil import is_stopped
 
 PATIENCE = 15.0
 READABLE = FORK_SERVER.replace("\nrefuse_tracing()", "")
@@ -81,6 +83,41 @@ def test_a_worker_that_ends_by_itself_is_noticed(server: RunningForkServer) -> N
         os.kill(worker.pid, signal.SIGSEGV)
         await reaped(worker)
         assert not worker.alive
+
+    run(main())
+
+
+def test_a_spare_is_forked_for_the_next_time_and_used_once(server: RunningForkServer) -> None:
+    async def main() -> None:
+        first = await server.fork_or_spare(PROGRAM, PATIENCE)
+        spare = await server.spare(PROGRAM)
+        assert spare != first.pid
+        one, other = [
+            WorkerClient(Deadlines(), await server.fork_or_spare(PROGRAM, PATIENCE)) for _ in range(2)
+        ]
+        assert one.pid == spare != other.pid
+        for worker in (one, other):
+            assert "SoftHSM" in await worker.load(str(MODULE))
+        unused = await server.spare(PROGRAM)
+        server.close()
+        await ended(unused)
+
+    run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_spare_that_another_program_has_ended_or_stopped_is_not_used(
+    number: signal.Signals, server: RunningForkServer
+) -> None:
+    async def main() -> None:
+        await server.fork_or_spare(PROGRAM, PATIENCE)
+        spare = await server.spare(PROGRAM)
+        os.kill(spare, number)
+        eventually(lambda: is_stopped(spare) or has_been_reaped(spare), "it is stopped or has ended")
+        worker = WorkerClient(Deadlines(), await server.fork_or_spare(PROGRAM, PATIENCE))
+        assert worker.pid != spare
+        assert "SoftHSM" in await worker.load(str(MODULE))
+        await ended(spare)
 
     run(main())
 

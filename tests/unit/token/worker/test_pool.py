@@ -134,6 +134,93 @@ def test_failing_to_load_is_a_failure_like_any_other(slots: Slots, pool: WorkerP
     run(main())
 
 
+def test_while_the_module_is_unreachable_each_request_tries_one_worker(
+    slots: Slots, pool: WorkerPool
+) -> None:
+    async def main() -> None:
+        slots.fail_next("scan", *(WorkerSilentError("no answer") for _ in range(4)))
+        with pytest.raises(ModuleUnreachableError, match="failed twice"):
+            await attempt(pool, scan)
+        for started in (3, 4):
+            with pytest.raises(ModuleUnreachableError, match="fails again: no answer"):
+                await attempt(pool, scan)
+            assert len(slots.workers) == started
+        # It has the patience that a second attempt has, and any answer ends it.
+        assert slots.workers[-1].deadlines == Deadlines().doubled
+        assert await attempt(pool, scan) == 4
+        slots.fail_next("scan", lost())
+        assert await attempt(pool, scan) == 5
+
+    run(main())
+
+
+def test_an_answer_that_is_an_error_ends_it_too(slots: Slots, pool: WorkerPool) -> None:
+    async def no_key(_worker: StandInWorker) -> None:
+        raise TokenError("no such key")
+
+    async def main() -> None:
+        slots.fail_next("scan", lost(), lost())
+        with pytest.raises(ModuleUnreachableError):
+            await attempt(pool, scan)
+        with pytest.raises(TokenError, match="no such key"):
+            await attempt(pool, no_key)
+        slots.fail_next("scan", lost())
+        await attempt(pool, scan)
+
+    run(main())
+
+
+def test_those_who_waited_while_it_was_tried_in_vain_are_refused_with_it(
+    slots: Slots, pool: WorkerPool
+) -> None:
+    async def main() -> None:
+        gate = slots.hold_next("load")
+        slots.fail_next("scan", lost(), lost())
+        requests = [asyncio.create_task(attempt(pool, scan)) for _ in range(3)]
+        await gate.entered.wait()
+        gate.opened.set()
+        outcomes = await asyncio.gather(*requests, return_exceptions=True)
+        assert [str(outcome) for outcome in outcomes] == [
+            f"module {PATH} failed twice: the worker process ended"
+        ] * 3
+        assert len(slots.workers) == 2
+        assert await attempt(pool, scan) == 2
+
+    run(main())
+
+
+def test_the_second_attempt_comes_a_moment_later_if_the_first_worker_was_fresh(
+    slots: Slots, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def main() -> None:
+        monkeypatch.setattr("replug.token.recovery.asyncio.sleep", sleep)
+        await attempt(pool, scan)
+        slots.fail_next("scan", lost())
+        await attempt(pool, scan)
+        assert pauses == []
+        slots.fail_next("load", lost())
+        await attempt(pool, scan, fresh=True)
+        assert pauses == [0.3]
+
+    run(main())
+
+
+def test_what_ends_a_worker_may_end_the_spare_so_the_second_attempt_takes_none(
+    slots: Slots, pool: WorkerPool
+) -> None:
+    async def main() -> None:
+        slots.fail_next("scan", lost())
+        assert await attempt(pool, scan) == 1
+        assert slots.fork_server.spares_asked_for == 1
+
+    run(main())
+
+
 def test_what_is_no_module_is_not_tried_twice(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         slots.fail_next("load", refused(Verdict.NOT_A_MODULE, "file too short"))
