@@ -308,8 +308,12 @@ class Module:
             return None
         infos = await worker.scan()
         who: dict[int, TokenId] = {}
-        for original in {info.identity for info in infos}:
-            who |= await self._tell_apart(worker, [info for info in infos if info.identity == original])
+        alike: dict[TokenId, list[TokenInfo]] = {}
+        for info in infos:
+            alike.setdefault(info.identity, []).append(info)
+        for group in alike.values():
+            who |= await self._tell_apart(worker, group)
+            await asyncio.sleep(0)  # there may be a hundred tokens, and others want their turn
         return view, [replace(info, identity=who[info.slot]) for info in infos]
 
     async def _tell_apart(self, worker: WorkerClient, infos: list[TokenInfo]) -> dict[int, TokenId]:

@@ -443,3 +443,40 @@ def test_queries_change_nothing(identities: Held, clock: Clock) -> None:
     identities.over(one)
     assert vars(identities) == before
     assert (identities._held, identities._listed, vars(identities._entries[0])) == contents
+
+
+def state(identities: Identities) -> dict[str, Any]:
+    """All that the identities know, but their functions."""
+    own = dict(vars(identities))
+    for name in ("_clock", "_lists_absent", "_now"):
+        own.pop(name, None)
+    return {name: list(value) if isinstance(value, list) else value for name, value in own.items()}
+
+
+def test_a_new_key_is_added_as_if_all_were_arranged_again(identities: Held, clock: Clock) -> None:
+    on_token = Key("on a token")
+    identities.add_provider(provider(module(token("1", on_token))), None)
+    blobs = [Key().blob for _ in range(6)]
+    for number, blob in enumerate([*blobs, blobs[2], on_token.blob, Key().blob]):
+        end = clock.now + (100 - number) * (-1 if number == 8 else 1) if number % 2 else None
+        where = (object(),) if number % 3 == 2 else ()
+        constraints = KeyConstraints(end, destinations=where)  # type: ignore[arg-type]
+        identities.add(SoftwareIdentity(blob, b"key", constraints, None))  # type: ignore[arg-type]
+        added = state(identities)
+        added["_holding"] = {blob: list(held) for blob, held in added["_holding"].items()}
+        added["_known"] = set(added["_known"])
+        identities._arrange()
+        assert added == state(identities), number
+    assert len(identities.software_keys()) == 8
+
+
+def test_to_add_a_key_does_not_go_through_all_others(
+    identities: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 2,000 of them each addition cost the event loop up to nine milliseconds."""
+    monkeypatch.setattr(identities, "_arrange", lambda: pytest.fail("all were arranged again"))
+    for number in range(3):
+        constraints = KeyConstraints(1000.0 + number + 1)
+        identities.add(SoftwareIdentity(Key().blob, b"key", constraints, None))  # type: ignore[arg-type]
+    assert len(identities.listed(everything)) == 3
+    assert identities.next_expiry() == 1.0
