@@ -20,7 +20,7 @@ from replug.agent.keys.certificates import Certificates
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
-from replug.agent.keys.served_provider import ServedProvider
+from replug.agent.keys.served_provider import MOST_IDENTITIES, ServedProvider
 from replug.token.identity import TokenId
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
@@ -480,3 +480,26 @@ def test_to_add_a_key_does_not_go_through_all_others(
         identities.add(SoftwareIdentity(Key().blob, b"key", constraints, None))  # type: ignore[arg-type]
     assert len(identities.listed(everything)) == 3
     assert identities.next_expiry() == 1.0
+
+
+def test_a_module_full_of_tokens_full_of_keys_is_bounded(
+    identities: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    """128 tokens with 512 keys each cost the event loop two seconds at every change."""
+
+    def full(serial: str) -> ServedToken:
+        served = token(serial)
+        key, blobs = Key("key").token_key(), [f"{serial} {number}".encode() for number in range(512)]
+        served._operations.keys.saw_logged_in({blob: replace(key, blob=blob) for blob in blobs})
+        return served
+
+    tokens = [full(str(number)) for number in range(3)]
+    identities.add_provider(provider(module(*tokens)), None)
+    assert len(identities.listed(everything)) == MOST_IDENTITIES == 1024
+    assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[:2]}
+    identities.changed()
+    assert caplog.messages == ["only the first keys of the provider are served"]
+    # What is gone makes room.
+    tokens[0]._operations.keys.saw_logged_in({})
+    identities.changed()
+    assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[1:]}
