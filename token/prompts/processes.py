@@ -31,6 +31,8 @@ class Process:
     foreground_group: int
     started: int
     """In clock ticks since boot."""
+    cgroup: str = ""
+    """Of cgroups(7); systemd gives each service and each program of a desktop its own."""
 
     @classmethod
     def read(cls, pid: int) -> Process | None:
@@ -38,6 +40,7 @@ class Process:
         try:
             status = Path(f"/proc/{pid}/status").read_bytes()
             text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+            cgroup = Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
         except OSError:
             return None
         uid = re.search(rb"^Uid:\s+(\d+)", status, re.MULTILINE)
@@ -54,6 +57,7 @@ class Process:
             terminal=int(fields[4]),
             foreground_group=int(fields[5]),
             started=int(fields[19]),
+            cgroup=cgroup,
         )
 
 
@@ -71,14 +75,14 @@ def with_ancestors(pid: int | None) -> Iterator[Process]:
 
 
 def command_of(pid: int | None) -> Command | None:
-    """The command that process `pid` belongs to: one that a shell on a terminal, or the service manager, has
-    started, or for which a terminal was made; with all that came of it. None for a process that has left the
-    one that started it.
+    """The command that process `pid` belongs to: one that a shell on a terminal, the desktop or the service
+    manager has started, or for which a terminal was made; with all that came of it. None for a process that
+    has left the one that started it.
     """
     first: Process | None = None
     for process in with_ancestors(pid):
         leads_a_terminal = process.pid == process.session and process.terminal != 0
-        if first is not None and leads_a_terminal:
+        if first is not None and (leads_a_terminal or process.cgroup != first.cgroup):
             break
         if _starts_all(process):
             if first is None or first.pid == pid:

@@ -75,6 +75,8 @@ def test_two_processes_of_one_program_are_one_command() -> None:
 
 
 SHELL, IDE, SSH = ("bash", True), ("code", False), ("ssh", False)
+DESKTOP = ("desktop", False)
+"""It has a cgroup of its own."""
 MANAGER, INIT, SSHD = ("systemd", False), ("init", False), ("sshd", False)
 
 
@@ -84,7 +86,7 @@ MANAGER, INIT, SSHD = ("systemd", False), ("init", False), ("sshd", False)
         ([SSH, SHELL, IDE, MANAGER, INIT], 0),
         ([SSH, ("git", False), SHELL, IDE, MANAGER, INIT], 1),
         # An editor that the desktop has started is one command, whatever it starts.
-        ([SSH, ("git", False), IDE, ("desktop", False), MANAGER, INIT], 3),
+        ([SSH, ("git", False), IDE, DESKTOP, MANAGER, INIT], 2),
         ([SSH, ("sh", False), INIT], 1),
         ([SSH, SSHD, INIT], 0),
         # In a terminal that was made for it.
@@ -106,7 +108,8 @@ def test_the_command(
         place = pids.index(pid)
         name, leads = ancestors[place]
         parent = pids[place + 1] if pid != 1 else 0
-        return Process(pid, name, parent, pid, pid if leads else 7, 0x8800 if leads else 0, 0, pid)
+        cgroup = name if (name, leads) == DESKTOP else "program"
+        return Process(pid, name, parent, pid, pid if leads else 7, 0x8800 if leads else 0, 0, pid, cgroup)
 
     monkeypatch.setattr(Process, "read", read)
     assert command_of(pids[0]) == (None if first is None else (pids[first], pids[first]))
