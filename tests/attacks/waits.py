@@ -6,6 +6,7 @@ import select
 import statistics
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from rigs.agent import LIST_REQUEST, Agent
@@ -15,46 +16,43 @@ class Waits:
     """Waits for an agent. On a busy machine it waits for a processor itself: the kernel says how long."""
 
     def __init__(self, agent: Agent) -> None:
-        self._tasks = [Path(f"/proc/{pid}/task") for pid in agent.processes]
-        self._loop = Path(f"/proc/{agent.pid}/task/{agent.pid}")
+        self._processes = agent.processes
 
     def begin(self) -> None:
         """A request is about to be sent."""
         self._delayed = self._delays()
-        self._computed = _times(self._loop)[0]
+        self._computed = self._cpu_time()
         self._begun = time.monotonic()
 
     def end(self) -> float:
-        """Seconds since `begin`, without those in which its threads, or this one, waited for a processor.
-
-        Not less than the event loop computed: threads may wait for a processor at the same time.
-        """
+        """Seconds since `begin`; if other programs had a part of them, those that the agent computed."""
         wait = time.monotonic() - self._begun
-        computed = _times(self._loop)[0] - self._computed
-        return min(wait, max(wait - (self._delays() - self._delayed), computed))
+        computed = self._cpu_time() - self._computed
+        delayed = self._delays()
+        others = sum(seconds - self._delayed.get(thread, 0.0) for thread, seconds in delayed.items())
+        # How long a thread that has ended meanwhile waited for a processor is not known.
+        undisturbed = others < wait / 4 and delayed.keys() >= self._delayed.keys()
+        return wait if undisturbed else min(wait, computed)
 
-    def _delays(self) -> float:
-        """Seconds that they have waited for a processor."""
-        total = _times(Path("/proc/thread-self"))[1]
-        for thread in [thread for tasks in self._tasks for thread in _listed(tasks)]:
-            try:
-                total += _times(thread)[1]
-            except OSError:
-                continue  # it has just ended
+    def _delays(self) -> dict[Path, float]:
+        """Seconds that each of its threads, and this one, have waited for a processor (schedstat)."""
+        threads = [Path("/proc/thread-self").resolve()]
+        for pid in self._processes:
+            with suppress(OSError):  # it has just ended
+                threads += Path(f"/proc/{pid}/task").iterdir()
+        delays = {}
+        for thread in threads:
+            with suppress(OSError):
+                delays[thread] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+        return delays
+
+    def _cpu_time(self) -> float:
+        """Seconds that the agent's processes have computed, threads that have ended included."""
+        total = 0.0
+        for pid in self._processes:
+            with suppress(OSError):
+                total += time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3)
         return total
-
-
-def _listed(tasks: Path) -> list[Path]:
-    try:
-        return list(tasks.iterdir())
-    except OSError:
-        return []  # the process has just ended
-
-
-def _times(thread: Path) -> tuple[float, float]:
-    """Seconds on a processor, and waiting for one (proc(5), schedstat)."""
-    computed, waited, _ = (thread / "schedstat").read_text().split()
-    return int(computed) / 1e9, int(waited) / 1e9
 
 
 def longest_listing(agent: Agent, *, until_line_of: subprocess.Popen[str]) -> float:
