@@ -105,6 +105,8 @@ class Dispatcher:
         self.at_hand = _AtHand()
         """For clients that are bound to no session, as they all see the same."""
         self._listing = self._listing_frame = b""
+        self._to_decode: list[bytearray] = []
+        """Messages that wait for it, or are being decoded."""
 
     def answer(self, client: Client, message: bytearray) -> bytes | Awaitable[bytes]:
         """The reply; a coroutine for it if a token, the user or a delay is waited for. Wipes the message."""
@@ -145,10 +147,7 @@ class Dispatcher:
         """The reply to a message that is decoded beside the event loop."""
         request: _Wipeable | None = None
         try:
-            # A client that is gone leaves the queue; what is being decoded then reads a wiped message.
-            request = await self._decoding.run(partial(row.decode, message), lambda late: late.wipe())
-            if self._agent.locked:
-                raise handlers.locked()
+            request = await self._decoded(row, message)
             self._agent.drop_expired()
             reply = row.handle(self._agent, client, request)
             return await reply if isinstance(reply, Coroutine) else reply
@@ -156,6 +155,35 @@ class Dispatcher:
             wipe(message)
             if request is not None:
                 request.wipe()
+
+    async def _decoded(self, row: _Row, message: bytearray) -> _Wipeable:
+        if self._agent.locked:
+            raise handlers.locked()
+        self._to_decode.append(message)
+        try:
+            # A client that is gone leaves the queue; what is being decoded then reads a wiped message.
+            request = await self._decoding.run(partial(row.decode, message), lambda late: late.wipe())
+        except ProtocolError:
+            if self._was_withdrawn(message):
+                raise handlers.locked() from None
+            raise
+        finally:
+            withdrawn = self._was_withdrawn(message)
+            self._to_decode = [other for other in self._to_decode if other is not message]
+        if withdrawn:
+            request.wipe()
+            raise handlers.locked()
+        return request
+
+    def _was_withdrawn(self, message: bytearray) -> bool:
+        """Whether the agent was locked since it began to wait, though it may be unlocked again."""
+        return not any(message is other for other in self._to_decode)
+
+    def _withdraw_waiting(self) -> None:
+        """Wipe what waits to be decoded: there may be keys and PINs in it, and the agent is locked."""
+        waiting, self._to_decode = self._to_decode, []
+        for message in waiting:
+            wipe(message)
 
     async def _answer_later(
         self,
@@ -167,6 +195,8 @@ class Dispatcher:
         requester.set(Requester(client.peer.executable, client.peer.pid))
         try:
             response = await reply
+            if self._agent.locked:
+                self._withdraw_waiting()
             if self._agent.locked and not row.may_end_locked:
                 raise RequestRefusedError("the agent was locked meanwhile", "unlock it with ssh-add -X")
             return response.encode()

@@ -39,7 +39,6 @@ from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
-from replug.token.prompts.restraint import RestrainedPrompter
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
 from replug.token.turns import one_less
@@ -74,7 +73,6 @@ class Keyring:
         self._aside = Aside("aside")
         self._lock = Lock(self._seal, self._seal_all, self._unseal_all)
         self._software_keys = SoftwareKeys(self._seal, fork_server)
-        prompter = RestrainedPrompter(prompter, boottime)
         token_settings = TokenSettingsFinder(settings)
         self._token_memory = TokenMemory(settings)
         self._modules = Modules(

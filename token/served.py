@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from replug.token.errors import (
@@ -28,7 +29,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence, TokenState
-from replug.token.prompts.request import Asker, HeldBackError, PinRequest, Prompter
+from replug.token.prompts.request import Asker, Origin, PinRequest, Prompter
 from replug.token.recovery import attempt
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.shown_keys import ShownKeys
@@ -67,7 +68,10 @@ class ServedToken(Presence):
         self._opening = TokenOpening(self, pool, self._rules, self.pin_owner, keys)
         self._operations = TokenOperations(self, pool, pins, self._rules, self.pin_owner, self._opening)
         self._prompter = prompter
-        self._login = SharedAttempt()
+        self._logins: dict[Origin, SharedAttempt] = {}
+        """The prompts and logins under way, by whom they are for."""
+        self._logged_in = self._failed = 0
+        """How many of the PINs that were typed at these prompts have logged in, and how many have not."""
 
     @property
     def keys(self) -> dict[bytes, TokenKey]:
@@ -178,14 +182,14 @@ class ServedToken(Presence):
 
     def suspend(self) -> None:
         """End the login, and close a PIN prompt, because the agent is being locked."""
-        self._login.stop()
+        self._withdraw_prompts()
         self._end_login()
 
     def close(self) -> None:
         """Forget the PIN and end the worker, and with it the session; requests that wait are refused."""
         super().close()
         self.forget_pin()
-        self._login.stop()
+        self._withdraw_prompts()
 
     def may_have_changed(self) -> None:
         """Have the next login read all keys, as another program may have made some."""
@@ -216,30 +220,58 @@ class ServedToken(Presence):
             self.cut_off(error.reason)
             raise
 
-    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, asker: Asker) -> None:
-        """One prompt and one login for all clients that wait; its failure refuses them all, and only them."""
-        try:
-            while True:
-                try:
-                    await self._login.join(lambda: self._prompt_and_log_in(key, asker, needed.rejected))
-                    return
-                except HeldBackError as error:
-                    if error.origin == asker.origin:
-                        raise
-                    # Another client's attempt, for which nobody was asked.
-        except StoppedError:
-            self._opening.refuse_if_closed()
-            raise TokenError(f"{self.identity}: the PIN prompt was withdrawn") from None
+    def _withdraw_prompts(self, but: SharedAttempt | None = None) -> None:
+        for login in self._logins.values():
+            if login is not but:
+                login.stop()
 
-    async def _prompt_and_log_in(self, key: TokenKey, asker: Asker, rejected: bool) -> None:
+    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, asker: Asker) -> None:
+        """One prompt and one login for all clients of one origin; its failure refuses these, and only these.
+
+        Others have a prompt of their own, perhaps at the same time on another terminal: who declines there
+        does not decide for them. The first PIN that logs in is for all; after one that does not, the others
+        are asked again, as the risk is another.
+        """
+        self._logins = {origin: login for origin, login in self._logins.items() if not login.idle}
+        before = self._logged_in, self._failed
+        while self._logged_in == before[0]:
+            login = self._logins.setdefault(asker.origin, SharedAttempt())
+            try:
+                await login.join(partial(self._prompt_and_log_in, login, key, asker, needed.rejected))
+                return
+            except StoppedError:
+                self._opening.refuse_if_closed()
+                if before == (self._logged_in, self._failed):
+                    raise TokenError(f"{self.identity}: the PIN prompt was withdrawn") from None
+                before = before[0], self._failed
+
+    async def _prompt_and_log_in(
+        self, login: SharedAttempt, key: TokenKey, asker: Asker, rejected: bool
+    ) -> None:
+        before = self._logged_in, self._failed
+
+        def is_moot() -> bool:
+            return before != (self._logged_in, self._failed)
+
         flags = await self._attempt(self._operations.open_to_ask)
-        with self._login.stoppable():
-            pin = await self._prompter.ask(PinRequest(self.identity, flags, key.label, asker, rejected))
+        if self._logged_in != before[0]:
+            return
+        with login.stoppable():
+            pin = await self._prompter.ask(
+                PinRequest(self.identity, flags, key.label, asker, rejected, is_moot)
+            )
         try:
             with self._rules.using(pin):
                 await self._attempt(self._operations.log_in, pin, key.always_authenticate)
+            self._logged_in += 1
         except PinNeededError as needed:
             raise TokenError(
                 f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
                 "try again",
             ) from needed
+        except TokenError:
+            self._failed += 1
+            raise
+        finally:
+            if is_moot():
+                self._withdraw_prompts(but=login)

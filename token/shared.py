@@ -44,6 +44,11 @@ class SharedAttempt:
         self._stoppable = False
         self._unwanted = False
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return self._task is None and not self._waiting
+
     async def join(self, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Wait for the attempt under way, else for the one that `start` makes; raises what it raises.
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -40,9 +41,12 @@ async def scan(
         return None
     infos = await worker.scan()
     who: dict[int, TokenId] = {}
-    for original in {info.identity for info in infos}:
-        namesakes = [info for info in infos if info.identity == original]
-        who |= await _tell_apart(worker, namesakes, path, alike(original))
+    namesakes: dict[TokenId, list[TokenInfo]] = {}
+    for info in infos:
+        namesakes.setdefault(info.identity, []).append(info)
+    for original, group in namesakes.items():
+        who |= await _tell_apart(worker, group, path, alike(original))
+        await asyncio.sleep(0)  # there may be a hundred tokens, and others want their turn
     return view, [replace(info, identity=who[info.slot]) for info in infos]
 
 

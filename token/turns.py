@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
+T = TypeVar("T")
 
 _Program = tuple[int, int] | None
 
@@ -34,14 +36,69 @@ def one_less(counts: Counter[K], key: K) -> None:
         del counts[key]
 
 
+class FairQueue(Generic[T]):
+    """What waits, for requesters: programs have turns, and so have the processes of each.
+
+    The program that was served last comes last, also behind those that have begun to wait since.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[_Program, OrderedDict[int, deque[T]]] = OrderedDict()
+        """By program and process id, those that are next first."""
+        self._served = NOBODY
+
+    def add(self, item: T) -> None:
+        """Let `item` wait behind what this process has waiting."""
+        asker = requester.get()
+        processes = self._waiting.setdefault(asker.program, OrderedDict())
+        processes.setdefault(asker.pid, deque()).append(item)
+
+    def remove(self, item: T) -> None:
+        """Take out an item that the same requester has added and that was not taken."""
+        asker = requester.get()
+        self._waiting[asker.program][asker.pid].remove(item)
+        self._forget_if_empty(asker)
+
+    def served_at_once(self) -> None:
+        """The requester has had a turn without waiting."""
+        self._served = requester.get()
+
+    def take(self, suits: Callable[[T], bool]) -> T | None:
+        """Take out the first item that `suits`."""
+        self._put_last(self._served)
+        for program, processes in self._waiting.items():
+            for pid, items in processes.items():
+                chosen = next((item for item in items if suits(item)), None)
+                if chosen is not None:
+                    items.remove(chosen)
+                    self._served = Requester(program, pid)
+                    self._put_last(self._served)
+                    self._forget_if_empty(self._served)
+                    return chosen
+        return None
+
+    def _put_last(self, asker: Requester) -> None:
+        processes = self._waiting.get(asker.program)
+        if processes is not None:
+            self._waiting.move_to_end(asker.program)
+            if asker.pid in processes:
+                processes.move_to_end(asker.pid)
+
+    def _forget_if_empty(self, asker: Requester) -> None:
+        processes = self._waiting[asker.program]
+        if not processes[asker.pid]:
+            del processes[asker.pid]
+        if not processes:
+            del self._waiting[asker.program]
+
+
 class FairSemaphore:
-    """Like asyncio.Semaphore, but programs have turns, and so have the processes of each."""
+    """Like asyncio.Semaphore, but fair as FairQueue is."""
 
     def __init__(self, most: int) -> None:
         """At most `most` hold it at the same time."""
         self._free = most
-        self._waiting: OrderedDict[_Program, OrderedDict[int, deque[asyncio.Future[None]]]] = OrderedDict()
-        """By program and process id, those that are next first."""
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     async def __aenter__(self) -> None:
         await self.acquire()
@@ -51,36 +108,30 @@ class FairSemaphore:
 
     async def acquire(self) -> None:
         """Wait for a turn, and have it until `release`."""
-        if self._free and not self._waiting:
+        if self._free:  # then nobody waits
             self._free -= 1
+            self._waiting.served_at_once()
             return
-        asker = requester.get()
         turn = asyncio.get_running_loop().create_future()
-        processes = self._waiting.setdefault(asker.program, OrderedDict())
-        processes.setdefault(asker.pid, deque()).append(turn)
+        self._waiting.add(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn came at the same moment
+            if turn.cancelled():
+                self._waiting.remove(turn)
+            else:  # its turn came at the same moment
                 self.release()
             raise
 
     def release(self) -> None:
         """Give the turn to the next program that waits."""
-        while self._waiting:
-            turn = self._next()
-            if not turn.done():  # else it was cancelled
-                turn.set_result(None)
-                return
-        self._free += 1
+        turn = self._waiting.take(_waits)
+        if turn is None:
+            self._free += 1
+        else:
+            turn.set_result(None)
 
-    def _next(self) -> asyncio.Future[None]:
-        """Take the first out; its program and its process are the last now."""
-        program, processes = self._waiting.popitem(last=False)
-        pid, turns = processes.popitem(last=False)
-        turn = turns.popleft()
-        if turns:
-            processes[pid] = turns
-        if processes:
-            self._waiting[program] = processes
-        return turn
+
+def _waits(turn: asyncio.Future[None]) -> bool:
+    """Whether its task has not been cancelled."""
+    return not turn.done()

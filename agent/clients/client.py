@@ -9,7 +9,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.protocol.purpose import Host, Purpose
 from replug.protocol.purpose_text import in_lines
 from replug.protocol.sessions import Sessions, permitted
-from replug.token.prompts.request import Asker, Origin
+from replug.token.prompts.request import Asker
 
 
 @dataclass
@@ -37,5 +37,10 @@ class Client:
             # Any program can prove keys that it has just made: those are one origin.
             nearest, *_ = purpose.forwarded_to
             host = nearest.key if nearest.is_known else None
-        origin = Origin(self.peer.executable, None if purpose.unverified else host)
-        return Asker(self.peer.program, self.peer.pid, tuple(in_lines(purpose)), origin)
+        return Asker(
+            self.peer.program,
+            self.peer.pid,
+            tuple(in_lines(purpose)),
+            self.peer.executable,
+            None if purpose.unverified else host,
+        )

@@ -34,12 +34,14 @@ class Identities:
         """Each blob once for each holder, at the first entry's place, with the last entry's constraints."""
         self._holding: dict[bytes, list[Identity]] = {}
         """The same by blob."""
+        self._known: set[bytes] = set()
+        """The blobs of all entries, also of those whose lifetime is over."""
         self._listed: list[Identity] = []
         """Each key once; see `_to_list`."""
         self._left_out: dict[str, int] = {}
         """How many identities of each place the list has no room for."""
-        self._answer = IdentitiesAnswer(())
-        """The listing, made when something changes; used while nothing is `_restricted`."""
+        self._listing = Listing.of(())
+        """Made of `_listed` when something changes; used while nothing is `_restricted`."""
         self._restricted: list[Identity] = []
         """Those with destinations, which not all clients see."""
         self._answers: dict[tuple[bool, ...], IdentitiesAnswer] = {}
@@ -70,7 +72,7 @@ class Identities:
     def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
         """`listed` as the reply to the client; made once for all clients that see the same."""
         if not self._restricted:
-            return self._answer
+            return self._listing.answer
         answers = self._answers  # a change meanwhile, if this is not the loop's thread, begins another
         seen = tuple(visible(held.constraints) for held in self._restricted)
         if seen not in answers:
@@ -122,9 +124,39 @@ class Identities:
 
     def add(self, entry: SoftwareIdentity | ServedProvider) -> None:
         """Add an entry, in the place of the one that is for the same key or provider if there is one."""
+        if isinstance(entry, SoftwareIdentity) and self._append(entry):
+            return
         place = next((i for i, there in enumerate(self._entries) if _same(there, entry)), len(self._entries))
         self._entries[place : place + 1] = [entry]
         self._arrange()
+
+    def _append(self, key: SoftwareIdentity) -> bool:
+        """Add a key behind all others, as `_arrange` would, without going through thousands of them.
+
+        False if it is no such key, or it changes more than that.
+        """
+        end = key.constraints.expires
+        if key.blob in self._known or self._lists_absent() or _is_over(end, self._clock()):
+            return False
+        listing = self._listing.with_one_more(key)
+        if listing is None:
+            return False
+        self._entries.append(key)
+        self._known.add(key.blob)
+        self._held.append(key)
+        self._holding[key.blob] = [key]
+        self._listed.append(key)
+        self._listing = listing
+        if key.constraints.destinations:
+            self.destinations += len(key.constraints.destinations)
+            self._restricted.append(key)
+        self._answers = {}
+        self._changes.count += 1
+        if end is not None:
+            self.limited = True
+            until = self._changes.until
+            self._changes.until = end if until is None else min(end, until)
+        return True
 
     def has(self, provider: Provider) -> bool:
         """Whether this provider was added."""
@@ -197,9 +229,9 @@ class Identities:
         self.destinations = sum(len(one.constraints.destinations) for one in self._held)
         self._restricted = [one for one in self._held if one.constraints.destinations]
         self._answers = {}
-        listing = Listing.of(self._listed)
-        self._answer = listing.answer
-        self._say_what_is_left_out(listing)
+        self._listing = Listing.of(self._listed)
+        self._say_what_is_left_out(self._listing)
+        self._known = {one.blob for entry in self._entries for one in _identities(entry)}
         ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
         self.limited = bool(ends)
         self._changes.until = min((end for end in ends if not _is_over(end, now)), default=None)

@@ -26,18 +26,28 @@ class Listing:
 
     answer: IdentitiesAnswer
     left_out: tuple[Identity, ...]
+    size: int
+    """Bytes of what is in the answer."""
+
+    def with_one_more(self, held: Identity) -> Listing | None:
+        """The same with `held` at its end; None if there is no room, or others were left out."""
+        entry = ListedIdentity(held.blob, _cut(held.comment))
+        size, listed = self.size + _size(entry), self.answer.identities
+        if self.left_out or len(listed) >= MOST_IDENTITIES or size > _ROOM:
+            return None
+        return Listing(IdentitiesAnswer((*listed, entry)), (), size)
 
     @classmethod
     def of(cls, identities: Iterable[Identity]) -> Listing:
         """All of them if they fit, in order; else the token that has most to list goes short."""
         listed = [(held, ListedIdentity(held.blob, _cut(held.comment))) for held in identities]
-        if len(listed) <= MOST_IDENTITIES and sum(_size(entry) for _, entry in listed) <= _ROOM:
-            return cls(IdentitiesAnswer(tuple(entry for _, entry in listed)), ())
+        size = sum(_size(entry) for _, entry in listed)
+        if len(listed) <= MOST_IDENTITIES and size <= _ROOM:
+            return cls(IdentitiesAnswer(tuple(entry for _, entry in listed)), (), size)
         kept = {id(held) for held in _fitting(listed)}
-        return cls(
-            IdentitiesAnswer(tuple(entry for held, entry in listed if id(held) in kept)),
-            tuple(held for held, _ in listed if id(held) not in kept),
-        )
+        there = tuple(entry for held, entry in listed if id(held) in kept)
+        left_out = tuple(held for held, _ in listed if id(held) not in kept)
+        return cls(IdentitiesAnswer(there), left_out, sum(map(_size, there)))
 
 
 def _fitting(listed: list[tuple[Identity, ListedIdentity]]) -> list[Identity]:

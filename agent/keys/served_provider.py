@@ -6,9 +6,10 @@ are out: these return at once with their token, and `Identities` leaves them out
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 from typing import TypeAlias
 
 from replug.agent.config.comment_template import fill_template
@@ -25,6 +26,10 @@ from replug.token.served import ServedToken
 SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
 """The settings of a token as they are now."""
 
+log = logging.getLogger(__name__)
+
+MOST_IDENTITIES = 1024
+"""Of one provider: each costs at every change, and a module may show any number of tokens full of keys."""
 _ALL_KEYS = ("*",)
 _BY_LABEL = "{label}"
 
@@ -51,6 +56,7 @@ class ServedProvider:
     """Blobs of single identities that were removed since."""
     identities: tuple[TokenBackedIdentity, ...] = field(default=(), init=False)
     """Those that were not removed; the tokens may be out."""
+    _said_full: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.update()
@@ -58,7 +64,14 @@ class ServedProvider:
     def update(self) -> None:
         """Make the identities again, after a change of tokens, settings, certificates or `removed`."""
         of_tokens = (self._identities(token) for token in self.provider.tokens())
-        self.identities = tuple(chain.from_iterable(of_tokens))
+        identities = chain.from_iterable(of_tokens)
+        self.identities = tuple(islice(identities, MOST_IDENTITIES))
+        if next(identities, None) is not None and not self._said_full:
+            self._said_full = True
+            log.warning(
+                "only the first keys of the provider are served",
+                extra={"provider": self.provider.name, "keys": MOST_IDENTITIES},
+            )
 
     def _identities(self, token: ServedToken) -> Iterator[TokenBackedIdentity]:
         settings = self.settings_of(token)

@@ -1,8 +1,9 @@
 """A client that does nothing but send: `flood.py SOCKET CONNECTIONS`, until its standard input ends.
 
-Standard input has a line of JSON first: the frames that each connection sends once, those that it then sends
-again and again, each when it has the reply to the one before, and those that it then only sends, as fast as
-it can, whatever is replied. It prints a line when each connection has had one reply to the latter.
+Standard input has a line of JSON first: the floods, which the connections share out among them. Each is the
+frames that a connection sends once, those that it then sends again and again, each when it has the reply to
+the one before, and those that it then only sends, as fast as it can, whatever is replied. A line is printed
+whenever each connection has had one more reply to the latter.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import threading
 from itertools import cycle
 from pathlib import Path
+
+Frames = list[bytes]
 
 
 def ask(connection: socket.socket, frame: bytes) -> bool:
@@ -38,11 +41,8 @@ def pour(connection: socket.socket, frames: bytes) -> bytes:
     return replied
 
 
-def flood(
-    path: Path, first: list[bytes], frames: list[bytes], poured: list[bytes], answered: threading.Semaphore
-) -> None:
+def flood(path: Path, first: Frames, frames: Frames, poured: Frames, answered: threading.Semaphore) -> None:
     """Sends on connections to `path`, a new one whenever the agent closes it."""
-    released = False
     while True:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
             connection.connect(str(path))
@@ -52,12 +52,9 @@ def flood(
                     if not alive:
                         break
                     alive = ask(connection, frame)
-                    if not released:
-                        released = True
-                        answered.release()
+                    answered.release()
                 while poured:
-                    if pour(connection, poured[0]) and not released:
-                        released = True
+                    if pour(connection, poured[0]):
                         answered.release()
             except (ConnectionError, BrokenPipeError):
                 continue
@@ -66,15 +63,24 @@ def flood(
 def main() -> None:
     """Flood until nobody wants it any more."""
     path, connections = Path(sys.argv[1]), int(sys.argv[2])
-    kinds = ([bytes.fromhex(one) for one in some] for some in json.loads(sys.stdin.readline()))
-    first, frames, poured = kinds
-    answered = threading.Semaphore(0)
-    for _ in range(connections):
-        threading.Thread(target=flood, args=(path, first, frames, poured, answered), daemon=True).start()
-    for _ in range(connections):
-        answered.acquire()
-    print("flooding", flush=True)
+    floods = [
+        [[bytes.fromhex(one) for one in some] for some in kinds] for kinds in json.loads(sys.stdin.readline())
+    ]
+    answered = [threading.Semaphore(0) for _ in range(connections)]
+    for number in range(connections):
+        first, frames, poured = floods[number % len(floods)]
+        sends = (path, first, frames, poured, answered[number])
+        threading.Thread(target=flood, args=sends, daemon=True).start()
+    threading.Thread(target=report, args=(answered,), daemon=True).start()
     sys.stdin.read()
+
+
+def report(answered: list[threading.Semaphore]) -> None:
+    """Print the lines."""
+    while True:
+        for one in answered:
+            one.acquire()
+        print("answered", flush=True)
 
 
 if __name__ == "__main__":

@@ -24,16 +24,20 @@ from rigs.agent import PIN_PROMPT
 from rigs.attacker import Attacker
 from rigs.home import Home
 from rigs.softhsm import KINDS, MODULE, SO_PIN
-from rigs.terminal import Done, eventually
+from rigs.terminal import eventually
 from rigs.user_manager import UserManager
 
 PROGRAM = Path(sys.executable).with_name("replug-agent")
 LOCK_PROMPT = "Enter lock password: "
+USE_BOTH = """
+ssh-add -L >listed; test $(wc -l <listed) = 2
+sed -n 1p listed >one.pub; sed -n 2p listed >other.pub
+ssh-add -T one.pub other.pub
+"""
 LogIn = Callable[[], UserManager]
-Start = Callable[[UserManager], str]
-"""Starts an agent in a session; its socket."""
 
 
+# Each starts an agent in a session, and returns its socket.
 def as_service(session: UserManager) -> str:
     assert session.replug("setup").status == 0
     return session.environment()["SSH_AUTH_SOCK"]
@@ -82,53 +86,51 @@ def seed(home: Home) -> bytes:
     return key.private_bytes_raw()
 
 
-@pytest.mark.parametrize("start", [as_service, as_daemon, in_foreground, with_command])
 def test_no_program_of_the_user_reads_a_secret(
-    start: Start,
-    log_in: LogIn,
-    attack: Callable[[UserManager], Attacker],
-    pin: str,
-    seed: bytes,
+    home: Home, log_in: LogIn, attack: Callable[[UserManager], Attacker], pin: str, seed: bytes
 ) -> None:
     session = log_in()
     attacker = attack(session)
-    agent = {"SSH_AUTH_SOCK": start(session)}
+    sockets = [start(session) for start in (as_service, as_daemon, in_foreground, with_command)]
+    assert len(set(sockets)) == len(sockets)
     # Half of each is enough: in the middle, as what keeps them may add something at the ends.
     sought = {"PIN": pin.encode()[8:24], "key": seed[8:24]}
 
-    def ssh_add(*arguments: str, typing: tuple[tuple[str, str], ...] = ()) -> None:
-        done = session.run("ssh-add", *arguments, env=agent, typing=typing)
+    def with_each(script: str, *typing: tuple[str, str]) -> None:
+        """Runs it with each agent; what is typed, too."""
+        loop = f"for SSH_AUTH_SOCK in {' '.join(sockets)}; do export SSH_AUTH_SOCK\n{script}\ndone"
+        done = session.run("sh", "-euc", loop, typing=typing * len(sockets))
         assert done.status == 0, done
-
-    def use_all() -> None:
-        listed = session.run("ssh-add", "-L", env=agent)
-        assert len(listed.lines) == 2, listed
-        for line in listed.lines:
-            session.run("tee", "listed.pub", text=line + "\n")
-            assert session.run("ssh-add", "-T", "listed.pub", env=agent) == Done(0, "", "")
 
     def nothing_is_found(when: str) -> None:
         # What clients were given is theirs: they have ended.
         assert attacker.found(sought) == {}, when
 
-    ssh_add("-s", str(MODULE), typing=((PIN_PROMPT, pin),))
-    ssh_add("-q", "key")
-    use_all()
+    with_each(f"ssh-add -s {MODULE}; ssh-add -q key", (PIN_PROMPT, pin))
+    with_each(USE_BOTH)
     nothing_is_found("after adding")
 
+    token, pulled = next((home.folder / "tokens").iterdir()), home.folder / "pulled"
+    token.rename(pulled)
     kill_workers(session)
-    use_all()
-    nothing_is_found("after the workers were killed")
+    with_each("""
+        grep nistp256 listed >one.pub
+        if ssh-add -T one.pub; then exit 3; fi
+        if ssh-add -L | grep nistp256; then exit 4; fi
+    """)
+    nothing_is_found("while the token is out")
+    pulled.rename(token)
+    with_each(USE_BOTH)
+    nothing_is_found("after the token was plugged in again")
 
-    ssh_add("-x", typing=((LOCK_PROMPT, "sesame"), ("Again: ", "sesame")))
+    with_each("ssh-add -x", (LOCK_PROMPT, "sesame"), ("Again: ", "sesame"))
     nothing_is_found("while it is locked")
-    ssh_add("-X", typing=((LOCK_PROMPT, "sesame"),))
-    use_all()
+    with_each("ssh-add -X", (LOCK_PROMPT, "sesame"))
+    with_each(USE_BOTH)
     nothing_is_found("after unlocking")
 
-    ssh_add("-q", "-d", "key.pub")
-    ssh_add("-q", "key")
-    use_all()
+    with_each("ssh-add -q -d key.pub; ssh-add -q key")
+    with_each(USE_BOTH)
     nothing_is_found("after removing and adding")
 
 

@@ -46,7 +46,7 @@ def busy(agent: Agent, connections: int, *frames: bytes) -> Iterator[None]:
     )
     assert process.stdin
     try:
-        process.stdin.write(json.dumps([[], [one.hex() for one in frames], []]) + "\n")
+        process.stdin.write(json.dumps([[[], [one.hex() for one in frames], []]]) + "\n")
         process.stdin.flush()
         yield
     finally:

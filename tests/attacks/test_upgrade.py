@@ -17,20 +17,32 @@ from rigs.softhsm import Token
 from rigs.terminal import Done, eventually
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Path:
-    (tmp_path / "wheel").mkdir()
-    return install(build_wheel(tmp_path / "wheel"), tmp_path / "venv")
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs."""
+    folder = tmp_path_factory.mktemp("upgrade")
+    (folder / "wheel").mkdir()
+    return install(build_wheel(folder / "wheel"), folder / "venv")
 
 
 @pytest.fixture
-def agent(installed: Path, home: Home) -> Iterator[Agent]:
-    agent = Agent(installed / "replug-agent", home)
+def package(installation: Path, tmp_path: Path) -> Iterator[Path]:
+    """The package, which the test removes."""
+    (package,) = installation.parent.glob("lib/python*/site-packages/replug")
+    shutil.copytree(package, tmp_path / "kept")
+    yield package
+    assert not package.exists()
+    shutil.copytree(tmp_path / "kept", package)
+
+
+@pytest.fixture
+def agent(installation: Path, home: Home) -> Iterator[Agent]:
+    agent = Agent(installation / "replug-agent", home)
     yield agent
     assert agent.stop() == 2
 
 
-def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, installed: Path, home: Home) -> None:
+def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, package: Path, home: Home) -> None:
     token = Token(home)
     token.add("p256")
     assert agent.ssh_add("-s", token.module, typing=[(PIN_PROMPT, token.pin)]).status == 0, agent.log
@@ -38,7 +50,6 @@ def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, installed: Path,
         key = home.folder / name
         assert home.run("ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key).status == 0
         assert agent.ssh_add("-q", key) == Done(0, "", ""), agent.log
-    (package,) = installed.parent.glob("lib/python*/site-packages/replug")
 
     shutil.rmtree(package)
 
@@ -49,10 +60,12 @@ def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, installed: Path,
         assert agent.ssh_add("-T", home.folder / public) == Done(0, "", ""), agent.log
 
 
-def test_the_configuration_is_read_again_by_what_was_loaded(installed: Path, home: Home) -> None:
+def test_the_configuration_is_read_again_by_what_was_loaded(
+    installation: Path, package: Path, home: Home
+) -> None:
     """Though there was none when the agent was started."""
     (home.folder / ".config/replug/config.toml").unlink()
-    agent = Agent(installed / "replug-agent", home)
+    agent = Agent(installation / "replug-agent", home)
     replug = Path(sys.executable).with_name("replug")
 
     def is_prepared() -> bool:
@@ -60,7 +73,6 @@ def test_the_configuration_is_read_again_by_what_was_loaded(installed: Path, hom
 
     try:
         eventually(is_prepared, "what the agent needs is loaded", 20)
-        (package,) = installed.parent.glob("lib/python*/site-packages/replug")
         shutil.rmtree(package)
         home.configure('forget_pin_on = ["suspend"]')
         assert agent.run(replug, "reload").status == 0, agent.log

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import select
+import statistics
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from rigs.agent import LIST_REQUEST, Agent
@@ -12,47 +16,69 @@ class Waits:
     """Waits for an agent. On a busy machine it waits for a processor itself: the kernel says how long."""
 
     def __init__(self, agent: Agent) -> None:
-        self._tasks = Path(f"/proc/{agent.pid}/task")
-        self._loop = self._tasks / str(agent.pid)
+        self._processes = agent.processes
 
     def begin(self) -> None:
         """A request is about to be sent."""
         self._delayed = self._delays()
-        self._computed = _times(self._loop)[0]
+        self._computed = self._cpu_time()
         self._begun = time.monotonic()
 
     def end(self) -> float:
-        """Seconds since `begin`; where most of them went to other programs, those the event loop computed."""
+        """Seconds since `begin`; if other programs had a part of them, those that the agent computed."""
         wait = time.monotonic() - self._begun
-        computed = _times(self._loop)[0] - self._computed
-        return wait if self._delays() - self._delayed < wait / 4 else min(wait, computed)
+        computed = self._cpu_time() - self._computed
+        delayed = self._delays()
+        others = sum(seconds - self._delayed.get(thread, 0.0) for thread, seconds in delayed.items())
+        # How long a thread that has ended meanwhile waited for a processor is not known.
+        undisturbed = others < wait / 4 and delayed.keys() >= self._delayed.keys()
+        return wait if undisturbed else min(wait, computed)
 
-    def _delays(self) -> float:
-        """Seconds that its threads, and this one, have waited for a processor."""
-        total = _times(Path("/proc/thread-self"))[1]
-        for thread in self._tasks.iterdir():
-            try:
-                total += _times(thread)[1]
-            except OSError:
-                continue  # it has just ended
+    def _delays(self) -> dict[Path, float]:
+        """Seconds that each of its threads, and this one, have waited for a processor (schedstat)."""
+        threads = [Path("/proc/thread-self").resolve()]
+        for pid in self._processes:
+            with suppress(OSError):  # it has just ended
+                threads += Path(f"/proc/{pid}/task").iterdir()
+        delays = {}
+        for thread in threads:
+            with suppress(OSError):
+                delays[thread] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+        return delays
+
+    def _cpu_time(self) -> float:
+        """Seconds that the agent's processes have computed, threads that have ended included."""
+        total = 0.0
+        for pid in self._processes:
+            with suppress(OSError):
+                total += time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3)
         return total
 
 
-def _times(thread: Path) -> tuple[float, float]:
-    """Seconds on a processor, and waiting for one (proc(5), schedstat)."""
-    computed, waited, _ = (thread / "schedstat").read_text().split()
-    return int(computed) / 1e9, int(waited) / 1e9
-
-
-def longest_listing(agent: Agent, seconds: float) -> float:
-    """The longest wait for a listing, among those of so many seconds; in seconds."""
+def longest_listing(agent: Agent, *, until_line_of: subprocess.Popen[str]) -> float:
+    """The longest wait for a listing, in seconds, until the process prints a line."""
+    output = until_line_of.stdout
+    assert output
     with agent.connect() as connection:
         connection.ask(LIST_REQUEST)  # it serves now
-        waits, longest, end = Waits(agent), 0.0, time.monotonic() + seconds
-        while time.monotonic() < end:
+        waits, longest, end = Waits(agent), 0.0, time.monotonic() + 0.3
+        while time.monotonic() < end or not select.select([output], [], [], 0.0005)[0]:
             waits.begin()
             answer = connection.ask(LIST_REQUEST)
             longest = max(longest, waits.end())
             assert answer[:1] == b"\x0c"
-            time.sleep(0.0005)
+        assert output.readline()
     return longest
+
+
+def usual_signature(agent: Agent, request: bytes) -> float:
+    """How long a signature usually takes; in seconds."""
+    times = []
+    with agent.connect() as connection:
+        assert connection.ask(request)[:1] == b"\x0e", agent.log
+        waits = Waits(agent)
+        for _ in range(30):
+            waits.begin()
+            assert connection.ask(request)[:1] == b"\x0e", agent.log
+            times.append(waits.end())
+    return statistics.median(times)

@@ -11,8 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, use_slots
+from doubles.stand_ins import PIN, AtOneDesk, Key, Person, Slots, StandInToken, use_slots
 
+from replug.agent import keyring
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.commands.main import main
@@ -61,7 +62,8 @@ class AgentBench:
         self.module.touch()
         self.person = person or Person()
         settings = Settings(options or Options(provider_patterns=f"{folder}/*"))
-        self.keyring = Keyring(settings, self.person, TouchNotices({}, lambda: None), self.slots.fork_server)
+        desk = AtOneDesk(self.person, lambda: keyring.boottime())
+        self.keyring = Keyring(settings, desk, TouchNotices({}, lambda: None), self.slots.fork_server)
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self._conversations: dict[int, Conversation] = {}

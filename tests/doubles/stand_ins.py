@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
+from replug.token.prompts.restraint import Restraint
+from replug.token.prompts.turns import QuestionTurns
 from replug.token.worker.client import Deadlines, LoggedIn, Opened, RawSignature, WorkerClient
 from replug.token.worker.client import Slots as ListedSlots
 from replug.token.worker.forking import Forked
@@ -488,6 +490,23 @@ class Person:
         pin = Pin(answer, last_try_known=TokenFlag.USER_PIN_FINAL_TRY in request.flags)
         self.pins.append(pin)
         return pin
+
+
+class AtOneDesk:
+    """Puts all questions to `person` at one place, as the real prompter does at each."""
+
+    def __init__(self, person: Person, clock: Callable[[], float] = boottime) -> None:
+        self.person = person
+        self._turns = QuestionTurns(60)
+        self._restraint = Restraint(clock)
+
+    async def ask(self, request: PinRequest) -> Pin:
+        async with self._turns.turn("the desk", request):
+            return await self._restraint.ask(self.person, request)
+
+    async def confirm(self, request: ConfirmRequest) -> bool:
+        async with self._turns.turn("the desk", request):
+            return await self._restraint.confirm(self.person, request)
 
 
 def use_slots(monkeypatch: pytest.MonkeyPatch, slots: Slots) -> None:

@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
-from weakref import WeakValueDictionary
 
+from replug.token.boottime import boottime
 from replug.token.errors import NobodyAskedError
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.pins.pin import Pin
@@ -21,7 +21,9 @@ from replug.token.prompts.password_agent import PasswordAgentPrompter
 from replug.token.prompts.pinentry import PinentryPrompter, find_pinentry, is_textual
 from replug.token.prompts.place import Place, Terminal, find_place
 from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest, Prompter
+from replug.token.prompts.restraint import Restraint
 from replug.token.prompts.terminal import TerminalPrompter
+from replug.token.prompts.turns import QuestionTurns
 from replug.token.prompts.way import PromptWay
 
 log = logging.getLogger(__name__)
@@ -70,43 +72,50 @@ class ChoosingPrompter:
         self._way = way
         self._pinentry_program = pinentry_program
         self._environment_of = environment_of
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._turns = QuestionTurns(timeout)
+        self._restraint = Restraint(boottime)
 
     async def ask(self, request: PinRequest) -> Pin:
         """The PIN, by the first way that works."""
-        return await self._by_first_way(request, lambda prompter: prompter.ask(request))
+        return await self._by_first_way(request, lambda way: self._restraint.ask(way, request))
 
     async def confirm(self, request: ConfirmRequest) -> bool:
         """Yes or no, by the first way that works."""
-        return await self._by_first_way(request, lambda prompter: prompter.confirm(request))
+        return await self._by_first_way(request, lambda way: self._restraint.confirm(way, request))
 
     def ways(self, pid: int | None) -> list[Way]:
         """The ways to ask the user of process `pid` (None: of the agent), in the order they are tried.
 
         This reads /proc and searches PATH, both of which can block: call it in a thread.
         """
-        return list(self._ways(find_place(pid, self._own, self._environment_of)))
+        return self._look(pid)[1]
 
-    async def _by_first_way(self, request: AnyRequest, question: Callable[[Prompter], Awaitable[T]]) -> T:
+    def _look(self, pid: int | None) -> tuple[Place, list[Way]]:
+        place = find_place(pid, self._own, self._environment_of)
+        return place, list(self._ways(place))
+
+    async def _by_first_way(self, request: AnyRequest, question: Callable[[Way], Awaitable[T]]) -> T:
         failures: list[NobodyAskedError] = []
-        for way in await self._ways_to_ask(request):
+        place, ways = await self._ways_to_ask(request)
+        for way in ways:
             try:
                 if way.terminal is None:
-                    return await question(way)
-                async with _while_it_runs(request), self._turn(way.terminal, request):
+                    async with self._turns.turn(place.display or "the desktop", request):
+                        return await question(way)
+                async with _while_it_runs(request), self._turns.turn(way.terminal.path, request):
                     return await question(way)
             except NobodyAskedError as error:
                 log.debug("a way of asking does not work", extra={"reason": error.reason})
                 failures.append(error)
         raise request.nobody_asked(failures)
 
-    async def _ways_to_ask(self, request: AnyRequest) -> list[Way]:
+    async def _ways_to_ask(self, request: AnyRequest) -> tuple[Place, list[Way]]:
         # A process can make reading its /proc files last, and so can a network drive in PATH.
         looks = ((Share.ASKING_PROGRAMS, request.asker.pid), (Share.PROMPT_PROGRAMS, None))
         for share, pid in looks:
             try:
                 async with asyncio.timeout(_LONGEST_LOOK):
-                    return await in_daemon_thread(share, partial(self.ways, pid))
+                    return await in_daemon_thread(share, partial(self._look, pid))
             except (TimeoutError, TooManyThreadsError):
                 log.warning("cannot find out where the asking process runs", extra={"pid": pid})
         raise request.nobody_asked([NobodyAskedError("the folders of PATH do not answer")])
@@ -172,20 +181,6 @@ class ChoosingPrompter:
         """From the agent's environment, never from that of the asking process."""
         run = self._own.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
         return Path(run, "systemd", "ask-password")
-
-    @asynccontextmanager
-    async def _turn(self, terminal: Terminal, request: AnyRequest) -> AsyncIterator[None]:
-        """One question at a time on one terminal."""
-        turn = self._turns.setdefault(terminal.path, asyncio.Lock())
-        try:
-            async with asyncio.timeout(self._timeout):
-                await turn.acquire()
-        except TimeoutError:
-            raise request.failure(f"{terminal.path} is in use by another question") from None
-        try:
-            yield
-        finally:
-            turn.release()
 
 
 @asynccontextmanager

@@ -26,13 +26,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-_MOST_ANCESTORS = 16
-_REMOTE = ("sshd", "sshd-session", "sshd-auth")
-"""Their clients are on other machines, and the terminal of their ancestors is not the client's."""
+from replug.token.prompts.processes import Process, with_ancestors
+
 _UNIX98_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
 
 
@@ -64,7 +62,12 @@ class Place:
     @property
     def has_display(self) -> bool:
         """Whether a window can be shown."""
-        return bool(self.environment.get("DISPLAY") or self.environment.get("WAYLAND_DISPLAY"))
+        return bool(self.display)
+
+    @property
+    def display(self) -> str:
+        """The name of the display; empty if there is none."""
+        return self.environment.get("WAYLAND_DISPLAY") or self.environment.get("DISPLAY") or ""
 
     @property
     def terminal_first(self) -> bool:
@@ -85,9 +88,9 @@ def find_place(
     """
     environment: Mapping[str, str] = {}
     terminal: Terminal | None = None
-    for process in _with_ancestors(pid):
+    for process in with_ancestors(pid):
         environment = environment or environment_of(process.pid)
-        terminal = terminal or process.controlling_terminal()
+        terminal = terminal or _controlling_terminal(process)
         if environment and terminal:
             break
     place = Place(_checked(environment), terminal)
@@ -99,77 +102,28 @@ def find_place(
 
 def terminal_of(pid: int | None) -> Terminal | None:
     """The terminal of process `pid`, or of the nearest ancestor that has one. Call this in a thread."""
-    terminals = (process.controlling_terminal() for process in _with_ancestors(pid))
+    terminals = (_controlling_terminal(process) for process in with_ancestors(pid))
     return next(filter(None, terminals), None)
 
 
-@dataclass(frozen=True)
-class _Process:
-    """What /proc/PID/stat says."""
-
-    pid: int
-    name: str
-    parent: int
-    group: int
-    terminal: int
-    foreground_group: int
-    started: int
-    """In clock ticks since boot."""
-
-    @classmethod
-    def read(cls, pid: int) -> _Process | None:
-        """The process; None if it is gone or another user's."""
-        try:
-            status = Path(f"/proc/{pid}/status").read_bytes()
-            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        except OSError:
-            return None
-        uid = re.search(rb"^Uid:\s+(\d+)", status, re.MULTILINE)
-        if uid is None or int(uid[1]) != os.getuid():
-            return None
-        start, _, rest = text.rpartition(")")
-        fields = rest.split()
-        return cls(
-            pid,
-            name=start.partition("(")[2],
-            parent=int(fields[1]),
-            group=int(fields[2]),
-            terminal=int(fields[4]),
-            foreground_group=int(fields[5]),
-            started=int(fields[19]),
-        )
-
-    def controlling_terminal(self) -> Terminal | None:
-        """Its terminal, if there is a device for it."""
-        if self.terminal == 0:
-            return None
-        # The number is coded as in kdev_t.h, new_encode_dev.
-        major, minor = self.terminal >> 8 & 0xFFF, self.terminal & 0xFF | self.terminal >> 12 & 0xFFF00
-        device = os.makedev(major, minor)
-        try:
-            if major in _UNIX98_MAJORS:
-                path = f"/dev/pts/{(major - _UNIX98_MAJORS.start) * 256 + minor}"
-            else:
-                path = "/dev/" + os.path.basename(os.readlink(f"/sys/dev/char/{major}:{minor}"))
-            state = os.stat(path)
-        except OSError:
-            return None
-        if not stat.S_ISCHR(state.st_mode) or state.st_rdev != device:
-            return None
-        return Terminal(path, device, self.group == self.foreground_group)
-
-
-def _with_ancestors(pid: int | None) -> Iterator[_Process]:
-    """The process, its parent and so on, while they are our user's; up to an sshd."""
-    younger: _Process | None = None
-    for _ in range(_MOST_ANCESTORS):
-        process = _Process.read(pid) if pid else None
-        if process is None or process.name in _REMOTE:
-            return
-        if younger is not None and process.started > younger.started:
-            return  # the parent is gone and its number was reused
-        yield process
-        younger, pid = process, process.parent
+def _controlling_terminal(process: Process) -> Terminal | None:
+    """The terminal of a process, if there is a device for it."""
+    if process.terminal == 0:
+        return None
+    # The number is coded as in kdev_t.h, new_encode_dev.
+    major, minor = process.terminal >> 8 & 0xFFF, process.terminal & 0xFF | process.terminal >> 12 & 0xFFF00
+    device = os.makedev(major, minor)
+    try:
+        if major in _UNIX98_MAJORS:
+            path = f"/dev/pts/{(major - _UNIX98_MAJORS.start) * 256 + minor}"
+        else:
+            path = "/dev/" + os.path.basename(os.readlink(f"/sys/dev/char/{major}:{minor}"))
+        state = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISCHR(state.st_mode) or state.st_rdev != device:
+        return None
+    return Terminal(path, device, process.group == process.foreground_group)
 
 
 def _checked(said: Mapping[str, str]) -> dict[str, str]:

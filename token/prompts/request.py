@@ -5,14 +5,16 @@ A request carries what the user must know to decide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import DeclinedError, NobodyAskedError, PromptError
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
+from replug.token.prompts.processes import Command, command_of
 from replug.token.prompts.shown import shown
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
@@ -20,20 +22,18 @@ _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
 
 @dataclass(frozen=True)
 class Origin:
-    """Where questions come from: those of one origin take turns and are held back together."""
+    """Where questions come from: those of one origin are held back together, and one answer is for all."""
 
     program: tuple[int, int] | None = None
     """The executable of the process that connected, by device and inode; None if unknown."""
     host: bytes | None = b""
     """The key of the host that the agent is forwarded to; empty for this machine, None if it is not known."""
+    command: Command | None = None
+    """What that process belongs to; None if it has left that."""
 
 
 class HeldBackError(PromptError):
     """The user was not asked, because the last questions of this origin were declined."""
-
-    def __init__(self, origin: Origin, reason: str, next_step: str) -> None:
-        super().__init__(reason, next_step)
-        self.origin = origin
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,15 @@ class Asker:
     """The process id when it connected; says where the user can be asked."""
     purpose: tuple[str, ...] = ()
     """What is to be signed, one fact a line, ready to be shown: bounded in length, in printable ASCII."""
-    origin: Origin = Origin()
+    executable: tuple[int, int] | None = None
+    """See Origin."""
+    host: bytes | None = b""
+    """See Origin."""
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Where the question comes from; its process and that one's ancestors are looked at now."""
+        return Origin(self.executable, self.host, command_of(self.pid))
 
     def lines(self) -> list[str]:
         """What is known, one fact a line; what the program calls itself last."""
@@ -65,6 +73,8 @@ class PinRequest:
     asker: Asker
     rejected: bool = False
     """Whether the remembered PIN was rejected, which is why this is asked."""
+    is_moot: Callable[[], bool] = field(default=lambda: False, compare=False)
+    """Whether another question has brought a PIN meanwhile, right or wrong; then this is withdrawn."""
 
     def facts(self) -> list[str]:
         """The token, the key, and the program it is for, one a line."""
@@ -122,7 +132,7 @@ class PinRequest:
 
     def held_back(self, pause: int) -> HeldBackError:
         """The error to raise when this is not asked, for `pause` seconds after the last question."""
-        return _held_back(str(self.token), self.asker, pause)
+        return _held_back(str(self.token), pause)
 
     def _declined(self, reason: str, next_step: str) -> DeclinedError:
         return DeclinedError(f"{self.token}: {reason}", next_step)
@@ -160,7 +170,7 @@ class ConfirmRequest:
 
     def held_back(self, pause: int) -> HeldBackError:
         """The error to raise when this is not asked, for `pause` seconds after the last question."""
-        return _held_back(self._subject, self.asker, pause)
+        return _held_back(self._subject, pause)
 
     @property
     def _subject(self) -> str:
@@ -170,9 +180,8 @@ class ConfirmRequest:
 AnyRequest = PinRequest | ConfirmRequest
 
 
-def _held_back(subject: str, asker: Asker, pause: int) -> HeldBackError:
+def _held_back(subject: str, pause: int) -> HeldBackError:
     return HeldBackError(
-        asker.origin,
         f"{subject}: the last questions of this program, for the same host, were declined",
         f"try again {pause} s after the last one",
     )

@@ -33,29 +33,28 @@ class _Declined:
         return min(_LONGEST_PAUSE, _FIRST_PAUSE << min(self.times - _FREE - 1, _MOST_DOUBLINGS))
 
 
-class RestrainedPrompter:
-    """Asks through `prompter`; an origin whose questions are declined waits ever longer for the next.
+class Restraint:
+    """What is held back: an origin whose questions are declined waits ever longer for the next.
 
     What counts is No, a cancelled PIN prompt, no answer in time, and a client that withdraws its question.
     An answer ends it. `clock` is the boot clock, in seconds.
     """
 
-    def __init__(self, prompter: Prompter, clock: Callable[[], float]) -> None:
-        self._prompter = prompter
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._declined: dict[Origin, _Declined] = {}
 
-    async def ask(self, request: PinRequest) -> Pin:
-        """The PIN; HeldBackError."""
-        with self._restrained(request):
-            pin = await self._prompter.ask(request)
+    async def ask(self, prompter: Prompter, request: PinRequest) -> Pin:
+        """The PIN, by way of `prompter`; HeldBackError."""
+        with self._restrained(request, request.is_moot):
+            pin = await prompter.ask(request)
         self._declined.pop(request.asker.origin, None)
         return pin
 
-    async def confirm(self, request: ConfirmRequest) -> bool:
-        """The answer; HeldBackError."""
-        with self._restrained(request):
-            agreed = await self._prompter.confirm(request)
+    async def confirm(self, prompter: Prompter, request: ConfirmRequest) -> bool:
+        """The answer, by way of `prompter`; HeldBackError."""
+        with self._restrained(request, lambda: False):
+            agreed = await prompter.confirm(request)
         if agreed:
             self._declined.pop(request.asker.origin, None)
         else:
@@ -63,7 +62,7 @@ class RestrainedPrompter:
         return agreed
 
     @contextmanager
-    def _restrained(self, request: AnyRequest) -> Iterator[None]:
+    def _restrained(self, request: AnyRequest, is_moot: Callable[[], bool]) -> Iterator[None]:
         origin = request.asker.origin
         declined = self._declined.get(origin)
         if declined is not None and self._clock() < declined.last + declined.pause:
@@ -71,7 +70,8 @@ class RestrainedPrompter:
         try:
             yield
         except (DeclinedError, asyncio.CancelledError):
-            self._count(origin)
+            if not is_moot():
+                self._count(origin)
             raise
 
     def _count(self, origin: Origin) -> None:

@@ -1,14 +1,14 @@
-"""Hands a module's workers to callers, first come first served."""
+"""Hands a module's workers to callers, whose programs have turns."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
+from replug.token.turns import FairQueue
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.load_arguments import PLAIN, LoadArguments
@@ -33,7 +33,7 @@ class Outage:
 
 
 class WorkerPool:
-    """The workers of one module. Each is used by one caller at a time; the others wait in order.
+    """The workers of one module. Each is used by one caller at a time; the others have turns (FairQueue).
 
     A module for cards has one worker: another process would bind the same card. One for a network HSM, or for
     keys in software, may have several, which sign at the same time.
@@ -55,7 +55,8 @@ class WorkerPool:
         """Since when and why the module is unreachable, if it is; for `recovery.attempt`."""
         self._starter = Starter(path, arguments, fork_server, deadlines)
         self._workers = [RestartingWorker(self._starter) for _ in range(workers)]
-        self._waiting: deque[tuple[asyncio.Future[RestartingWorker], Sequence[RestartingWorker]]] = deque()
+        self._waiting: FairQueue[tuple[asyncio.Future[RestartingWorker], Sequence[RestartingWorker]]]
+        self._waiting = FairQueue()
 
     @property
     def busy(self) -> bool:
@@ -87,9 +88,10 @@ class WorkerPool:
         for worker in workers:
             if not worker.busy:
                 worker.busy = True
+                self._waiting.served_at_once()
                 return worker
         turn: asyncio.Future[RestartingWorker] = asyncio.get_running_loop().create_future()
-        self._waiting.append((turn, workers))
+        self._waiting.add((turn, workers))
         try:
             return await turn
         except asyncio.CancelledError:
@@ -100,16 +102,15 @@ class WorkerPool:
             raise
 
     def give(self, worker: RestartingWorker) -> None:
-        """Take `worker` back, and let the first caller that can use it have it."""
+        """Take `worker` back, and let the next caller that can use it have it."""
         worker.task = None
         if worker.restart_pending:
             worker.discard()
-        for place, (turn, workers) in enumerate(self._waiting):
-            if worker in workers and not turn.cancelled():
-                del self._waiting[place]
-                turn.set_result(worker)
-                return
-        worker.busy = False
+        waiting = self._waiting.take(lambda one: worker in one[1] and not one[0].cancelled())
+        if waiting is None:
+            worker.busy = False
+        else:
+            waiting[0].set_result(worker)
 
     @property
     def uses_pcscd(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -357,7 +358,8 @@ def test_a_crowd_of_questions_is_refused_and_says_why(
         assert set(desk.reasons) == {
             "key key needs a confirmation: 8 questions of the same program and host are waiting for an answer"
         }
-        here = await desk.bound(bind_of(SERVER, b"s"))
+        here = Client(Peer(os.getppid(), os.getuid()))  # their login is another process than the one there
+        assert await desk.ask(Extension(SESSION_BIND, bind_of(SERVER, b"s").encode()), here) == Success()
         own = asyncio.create_task(desk.ask(SignRequest(KEY.blob, login(), 0), here))
         await settle()
         desk.person.agrees = False

@@ -30,10 +30,12 @@ from replug.protocol.messages import (
     Failure,
     IdentitiesAnswer,
     ListedIdentity,
+    Lock,
     RemoveIdentity,
     RequestIdentities,
     SignRequest,
     Success,
+    Unlock,
 )
 from replug.protocol.sessions import Sessions
 from replug.protocol.wire import ProtocolError
@@ -156,6 +158,38 @@ def test_a_large_message_is_in_no_session_binds_way(
         assert not adding.done()
         decoded.set()
         assert await adding == Failure()
+
+    try:
+        run(main())
+    finally:
+        decoded.set()
+
+
+@pytest.mark.parametrize("unlocked", [False, True])
+def test_what_waits_to_be_decoded_is_wiped_when_the_agent_is_locked(
+    agent: AgentBench, monkeypatch: pytest.MonkeyPatch, unlocked: bool
+) -> None:
+    decoding, decoded = threading.Event(), threading.Event()
+
+    def slowly(message: bytearray, reader: object) -> KeyAddition:
+        decoding.set()
+        assert decoded.wait(20)
+        raise ProtocolError("malformed")
+
+    async def main() -> None:
+        monkeypatch.setattr(KeyAddition, "_read", slowly)
+        messages = [bytearray([MessageType.ADD_IDENTITY]) + b"secret" * 20_000 for _ in range(3)]
+        client = Client(Peer(os.getpid(), os.getuid()))
+        adding = [asyncio.ensure_future(agent.dispatcher.answer(client, message)) for message in messages]
+        await asyncio.to_thread(decoding.wait, 20)
+        assert all(b"secret" in message for message in messages)
+        assert await ask(agent.dispatcher, Lock(b"passphrase").encode()) == Success()
+        assert not any(any(message) for message in messages)
+        if unlocked:
+            assert await ask(agent.dispatcher, Unlock(b"passphrase").encode()) == Success()
+        decoded.set()
+        assert [decode_response(await reply) for reply in adding] == [Failure()] * 3
+        assert set(agent.reasons) == {"the agent is locked"}
 
     try:
         run(main())

@@ -192,6 +192,15 @@ def test_a_certificate_without_a_subject_has_no_label() -> None:
     assert key.label == ""
 
 
+def test_a_subject_of_very_many_names_is_not_read() -> None:
+    """It would take as long as a hundred keys, and others wait meanwhile."""
+    units = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, f"unit {number}") for number in range(900)]
+    held = Key()
+    [key] = read_keys([record("x509", certificate(held.private.public_key(), x509.Name(units)))]).values()
+    assert key.public == held.public
+    assert key.label == ""
+
+
 def test_what_the_token_says_of_a_key() -> None:
     held = Key("label")
     fields = {"id": "", "reference": "r", "signs": True, "always_authenticate": True, "label": ""}

@@ -531,3 +531,17 @@ def test_a_module_that_shows_other_tokens_at_each_look_is_bounded(
         assert len(rig.module.tokens) == 128
 
     run(main())
+
+
+def test_others_have_their_turn_while_a_hundred_new_tokens_are_taken_in(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        rig.slots.tokens += [StandInToken(Key("key"), serial=f"new {number}") for number in range(100)]
+        looking, turns = asyncio.create_task(rig.look()), 0
+        while not looking.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert len(await looking) == 100
+        assert turns > 100
+
+    run(main())

@@ -65,6 +65,43 @@ def test_who_is_gone_has_no_turn() -> None:
     assert sorted(served([one, one, other], cancelled=0)) == [1, 2]
 
 
+def test_the_program_that_had_the_turn_is_the_last() -> None:
+    """Also behind one that has begun to wait after it had asked again."""
+
+    async def main() -> None:
+        turns, order = FairSemaphore(1), []
+
+        async def ask(asker: Requester) -> None:
+            requester.set(asker)
+            async with turns:
+                order.append(asker.pid)
+                await settle()
+
+        many, few = Requester(ONE, 1), Requester(OTHER, 2)
+        async with asyncio.TaskGroup() as tasks:
+            for asker in (many, many, many, few):
+                tasks.create_task(ask(asker))
+        assert order == [1, 2, 1, 1]
+
+    run(main())
+
+
+def test_one_who_leaves_is_in_nobodys_way() -> None:
+    """Not even at the moment when the last one that waits is gone, and the turn is free."""
+
+    async def main() -> None:
+        turns = FairSemaphore(1)
+        await turns.acquire()
+        leaving = asyncio.create_task(turns.acquire())
+        await settle()
+        leaving.cancel()
+        turns.release()
+        await turns.acquire()
+        turns.release()
+
+    run(main())
+
+
 def test_what_one_program_hangs_in_leaves_room_for_others() -> None:
     async def main() -> None:
         released = threading.Event()

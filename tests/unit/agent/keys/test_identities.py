@@ -21,7 +21,7 @@ from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
-from replug.agent.keys.served_provider import ServedProvider
+from replug.agent.keys.served_provider import MOST_IDENTITIES, ServedProvider
 from replug.token.identity import TokenId
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
@@ -444,3 +444,63 @@ def test_queries_change_nothing(identities: Held, clock: Clock) -> None:
     identities.over(one)
     assert vars(identities) == before
     assert (identities._held, identities._listed, vars(identities._entries[0])) == contents
+
+
+def state(identities: Identities) -> dict[str, Any]:
+    """All that the identities know, but their functions."""
+    own = dict(vars(identities))
+    for name in ("_clock", "_lists_absent", "_now"):
+        own.pop(name, None)
+    return {name: list(value) if isinstance(value, list) else value for name, value in own.items()}
+
+
+def test_a_new_key_is_added_as_if_all_were_arranged_again(identities: Held, clock: Clock) -> None:
+    on_token = Key("on a token")
+    identities.add_provider(provider(module(token("1", on_token))), None)
+    blobs = [Key().blob for _ in range(6)]
+    for number, blob in enumerate([*blobs, blobs[2], on_token.blob, Key().blob]):
+        end = clock.now + (100 - number) * (-1 if number == 8 else 1) if number % 2 else None
+        where = (object(),) if number % 3 == 2 else ()
+        constraints = KeyConstraints(end, destinations=where)  # type: ignore[arg-type]
+        identities.add(SoftwareIdentity(blob, b"key", constraints, None))  # type: ignore[arg-type]
+        added = state(identities)
+        added["_holding"] = {blob: list(held) for blob, held in added["_holding"].items()}
+        added["_known"] = set(added["_known"])
+        identities._arrange()
+        assert added == state(identities), number
+    assert len(identities.software_keys()) == 8
+
+
+def test_to_add_a_key_does_not_go_through_all_others(
+    identities: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 2,000 of them each addition cost the event loop up to nine milliseconds."""
+    monkeypatch.setattr(identities, "_arrange", lambda: pytest.fail("all were arranged again"))
+    for number in range(3):
+        constraints = KeyConstraints(1000.0 + number + 1)
+        identities.add(SoftwareIdentity(Key().blob, b"key", constraints, None))  # type: ignore[arg-type]
+    assert len(identities.listed(everything)) == 3
+    assert identities.next_expiry() == 1.0
+
+
+def test_a_module_full_of_tokens_full_of_keys_is_bounded(
+    identities: Held, caplog: pytest.LogCaptureFixture
+) -> None:
+    """128 tokens with 512 keys each cost the event loop two seconds at every change."""
+
+    def full(serial: str) -> ServedToken:
+        served = token(serial)
+        key, blobs = Key("key").token_key(), [f"{serial} {number}".encode() for number in range(512)]
+        served._operations.keys.saw_logged_in({blob: replace(key, blob=blob) for blob in blobs})
+        return served
+
+    tokens = [full(str(number)) for number in range(3)]
+    identities.add_provider(provider(module(*tokens)), None)
+    assert len(identities.listed(everything)) == MOST_IDENTITIES == 1024
+    assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[:2]}
+    identities.changed()
+    assert caplog.messages == ["only the first keys of the provider are served"]
+    # What is gone makes room.
+    tokens[0]._operations.keys.saw_logged_in({})
+    identities.changed()
+    assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[1:]}

@@ -299,7 +299,7 @@ def test_a_terminal_that_never_becomes_free(desk: Desk, screen: Screen) -> None:
 
     async def main() -> None:
         patient, hasty = choosing(desk), choosing(desk, 0.1)
-        hasty._turns = patient._turns
+        hasty._turns._turns = patient._turns._turns
         first = asyncio.create_task(patient.ask(REQUEST))
         await screen.shows(REQUEST.text())
         try:

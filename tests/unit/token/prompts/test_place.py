@@ -19,7 +19,8 @@ from rigs.agent import descendants
 from rigs.terminal import eventually
 
 from replug.token.prompts.environment import environment_of
-from replug.token.prompts.place import Place, Terminal, _Process, find_place
+from replug.token.prompts.place import Place, Terminal, find_place
+from replug.token.prompts.processes import Process
 
 OWN = {"DISPLAY": ":7", "SSH_ASKPASS": "/own/askpass", "PATH": "/own", "LANG": "C.UTF-8", "HOME": "/own"}
 AGENTS_OWN = Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
@@ -160,9 +161,9 @@ def test_a_parents_number_that_a_younger_process_has_by_now(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = start(env={"DISPLAY": ":3"})
-    parent = _Process.read(os.getpid())
+    parent = Process.read(os.getpid())
     assert parent is not None
-    monkeypatch.setattr(_Process, "read", lambda number: younger if number == pid else parent)
+    monkeypatch.setattr(Process, "read", lambda number: younger if number == pid else parent)
     younger = replace(parent, pid=gone(), parent=parent.pid)
 
     def look(number: int) -> dict[str, str]:

@@ -14,21 +14,20 @@ from replug.token.prompts.request import (
     Asker,
     ConfirmRequest,
     HeldBackError,
-    Origin,
     PinRequest,
 )
-from replug.token.prompts.restraint import RestrainedPrompter
+from replug.token.prompts.restraint import Restraint
 
-HERE, THERE = Origin((1, 1)), Origin((1, 1), b"host")
+HERE, THERE = Asker("ssh (pid 1)", executable=(1, 1)), Asker("ssh (pid 1)", executable=(1, 1), host=b"host")
 TOKEN = TokenId("Maker", "Model", "1", "work")
 
 
-def pin_of(origin: Origin) -> PinRequest:
-    return PinRequest(TOKEN, TokenFlag(0), "key", Asker("ssh (pid 1)", origin=origin))
+def pin_of(asker: Asker) -> PinRequest:
+    return PinRequest(TOKEN, TokenFlag(0), "key", asker)
 
 
-def use_of(origin: Origin) -> ConfirmRequest:
-    return ConfirmRequest("key", "SHA256:abc", Asker("ssh (pid 1)", origin=origin))
+def use_of(asker: Asker) -> ConfirmRequest:
+    return ConfirmRequest("key", "SHA256:abc", asker)
 
 
 class Desk:
@@ -37,7 +36,7 @@ class Desk:
     def __init__(self) -> None:
         self.person = Person()
         self.now = 1000.0
-        self.prompter = RestrainedPrompter(self.person, lambda: self.now)
+        self.restraint = Restraint(lambda: self.now)
 
     @property
     def questions(self) -> int:
@@ -49,9 +48,9 @@ class Desk:
         self.person.answers, self.person.agrees = [None], False
         try:
             if isinstance(request, PinRequest):
-                await self.prompter.ask(request)
+                await self.restraint.ask(self.person, request)
             else:
-                assert not await self.prompter.confirm(request)
+                assert not await self.restraint.confirm(self.person, request)
         except HeldBackError:
             assert self.questions == before
         except DeclinedError:
@@ -83,7 +82,7 @@ def test_what_the_refusal_says() -> None:
         for _ in range(2):
             assert await desk.cancels(pin_of(HERE))
         with pytest.raises(HeldBackError) as refused:
-            await desk.prompter.ask(pin_of(HERE))
+            await desk.restraint.ask(desk.person, pin_of(HERE))
         assert str(refused.value) == (
             'token "work" (serial 1): the last questions of this program, for the same host, were declined; '
             "try again 1 s after the last one"
@@ -99,12 +98,12 @@ def test_an_answer_ends_it_and_so_does_time() -> None:
             assert await desk.cancels(pin_of(HERE))
         desk.now += 1
         desk.person.answers = [PIN]
-        await desk.prompter.ask(pin_of(HERE))
+        await desk.restraint.ask(desk.person, pin_of(HERE))
         for _ in range(2):
             assert await desk.cancels(use_of(HERE))
         desk.now += 1
         desk.person.agrees = True
-        assert await desk.prompter.confirm(use_of(HERE))
+        assert await desk.restraint.confirm(desk.person, use_of(HERE))
         for _ in range(2):
             assert await desk.cancels(use_of(HERE))
         assert not await desk.cancels(use_of(HERE))
@@ -120,12 +119,12 @@ def test_a_question_that_is_withdrawn_counts_and_one_that_was_not_asked_does_not
         desk = Desk()
         for _ in range(2):
             desk.person.may_answer = asyncio.Event().wait()
-            asking = asyncio.create_task(desk.prompter.confirm(use_of(HERE)))
+            asking = asyncio.create_task(desk.restraint.confirm(desk.person, use_of(HERE)))
             await settle()
             asking.cancel()
             await asyncio.wait([asking])
         with pytest.raises(HeldBackError):
-            await desk.prompter.confirm(use_of(HERE))
+            await desk.restraint.confirm(desk.person, use_of(HERE))
 
         async def nowhere(request: ConfirmRequest) -> bool:
             raise request.nobody_asked([NobodyAskedError("there is no display")])
@@ -133,6 +132,6 @@ def test_a_question_that_is_withdrawn_counts_and_one_that_was_not_asked_does_not
         desk.person.confirm = nowhere  # type: ignore[method-assign]
         for _ in range(5):
             with pytest.raises(Exception, match="no way to ask"):
-                await desk.prompter.confirm(use_of(THERE))
+                await desk.restraint.confirm(desk.person, use_of(THERE))
 
     run(main())

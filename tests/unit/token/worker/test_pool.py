@@ -17,6 +17,7 @@ from replug.token.errors import (
     WorkerSilentError,
 )
 from replug.token.recovery import attempt
+from replug.token.turns import Requester, requester
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
@@ -283,6 +284,30 @@ def test_operations_go_one_at_a_time_in_the_order_of_arrival(slots: Slots, pool:
         gate.opened.set()
         await asyncio.gather(*tasks)
         assert order == [0, 1, 2, 3, 4]
+
+    run(main())
+
+
+def test_a_neighbour_with_many_requests_costs_another_one_place(slots: Slots, pool: WorkerPool) -> None:
+    order: list[int] = []
+
+    async def numbered(number: int, worker: StandInWorker) -> None:
+        await worker.scan()
+        order.append(number)
+
+    async def ask(number: int, program: int) -> None:
+        requester.set(Requester((1, program), program))
+        await attempt(pool, lambda worker: numbered(number, worker))
+
+    async def main() -> None:
+        gate = slots.hold_next("scan")
+        flood = [asyncio.create_task(ask(number, 1)) for number in range(100)]
+        await gate.entered.wait()
+        flood += [asyncio.create_task(ask(number, 2)) for number in (100, 101)]
+        await settle()
+        gate.opened.set()
+        await asyncio.gather(*flood)
+        assert order == [0, 100, 1, 101, *range(2, 100)]
 
     run(main())
 

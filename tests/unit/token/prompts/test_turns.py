@@ -1,4 +1,4 @@
-"""Turns at asking the user."""
+"""Turns at asking the user, at each place."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ import asyncio
 import pytest
 from doubles.stand_ins import run, settle
 
-from replug.agent.turns import MOST_WAITING, TooManyWaitingError, Turns
-from replug.token.prompts.request import Origin
+from replug.token.errors import PromptError
+from replug.token.prompts.request import Asker, ConfirmRequest
+from replug.token.prompts.turns import MOST_WAITING, QuestionTurns
+from replug.token.turns import Requester, requester
 
-NOISY, QUIET, THIRD = Origin((1, 1), b"host"), Origin((1, 2)), Origin((1, 3))
+NOISY, QUIET, THIRD = (
+    Asker(name, executable=(1, place)) for place, name in enumerate(("noisy", "quiet", "third"))
+)
 
 
 class Questions:
     """Questions that are answered one by one, when the test says so."""
 
-    def __init__(self) -> None:
-        self.turns = Turns()
+    def __init__(self, timeout: float = 60) -> None:
+        self.turns = QuestionTurns(timeout)
         self.asked: list[str] = []
         self._answer = asyncio.Semaphore(0)
 
-    def start(self, origin: Origin, name: str) -> asyncio.Task[None]:
-        return asyncio.create_task(self._question(origin, name))
+    def start(self, asker: Asker, name: str, place: str = "desk") -> asyncio.Task[None]:
+        return asyncio.create_task(self._question(asker, name, place))
 
-    async def _question(self, origin: Origin, name: str) -> None:
-        async with self.turns.turn(origin):
+    async def _question(self, asker: Asker, name: str, place: str) -> None:
+        requester.set(Requester(asker.executable, 1))  # as the dispatcher does
+        async with self.turns.turn(place, ConfirmRequest(name, "SHA256:abc", asker)):
             self.asked.append(name)
             await self._answer.acquire()
 
@@ -34,7 +39,7 @@ class Questions:
         await settle()
 
 
-def test_a_question_of_another_origin_does_not_wait_behind_all_of_one() -> None:
+def test_a_question_of_another_program_does_not_wait_behind_all_of_one() -> None:
     async def main() -> None:
         questions = Questions()
         tasks = [questions.start(NOISY, f"noisy {number}") for number in range(5)]
@@ -56,6 +61,19 @@ def test_a_question_of_another_origin_does_not_wait_behind_all_of_one() -> None:
     run(main())
 
 
+def test_places_do_not_wait_for_each_other() -> None:
+    async def main() -> None:
+        questions = Questions()
+        tasks = [questions.start(NOISY, place, place) for place in ("here", "there")]
+        await settle()
+        assert questions.asked == ["here", "there"]
+        for _ in tasks:
+            await questions.answer()
+        await asyncio.gather(*tasks)
+
+    run(main())
+
+
 def test_a_few_of_one_origin_wait_and_more_are_refused_at_once() -> None:
     async def main() -> None:
         questions = Questions()
@@ -64,7 +82,7 @@ def test_a_few_of_one_origin_wait_and_more_are_refused_at_once() -> None:
         await settle()
         refused = [task for task in tasks if task.done()]
         assert len(refused) == len(tasks) - 1 - MOST_WAITING
-        assert all(isinstance(task.exception(), TooManyWaitingError) for task in refused)
+        assert all("are waiting for an answer" in str(task.exception()) for task in refused)
         await questions.answer()
         assert questions.asked == ["0", "quiet"]
         for _ in tasks:
@@ -75,22 +93,14 @@ def test_a_few_of_one_origin_wait_and_more_are_refused_at_once() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("moment", ["while it waits", "as its turn comes"])
-def test_a_client_that_leaves_gives_its_turn_away(moment: str) -> None:
+def test_a_client_that_leaves_gives_its_turn_away() -> None:
     async def main() -> None:
         questions = Questions()
         first, leaving, last = (questions.start(NOISY, name) for name in ("first", "leaving", "last"))
         await settle()
-        if moment == "while it waits":
-            leaving.cancel()
-            await settle()
-            await questions.answer()
-        else:
-            questions._answer.release()
-            await asyncio.sleep(0)
-            assert first.done()
-            leaving.cancel()
-            await settle()
+        leaving.cancel()
+        await settle()
+        await questions.answer()
         assert questions.asked == ["first", "last"]
         await questions.answer()
         await asyncio.gather(first, last)
@@ -100,5 +110,18 @@ def test_a_client_that_leaves_gives_its_turn_away(moment: str) -> None:
         assert questions.asked[-1] == "late"
         await questions.answer()
         await late
+
+    run(main())
+
+
+def test_nobody_waits_for_ever() -> None:
+    async def main() -> None:
+        questions = Questions(timeout=0.01)
+        first = questions.start(NOISY, "first")
+        await settle()
+        with pytest.raises(PromptError, match="desk is in use by another question"):
+            await questions.start(QUIET, "second")
+        first.cancel()
+        await asyncio.wait([first])
 
     run(main())
