@@ -491,7 +491,7 @@ def test_a_module_full_of_tokens_full_of_keys_is_bounded(
     def full(serial: str) -> ServedToken:
         served = token(serial)
         key, blobs = Key("key").token_key(), [f"{serial} {number}".encode() for number in range(512)]
-        served._operations.keys.saw_logged_in({blob: replace(key, blob=blob) for blob in blobs})
+        served._opening.keys.saw_logged_in({blob: replace(key, blob=blob) for blob in blobs})
         return served
 
     tokens = [full(str(number)) for number in range(3)]
