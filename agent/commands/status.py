@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from replug.agent.commands.ages import clock, how_long, how_long_ago
 from replug.agent.commands.command import Commands
 from replug.agent.commands.terminal_style import Colour, Style
+from replug.agent.control.ages import clock, how_long, how_long_ago
 from replug.agent.control.client import ask
 from replug.token.identity import printable
 
@@ -67,12 +67,12 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield "  the agent runs in a user namespace (PrivateUsers= in its unit): see replug doctor"
     if status.get("configuration_refused"):
         in_force = ", ".join(status["forget_pin_on"]) or "nothing"
-        yield (
-            "  "
-            + style.paint("config.toml is refused", "red", "bold")
-            + printable(f": {status['configuration_refused']}")
-        )
-        yield f"  the settings read before remain in force; PINs are forgotten on: {in_force}"
+        since, read = status.get("configuration_refused_since"), status.get("configuration_read")
+        refused = style.paint("config.toml is refused", "red", "bold")
+        when = f" since {clock(since, now)}" if since else ""
+        yield f"  {refused}{when}" + printable(f": {status['configuration_refused']}")
+        old = f"the settings read at {clock(read, now)}" if read else "the settings read before"
+        yield f"  {old} remain in force; PINs are forgotten on: {in_force}"
     if not status["tokens"]:
         yield "  no token: plug one in, or add one with ssh-add -s MODULE"
     for token in status["tokens"]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from replug.agent.config.model import AUTO
+from replug.agent.control.ages import clock
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
 from replug.protocol.patterns import matches_list
@@ -153,6 +156,33 @@ def check_config(machine: Machine) -> Iterator[Finding]:
         load_config(path)
     except ConfigError as error:
         for problem in str(error).splitlines():
-            yield fail("config", problem, f"${{EDITOR:-vi}} {path}")
-    else:
-        yield ok("config", f"{path} is valid" if path.exists() else f"{path} does not exist: defaults apply")
+            yield fail("config", problem, error.fix or f"${{EDITOR:-vi}} {path}")
+        if machine.status is not None:
+            first = error.fix or "correct the file"
+            yield fail("config", _what_holds(machine.status), f"{first}; replug reload")
+        return
+    yield ok("config", f"{path} is valid" if path.exists() else f"{path} does not exist: defaults apply")
+    if (machine.status or {}).get("configuration_refused"):
+        yield fail("config", _what_holds(machine.status or {}), "replug reload")
+    elif machine.status is not None and _changed(path) > machine.status.get("configuration_read", _NEVER):
+        yield warn("config", f"{path} was changed after the agent had read it", "replug reload")
+
+
+_NEVER = float("inf")
+
+
+def _what_holds(status: dict[str, Any]) -> str:
+    """Which settings are those of the running agent, whose file is not valid or was not."""
+    if (read := status.get("configuration_read")) is None:
+        return "the running agent has the settings that it read before"
+    since = status.get("configuration_refused_since")
+    refused = f", and has refused the file since {clock(since, time.time())}" if since else ""
+    return f"the running agent has the settings that it read at {clock(read, time.time())}{refused}"
+
+
+def _changed(path: Path) -> float:
+    """When the file was changed, in seconds since 1970; 0 if there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
