@@ -12,6 +12,7 @@ from replug.agent.commands.command import Commands
 from replug.agent.commands.terminal_style import Colour, Style
 from replug.agent.control.ages import clock, how_long, how_long_ago
 from replug.agent.control.client import ask
+from replug.agent.control.release import change_over, older_agent, what_is_lost
 from replug.token.identity import printable
 
 _FEW_REFUSALS = 3
@@ -51,9 +52,9 @@ def run(chosen: argparse.Namespace) -> int:
         print("\n".join(describe(status, Style.of_output(), time.time())))
         from importlib.metadata import version  # slow
 
-        running, installed = status.get("release"), version("replug")
-        if running and running != installed:
-            print(f"\n{running} is running, {installed} is installed: restart the agent")
+        older = older_agent(status, version("replug"))
+        if older:
+            print(f"\n{older}. {what_is_lost(status)}\nTo change over: {change_over(status['socket'])}")
     return 0
 
 

@@ -24,10 +24,11 @@ class Replaced:
     """A unit of another agent, and its state before."""
 
     unit: str
-    masked: bool
-    """Whether it was masked; else it was disabled, as it is the user's own file."""
-    enabled: bool
-    active: bool
+    masked: bool = False
+    """Whether it was masked, as replug 0.1.0 did."""
+    enabled: bool = False
+    """Whether it was disabled, as replug 0.1.0 did, if it was not masked."""
+    active: bool = False
 
 
 @dataclass

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from replug.agent.control.places import AGENT_SOCKET
 from replug.agent.setup.record import Record, Replaced, record_path, remove_folders
 from replug.agent.setup.rivals import selects, what_it_is
-from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET
+from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
 
 _Step = tuple[str, Callable[[], object]]
@@ -57,7 +58,7 @@ def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:
     if manager.state(SOCKET).loaded:
         # The service stops with its socket, and SSH_AUTH_SOCK goes with both.
         yield (
-            f"stop and disable {SOCKET}, and with it the agent",
+            f"stop and disable {SOCKET}, and with it the agent: its PINs and keys in memory are forgotten",
             partial(manager.call, "disable", "--now", SOCKET, SERVICE),
         )
     for path in map(Path, record.files):
