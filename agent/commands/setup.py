@@ -92,7 +92,7 @@ def _set_up(
     started = time.time()
     try:
         undo = apply(manager, record, before, planned, ours)
-        reasons = [] if planned.running else _no_answer(manager, ours)
+        reasons = _no_answer(manager, ours)
     except PlanError as error:
         undo, reasons = error.undo, [str(error), *systemd_lines(manager, started)]
     if reasons:

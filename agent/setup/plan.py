@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from replug.agent.setup import rivals, units
+from replug.agent.setup import remove, rivals, units
 from replug.agent.setup.record import (
     Record,
     Replaced,
@@ -18,7 +18,6 @@ from replug.agent.setup.record import (
     save_record,
     write_file,
 )
-from replug.agent.setup.remove import remove
 from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
 from replug.token.trusted_file import make_folder
@@ -181,11 +180,12 @@ def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
 
 
 def roll_back(manager: UserManager, record: Record, undo: Undo, say: Callable[[str], None]) -> None:
-    """Make everything as it was before; `say` tells the user what is done."""
+    """Make everything as it was before; `say` tells the user what is done. Raises ManagerError, OSError."""
     if undo.record is None:
-        remove(manager, record, say, dry_run=False)
+        if remove.undo(manager, record, say):
+            say("Everything is as it was before.")
         return
-    say("The units that were there before are back.")
+    say("  bring back the units that were there before")
     for path in map(Path, record.files):
         if path in undo.contents:
             write_file(path, undo.contents[path].decode())
@@ -199,3 +199,4 @@ def roll_back(manager: UserManager, record: Record, undo: Undo, say: Callable[[s
     for one in record.replaced:
         if one.unit not in before and one.active:
             manager.call("start", one.unit)
+    say("Everything is as it was before.")

@@ -37,6 +37,22 @@ def remove(manager: UserManager, record: Record | None, say: Callable[[str], Non
             say(f"  {line}")
     if dry_run:
         return 0
+    if not _take(steps, record, say):
+        return 1
+    say("Done.")
+    return 0
+
+
+def undo(manager: UserManager, record: Record, say: Callable[[str], None]) -> bool:
+    """Undo everything in `record` of a setup that failed; whether all could be. ManagerError, OSError."""
+    steps = list(_steps(manager, record))
+    for text, _ in steps:
+        say(f"  {text}")
+    return _take(steps, record, say)
+
+
+def _take(steps: list[_Step], record: Record, say: Callable[[str], None]) -> bool:
+    """Take the steps; whether all of them succeeded."""
     reasons = []
     for _, action in steps:
         try:
@@ -44,14 +60,13 @@ def remove(manager: UserManager, record: Record | None, say: Callable[[str], Non
         except (ManagerError, OSError) as error:
             reasons.append(str(error))
     if reasons:
-        say("Some of these steps failed. Fix these errors, and run the command again:")
+        say("Some of these steps failed. Fix these errors, and run replug setup --remove:")
         for reason in reasons:
             say(f"  {reason}")
-        return 1
+        return False
     record_path().unlink(missing_ok=True)
     remove_folders(record.folders)
-    say("Done.")
-    return 0
+    return True
 
 
 def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:

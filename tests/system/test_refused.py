@@ -79,7 +79,8 @@ def test_a_unit_that_is_refused(status: str, home: Home, logged_in: LogIn) -> No
     assert f"  to correct it: {fix}" in done.out
     assert f"code=exited, status={status}" in done.out  # systemd's own words
     assert "Undoing the changes:" in lines(done)
-    assert "Done: the agent answers." not in lines(done)
+    assert lines(done)[-1] == "Everything is as it was before."
+    assert "Done" not in done.out
     assert session.listing() == before
     assert "SSH_AUTH_SOCK" not in session.environment()
 

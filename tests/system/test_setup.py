@@ -275,6 +275,7 @@ def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
     assert done.status == 1
     assert "No agent answers:" in done.out
     assert "Undoing the changes:" in done.out
+    assert "Done" not in done.out
     session.run("rm", "-f", session.runtime / "replug")
     assert session.listing() == before
     assert "SSH_AUTH_SOCK" not in session.environment()
