@@ -86,11 +86,11 @@ def check_readers(machine: Machine) -> Iterator[Finding]:
         if not (machine.root / _DRIVERS / _CCID).exists():
             yield missing("reader", f"{names}: no driver is installed for it", "libccid")
         elif reached == "no":
-            yield fail(
-                "reader",
-                f"{names}: attached by USB, but pcscd, which opens it, does not run",
-                _start(machine),
-            )
+            reason = f"{names}: attached by USB, but pcscd, which opens it, does not run"
+            if machine.find_program("pcscd") is None:
+                yield missing("reader", reason, "pcscd")
+            else:
+                yield fail("reader", reason, _start(machine))
         elif reached == "yes" and machine.pcsc.answers and not _internal_users(machine):
             shown = ", ".join(reader.name for reader in readers) or "no reader"
             yield fail(

@@ -107,15 +107,17 @@ def test_readers_are_told_apart_by_the_names_of_the_driver(machine: Machine) -> 
     ] == ["ok"]
 
 
-def test_a_reader_without_pcscd(machine: Machine) -> None:
+def test_a_reader_without_pcscd(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     attach_usb(machine, "1-1", "0b", "YubiKey CCID")
     absent = replace(machine, environment={"PCSCLITE_CSOCK_NAME": "/nowhere"})
-    [found] = doctor_pcsc.check_readers(told(absent, agent=SocketReport(), own_agent=SocketReport()))
-    assert found == fail(
-        "reader",
-        "Yubico YubiKey CCID: attached by USB, but pcscd, which opens it, does not run",
-        "sudo pcscd",
-    )
+    reason = "Yubico YubiKey CCID: attached by USB, but pcscd, which opens it, does not run"
+    for installed, expected in (
+        ("/usr/sbin/pcscd", fail("reader", reason, "sudo pcscd")),
+        (None, missing("reader", reason, "pcscd")),
+    ):
+        monkeypatch.setattr(Machine, "find_program", lambda *_, path=installed: path)
+        [found] = doctor_pcsc.check_readers(told(absent, agent=SocketReport(), own_agent=SocketReport()))
+        assert found == expected
 
 
 def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
