@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,11 @@ class Reloader:
         self._wanted = False
         self._read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def read_at(self) -> float:
+        """When the settings in force were read, in seconds since 1970."""
+        return self._keyring.settings.read_at
 
     def reload(self) -> None:
         """Read the file again; if it is being read now, once more after that."""
@@ -57,9 +63,11 @@ class Reloader:
     def _refuse(self, reason: str) -> None:
         """Say that the settings of before hold; somebody may count on what the new file forgets."""
         log.error("the configuration was not read again: %s", reason)
-        in_force = ", ".join(sorted(self._keyring.settings.config.forget_pin_on)) or "nothing"
-        log.error("the settings read before remain in force", extra={"forget_pin_on": in_force})
-        self._keyring.settings.refused = reason
+        settings = self._keyring.settings
+        in_force = ", ".join(sorted(settings.config.forget_pin_on)) or "nothing"
+        read = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(settings.read_at))
+        log.error("the settings read before remain in force", extra={"read": read, "forget_pin_on": in_force})
+        settings.refuse(reason)
         self._tell()
 
     def _tell(self) -> None:
@@ -79,7 +87,7 @@ class Reloader:
         except ConfigError as error:
             self._refuse(str(error))
             return
-        keyring.settings.refused = ""
+        keyring.settings.accept()
         old = keyring.settings.config
         keyring.change_options(keyring.settings.options.with_config(config))
         for name in changes_needing_restart(old, config):
@@ -110,5 +118,5 @@ def changes_needing_restart(old: Config, new: Config) -> list[str]:
 
 
 async def reload(reloader: Reloader) -> dict[str, Any]:
-    """Read the file again, as `replug reload` asks; why it is refused, if it is."""
-    return {"version": 1, "refused": await reloader.outcome()}
+    """Read the file again, as `replug reload` asks: why it is refused, if it is, and when it was not."""
+    return {"version": 1, "refused": await reloader.outcome(), "read": reloader.read_at}

@@ -23,6 +23,7 @@ from replug.agent.desktop.logind import SessionEvents
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
+from replug.agent.probe import probe
 from replug.agent.process import log as logging_setup
 from replug.agent.process.daemon import SIGNALS
 from replug.agent.process.service_manager import ServiceManager
@@ -114,6 +115,7 @@ class _Service:
                 "forget": functools.partial(forget, keyring),
                 "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),
+                "probe": probe,
             },
         )
 

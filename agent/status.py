@@ -40,6 +40,8 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
         "locked": locked,
         "memory_readable": readable_through_user_namespace(),
         "configuration_refused": keyring.settings.refused,
+        "configuration_refused_since": keyring.settings.refused_since,
+        "configuration_read": keyring.settings.read_at,
         "forget_pin_on": sorted(keyring.settings.config.forget_pin_on),
         "allowed_modules": keyring.settings.options.provider_patterns,
         "providers": [

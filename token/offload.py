@@ -31,6 +31,7 @@ class Share(Enum):
     ASKING_PROGRAMS = "asking programs"
     PROMPT_PROGRAMS = "prompt programs"
     SEEN_BEFORE = "tokens seen before"
+    DIAGNOSIS = "diagnosis"
 
 
 _MOST_HANGING = 64

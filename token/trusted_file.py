@@ -1,4 +1,4 @@
-"""Reads a file that security depends on, only if no other user can have written it.
+"""Reads a file that security depends on, only if no other user can have written it; makes folders for such.
 
 The rule is that of sshd for authorized_keys (misc.c safe_path): the file and the folders it is in, up to
 the home, belong to us or to root, and nobody else may write to them. In a folder with the sticky
@@ -12,7 +12,9 @@ import errno
 import grp
 import os
 import pwd
+import shlex
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
@@ -22,6 +24,11 @@ _EVERYBODY_ELSE_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 class UntrustedFileError(Exception):
     """The file's kind, owner, mode or size is not allowed; the text gives the reason without the path."""
+
+    def __init__(self, reason: str, fix: str = "") -> None:
+        """`fix` is the command that cures everything at once, if there is one; the text ends with it."""
+        super().__init__(f"{reason}; {fix}" if fix else reason)
+        self.fix = fix
 
 
 def read_trusted(
@@ -42,28 +49,59 @@ def read_trusted(
             raise UntrustedFileError("is a symbolic link; name the file itself") from error
         raise
     try:
-        _check_file(path, opened, forbidden_mode)
-        for folder in dict.fromkeys((path.parent, path.resolve(strict=True).parent)):
-            _check_folders(folder.resolve(strict=True))
+        _check(path, opened, forbidden_mode)
         return _read(opened, path, largest)
     finally:
         os.close(opened)
 
 
-def _check_file(path: Path, opened: int, forbidden_mode: int) -> None:
+def make_folder(folder: Path) -> None:
+    """Make `folder` and every missing one above it for the user alone, whatever the umask. Raises OSError.
+
+    Path.mkdir gives its mode to the last one only.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    for one in reversed(missing):
+        one.mkdir(mode=0o700, exist_ok=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
+def _check(path: Path, opened: int, forbidden_mode: int) -> None:
+    """Check the file and its folders; everything that others may change is named at once."""
     status = os.fstat(opened)
     if not stat.S_ISREG(status.st_mode):
         raise UntrustedFileError("is not a regular file")
     if status.st_uid not in (os.geteuid(), 0):
         raise UntrustedFileError(f"belongs to user {status.st_uid}, not to you or root")
     reading = forbidden_mode & (stat.S_IRGRP | stat.S_IROTH)
-    if status.st_mode & forbidden_mode and (reading or _others_may_write(opened, status)):
-        what, cure = ("read or changed", "go-rwx") if reading else ("changed", "go-w")
-        mode = f"{stat.S_IMODE(status.st_mode):04o}"
-        raise UntrustedFileError(f"can be {what} by other users (mode {mode}); chmod {cure} {path}")
+    file = bool(status.st_mode & forbidden_mode) and (bool(reading) or _others_may_write(opened, status))
+    folders: dict[Path, None] = {}
+    for folder in dict.fromkeys((path.parent, path.resolve(strict=True).parent)):
+        folders |= dict.fromkeys(_open_folders(folder.resolve(strict=True)))
+    if not file and not folders:
+        return
+    names = f"its folder{'s'[: len(folders) - 1]} {', '.join(map(str, folders))}"
+    reason = f"{names} can be changed by other users"
+    if file:
+        what = "read or changed" if reading else "changed"
+        reason = f"can be {what} by other users (mode {stat.S_IMODE(status.st_mode):04o})"
+        reason += f", and so can {names}" if folders else ""
+    raise UntrustedFileError(reason, _cure([path] if file else [], list(folders), reading=bool(reading)))
 
 
-def _check_folders(innermost: Path) -> None:
+def _cure(files: list[Path], folders: list[Path], *, reading: bool) -> str:
+    """One line of shell that closes all of them, with sudo for what belongs to root."""
+    wrong = [(path, "go-rwx" if reading else "go-w") for path in files] + [(path, "go-w") for path in folders]
+    together: dict[str, list[str]] = {}
+    for path, mode in wrong:
+        sudo = "" if path.stat().st_uid == os.geteuid() else "sudo "
+        together.setdefault(f"{sudo}chmod {mode}", []).append(shlex.quote(str(path)))
+    return " && ".join(f"{command} {' '.join(paths)}" for command, paths in together.items())
+
+
+def _open_folders(innermost: Path) -> Iterator[Path]:
+    """The folders up to the home that others may change. UntrustedFileError for one of another user."""
     home = Path(os.path.realpath(os.path.expanduser("~")))
     for folder in (innermost, *innermost.parents):
         status = folder.stat()
@@ -73,9 +111,7 @@ def _check_folders(innermost: Path) -> None:
                 f"its folder {folder} belongs to user {status.st_uid}, not to you or root"
             )
         if not sticky and _others_may_write(folder, status):
-            raise UntrustedFileError(
-                f"its folder {folder} can be changed by other users; chmod go-w {folder}"
-            )
+            yield folder
         if folder == home:
             return
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 from typing import Protocol, TypeAlias
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+from replug.agent.commands.parser import Parser
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
 class Command(Protocol):

@@ -6,8 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from replug.agent.commands.command import Commands
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add `config` to the commands of `replug`."""
     parser = commands.add_parser("config", help="check or show the configuration file")
     parser.set_defaults(run=run)
@@ -17,6 +19,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     for action in (check, show):
         action.add_argument("file", nargs="?", type=Path, help="a file other than the agent's own")
     actions.add_parser("example", help="print an example file that explains every key")
+    parser.words = actions.choices
 
 
 def run(chosen: argparse.Namespace) -> int:

@@ -65,6 +65,7 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
     return (
         ssh.check_unit,
         ssh.check_socket,
+        ssh.check_release,
         ssh.check_memory,
         ssh.check_ssh_config,
         ssh.check_keys,

@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from replug.agent.commands.ages import clock, how_long_ago
 from replug.agent.commands.command import Commands
 from replug.agent.commands.terminal_style import Style
+from replug.agent.control.ages import clock, how_long_ago
 from replug.agent.control.client import ask
 from replug.token.identity import printable
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 
 from replug.agent.commands.command import Commands
+from replug.agent.setup.units import SERVICE, SOCKET
+from replug.agent.setup.user_manager import journal_matches
 
 _JOURNAL = "/run/systemd/journal/socket"
 _ELSEWHERE = """\
@@ -37,18 +40,23 @@ def run(chosen: argparse.Namespace) -> int:
     """Execute journalctl; returns only if there is no journal."""
     journalctl = shutil.which("journalctl")
     if journalctl is not None and os.path.exists(_JOURNAL):
+        signal.signal(
+            signal.SIGPIPE, signal.SIG_DFL
+        )  # which Python ignores: `replug logs | head` ends quietly
         os.execv(journalctl, arguments(chosen))  # noqa: S606 - no shell is wanted
     sys.stderr.write(_ELSEWHERE)
     return 1
 
 
 def arguments(chosen: argparse.Namespace) -> list[str]:
-    """journalctl's arguments. By identifier, not by unit, so that an agent started by a shell is included."""
+    """journalctl's arguments: the lines of every agent, whoever started it, and systemd's on our units."""
     return [
         "journalctl",
         "--user",
-        "--identifier=replug-agent",
         *(["--follow"] if chosen.follow else []),
         *([f"--lines={chosen.lines}"] if chosen.lines else []),
         *([f"--since={chosen.since}"] if chosen.since else []),
+        "SYSLOG_IDENTIFIER=replug-agent",
+        "+",
+        *journal_matches(SERVICE, SOCKET),
     ]

@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any
 
-from replug.agent.commands import config, doctor, explain, forget, logs, refresh, reload, setup, status
+from replug.agent.commands import (
+    config,
+    doctor,
+    explain,
+    forget,
+    logs,
+    refresh,
+    reload,
+    setup,
+    status,
+)
+from replug.agent.commands import help as help_command
 from replug.agent.commands.command import Command
+from replug.agent.commands.parser import Parser
 from replug.agent.control.client import AskError
 
 # 128 + the signal, as in shells.
@@ -25,15 +35,17 @@ COMMANDS: tuple[Command, ...] = (
     config,
     reload,
     setup,
+    help_command,
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command in `arguments` (None: those of the process); returns the exit status."""
-    chosen = make_parser().parse_args(arguments)
     try:
-        status: int = chosen.run(chosen)
-        sys.stdout.flush()
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            sys.stdout.flush()
     except AskError as error:
         print(f"replug: {error}", file=sys.stderr)
         return 1
@@ -43,30 +55,23 @@ def main(arguments: list[str] | None = None) -> int:
         # Python flushes what is left at exit, and complains if that fails.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
+
+
+def _run(arguments: list[str]) -> int:
+    parser = make_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    chosen = parser.parse_args(arguments, argparse.Namespace(program=parser))
+    status: int = chosen.run(chosen)
     return status
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of the command line; each command adds its own arguments."""
-    parser = argparse.ArgumentParser(prog="replug", description="Inspect and control a running replug-agent.")
-    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="show the version and exit")
+    parser = Parser(prog="replug", description="Inspect and control a running replug-agent.")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for command in COMMANDS:
         command.add_parser(commands)
+    parser.words = commands.choices
     return parser
-
-
-class _Version(argparse.Action):
-    """Looks up the version only if it is asked for: that takes longer than everything else."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        from importlib.metadata import version
-
-        print(f"replug {version('replug')}")
-        parser.exit()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 
 from replug.agent.commands.command import Commands
+from replug.agent.control.ages import clock
 from replug.agent.control.client import ask, ask_at
 
 
@@ -18,9 +20,10 @@ def add_parser(commands: Commands) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Have the agent read the file; 1 if it refused it."""
-    reason = (ask_at(chosen.socket, "reload") if chosen.socket else ask("reload"))["refused"]
-    if reason:
-        print(f"replug: the configuration is refused: {reason}", file=sys.stderr)
-        print("replug: the settings read before remain in force", file=sys.stderr)
+    answer = ask_at(chosen.socket, "reload") if chosen.socket else ask("reload")
+    if answer["refused"]:
+        read = f"at {clock(answer['read'], time.time())}" if "read" in answer else "before"
+        print(f"replug: the configuration is refused: {answer['refused']}", file=sys.stderr)
+        print(f"replug: the settings read {read} remain in force", file=sys.stderr)
         return 1
     return 0

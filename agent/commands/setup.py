@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
+import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.commands import doctor
+from replug.agent.commands.command import Commands
+from replug.agent.commands.terminal_style import Style
 from replug.agent.control.client import AskError, ask_at, wake
+from replug.agent.control.places import AGENT_SOCKET, runtime_folder
+from replug.agent.control.release import change_over, what_is_lost
+from replug.agent.doctor.finding import Outcome
 from replug.agent.setup import rivals, units
-from replug.agent.setup.profile import profile_lines
-from replug.agent.setup.record import (
-    Record,
-    RecordError,
-    Replaced,
-    digest,
-    file_digest,
-    load_record,
-    record_path,
-    save_record,
-    write_file,
-)
+from replug.agent.setup.plan import PlanError, SetupError, apply, described, plan, roll_back
+from replug.agent.setup.profile import login_file, profile_line, profile_lines
+from replug.agent.setup.record import Record, RecordError, load_record, record_path
 from replug.agent.setup.remove import remove
-from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET, ProgramError
-from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
+from replug.agent.setup.unit_failure import failure, systemd_lines
+from replug.agent.setup.units import SERVICE, SOCKET, ProgramError
+from replug.agent.setup.user_manager import ManagerError, UserManager
 from replug.token.identity import printable
 
 NO_SYSTEMD = 3
 """The exit status if no user manager answers; stdout says what to do instead."""
+_PATIENCE = 45.0  # seconds for the first answer: longer than systemd waits for the start (TimeoutStartSec=)
 
 
-class SetupError(Exception):
-    """Setup refuses, and nothing was changed."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    files: dict[Path, str]
-    """The files to write, without those that are up to date."""
-    replaced: list[Replaced]
-    other: str
-    """SSH_AUTH_SOCK in the user manager, if it is another agent's."""
-    start: bool
-    """Whether the socket needs to be enabled and started."""
-    running: bool
-    """Whether units that will change are in use."""
-
-    @property
-    def empty(self) -> bool:
-        return not (self.files or self.replaced or self.start)
-
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands) -> None:
     """Add `setup` to the commands of `replug`."""
     parser = commands.add_parser(
         "setup",
@@ -80,85 +60,84 @@ def run(chosen: argparse.Namespace) -> int:
         record = load_record(record_path())
         if chosen.remove:
             return remove(manager, record, _say, dry_run=chosen.dry_run)
-        return _set_up(manager, record or Record(), environment, chosen)
+        return _set_up(manager, record, environment, chosen)
     except (SetupError, ProgramError, RecordError, ManagerError, OSError) as error:
         return _fail(error)
 
 
 def _set_up(
-    manager: UserManager, record: Record, environment: dict[str, str], chosen: argparse.Namespace
+    manager: UserManager, before: Record | None, environment: dict[str, str], chosen: argparse.Namespace
 ) -> int:
-    ours = f"{_runtime_folder(environment)}/{AGENT_SOCKET}"
-    before = environment.get("SSH_AUTH_SOCK", "")
-    plan = _plan(manager, record, before if before != ours else "")
-    if plan.empty:
+    ours = f"{runtime_folder(environment)}/{AGENT_SOCKET}"
+    current = environment.get("SSH_AUTH_SOCK", "")
+    program, ran = units.agent_program(), manager.state(SERVICE).active
+    record = copy.deepcopy(before) if before is not None else Record()
+    planned = plan(manager, record, program, current if current != ours else "")
+    if planned.empty:
         _say("replug is already set up; there is nothing to change.")
-        _say_what_leads_elsewhere(ours)
-        _say_what_has_no_keys(manager, ours)
+        reasons = _no_answer(manager, ours)
+        if reasons:
+            _say_why_not(reasons)
+            return 1
+        _say_what_is_left(manager, ours, program, ran=ran)
         return 0
     _say("replug setup will" if not chosen.dry_run else "replug setup would")
-    for line in _described(plan):
+    for line in described(planned):
         _say(f"  {line}")
     if chosen.dry_run:
         return 0
-    if plan.replaced or plan.other or _autostart(plan):
+    _check_configuration()
+    if planned.replaces:
         _confirm(yes=chosen.yes)
-    record.ssh_auth_sock = record.ssh_auth_sock or plan.other
+    started = time.time()
     try:
-        _apply(manager, record, plan, ours)
-    except (ManagerError, OSError) as error:
-        _say(f"Setup failed: {error}")
+        undo = apply(manager, record, before, planned, ours)
+        reasons = _no_answer(manager, ours)
+    except PlanError as error:
+        undo, reasons = error.undo, [str(error), *systemd_lines(manager, started)]
+    if reasons:
+        _say_why_not(reasons)
         _say("Undoing the changes:")
-        remove(manager, record, _say, dry_run=False)
+        roll_back(manager, record, undo, _say)
         return 1
-    _say_done(ours, plan)
-    _say_what_leads_elsewhere(ours)
-    _say_what_has_no_keys(manager, ours)
+    _say_done(ours, running=planned.running)
+    _say_what_is_left(manager, ours, program, ran=ran)
     return 0
 
 
-def _plan(manager: UserManager, record: Record, other: str) -> _Plan:
-    files = units.unit_files(units.agent_program())
-    autostart = rivals.rival_autostart()
-    if autostart is not None:
-        files[autostart] = rivals.KEYRING_OFF
-    files = {path: text for path, text in files.items() if not _holds(path, text)}
-    for path in files:
-        if os.path.lexists(path) and not record.wrote(path):
-            whose = "was changed since" if str(path) in record.files else "is not replug's"
-            raise SetupError(
-                f"{path} {whose} and was not touched; move it away"
-                f" (put your own settings in a drop-in: systemctl --user edit {SERVICE})"
-            )
-    socket = manager.state(SOCKET)
-    return _Plan(
-        files,
-        rivals.rival_units(manager, [other, os.environ.get("SSH_AUTH_SOCK", "")]),
-        other,
-        start=not (socket.active and socket.enabled) or bool(other),
-        running=socket.active and any(path.parent == units_folder() for path in files),
-    )
+def _check_configuration() -> None:
+    """No agent starts with a configuration that is refused, so nothing is changed. SetupError."""
+    from replug.agent.config.file import config_path, load_config
+    from replug.agent.config.model import ConfigError
+
+    try:
+        load_config(config_path())
+    except ConfigError as error:
+        fix = error.fix or "correct the file"
+        raise SetupError(f"{error}\nreplug: nothing was changed; {fix}, then replug setup") from error
 
 
-def _holds(path: Path, text: str) -> bool:
-    return file_digest(path) == digest(text.encode())
+def _no_answer(manager: UserManager, ours: str) -> list[str]:
+    """Ask the agent, which may start it; why it does not answer, in systemd's own words too, or nothing."""
+    started = time.time()
+    if wake(ours, _PATIENCE):
+        return []
+    try:
+        service, socket = manager.state(SERVICE), manager.state(SOCKET)
+    except ManagerError as error:
+        return [str(error)]
+    if not socket.active:
+        why = [f"{SOCKET} is {socket.active_state} ({socket.result})"]
+    else:
+        found = failure(service)
+        why = [f"{SERVICE}: {found.reason}", *([f"to correct it: {found.fix}"] if found.fix else [])]
+    return why + systemd_lines(manager, started)
 
 
-def _described(plan: _Plan) -> Iterator[str]:
-    for path in plan.files:
-        yield f"write {path}"
-    for one in plan.replaced:
-        how = "mask" if one.masked else "disable"
-        yield f"stop and {how} {one.unit}, {rivals.what_it_is(one.unit)}"
-    if _autostart(plan):
-        yield "which keeps gnome-keyring from starting its ssh agent at login"
-    if plan.start:
-        instead = f" in place of {plan.other}" if plan.other else ""
-        yield f"enable and start {SOCKET}, which sets SSH_AUTH_SOCK in the user manager{instead}"
-
-
-def _autostart(plan: _Plan) -> bool:
-    return any(path.parent.name == "autostart" for path in plan.files)
+def _say_why_not(reasons: list[str]) -> None:
+    _say("No agent answers:")
+    for reason in reasons:
+        _say(f"  {printable(reason)}")
 
 
 def _confirm(*, yes: bool) -> None:
@@ -174,64 +153,67 @@ def _confirm(*, yes: bool) -> None:
         raise SetupError("nothing was changed")
 
 
-def _apply(manager: UserManager, record: Record, plan: _Plan, ours: str) -> None:
-    # The record comes first, so that an interrupted setup can be undone.
-    where = record_path()
-    record.plan_folders(where)
-    for path, text in plan.files.items():
-        record.plan_write(path, text)
-    replaced = [one.unit for one in plan.replaced]
-    record.replaced = [one for one in record.replaced if one.unit not in replaced] + plan.replaced
-    save_record(record, where)
-    for path, text in plan.files.items():
-        write_file(path, text)
-    for one in plan.replaced:
-        manager.call("mask" if one.masked else "disable", "--now", one.unit)
-    manager.call("daemon-reload")
-    manager.call("enable", "--now", SOCKET)
-    # The socket does this when it starts, but it may be running, and another agent may have changed it since.
-    manager.call("set-environment", f"SSH_AUTH_SOCK={ours}")
+def _say_done(ours: str, *, running: bool) -> None:
+    if running:
+        _say("Done. The agent that runs is still the one from before, until you type")
+        _say(f"  {change_over(ours, ours)}")
+        with suppress(AskError):
+            _say(printable(what_is_lost(ask_at(ours, "status"))))
+    else:
+        _say("Done: the agent answers.")
+    _say("Programs that the session starts from now on use it; in this shell, type")
+    _say(f"  export SSH_AUTH_SOCK={shlex.quote(ours)}")
 
 
-def _say_done(ours: str, plan: _Plan) -> None:
-    _say("Done. Programs that the session starts from now on use the agent; in this shell, type")
-    _say(f"  export SSH_AUTH_SOCK={ours}")
-    if plan.running:
-        _say("The running agent is not replaced, and keeps its keys and PINs, until you type")
-        _say(f"  systemctl --user restart {SOCKET} {SERVICE}")
-    _say("Console and ssh logins do not get SSH_AUTH_SOCK from systemd. For those, add to ~/.profile:")
-    _say(f'  [ -S "${{SSH_AUTH_SOCK-}}" ] || export SSH_AUTH_SOCK={ours}')
+def _say_what_is_left(manager: UserManager, ours: str, program: Path, *, ran: bool) -> None:
+    """What the user may still have to do.
 
-
-def _say_what_leads_elsewhere(ours: str) -> None:
-    found = list(rivals.leads_elsewhere(ours))
-    if found:
-        _say("These lines in your own files make programs use another agent; setup did not change them:")
-        for line in found:
-            _say(f"  {line}")
-
-
-def _say_what_has_no_keys(manager: UserManager, ours: str) -> None:
-    """Tell the owner of a new token what is missing. It is no failure if the agent cannot be asked.
-
-    An agent that did not run is started for this and stopped again: the first client is to start the one that
+    If the agent did not run before (`ran`), it is stopped again: the first client is to start the one that
     stays, with the configuration and the session as they are then.
     """
-    tokens = []
-    with suppress(AskError, ManagerError):
-        runs = manager.state(SERVICE).active
-        if wake(ours):
-            tokens = ask_at(ours, "status")["tokens"]
-        if not runs:
+    home = Path.home()
+    if not any(rivals.selects(AGENT_SOCKET)):
+        file = login_file(home, os.environ.get("SHELL", ""))
+        _say("Logins at the console, by ssh and by su -l get no SSH_AUTH_SOCK from systemd. For those, type")
+        _say(f"  echo {shlex.quote(profile_line(ours))} >>~/{file.relative_to(home)}")
+    replug = program.with_name("replug")
+    if shutil.which("replug") is None:
+        _say(f"This shell does not find replug by its name; type {replug}, or have its folder on PATH:")
+        _say(f"  export PATH={shlex.quote(str(replug.parent))}:$PATH")
+    elsewhere = list(rivals.leads_elsewhere(ours))
+    if elsewhere:
+        _say("These lines in your own files make programs use another agent; setup did not change them:")
+        for line in elsewhere:
+            _say(f"  {line}")
+    _say_what_doctor_finds(ours)
+    if not ran:
+        with suppress(ManagerError):
             manager.call("stop", SERVICE)
-    for token in tokens:
-        if token.get("without_keys"):
-            name = token["label"] or token["model"]
-            _say(printable(f'Token "{name}" is plugged in, but {token["without_keys"]}.'))
-            if token["first_key"]:
-                _say("To make one, type")
-                _say(printable(f"  {token['first_key']}"))
-                _say("  replug refresh")
+
+
+_ASKED_ALREADY = frozenset({"unit", "agent", "ssh-config", "config", "keys"})
+"""Checks of doctor's that setup has made by itself, or whose findings follow from others."""
+
+
+def _say_what_doctor_finds(ours: str) -> None:
+    """Everything between the agent and the token that is not as it should be, and what to install."""
+    from replug.agent.doctor.machine import Machine
+
+    environment = dict(os.environ) | {"SSH_AUTH_SOCK": ours}
+    found = [
+        one
+        for one in doctor.examine(Machine(environment, Path.home(), (), root=Path("/")))
+        if one.outcome is not Outcome.OK and one.check not in _ASKED_ALREADY
+    ]
+    if found:
+        _say("What replug doctor finds:")
+        for one in found:
+            for line in doctor.describe(one, Style.of_output()):
+                _say(f"  {line}")
+    packages = sorted({package for one in found for package in one.packages})
+    if packages:
+        _say("To install what is missing, type")
+        _say(f"  sudo apt-get install {' '.join(packages)} && replug reload")
 
 
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:
@@ -247,10 +229,6 @@ def _without_systemd(error: ManagerError, *, remove: bool) -> int:
     _say("")
     _say(profile_lines(program))
     return NO_SYSTEMD
-
-
-def _runtime_folder(environment: dict[str, str]) -> str:
-    return environment.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
 
 
 def _fail(error: Exception) -> int:

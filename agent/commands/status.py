@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from replug.agent.commands.ages import clock, how_long, how_long_ago
 from replug.agent.commands.command import Commands
 from replug.agent.commands.terminal_style import Colour, Style
+from replug.agent.control.ages import clock, how_long, how_long_ago
 from replug.agent.control.client import ask
+from replug.agent.control.release import change_over, older_agent, what_is_lost
 from replug.token.identity import printable
 
 _FEW_REFUSALS = 3
@@ -51,9 +52,9 @@ def run(chosen: argparse.Namespace) -> int:
         print("\n".join(describe(status, Style.of_output(), time.time())))
         from importlib.metadata import version  # slow
 
-        running, installed = status.get("release"), version("replug")
-        if running and running != installed:
-            print(f"\n{running} is running, {installed} is installed: restart the agent")
+        older = older_agent(status, version("replug"))
+        if older:
+            print(f"\n{older}. {what_is_lost(status)}\nTo change over: {change_over(status['socket'])}")
     return 0
 
 
@@ -67,12 +68,12 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield "  the agent runs in a user namespace (PrivateUsers= in its unit): see replug doctor"
     if status.get("configuration_refused"):
         in_force = ", ".join(status["forget_pin_on"]) or "nothing"
-        yield (
-            "  "
-            + style.paint("config.toml is refused", "red", "bold")
-            + printable(f": {status['configuration_refused']}")
-        )
-        yield f"  the settings read before remain in force; PINs are forgotten on: {in_force}"
+        since, read = status.get("configuration_refused_since"), status.get("configuration_read")
+        refused = style.paint("config.toml is refused", "red", "bold")
+        when = f" since {clock(since, now)}" if since else ""
+        yield f"  {refused}{when}" + printable(f": {status['configuration_refused']}")
+        old = f"the settings read at {clock(read, now)}" if read else "the settings read before"
+        yield f"  {old} remain in force; PINs are forgotten on: {in_force}"
     if not status["tokens"]:
         yield "  no token: plug one in, or add one with ssh-add -s MODULE"
     for token in status["tokens"]:

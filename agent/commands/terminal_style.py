@@ -11,7 +11,10 @@ from typing import Literal, TextIO
 
 Colour = Literal["bold", "dim", "red", "green", "yellow"]
 
-_CODES: dict[Colour, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33"}
+_CODES: dict[Colour, str] = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "35"}
+"""With eight colours: yellow cannot be read on white, so it is magenta."""
+_CODES_OF_256: dict[Colour, str] = _CODES | {"red": "38;5;160", "green": "38;5;28", "yellow": "38;5;130"}
+"""With 256: each can be read on black and on white."""
 _LONGEST_LINE = 100  # columns; longer lines are hard to read
 
 
@@ -20,9 +23,12 @@ class Style:
     """What the output may contain."""
 
     colours: bool
+    """Whether to use colours at all."""
     unicode: bool
     width: int | None
     """Columns to fit in; None if the output is for programs, and lines are not wrapped."""
+    many_colours: bool = False
+    """Whether the terminal has 256 colours."""
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
@@ -37,6 +43,7 @@ class Style:
         return cls(
             colours=terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
             unicode=encoding == "utf8",
+            many_colours="256color" in os.environ.get("TERM", "") or bool(os.environ.get("COLORTERM")),
             width=min(shutil.get_terminal_size().columns, _LONGEST_LINE) if terminal else None,
         )
 
@@ -49,7 +56,8 @@ class Style:
         """`text` in these colours, if colours are used."""
         if not self.colours or not colours:
             return text
-        return f"\x1b[{';'.join(_CODES[colour] for colour in colours)}m{text}\x1b[0m"
+        codes = _CODES_OF_256 if self.many_colours else _CODES
+        return f"\x1b[{';'.join(codes[colour] for colour in colours)}m{text}\x1b[0m"
 
     def wrap(self, text: str, *, first: str = "", rest: str = "") -> list[str]:
         """`text` wrapped into lines, with `first` before the first and `rest` before the others."""

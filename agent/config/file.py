@@ -51,7 +51,7 @@ def read_file(path: Path) -> Reading:
     try:
         text = read_trusted(path, largest=_LARGEST).decode("utf-8")
     except UntrustedFileError as error:
-        raise ConfigError(path, [Problem(None, str(error))]) from error
+        raise ConfigError(path, [Problem(None, str(error))], error.fix) from error
     except OSError as error:
         raise ConfigError(path, [Problem(None, error.strerror or str(error))]) from error
     except UnicodeDecodeError as error:

@@ -33,9 +33,11 @@ class Problem:
 class ConfigError(Exception):
     """The file cannot be read or has errors; the text has a line `file:line: message` for each problem."""
 
-    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+    def __init__(self, path: Path, problems: Sequence[Problem], fix: str = "") -> None:
+        """`fix` is a command that cures all of them, if there is one."""
         self.path = path
         self.problems = tuple(problems)
+        self.fix = fix
         super().__init__("\n".join(in_words(path, problem) for problem in problems))
 
 

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from replug.agent.clients.peer import Peer
+from replug.agent.control.places import another_agent, own_socket, runtime_folder
 
 LIST_REQUEST = b"\x00\x00\x00\x01\x0b"
 """SSH_AGENTC_REQUEST_IDENTITIES, which every agent answers."""
@@ -26,11 +27,30 @@ def control_path(agent_socket: str) -> str:
 
 
 def ask(command: str, patience: float = PATIENCE) -> dict[str, Any]:
-    """The answer to `command` from the agent that $SSH_AUTH_SOCK names, in `patience` seconds; AskError."""
-    agent_socket = os.environ.get("SSH_AUTH_SOCK")
-    if not agent_socket:
-        raise AskError("SSH_AUTH_SOCK is not set, so there is no agent to ask; replug doctor suggests a fix")
-    return ask_at(agent_socket, command, patience)
+    """The answer to `command` in `patience` seconds; AskError.
+
+    From the agent that $SSH_AUTH_SOCK names; if it is not set, from the one that `replug setup` started.
+    """
+    named, own = os.environ.get("SSH_AUTH_SOCK"), own_socket(os.environ)
+    if not named:
+        if own is None:
+            raise AskError(
+                f"SSH_AUTH_SOCK is not set, and no agent listens in {runtime_folder(os.environ)};"
+                " replug doctor suggests a fix"
+            )
+        return ask_at(own, command, patience)
+    try:
+        return ask_at(named, command, patience)
+    except AskError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        other = another_agent(named)
+        if other is None and own in (None, named):
+            raise
+        reason = f"SSH_AUTH_SOCK is {named}, where {other} answers" if other else str(error).partition(";")[0]
+        if own in (None, named):
+            raise AskError(f"{reason}, not replug-agent; replug doctor suggests a fix") from error
+        raise AskError(f"{reason}; your replug-agent is at {own}: export SSH_AUTH_SOCK={own}") from error
 
 
 def ask_at(agent_socket: str, command: str, patience: float = PATIENCE) -> dict[str, Any]:
@@ -48,10 +68,10 @@ def ask_at(agent_socket: str, command: str, patience: float = PATIENCE) -> dict[
     return _ask(agent_socket, command, patience)
 
 
-def wake(agent_socket: str) -> bool:
+def wake(agent_socket: str, patience: float = PATIENCE) -> bool:
     """Ask the agent for its keys, which may start it; whether it answers, which is after its first scan."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(patience)
         try:
             client.connect(agent_socket)
             client.sendall(LIST_REQUEST)

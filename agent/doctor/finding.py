@@ -24,6 +24,8 @@ class Finding:
     reason: str
     fix: str = ""
     """A command to type, or a line to write and where; empty if nothing is wrong."""
+    packages: tuple[str, ...] = ()
+    """The packages of Debian that `fix` installs."""
 
 
 def ok(check: str, reason: str) -> Finding:
@@ -39,3 +41,9 @@ def warn(check: str, reason: str, fix: str = "") -> Finding:
 def fail(check: str, reason: str, fix: str) -> Finding:
     """A finding that something is wrong."""
     return Finding(check, Outcome.FAIL, reason, fix)
+
+
+def missing(check: str, reason: str, *packages: str, or_else: str = "") -> Finding:
+    """A finding that packages are missing; `or_else` is another way."""
+    command = f"sudo apt-get install {' '.join(packages)}"
+    return Finding(check, Outcome.FAIL, reason, f"{command}, {or_else}" if or_else else command, packages)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replug.agent.control.client import AskError, ask_at
+from replug.agent.control.places import own_socket
 from replug.agent.doctor.socket import SocketReport, examine
 from replug.token.p11kit import Registry, read_registry
 from replug.token.p11kit_files import P11KitFiles
+from replug.token.pcsc_probe import ask_pcscd
 
 if TYPE_CHECKING:
     from replug.agent.config.model import Config
@@ -47,6 +48,8 @@ class PcscReport:
     readers: tuple[Reader, ...] = ()
     hung: bool = False
     """Whether the answer did not come in time."""
+    by_agent: bool = False
+    """Whether it is the agent that asked."""
 
     @property
     def answers(self) -> bool:
@@ -88,31 +91,45 @@ class Machine:
 
     @cached_property
     def pcsc(self) -> PcscReport:
-        """pcscd's answer."""
+        """pcscd's answer to the agent, whose rights count; to this process if no agent can be asked."""
+        answer, by_agent = self._asked_by_agent(), True
+        if answer is None:
+            answer, by_agent = ask_pcscd(self.environment), False
+        return PcscReport(
+            answer["library"],
+            answer["code"],
+            tuple(Reader(**reader) for reader in answer["readers"]),
+            hung=answer["hung"],
+            by_agent=by_agent,
+        )
+
+    def _asked_by_agent(self) -> dict[str, Any] | None:
+        running = self.agent if self.agent.status is not None else self.own_agent
+        if running.status is None:
+            return None
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", "-m", "replug.agent.doctor.pcsc_probe"],
-                env=dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=_PATIENCE,
-            )
-            answer = json.loads(done.stdout)
-        except (subprocess.TimeoutExpired, ValueError):  # ValueError: the library crashed the process
-            return PcscReport(hung=True)
-        if not answer["library"]:
-            return PcscReport(library=False)
-        return PcscReport(True, answer["code"], tuple(Reader(**reader) for reader in answer["readers"]))
+            answer: dict[str, Any] | None = ask_at(running.path, "probe")["pcsc"]
+        except AskError:  # an older one
+            return None
+        return answer
 
     @cached_property
     def agent(self) -> SocketReport:
         """The agent that answers at $SSH_AUTH_SOCK."""
         return examine(self.environment.get("SSH_AUTH_SOCK", ""), self._proc)
 
+    @cached_property
+    def own_agent(self) -> SocketReport:
+        """The agent that replug has set up for this user, whatever $SSH_AUTH_SOCK names."""
+        path = own_socket(self.environment)
+        if path is None:
+            return SocketReport(reason="no agent listens where replug setup has it listen")
+        return self.agent if path == self.agent.path else examine(path, self._proc)
+
     @property
     def status(self) -> dict[str, Any] | None:
-        """The running agent's status; None if no replug-agent answers."""
-        return self.agent.status
+        """The running agent's status: at $SSH_AUTH_SOCK, else the user's own; None if neither answers."""
+        return self.agent.status or self.own_agent.status
 
     def find_program(self, name: str) -> str | None:
         """The path of a program, in the folders of the user's shell and of system services."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from replug.agent.config.model import AUTO
-from replug.agent.doctor.finding import Finding, fail, ok, warn
+from replug.agent.control.ages import clock
+from replug.agent.doctor.finding import Finding, fail, missing, ok, warn
 from replug.agent.doctor.machine import Machine
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
@@ -18,7 +21,8 @@ from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
 _ELF = b"\x7fELF"
 _OPENSC = "opensc-pkcs11"
-_INSTALL = "sudo apt-get install opensc-pkcs11, or your token maker's module"
+_OPENSC_PACKAGE = "opensc-pkcs11"
+_OR_ELSE = "or your token maker's module"
 
 
 def check_modules(machine: Machine) -> Iterator[Finding]:
@@ -28,7 +32,7 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
         used = [provider["name"] for provider in status["providers"]]
     else:
         used = list(machine.config.providers())
-    names = dict.fromkeys([*machine.modules, *used])
+    names = dict.fromkeys([*machine.modules, *(name for name in used if name != AUTO or status is not None)])
     patterns = machine.config.allowed_modules if status is None else status["allowed_modules"]
     checked: set[str] = set()
     for name in names:
@@ -40,10 +44,17 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
         except UriError as error:
             yield fail("module", f"{name} is not a PKCS#11 URI: {error}", "see RFC 7512 for its syntax")
         except TokenError as error:
-            yield fail("module", error.reason, _INSTALL)
+            yield missing("module", error.reason, _OPENSC_PACKAGE, or_else=_OR_ELSE)
         except OSError as error:
             yield fail("module", f"{name}: {error.strerror}", "give the path of an installed module")
     if AUTO in machine.config.modules:
+        if not names.keys() - set(machine.modules) - {AUTO} and _none_installed(registry):
+            yield missing(
+                "module",
+                "no PKCS#11 module is installed, so no token can be found",
+                _OPENSC_PACKAGE,
+                or_else=_OR_ELSE,
+            )
         yield from _registered(registry, None if status is None else status["providers"], patterns)
 
 
@@ -55,6 +66,17 @@ def _paths(name: str, registry: Registry) -> list[str]:
             return [source.path for source in locate_modules(uri, registry)]
         return [uri.module_path]
     return [os.path.expanduser(name)]
+
+
+def _none_installed(registry: Registry) -> bool:
+    """Whether there is no module that the agent finds by itself."""
+    if not registry.empty:
+        return False
+    try:
+        locate_modules(Uri(), registry)
+    except (TokenError, OSError):
+        return True
+    return False
 
 
 def _registered(registry: Registry, served: list[dict[str, str]] | None, patterns: str) -> Iterator[Finding]:
@@ -153,6 +175,33 @@ def check_config(machine: Machine) -> Iterator[Finding]:
         load_config(path)
     except ConfigError as error:
         for problem in str(error).splitlines():
-            yield fail("config", problem, f"${{EDITOR:-vi}} {path}")
-    else:
-        yield ok("config", f"{path} is valid" if path.exists() else f"{path} does not exist: defaults apply")
+            yield fail("config", problem, error.fix or f"${{EDITOR:-vi}} {path}")
+        if machine.status is not None:
+            first = error.fix or "correct the file"
+            yield fail("config", _what_holds(machine.status), f"{first}; replug reload")
+        return
+    yield ok("config", f"{path} is valid" if path.exists() else f"{path} does not exist: defaults apply")
+    if (machine.status or {}).get("configuration_refused"):
+        yield fail("config", _what_holds(machine.status or {}), "replug reload")
+    elif machine.status is not None and _changed(path) > machine.status.get("configuration_read", _NEVER):
+        yield warn("config", f"{path} was changed after the agent had read it", "replug reload")
+
+
+_NEVER = float("inf")
+
+
+def _what_holds(status: dict[str, Any]) -> str:
+    """Which settings are those of the running agent, whose file is not valid or was not."""
+    if (read := status.get("configuration_read")) is None:
+        return "the running agent has the settings that it read before"
+    since = status.get("configuration_refused_since")
+    refused = f", and has refused the file since {clock(since, time.time())}" if since else ""
+    return f"the running agent has the settings that it read at {clock(read, time.time())}{refused}"
+
+
+def _changed(path: Path) -> float:
+    """When the file was changed, in seconds since 1970; 0 if there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import plistlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from replug.agent.doctor.finding import Finding, fail, ok, warn
+from replug.agent.doctor.finding import Finding, fail, missing, ok, warn
 from replug.agent.doctor.machine import Machine, Reader
 
 SECURITY_VIOLATION = 0x8010006A
@@ -14,12 +16,22 @@ SECURITY_VIOLATION = 0x8010006A
 SHARING_VIOLATION = 0x8010000B
 """SCARD_E_SHARING_VIOLATION: another program has exclusive access."""
 _DRIVERS = "usr/lib/pcsc/drivers"
+_CCID = "ifd-ccid.bundle"
 _SERVICE_STOPPED = 0x8010001E  # SCARD_E_SERVICE_STOPPED: pcscd and the library are of different versions
 
 _PERMIT = (
     "log in at the machine itself, or allow it: write the rule under POLKIT in replug(1)"
-    " to /etc/polkit-1/rules.d/50-pcscd.rules"
+    " to /etc/polkit-1/rules.d/50-pcscd.rules, with its group"
 )
+
+
+@dataclass(frozen=True)
+class UsbReader:
+    """A reader as the kernel sees it."""
+
+    name: str
+    vendor: int
+    product: int
 
 
 def check_pcscd(machine: Machine) -> Iterator[Finding]:
@@ -31,7 +43,7 @@ def check_pcscd(machine: Machine) -> Iterator[Finding]:
     elif reached == "no":
         installed = machine.find_program("pcscd") is not None
         if not installed:
-            yield fail("pcscd", "pcscd is not installed: smart cards need it", "sudo apt-get install pcscd")
+            yield missing("pcscd", "pcscd is not installed: smart cards need it", "pcscd")
         elif not path.exists():
             yield fail("pcscd", f"pcscd is not running: its socket {path} is missing", _start(machine))
         else:
@@ -45,10 +57,9 @@ def check_pcscd(machine: Machine) -> Iterator[Finding]:
 def _answer(machine: Machine) -> Finding:
     report = machine.pcsc
     if not report.library:
-        return fail(
-            "pcscd", "libpcsclite.so.1 is missing: programs cannot reach pcscd without it",
-            "sudo apt-get install libpcsclite1",
-        )  # fmt: skip
+        return missing(
+            "pcscd", "libpcsclite.so.1 is missing: programs cannot reach pcscd without it", "libpcsclite1"
+        )
     if report.hung:
         return fail("pcscd", "pcscd accepts a connection but does not answer", _restart(machine))
     if report.code == _SERVICE_STOPPED:
@@ -56,29 +67,73 @@ def _answer(machine: Machine) -> Finding:
     if report.code:
         # If polkit denies access, pcscd closes the connection (winscard_svc.c, ContextThread), which the
         # library reports as a broken connection; only newer ones send the code.
-        remote = ", as it does for logins over ssh" if "SSH_CONNECTION" in machine.environment else ""
-        reason = f"polkit denies this user access to pcscd{remote} ({report.code:#x})"
-        return fail("pcscd", reason, _PERMIT)
+        if report.by_agent:
+            reason = "polkit denies the agent access to pcscd, as where nobody is logged in at the machine"
+        else:
+            remote = ", as it does for logins over ssh" if "SSH_CONNECTION" in machine.environment else ""
+            reason = f"polkit denies this shell access to pcscd{remote}; no agent runs that could try"
+        return fail("pcscd", f"{reason} ({report.code:#x})", _PERMIT)
     return ok("pcscd", "answers")
 
 
 def check_readers(machine: Machine) -> Iterator[Finding]:
     """pcscd shows every USB reader, and their cards can be used."""
     attached = usb_readers(machine.root / "sys")
-    readers = machine.pcsc.readers if _reach(_socket(machine)) == "yes" else ()
-    if len(readers) < len(attached):
-        # USB and pcscd name readers differently, so only the numbers can be compared.
-        names = ", ".join(attached)
-        if not (machine.root / _DRIVERS / "ifd-ccid.bundle").exists():
-            yield fail("reader", f"{names}: no driver is installed for it", "sudo apt-get install libccid")
-        elif machine.pcsc.answers and not _internal_users(machine):
+    reached = _reach(_socket(machine))
+    readers = machine.pcsc.readers if reached == "yes" else ()
+    names = ", ".join(reader.name for reader in _not_at_pcscd(machine, attached, readers))
+    if names:
+        if not (machine.root / _DRIVERS / _CCID).exists():
+            yield missing("reader", f"{names}: no driver is installed for it", "libccid")
+        elif reached == "no":
+            reason = f"{names}: attached by USB, but pcscd, which opens it, does not run"
+            if machine.find_program("pcscd") is None:
+                yield missing("reader", reason, "pcscd")
+            else:
+                yield fail("reader", reason, _start(machine))
+        elif reached == "yes" and machine.pcsc.answers and not _internal_users(machine):
+            shown = ", ".join(reader.name for reader in readers) or "no reader"
             yield fail(
-                "reader", f"{names}: attached, but pcscd shows {len(readers)} readers", _restart(machine)
+                "reader",
+                f"{names}: attached by USB, but pcscd could not open it: it shows {shown}",
+                f"{_restart(machine)}; if that does not help, see journalctl -u pcscd",
             )
     elif not readers and not _served_without(machine):
         yield warn("reader", "no smart card reader is attached; network HSMs and SoftHSM need none")
     for reader in readers:
         yield _card(machine, reader)
+
+
+def _not_at_pcscd(machine: Machine, attached: list[UsbReader], readers: Sequence[Reader]) -> list[UsbReader]:
+    """The USB readers that pcscd does not show.
+
+    pcscd has its driver's name for a reader that is in the driver's list. For others only the numbers can be
+    compared.
+    """
+    drivers = _driver_names(machine.root / _DRIVERS / _CCID / "Contents" / "Info.plist")
+    left = [reader.name for reader in readers]
+    gone = []
+    for reader in attached:
+        name = drivers.get((reader.vendor, reader.product))
+        found = next((one for one in left if name is None or one.startswith(name)), None)
+        if found is None:
+            gone.append(reader)
+        else:
+            left.remove(found)
+    return gone
+
+
+def _driver_names(info: Path) -> dict[tuple[int, int], str]:
+    """The names that libccid gives readers, by vendor and product."""
+    try:
+        with info.open("rb") as file:
+            values = plistlib.load(file)
+        lists = [values[key] for key in ("ifdVendorID", "ifdProductID", "ifdFriendlyName")]
+        return {
+            (int(vendor, 16), int(product, 16)): name for vendor, product, name in zip(*lists, strict=True)
+        }
+    except (OSError, ValueError, KeyError, TypeError, plistlib.InvalidFileException):
+        return {}
 
 
 def _card(machine: Machine, reader: Reader) -> Finding:
@@ -92,7 +147,8 @@ def _card(machine: Machine, reader: Reader) -> Finding:
             _release(users),
         )
     if reader.connect == SECURITY_VIOLATION:
-        return fail("card", f"{reader.name}: polkit denies this user access to the card", _PERMIT)
+        whom = "the agent" if machine.pcsc.by_agent else "this shell"
+        return fail("card", f"{reader.name}: polkit denies {whom} access to the card", _PERMIT)
     if reader.mute:
         return fail(
             "card",
@@ -130,17 +186,18 @@ def check_udev(machine: Machine) -> Iterator[Finding]:
         )
 
 
-def usb_readers(sys: Path) -> list[str]:
-    """The names of the USB devices that have a smart card interface (class 0x0b)."""
-    names = {}
+def usb_readers(sys: Path) -> list[UsbReader]:
+    """The USB devices that have a smart card interface (class 0x0b)."""
+    found = {}
     for interface in sorted(sys.glob("bus/usb/devices/*:*")):
         if _read(interface / "bInterfaceClass") == "0b":
             device = interface.parent / interface.name.split(":")[0]
+            vendor, product = (_read(device / name) for name in ("idVendor", "idProduct"))
             name = f"{_read(device / 'manufacturer')} {_read(device / 'product')}".strip()
-            names[device.name] = (
-                name or f"USB device {_read(device / 'idVendor')}:{_read(device / 'idProduct')}"
+            found[device.name] = UsbReader(
+                name or f"USB device {vendor}:{product}", int(vendor or "0", 16), int(product or "0", 16)
             )
-    return list(names.values())
+    return list(found.values())
 
 
 def _served_without(machine: Machine) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import LIST_REQUEST, AskError, ask_at
+from replug.agent.control.places import program_name
 
 _PATIENCE = 15.0  # seconds; the first connection may have to start the agent
 _LONGEST_REPLY = 256 * 1024  # bytes, as OpenSSH's clients have it
@@ -45,7 +46,7 @@ def examine(path: str, proc: Path) -> SocketReport:
             return SocketReport(path, f"{path} is a stale socket: no agent listens there")
         except OSError as error:
             return SocketReport(path, f"{path}: {error.strerror or error}")
-        program = _name(proc, Peer.of(client).pid)
+        program = program_name(Peer.of(client).pid, proc)
         try:
             client.sendall(LIST_REQUEST)
             identities = _count(client)
@@ -81,10 +82,3 @@ def _receive(client: socket.socket, count: int) -> bytes:
             raise EOFError("the connection ended")
         data += piece
     return data
-
-
-def _name(proc: Path, pid: int) -> str:
-    try:
-        return (proc / str(pid) / "comm").read_text(errors="replace").strip()
-    except OSError:
-        return ""

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
+from replug.agent.control.places import AGENT_SOCKET, name_of_agent
+from replug.agent.control.release import change_over, older_agent, what_is_lost
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
 from replug.agent.setup.ssh_config import identity_agents
-from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET
+from replug.agent.setup.unit_failure import failure, systemd_lines
+from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager
 
+_RECENT = 3600.0  # seconds: what systemd has said since then may be the reason
 _MOST_KEYS = 5  # sshd's MaxAuthTries is 6, and a password wants one of them
-_NAMES = {
-    "ssh-agent": "OpenSSH's ssh-agent",
-    "gpg-agent": "GnuPG's gpg-agent",
-    "gcr-ssh-agent": "GNOME's gcr-ssh-agent",
-    "gnome-keyring-d": "GNOME's keyring",
-    "sshd": "an agent forwarded from another machine, by sshd",
-    "sshd-session": "an agent forwarded from another machine, by sshd",
-}
-_PLACES = {
-    "/S.gpg-agent.ssh": "GnuPG's gpg-agent",
-    "/gcr/ssh": "GNOME's gcr-ssh-agent",
-    "/keyring/ssh": "GNOME's keyring",
-    "/openssh_agent": "OpenSSH's ssh-agent",
-}
-"""By the end of the socket's path: systemd listens at these, so the process there is not the agent."""
 
 
 def check_socket(machine: Machine) -> Iterator[Finding]:
     """$SSH_AUTH_SOCK names a replug-agent that answers."""
     found = machine.agent
-    if found.reason:
+    if not machine.environment.get("SSH_AUTH_SOCK"):
+        own = machine.own_agent
+        answers = f", but replug-agent answers at {own.path}" if own.status is not None else ""
+        yield fail("agent", f"SSH_AUTH_SOCK is not set{answers}", _point_at(machine))
+    elif found.reason:
         yield fail("agent", found.reason, _point_at(machine))
     elif found.status is not None:
         yield ok("agent", f"replug-agent (pid {found.status['pid']}) answers at {found.path}")
@@ -43,9 +36,21 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
             "restart that agent; replug logs shows the reason",
         )
     else:
-        other = next((name for end, name in _PLACES.items() if found.path.endswith(end)), None)
-        other = _NAMES.get(found.program) or other or found.program or "another program"
+        other = name_of_agent(found.path, found.program)
         yield fail("agent", f"SSH_AUTH_SOCK is {found.path}, where {other} answers", _point_at(machine))
+
+
+def check_release(machine: Machine) -> Iterator[Finding]:
+    """The agent that runs is the one that is installed."""
+    from importlib.metadata import version  # slow
+
+    if machine.status is None:
+        return
+    older = older_agent(machine.status, version("replug"))
+    if older:
+        yield warn(
+            "release", f"{older}. {what_is_lost(machine.status)}", change_over(machine.status["socket"])
+        )
 
 
 def check_memory(machine: Machine) -> Iterator[Finding]:
@@ -65,7 +70,7 @@ def check_memory(machine: Machine) -> Iterator[Finding]:
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
     """The agent offers so few keys that no server refuses ssh before the right one."""
-    count = machine.agent.identities
+    count = (machine.agent if machine.agent.path else machine.own_agent).identities
     if machine.status is not None and machine.status["locked"]:
         yield warn("keys", "the agent is locked: it offers no keys", "ssh-add -X")
     elif count > _MOST_KEYS:
@@ -108,16 +113,19 @@ def check_unit(machine: Machine) -> Iterator[Finding]:
         return
     if not socket.loaded:
         yield warn("unit", f"{SOCKET} is not installed: nothing starts the agent at login", "replug setup")
-    elif service.active_state == "failed":
+    elif service.active_state == "failed" or not (service.active or service.condition):
+        found = failure(service)
+        said = "; ".join(systemd_lines(manager, time.time() - _RECENT))
         yield fail(
             "unit",
-            f"{SERVICE} has failed ({service.result}); replug logs shows the reason",
-            f"systemctl --user reset-failed 'replug-agent.*'; systemctl --user restart {SOCKET}",
+            f"{SERVICE} has failed ({found.reason}); {said or 'replug logs shows the reason'}",
+            found.fix or f"systemctl --user reset-failed 'replug-agent.*'; systemctl --user restart {SOCKET}",
         )
     elif socket.active_state != "active":
+        result = f" ({socket.result})" if socket.result not in ("", "success") else ""
         yield fail(
             "unit",
-            f"{SOCKET} is {socket.active_state}: nothing starts the agent",
+            f"{SOCKET} is {socket.active_state}{result}: nothing starts the agent",
             f"systemctl --user enable --now {SOCKET}",
         )
     else:
@@ -126,9 +134,11 @@ def check_unit(machine: Machine) -> Iterator[Finding]:
 
 def _point_at(machine: Machine) -> str:
     """How to reach a replug-agent by SSH_AUTH_SOCK."""
-    runtime = machine.environment.get("XDG_RUNTIME_DIR")
-    if runtime and Path(runtime, AGENT_SOCKET).is_socket():
-        if machine.agent.path == str(Path(runtime, AGENT_SOCKET)):
-            return f"correct what replug logs shows; systemctl --user restart {SOCKET}"
+    own = machine.own_agent.path
+    if own and machine.agent.path == own:
+        return f"correct what replug logs shows; systemctl --user restart {SOCKET}"
+    if own == f"{machine.environment.get('XDG_RUNTIME_DIR')}/{AGENT_SOCKET}":
         return f'export SSH_AUTH_SOCK="$XDG_RUNTIME_DIR/{AGENT_SOCKET}"'
+    if own:
+        return f"export SSH_AUTH_SOCK={own}"
     return "replug setup for every login, or eval $(replug-agent -s) for this shell"

@@ -25,7 +25,7 @@ from replug.token.keys import TokenKey
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.p11kit import ModuleSource
 from replug.token.served import ServedToken
-from replug.token.trusted_file import UntrustedFileError, read_trusted
+from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _path() -> Path:
 
 def _write_file(text: bytes) -> None:
     path = _path()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

@@ -66,6 +66,11 @@ def parse(arguments: Sequence[str], *, shell: str | None) -> Arguments:
 
     Raises UsageError and ArgumentError.
     """
+    # ssh-agent has no long options; these are asked for by habit.
+    if list(arguments) == ["--help"]:
+        raise UsageError
+    if list(arguments) == ["--version"]:
+        arguments = ["-V"]
     try:
         given, command = getopt.getopt(list(arguments), _FLAGS)
     except getopt.GetoptError as error:

@@ -6,6 +6,21 @@ import shlex
 from pathlib import Path
 
 
+def profile_line(socket: str) -> str:
+    """The line that gives logins without a session of systemd the agent at `socket`, if they have none."""
+    return f'[ -S "${{SSH_AUTH_SOCK-}}" ] || export SSH_AUTH_SOCK={shlex.quote(socket)}'
+
+
+def login_file(home: Path, shell: str) -> Path:
+    """The file that the user's shell reads at login (bash(1), zsh(1)); ~/.profile if it is another."""
+    names = {
+        "bash": (".bash_profile", ".bash_login", ".profile"),
+        "zsh": (".zprofile", ".zlogin"),
+    }.get(Path(shell).name, (".profile",))
+    fallback = ".zprofile" if names[0] == ".zprofile" else ".profile"
+    return home / next((name for name in names if (home / name).exists()), fallback)
+
+
 def profile_lines(program: Path) -> str:
     """Lines of POSIX shell for ~/.profile that give every login the same agent, `program`.
 

@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from replug.token.trusted_file import make_folder
+
 _VERSION = 1
 
 
@@ -22,10 +24,11 @@ class Replaced:
     """A unit of another agent, and its state before."""
 
     unit: str
-    masked: bool
-    """Whether it was masked; else it was disabled, as it is the user's own file."""
-    enabled: bool
-    active: bool
+    masked: bool = False
+    """Whether it was masked, as replug 0.1.0 did."""
+    enabled: bool = False
+    """Whether it was disabled, as replug 0.1.0 did, if it was not masked."""
+    active: bool = False
 
 
 @dataclass
@@ -82,11 +85,14 @@ def save_record(record: Record, path: Path) -> None:
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write `path` atomically, creating its folders. Raises OSError."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Write `path` atomically, creating its folders, for the user alone to change. Raises OSError."""
+    make_folder(path.parent)
     unfinished = path.with_name(f".{path.name}.new")
     try:
-        unfinished.write_text(text, encoding="utf-8")
+        # Not writable for a group, whatever the umask.
+        mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with open(os.open(unfinished, mode, 0o644), "w", encoding="utf-8") as file:
+            file.write(text)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from replug.agent.control.places import AGENT_SOCKET
 from replug.agent.setup.record import Record, Replaced, record_path, remove_folders
 from replug.agent.setup.rivals import selects, what_it_is
-from replug.agent.setup.units import AGENT_SOCKET, SERVICE, SOCKET
+from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
 
 _Step = tuple[str, Callable[[], object]]
@@ -36,6 +37,22 @@ def remove(manager: UserManager, record: Record | None, say: Callable[[str], Non
             say(f"  {line}")
     if dry_run:
         return 0
+    if not _take(steps, record, say):
+        return 1
+    say("Done.")
+    return 0
+
+
+def undo(manager: UserManager, record: Record, say: Callable[[str], None]) -> bool:
+    """Undo everything in `record` of a setup that failed; whether all could be. ManagerError, OSError."""
+    steps = list(_steps(manager, record))
+    for text, _ in steps:
+        say(f"  {text}")
+    return _take(steps, record, say)
+
+
+def _take(steps: list[_Step], record: Record, say: Callable[[str], None]) -> bool:
+    """Take the steps; whether all of them succeeded."""
     reasons = []
     for _, action in steps:
         try:
@@ -43,21 +60,20 @@ def remove(manager: UserManager, record: Record | None, say: Callable[[str], Non
         except (ManagerError, OSError) as error:
             reasons.append(str(error))
     if reasons:
-        say("Some of these steps failed. Fix these errors, and run the command again:")
+        say("Some of these steps failed. Fix these errors, and run replug setup --remove:")
         for reason in reasons:
             say(f"  {reason}")
-        return 1
+        return False
     record_path().unlink(missing_ok=True)
     remove_folders(record.folders)
-    say("Done.")
-    return 0
+    return True
 
 
 def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:
     if manager.state(SOCKET).loaded:
         # The service stops with its socket, and SSH_AUTH_SOCK goes with both.
         yield (
-            f"stop and disable {SOCKET}, and with it the agent",
+            f"stop and disable {SOCKET}, and with it the agent: its PINs and keys in memory are forgotten",
             partial(manager.call, "disable", "--now", SOCKET, SERVICE),
         )
     for path in map(Path, record.files):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from replug.agent.setup.record import Replaced
 from replug.agent.setup.ssh_config import identity_agents
-from replug.agent.setup.user_manager import UserManager, config_home, units_folder
+from replug.agent.setup.user_manager import UserManager, config_home
 
 _UNITS = {
     "gcr-ssh-agent.socket": "the agent of GNOME's gcr",
@@ -19,8 +21,7 @@ _UNITS = {
 }
 _GPG_SOCKET = "S.gpg-agent.ssh"
 _KEYRING = "gnome-keyring-ssh.desktop"
-KEYRING_OFF = "[Desktop Entry]\nType=Application\nName=SSH Key Agent\nHidden=true\n"
-"""An autostart entry that overrides the system's and starts nothing (autostart specification)."""
+_EXEC = re.compile(r"^Exec=(.*)$", re.MULTILINE)
 _START_FILES = (".profile", ".bash_profile", ".bashrc", ".zshenv", ".zprofile", ".zshrc",
                 ".config/fish/config.fish", ".xsessionrc", ".xprofile", ".pam_environment")  # fmt: skip
 _AGENT_IN_SHELL = re.compile(
@@ -34,7 +35,7 @@ def what_it_is(unit: str) -> str:
 
 
 def rival_units(manager: UserManager, sockets: list[str]) -> list[Replaced]:
-    """The units of other agents that this session uses, and how to replace them.
+    """The units of other agents that this session uses, and whether they are active.
 
     `sockets` are the values of SSH_AUTH_SOCK in use. gpg-agent's socket for ssh is enabled on every
     Debian, so an enabled one need not be in use. Raises ManagerError.
@@ -46,18 +47,30 @@ def rival_units(manager: UserManager, sockets: list[str]) -> list[Replaced]:
             continue
         if unit.startswith("gpg-") and not _uses_gpg(sockets):
             continue
-        own = Path(state.fragment).is_relative_to(units_folder())
-        found.append(Replaced(unit, masked=not own, enabled=state.enabled, active=state.active))
+        found.append(Replaced(unit, active=state.active))
     return found
 
 
-def rival_autostart() -> Path | None:
-    """The autostart entry to write so that GNOME's keyring starts no agent; None if it starts none anyway."""
-    folders = (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+def rival_autostart(program: Path) -> tuple[Path, str] | None:
+    """An autostart entry, with its path, by which GNOME's keyring starts no agent while `program` exists.
+
+    None if it starts none anyway. The user's entry overrides the system's (autostart specification).
+    """
     own = config_home() / "autostart" / _KEYRING
-    if own.exists() or not any(Path(folder, "autostart", _KEYRING).exists() for folder in folders):
-        return None
-    return own
+    folders = (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+    for folder in folders:
+        with suppress(OSError):
+            entry = Path(folder, "autostart", _KEYRING).read_text(encoding="utf-8")
+            return own, _EXEC.sub(lambda found: f"Exec={_unless_installed(program, found[1])}", entry)
+    return None
+
+
+def _unless_installed(program: Path, command: str) -> str:
+    """A command line of a desktop entry that runs `command` where `program` is not installed."""
+    path = shlex.quote(str(program)).replace("%", "%%")
+    script = f"test -x {path} || exec {command}"
+    # Within quotes, and once more as the value of a key (desktop entry specification, "The Exec key").
+    return 'sh -c "' + re.sub(r'(["`$\\])', r"\\\\\1", script) + '"'
 
 
 def leads_elsewhere(ours: str) -> Iterator[str]:

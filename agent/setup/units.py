@@ -1,4 +1,4 @@
-"""The files that `replug setup` writes: units that start the agent, and SSH_AUTH_SOCK for sessions."""
+"""The units that `replug setup` writes: they start the agent, and set SSH_AUTH_SOCK for sessions."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from replug.agent.setup.user_manager import config_home, units_folder
+from replug.agent.setup.user_manager import units_folder
 
 SOCKET = "replug-agent.socket"
 SERVICE = "replug-agent.service"
-AGENT_SOCKET = "replug/agent.sock"
-"""Where SOCKET listens, in $XDG_RUNTIME_DIR."""
-_ENVIRONMENT = "60-replug.conf"
 _SOURCES = Path(__file__).parents[2] / "systemd"
 _PROGRAM = "replug-agent"
+_DROP_IN = "replug.conf"
 
 
 class ProgramError(Exception):
@@ -24,20 +22,44 @@ class ProgramError(Exception):
 
 
 def unit_files(program: Path) -> dict[Path, str]:
-    """The text of every file by its path; the units start `program`."""
-    service = (_SOURCES / SERVICE).read_text(encoding="utf-8")
-    command = f"ExecStart={quoted(str(program))} "
-    service, count = re.subn(r"^ExecStart=\S+ ", lambda _: command, service, flags=re.MULTILINE)
-    assert count == 1
-    reload = f"ExecReload={quoted(str(program.with_name('replug')))} "
-    service, count = re.subn(r"^ExecReload=\S+ ", lambda _: reload, service, flags=re.MULTILINE)
-    assert count == 1
-    files = {units_folder() / SERVICE: service}
-    files[units_folder() / SOCKET] = (_SOURCES / SOCKET).read_text(encoding="utf-8")
-    files[config_home() / "environment.d" / _ENVIRONMENT] = (_SOURCES / _ENVIRONMENT).read_text(
-        encoding="utf-8"
+    """The text of every unit by its path; they start `program`, and do nothing without it."""
+    start, reload = quoted(str(program)), quoted(str(program.with_name("replug")))
+    return {
+        units_folder() / SERVICE: _filled_in(
+            SERVICE,
+            (r"^ExecStart=\S+ ", f"ExecStart={start} "),
+            (r"^ExecReload=\S+ ", f"ExecReload={reload} "),
+            (r"^ConditionFileIsExecutable=.*", exists(program)),
+        ),
+        units_folder() / SOCKET: _filled_in(SOCKET, (r"^ConditionFileIsExecutable=.*", exists(program))),
+    }
+
+
+def held_back(unit: str, program: Path) -> tuple[Path, str]:
+    """The path and text of a drop-in that keeps another agent's unit from starting while `program` exists.
+
+    It is not disabled: a unit enabled for all users cannot be, by one. Nor is it masked: it is back by itself
+    when replug is uninstalled.
+    """
+    text = (
+        "# Written by replug setup: replug-agent replaces this agent for as long as it is installed.\n"
+        f"[Unit]\n{exists(program, negated=True)}\n"
     )
-    return files
+    return units_folder() / f"{unit}.d" / _DROP_IN, text
+
+
+def exists(program: Path, *, negated: bool = False) -> str:
+    """The condition of a unit that `program` is installed (systemd.unit(5)); the path is not quoted there."""
+    return f"ConditionFileIsExecutable={'!' if negated else ''}{str(program).replace('%', '%%')}"
+
+
+def _filled_in(name: str, *lines: tuple[str, str]) -> str:
+    """The unit as it is packaged, with these lines replaced, each of which it has once."""
+    text = (_SOURCES / name).read_text(encoding="utf-8")
+    for pattern, line in lines:
+        text, count = re.subn(pattern, lambda _, line=line: line, text, flags=re.MULTILINE)  # type: ignore[misc]
+        assert count == 1, (name, pattern)
+    return text
 
 
 def agent_program() -> Path:

@@ -25,6 +25,10 @@ class UnitState:
     """`active`, `inactive`, `failed` and others (systemctl(1), "Unit states")."""
     result: str
     """The reason for `failed`, such as `exit-code`; empty for units that have none."""
+    status: int
+    """The exit status of its main process; 0 for a socket, and as long as none has ended."""
+    condition: bool
+    """Whether its conditions were met when it was last started, or it was not yet."""
     enabled: bool
     fragment: str
     """The path of the file that defines it; empty if there is none."""
@@ -74,16 +78,42 @@ class UserManager:
 
     def state(self, unit: str) -> UnitState:
         """The state of a unit, which need not exist."""
-        wanted = "LoadState,ActiveState,Result,UnitFileState,FragmentPath"
+        wanted = "LoadState,ActiveState,Result,ExecMainStatus,ConditionResult,UnitFileState,FragmentPath"
+        wanted += ",ConditionTimestampMonotonic"
         shown = self.call("show", f"--property={wanted}", unit, patience=_PATIENCE_TO_SHOW)
         values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
         return UnitState(
             loaded=values.get("LoadState") == "loaded",
             active_state=values.get("ActiveState", ""),
             result=values.get("Result", ""),
+            status=int(values.get("ExecMainStatus") or 0),
+            condition=values.get("ConditionResult") != "no"
+            or values.get("ConditionTimestampMonotonic") == "0",
             enabled=values.get("UnitFileState") in ("enabled", "enabled-runtime"),
             fragment=values.get("FragmentPath", ""),
         )
+
+    def journal(self, *units: str, since: float, most: int) -> list[str]:
+        """The last lines of the journal on these units and of them, since a time in seconds since 1970.
+
+        Nothing if there is no journal, or the user may not read it.
+        """
+        command = ["journalctl", "--user", "--quiet", "--no-pager", "--output=cat"]
+        command += [f"--lines={most}", f"--since=@{int(since)}", *journal_matches(*units)]
+        try:
+            done = subprocess.run(
+                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, encoding="utf-8", errors="replace", timeout=_PATIENCE_TO_SHOW,
+            )  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired):
+            return []
+        return done.stdout.splitlines() if done.returncode == 0 else []
+
+
+def journal_matches(*units: str) -> list[str]:
+    """journalctl's arguments for what the user manager writes about these units, and they themselves."""
+    fields = [f"{field}={unit}" for unit in units for field in ("USER_UNIT", "_SYSTEMD_USER_UNIT")]
+    return " + ".join(fields).split(" ")
 
 
 def units_folder() -> Path:

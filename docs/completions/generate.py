@@ -72,13 +72,15 @@ def from_parser(parser: argparse.ArgumentParser, path: tuple[str, ...], help_tex
             level.commands = [
                 from_parser(one, (*path, name), helps.get(name, "")) for name, one in action.choices.items()
             ]
+        elif action.help == argparse.SUPPRESS:
+            continue
         elif action.option_strings:
             takes = "" if action.nargs == 0 else str(action.metavar or action.dest)
             values = tuple(map(str, action.choices or ()))
             level.options.append(Option(tuple(action.option_strings), action.help or "", takes, values))
         elif action.choices:
             level.commands += [Level((*path, str(choice))) for choice in action.choices]
-        else:
+        elif action.metavar != "command":
             level.rest = FILES
     return level
 

@@ -74,7 +74,7 @@ def test_the_service_has_failed(home: Home) -> None:
         home, "systemctl --user start --wait replug-agent.service", socket=SOCKET, service=FAILING
     )
     assert line.startswith(
-        "fail unit: replug-agent.service has failed (exit-code); replug logs shows the reason; fix:"
+        "fail unit: replug-agent.service has failed (exit-code, exit status 1); replug logs shows the reason;"
     )
 
 

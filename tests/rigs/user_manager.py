@@ -31,8 +31,13 @@ class UserManager:
     What is in `home.env` of the tests' own tools (SoftHSM, pcscd) is in the environment at login.
     """
 
-    def __init__(self, home: Home, *, within: Sequence[str] = ()) -> None:
-        """`within` is a command that runs another, in the namespaces that these are to be in."""
+    def __init__(self, home: Home, *, within: Sequence[str] = (), journal: bool = False) -> None:
+        """`within` is a command that runs another, in the namespaces that these are to be in.
+
+        With `journal`, a journald of the test's own takes the messages.
+        """
+        if journal:
+            (home.folder / "tmp" / "journal").touch()
         self._within = within
         self._folder = home.folder
         self.folder = HOME

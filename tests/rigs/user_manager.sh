@@ -14,7 +14,9 @@ as_login() {
 
 if [ "$1" = inside ]; then
     name=$2 uid=$3 home=$4
-    as_login /lib/systemd/systemd --user --log-target=console --log-level=notice >&2 &
+    target=console
+    [ ! -e /run/systemd/journal/socket ] || target=journal
+    as_login /lib/systemd/systemd --user --log-target=$target --log-level=notice >&2 &
     manager=$!
     echo started
     read -r _ || true
@@ -50,6 +52,15 @@ if [ "${udev-}" ]; then
 fi
 # Where service managers put together the file system that a service sees.
 mkdir -p /run/systemd/mount-rootfs /run/systemd/unit-root /run/systemd/system /run/user
+if [ -e "$folder/tmp/journal" ]; then
+    mount -t tmpfs tmpfs /var/log
+    mkdir -p /var/log/journal /run/systemd/journal /run/systemd/journald.conf.d
+    touch /run/systemd/journal/flushed  # or it keeps all in /run, where users read nothing
+    # Nothing of this machine's: neither the kernel's messages nor its audit.
+    printf '[Journal]\nStorage=persistent\nSplitMode=uid\nReadKMsg=no\nAudit=no\n' >/run/systemd/journald.conf.d/test.conf
+    /lib/systemd/systemd-journald >&2 &
+    while ! [ -e /run/systemd/journal/socket ]; do sleep 0.1; done
+fi
 # Debian 13 starts OpenSSH's agent in every session; tests that want another agent bring their own.
 mkdir /run/systemd/user
 ln -s /dev/null /run/systemd/user/ssh-agent.socket

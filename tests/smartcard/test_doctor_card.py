@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from rigs.doctor import Diagnosis
 from rigs.home import Home
 from rigs.pcscd import OPENSC, READER, Pcscd
 from rigs.piv_card import Card
+from rigs.refusing_pcscd import refusing_pcscd
 
 WRONG_PIN = "000000"
 
@@ -57,39 +54,15 @@ def test_pcscd_does_not_answer(home: Home, pcscd: Pcscd) -> None:
     assert (found.outcome, found.reason) == ("fail", "pcscd accepts a connection but does not answer")
 
 
-@contextmanager
-def refusing_pcscd(home: Home) -> Iterator[None]:
-    """What polkit's no looks like: pcscd closes the connection (winscard_svc.c, ContextThread).
-
-    Not the real one: Debian 12's is built without polkit, newer ones are told to do without by the rig.
-    """
-    path = home.folder / "pcscd.comm"
-    home.env["PCSCLITE_CSOCK_NAME"] = str(path)
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-
-        def refuse() -> None:
-            while True:
-                try:
-                    listening.accept()[0].close()
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=refuse)
-        thread.start()
-        yield
-        listening.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
 @pytest.mark.parametrize("over_ssh", [False, True])
 def test_polkit_refuses(home: Home, over_ssh: bool) -> None:
     env = {"SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"} if over_ssh else {}
-    with refusing_pcscd(home):
+    path = home.folder / "pcscd.comm"
+    home.env["PCSCLITE_CSOCK_NAME"] = str(path)
+    with refusing_pcscd(path):
         found = Diagnosis(home, env=env)["pcscd"]
     assert found.outcome == "fail"
-    assert "polkit denies this user access to pcscd" in found.reason
+    assert "polkit denies this shell access to pcscd" in found.reason
     assert ("over ssh" in found.reason) is over_ssh
     assert "/etc/polkit-1/rules.d/" in found.fix
 

@@ -17,8 +17,8 @@ def logged_in(home: Home) -> Iterator[LogIn]:
     """Logs a user in whose home is `home`, when everything is in it that is to be there."""
     with ExitStack() as sessions:
 
-        def log_in(within: Sequence[str] = ()) -> UserManager:
-            session = UserManager(home, within=within)
+        def log_in(within: Sequence[str] = (), *, journal: bool = False) -> UserManager:
+            session = UserManager(home, within=within, journal=journal)
             sessions.callback(session.log_out)
             try:
                 session.log_in()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -207,6 +208,62 @@ def test_a_broken_configuration_turns_clients_away_and_can_be_mended(
     configuration.unlink()
     assert session.ssh_add("-l") == NO_IDENTITIES
     assert session.show(SOCKET, "ActiveState") == "active"
+
+
+def test_a_reload_that_is_refused_fails_and_it_is_said_which_settings_hold(
+    session: UserManager, home: Home
+) -> None:
+    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
+    configuration = home.write(
+        ".config/replug/config.toml", 'modules = []\nforget_pin_on = ["removal"]\n', 0o644
+    )
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    configuration.write_text("modules = []\nforget_pin_on = 3\n")
+    found = session.replug("doctor", env=agent).out
+    assert "warn config: " not in found
+    done = session.systemctl("reload", SERVICE)
+    assert done.status == 1
+    assert "Job for replug-agent.service failed" in done.err
+    done = session.replug("reload", env=agent)
+    assert done.status == 1
+    refused, holds = done.err.splitlines()
+    assert "config.toml:2: forget_pin_on must be " in refused
+    assert re.fullmatch(r"replug: the settings read at [\d:]{8} remain in force", holds)
+
+    said = session.replug("status", env=agent).out
+    assert re.search(
+        r"^  config.toml is refused since [\d:]{8}: .*config.toml:2: forget_pin_on must be", said, re.M
+    )
+    assert re.search(
+        r"^  the settings read at .* remain in force; PINs are forgotten on: removal$", said, re.M
+    )
+    found = session.replug("doctor", env=agent).out
+    assert re.search(r"^fail config: the running agent has the settings that it read at .*, and has refused"
+                     r" the file since .*; fix: correct the file; replug reload$", found, re.M)  # fmt: skip
+    assert "is refused" in session.show(SERVICE, "StatusText")
+
+    configuration.write_text('modules = []\nforget_pin_on = ["suspend"]\n')
+    assert "has refused the file since" in session.replug("doctor", env=agent).out
+    assert session.systemctl("reload", SERVICE) == Done(0, "", "")
+    assert "refused" not in session.replug("status", env=agent).out
+    configuration.write_text('modules = []\nforget_pin_on = ["removal"]\n')
+    found = session.replug("doctor", env=agent).out
+    assert "warn config: " in found
+    assert "was changed after the agent had read it; fix: replug reload" in found
+
+
+def test_all_that_others_may_change_is_named_in_one_line(session: UserManager, home: Home) -> None:
+    configuration = home.write(".config/replug/config.toml", "modules = []\n", 0o666)
+    for name in (".config", ".config/replug"):
+        (home.folder / name).chmod(0o777)
+    assert turned_away(session.ssh_add("-l"))
+    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
+    found = session.replug("doctor", env=agent).out
+    cure = f"chmod go-w {HOME}/.config/replug/config.toml {HOME}/.config/replug {HOME}/.config"
+    assert re.search(rf"^fail config: .*; fix: {re.escape(cure)}$", found, re.M)
+    assert session.run("sh", "-c", cure).status == 0
+    assert session.ssh_add("-l") == NO_IDENTITIES
+    assert configuration.stat().st_mode & 0o777 == 0o644
 
 
 def test_stopping_it_leaves_the_socket(session: UserManager) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rigs.home import Home
@@ -57,6 +59,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(session: UserManager) -> None:
     will = set_up(session).out.splitlines()
     assert would[0] == "replug setup would"
     assert would[1:] == will[1 : len(would)]
+    assert "Done: the agent answers." in will
     assert f"  write {session.folder}/{UNITS}/{SOCKET}" in would
 
     after = session.listing()
@@ -67,7 +70,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(session: UserManager) -> None:
 def test_the_second_time_there_is_nothing_to_do(session: UserManager) -> None:
     set_up(session)
     after = session.listing()
-    assert set_up(session).out == "replug is already set up; there is nothing to change.\n"
+    assert set_up(session).out.startswith("replug is already set up; there is nothing to change.\n")
     assert session.listing() == after
 
 
@@ -85,7 +88,10 @@ def test_units_of_an_older_version_are_renewed(session: UserManager, home: Home)
     old = new + "# An older one.\n"
     unit.write_text(old)
     record.write_text(record.read_text().replace(sha256(new), sha256(old)))
+    assert session.ssh_add("-l") == NO_IDENTITIES
     said = set_up(session).out
+    assert "Done. The agent that runs is still the one from before, until you type" in said
+    assert "PINs and keys in memory do not survive the change" in said
     assert f"  write {session.folder}/{UNITS}/{SERVICE}\n" in said
     assert f"systemctl --user restart {SOCKET} {SERVICE}" in said
     assert unit.read_text() == new
@@ -137,11 +143,9 @@ def other_agent(home: Home, unit: str, folder: str, path: str) -> None:
     (home.folder / folder / "sockets.target.wants" / unit).symlink_to(HOME / folder / unit)
 
 
-@pytest.mark.parametrize(
-    ("folder", "how"), [(UNITS, "disable"), (".local/share/systemd/user", "mask")], ids=["own", "system"]
-)
+@pytest.mark.parametrize("folder", [UNITS, ".local/share/systemd/user"], ids=["own", "system"])
 def test_another_agent_is_replaced_when_asked_and_brought_back(
-    folder: str, how: str, logged_in: LogIn, home: Home
+    folder: str, logged_in: LogIn, home: Home
 ) -> None:
     other_agent(home, "gcr-ssh-agent.socket", folder, "gcr/ssh")
     session = logged_in()
@@ -156,7 +160,12 @@ def test_another_agent_is_replaced_when_asked_and_brought_back(
     assert session.listing() == before
     done = session.replug("setup", typing=[(question, "y")])
     assert done.status == 0, done
-    assert f"stop and {how} gcr-ssh-agent.socket, the agent of GNOME's gcr" in done.out
+    assert (
+        "stop and disable gcr-ssh-agent.socket, the agent of GNOME's gcr, while replug is installed"
+        in done.out
+    )
+    assert "nothing to change" in set_up(session).out
+    assert session.show("gcr-ssh-agent.socket", "LoadState") == "loaded"  # not masked
 
     for login in ("this", "the next"):
         assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock", login
@@ -184,13 +193,17 @@ def test_gpg_agents_socket_counts_only_if_it_is_used(logged_in: LogIn, home: Hom
     (home.folder / ".gnupg").mkdir()
     home.write(".gnupg/gpg-agent.conf", "# Mine\nenable-ssh-support\n", 0o644)
     said = set_up(session, "--yes").out
-    assert f"stop and mask {unit}" in said
+    assert f"stop and disable {unit}" in said
     assert "gpg-agent.conf:2 lets gpg-agent set SSH_AUTH_SOCK at login: remove enable-ssh-support" in said
 
 
 def test_gnomes_keyring_starts_no_agent_any_more(logged_in: LogIn, home: Home) -> None:
     (home.folder / "xdg" / "autostart").mkdir(parents=True)
-    home.write("xdg/autostart/gnome-keyring-ssh.desktop", "[Desktop Entry]\nType=Application\n", 0o644)
+    home.write(
+        "xdg/autostart/gnome-keyring-ssh.desktop",
+        "[Desktop Entry]\nType=Application\nExec=/usr/bin/gnome-keyring-daemon --components=ssh\n",
+        0o644,
+    )
     session = logged_in()
     before = session.listing()
     desktop = {"XDG_CONFIG_DIRS": f"{session.folder}/xdg"}
@@ -199,8 +212,12 @@ def test_gnomes_keyring_starts_no_agent_any_more(logged_in: LogIn, home: Home) -
     done = session.replug("setup", "--yes", env=desktop)
     assert done.status == 0
     assert "which keeps gnome-keyring from starting its ssh agent at login" in done.out
-    entry = home.folder / ".config" / "autostart" / "gnome-keyring-ssh.desktop"
-    assert "Hidden=true" in entry.read_text().splitlines()
+    written = home.folder / ".config" / "autostart" / "gnome-keyring-ssh.desktop"
+    program = Path(sys.executable).with_name("replug-agent")
+    assert written.read_text() == (
+        "[Desktop Entry]\nType=Application\n"
+        f'Exec=sh -c "test -x {program} || exec /usr/bin/gnome-keyring-daemon --components=ssh"\n'
+    )
     assert "nothing to change" in session.replug("setup", env=desktop).out
     set_up(session, "--remove")
     assert session.listing() == before
@@ -231,15 +248,20 @@ def test_what_leads_elsewhere_is_named_and_not_touched(session: UserManager, hom
 
 def test_lines_that_still_select_it_are_named_and_not_touched(session: UserManager, home: Home) -> None:
     """Setup suggests such a line for logins to which systemd gives no SSH_AUTH_SOCK."""
-    suggested = set_up(session).out.splitlines()[-1].strip()
+    [command] = [line.strip() for line in set_up(session).out.splitlines() if line.endswith(">>~/.profile")]
+    home.write(".profile", "umask 077\n# not replug/agent.sock\n", 0o666)
+    assert session.run("sh", "-c", command).status == 0
+    suggested = (home.folder / ".profile").read_text().splitlines()[-1]
     assert suggested.endswith("export SSH_AUTH_SOCK=" + f"{session.runtime}/replug/agent.sock")
-    home.write(".profile", f"umask 077\n{suggested}\n# not replug/agent.sock\n", 0o644)
+    login = session.run("sh", "-c", ". ./.profile; ssh-add -l")
+    assert login == NO_IDENTITIES
+    assert ".profile" not in set_up(session).out
     said = set_up(session, "--remove").out.splitlines()
     assert said[
         said.index("These lines in your own files still select the agent; remove them yourself:") :
     ] == [
         "These lines in your own files still select the agent; remove them yourself:",
-        f"  ~/.profile:2: {suggested}",
+        f"  ~/.profile:3: {suggested}",
         "Done.",
     ]
     assert suggested in (home.folder / ".profile").read_text()
@@ -251,7 +273,9 @@ def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
     session.run("touch", session.runtime / "replug")
     done = session.replug("setup")
     assert done.status == 1
+    assert "No agent answers:" in done.out
     assert "Undoing the changes:" in done.out
+    assert "Done" not in done.out
     session.run("rm", "-f", session.runtime / "replug")
     assert session.listing() == before
     assert "SSH_AUTH_SOCK" not in session.environment()
@@ -262,10 +286,7 @@ def test_a_token_without_keys_is_mentioned_at_the_end(home: Home, logged_in: Log
     Token(home)
     session = logged_in()
     for _ in range(2):  # the second time there is nothing to change
-        *_, name, to_make_one, command, refresh = set_up(session).out.splitlines()
-        assert name == (
-            'Token "work" is plugged in, but it shows no keys without a login, and may hold none yet.'
-        )
-        assert to_make_one == "To make one, type"
-        assert command.startswith("  pkcs11-tool --module")
-        assert refresh == "  replug refresh"
+        [found] = [line for line in set_up(session).out.splitlines() if line.startswith("  warn token: ")]
+        assert found.startswith('  warn token: "work" (serial ')
+        assert ": it shows no keys without a login, and may hold none yet; fix: pkcs11-tool --module" in found
+        assert found.endswith("; replug refresh")

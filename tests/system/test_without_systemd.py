@@ -31,6 +31,14 @@ def test_it_says_so_and_changes_nothing(path: str, home: Home) -> None:
         home.env["PATH"] = str(REPLUG.parent)
         assert "this machine has no systemctl" in home.run(REPLUG, "setup").out
     assert "replug-agent -a" in profile(home)
+    found = home.run(REPLUG, "doctor").out.splitlines()
+    assert "ok   unit: no systemd user manager runs here, so the agent is started by hand" in found
+    assert (
+        "fail agent: SSH_AUTH_SOCK is not set; fix: replug setup for every login, or eval $(replug-agent -s)"
+        " for this shell"
+    ) in found
+    without = home.run("/usr/bin/ssh-add", "-l")
+    assert without == Done(2, "", "Could not open a connection to your authentication agent.\n")
     assert home.run(REPLUG, "setup", "--remove").status == 3
     assert sorted(home.folder.rglob("*")) == before
 

@@ -72,7 +72,7 @@ def test_every_command_and_option_of_replug_is_there() -> None:
             assert re.search(rf"\b{word}\b", part), path
         for action in parser._actions:
             for option in action.option_strings:
-                described = part if option not in ("-h", "--help") else text
+                described = part if option not in ("-h", "--help", "--version") else text
                 assert re.search(rf"(?<![-\w]){re.escape(option)}\b", described), (path, option)
 
 

@@ -22,6 +22,7 @@ from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.dialog import readable
 from replug.token.prompts.place import Terminal
 from replug.token.prompts.request import ConfirmRequest, PinRequest
+from replug.token.trusted_file import make_folder
 
 _UCRED = struct.Struct("3i")
 _ANSWER, _REFUSAL = ord("+"), ord("-")
@@ -95,7 +96,7 @@ class PasswordAgentPrompter:
 @contextmanager
 def _reply_socket(folder: Path) -> Iterator[tuple[socket.socket, Path]]:
     """A socket that only our own user and root can send to, and that reports the sender."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder)
     address = folder / f"sck.{os.urandom(8).hex()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as reply:
         reply.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

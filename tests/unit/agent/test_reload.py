@@ -147,10 +147,17 @@ def test_a_refused_file_is_told_to_the_one_who_asks_until_it_is_accepted(
         reloader = Reloader(agent.keyring, lambda: None)
         file.broken = True
         assert "nonsense" in (await reload_module.reload(reloader))["refused"]
-        assert "nonsense" in agent.keyring.settings.refused
+        settings = agent.keyring.settings
+        assert "nonsense" in settings.refused
         assert "the settings read before remain in force" in caplog.text
+        first, before = settings.refused_since, settings.read_at
+        assert first is not None
+        assert before <= first
+        answer = await reload_module.reload(reloader)
+        assert (answer["read"], settings.refused_since) == (before, first)
         file.broken = False
         assert (await reload_module.reload(reloader))["refused"] == ""
-        assert agent.keyring.settings.refused == ""
+        assert (settings.refused, settings.refused_since) == ("", None)
+        assert settings.read_at >= first
 
     run(main())

@@ -7,12 +7,13 @@ import grp
 import os
 import pwd
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from replug.token.trusted_file import UntrustedFileError, read_trusted
+from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted
 
 USER, ANOTHER = "ada", "eve"
 Accounts = Callable[..., None]
@@ -52,6 +53,12 @@ def read(file: Path) -> bytearray:
     return read_trusted(file, largest=10)
 
 
+def refusal(file: Path) -> str:
+    with pytest.raises(UntrustedFileError) as refused:
+        read(file)
+    return str(refused.value)
+
+
 @pytest.mark.parametrize("members", [(), (USER,)])
 def test_a_private_group_may_write(file: Path, accounts: Accounts, members: tuple[str, ...]) -> None:
     accounts(members=members)
@@ -70,15 +77,40 @@ def test_a_private_group_may_write(file: Path, accounts: Accounts, members: tupl
 )
 def test_any_other_group_may_not(file: Path, accounts: Accounts, group: dict[str, object]) -> None:
     accounts(**group)
-    with pytest.raises(
-        UntrustedFileError, match=r"^can be changed by other users \(mode 0664\); chmod go-w "
-    ):
-        read(file)
+    assert refusal(file) == (
+        f"can be changed by other users (mode 0664), and so can its folder {file.parent};"
+        f" chmod go-w {file} {file.parent}"
+    )
     file.chmod(0o644)
-    with pytest.raises(UntrustedFileError, match=r"^its folder .*/replug can be changed by other users"):
-        read(file)
-    file.parent.chmod(0o755)
+    cure = f"chmod go-w {file.parent}"
+    assert refusal(file) == f"its folder {file.parent} can be changed by other users; {cure}"
+    subprocess.run(cure, shell=True, check=True)
     assert read(file) == b"text"
+
+
+def test_all_that_is_wrong_is_named_and_cured_at_once(file: Path, accounts: Accounts) -> None:
+    """Where a link leads, too; in a line for the shell, whatever the names."""
+    accounts(group="staff")
+    odd = file.parent / "it's here"
+    odd.mkdir()
+    target = file.rename(odd / file.name)
+    os.chown(odd, -1, os.getegid())
+    odd.chmod(0o775)
+    file.symlink_to(target)
+    found = refusal(file)
+    assert found.startswith("can be changed by other users (mode 0664), and so can its folders ")
+    assert f"its folders {file.parent}, {odd};" in found
+    subprocess.run(found.partition("; ")[2], shell=True, check=True)
+    assert read(file) == b"text"
+
+
+def test_a_secret_and_its_folder(file: Path, accounts: Accounts) -> None:
+    accounts(group="staff")
+    with pytest.raises(UntrustedFileError) as refused:
+        read_trusted(file, largest=10, forbidden_mode=0o077)
+    assert refused.value.fix == f"chmod go-rwx {file} && chmod go-w {file.parent}"
+    subprocess.run(refused.value.fix, shell=True, check=True)
+    assert read_trusted(file, largest=10, forbidden_mode=0o077) == b"text"
 
 
 def test_a_user_or_group_without_a_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +163,17 @@ def test_a_secret_is_its_owners_alone(file: Path, accounts: Accounts) -> None:
     cure = re.escape(f"(mode 0660); chmod go-rwx {file}")
     with pytest.raises(UntrustedFileError, match=rf"^can be read or changed by other users {cure}$"):
         read_trusted(file, largest=10, forbidden_mode=0o077)
+
+
+def test_folders_are_the_users_alone_on_every_level(tmp_path: Path) -> None:
+    umask = os.umask(0o002)
+    try:
+        make_folder(tmp_path / "a" / "b" / "c")
+        make_folder(tmp_path / "a" / "b" / "c")
+    finally:
+        os.umask(umask)
+    made = [tmp_path / name for name in ("a", "a/b", "a/b/c")]
+    assert [folder.stat().st_mode & 0o777 for folder in made] == [0o700] * 3
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError):
+        make_folder(tmp_path / "file")

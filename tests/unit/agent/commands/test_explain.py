@@ -177,10 +177,18 @@ def test_it_becomes_journalctl(tmp_path: Path) -> None:
     assert done.status == 7, done
     assert json.loads(done.out) == [
         "--user",
-        "--identifier=replug-agent",
         "--follow",
         "--lines=20",
         "--since=-1 h",
+        "SYSLOG_IDENTIFIER=replug-agent",
+        "+",
+        "USER_UNIT=replug-agent.service",
+        "+",
+        "_SYSTEMD_USER_UNIT=replug-agent.service",
+        "+",
+        "USER_UNIT=replug-agent.socket",
+        "+",
+        "_SYSTEMD_USER_UNIT=replug-agent.socket",
     ]
 
 

@@ -98,13 +98,18 @@ def failed_to_ask(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_without_an_agent(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_an_agent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     for value in (None, ""):
         monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
         if value is not None:
             monkeypatch.setenv("SSH_AUTH_SOCK", value)
         assert failed_to_ask(capsys) == (
-            "replug: SSH_AUTH_SOCK is not set, so there is no agent to ask; replug doctor suggests a fix\n"
+            f"replug: SSH_AUTH_SOCK is not set, and no agent listens in {tmp_path};"
+            " replug doctor suggests a fix\n"
         )
 
 
@@ -113,6 +118,8 @@ def test_an_agent_that_is_not_ours(
 ) -> None:
     path = str(tmp_path / "agent")
     monkeypatch.setenv("SSH_AUTH_SOCK", path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert failed_to_ask(capsys) == (
         f"replug: no replug-agent answers at {path}.control: No such file or directory;"
         " replug doctor suggests a fix\n"
@@ -167,9 +174,9 @@ def test_nothing_heavy_is_loaded_before_a_command_runs() -> None:
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for flag in ("-V", "--version"):
+    for given in (["-V"], ["--version"], ["status", "--version"], ["config", "show", "--version"]):
         with pytest.raises(SystemExit, match=r"^0$"):
-            main([flag])
+            main(given)
         assert capsys.readouterr().out == f"replug {version('replug')}\n"
 
 
@@ -179,3 +186,47 @@ def test_an_interrupt_ends_it_as_shells_expect(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("replug.agent.commands.status.run", interrupt)
     assert main(["status"]) == 130
+
+
+# The manners of a command line.
+
+
+def test_alone_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    alone = capsys.readouterr()
+    for given in (["help"], ["--help"]):
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main(given)
+        assert capsys.readouterr() == alone
+    assert alone.out.startswith("usage: replug ")
+
+
+@pytest.mark.parametrize("words", [["status"], ["config"], ["config", "show"]])
+def test_help_on_a_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["help", *words])
+    helped = capsys.readouterr()
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main([*words, "--help"])
+    assert capsys.readouterr() == helped
+    assert helped.out.startswith(f"usage: replug {' '.join(words)} ")
+
+
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ("statsu", "replug: error: unknown command 'statsu'; did you mean status?"),
+        ("help lgos", "replug: error: unknown command 'lgos'; did you mean logs?"),
+        ("zzz", "replug: error: unknown command 'zzz'"),
+        ("config chek", "replug config: error: unknown command 'chek'; did you mean check?"),
+        ("status --jsno", "replug status: error: unrecognized arguments: --jsno; did you mean --json?"),
+        ("setup --removed", "replug setup: error: unrecognized arguments: --removed; did you mean --remove?"),
+        ("forget me", "replug forget: error: unrecognized arguments: me"),
+    ],
+)
+def test_what_was_meant(given: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(given.split())
+    out, err = capsys.readouterr()
+    assert (out, err.splitlines()[-1]) == ("", error)
+    assert err.startswith("usage: replug")

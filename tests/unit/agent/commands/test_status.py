@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +14,8 @@ from doubles.agent_bench import LOGIN_KEY, ControlRig
 from doubles.stand_ins import Key, StandInToken, run
 
 from replug.agent.commands.status import describe
-from replug.agent.commands.terminal_style import Style
+from replug.agent.commands.terminal_style import Colour, Style
+from replug.agent.control.release import change_over, older_agent, what_is_lost
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import Lock
 from replug.token.identity import TokenFlag
@@ -192,12 +194,60 @@ def test_an_agent_of_another_version_than_is_installed(rig: ControlRig, running:
         rig.release = running
         await rig.control.start()
         _, out, _ = await rig.replug("status")
-        said = f"0.0.1 is running, {version('replug')} is installed: restart the agent"
-        assert (said in out.splitlines()) == bool(running)
-        assert ("restart" in out) == bool(running)
+        said = f"\n0.0.1 is running, {version('replug')} is installed. PINs and keys in memory do not survive"
+        assert (said in out) == bool(running)
+        how = "\nTo change over: end the agent (eval $(replug-agent -k)) and start it as before\n"
+        assert (how in out) == bool(running)
         rig.control.close()
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("status", "what"),
+    [
+        ({}, "PINs and keys in memory do not survive the change: "),
+        ({"tokens": [TOKEN]}, "PINs and keys in memory do not survive the change: "),
+        (
+            {"tokens": [TOKEN | {"pin_remembered": True}], "software_keys": [KEY, KEY]},
+            "It has 1 remembered PIN and 2 keys in memory, which do not survive the change: ",
+        ),
+    ],
+)
+def test_what_an_older_agent_has_is_said_before_it_is_lost(status: dict[str, Any], what: str) -> None:
+    assert what_is_lost(status).startswith(what)
+
+
+def test_how_to_change_over_from_an_older_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    systemds = "systemctl --user restart replug-agent.socket replug-agent.service"
+    assert change_over("/run/user/7/replug/agent.sock") == systemds
+    assert "replug-agent -k" in change_over("/home/you/.ssh/agent/s.x")
+    assert older_agent({}, "2") == "an older release is running, 2 is installed"
+    assert older_agent({"release": "2"}, "2") == older_agent({"release": ""}, "2") == ""
+
+
+def luminance(red: float, green: float, blue: float) -> float:
+    """The relative luminance of a colour of parts from 0 to 1 (WCAG 2)."""
+    linear = [
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in (red, green, blue)
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "yellow"])
+def test_colours_can_be_read_on_white_and_on_black(colour: Colour) -> None:
+    """With 256 colours, of a cube of six steps for each part. With eight they are the terminal's own."""
+    painted = Style(colours=True, unicode=True, width=80, many_colours=True).paint("x", colour)
+    found = re.fullmatch(r"\x1b\[38;5;(\d+)mx\x1b\[0m", painted)
+    assert found
+    place = int(found[1]) - 16
+    steps = (0, 95, 135, 175, 215, 255)
+    light = luminance(*(steps[place // size % 6] / 255 for size in (36, 6, 1)))
+    assert 1.05 / (light + 0.05) >= 3.5
+    assert (light + 0.05) / 0.05 >= 3.5
+    plain = Style(colours=True, unicode=True, width=80).paint("x", colour)
+    assert "\x1b[33m" not in plain
 
 
 def test_nothing_a_token_says_reaches_the_terminal_raw(rig: ControlRig) -> None:

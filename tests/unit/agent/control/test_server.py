@@ -32,6 +32,7 @@ def test_status_as_json(rig: ControlRig) -> None:
         assert (status, err) == (0, "")
         answer = json.loads(out)
         [token], [refusal] = answer.pop("tokens"), answer.pop("refusals")
+        assert 0 <= time.time() - answer.pop("configuration_read") < 600
         assert answer == {
             "version": 1,
             "release": rig.release,
@@ -40,6 +41,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "locked": False,
             "memory_readable": False,
             "configuration_refused": "",
+            "configuration_refused_since": None,
             "forget_pin_on": [],
             "software_keys": [],
             "allowed_modules": f"{rig.agent.module.parent}/*",

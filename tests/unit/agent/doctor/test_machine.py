@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import plistlib
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from replug.agent.commands.doctor import describe, examine
 from replug.agent.commands.terminal_style import Style
 from replug.agent.doctor import pcsc as doctor_pcsc
 from replug.agent.doctor import ssh as doctor_agent
-from replug.agent.doctor.finding import Finding, Outcome, fail, ok
+from replug.agent.doctor.finding import Finding, Outcome, fail, missing, ok
 from replug.agent.doctor.machine import Machine, PcscReport, Reader
 from replug.agent.doctor.socket import SocketReport
 
@@ -66,18 +67,57 @@ def test_a_reader_without_a_driver(machine: Machine) -> None:
     attach_usb(machine, "1-2", "03", "YubiKey keyboard")
     (machine.root / doctor_pcsc._DRIVERS / "ifd-ccid.bundle").rmdir()
     [found] = doctor_pcsc.check_readers(told(machine, pcsc=PcscReport()))
-    assert found == fail(
-        "reader", "Yubico YubiKey CCID: no driver is installed for it", "sudo apt-get install libccid"
-    )
+    assert found == missing("reader", "Yubico YubiKey CCID: no driver is installed for it", "libccid")
 
 
 def test_a_reader_that_pcscd_does_not_show(machine: Machine) -> None:
     attach_usb(machine, "1-1", "0b")
     [found] = doctor_pcsc.check_readers(told(machine, pcsc=PcscReport()))
     assert found.outcome is Outcome.FAIL
-    assert found.reason == "USB device 1050:0407: attached, but pcscd shows 0 readers"
+    assert found.reason == (
+        "USB device 1050:0407: attached by USB, but pcscd could not open it: it shows no reader"
+    )
     [found] = doctor_pcsc.check_readers(told(machine, pcsc=PcscReport(readers=(EMPTY,))))
     assert found == ok("reader", "Yubico YubiKey 00 00: no card in it")
+
+
+def test_readers_are_told_apart_by_the_names_of_the_driver(machine: Machine) -> None:
+    """One of vpcd's, or another that works, is not taken for the one that pcscd could not open."""
+    info = machine.root / doctor_pcsc._DRIVERS / doctor_pcsc._CCID / "Contents" / "Info.plist"
+    info.parent.mkdir()
+    info.write_bytes(
+        plistlib.dumps(
+            {
+                "ifdVendorID": ["0x1050", "0x076B"],
+                "ifdProductID": ["0x0407", "0x3021"],
+                "ifdFriendlyName": ["Yubico YubiKey OTP+FIDO+CCID", "OMNIKEY 3x21"],
+            }
+        )
+    )
+    attach_usb(machine, "1-1", "0b", "YubiKey OTP+FIDO+CCID")
+    other = replace(EMPTY, name="Virtual PCD 00 00")
+    found, _ = doctor_pcsc.check_readers(told(machine, pcsc=PcscReport(readers=(other,))))
+    assert found.reason == (
+        "Yubico YubiKey OTP+FIDO+CCID: attached by USB, but pcscd could not open it:"
+        " it shows Virtual PCD 00 00"
+    )
+    own = replace(EMPTY, name="Yubico YubiKey OTP+FIDO+CCID 00 00")
+    assert [
+        one.outcome for one in doctor_pcsc.check_readers(told(machine, pcsc=PcscReport(readers=(own,))))
+    ] == ["ok"]
+
+
+def test_a_reader_without_pcscd(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    attach_usb(machine, "1-1", "0b", "YubiKey CCID")
+    absent = replace(machine, environment={"PCSCLITE_CSOCK_NAME": "/nowhere"})
+    reason = "Yubico YubiKey CCID: attached by USB, but pcscd, which opens it, does not run"
+    for installed, expected in (
+        ("/usr/sbin/pcscd", fail("reader", reason, "sudo pcscd")),
+        (None, missing("reader", reason, "pcscd")),
+    ):
+        monkeypatch.setattr(Machine, "find_program", lambda *_, path=installed: path)
+        [found] = doctor_pcsc.check_readers(told(absent, agent=SocketReport(), own_agent=SocketReport()))
+        assert found == expected
 
 
 def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
@@ -102,12 +142,17 @@ def test_scdaemon_has_the_reader_itself(machine: Machine) -> None:
         (PcscReport(code=0x8010001E), "of different versions", "pcscd"),
         (
             PcscReport(code=0x8010006A),
-            "denies this user access to pcscd (0x8010006a)",
+            "denies this shell access to pcscd; no agent runs that could try (0x8010006a)",
             "/etc/polkit-1/rules.d/",
         ),
         (
             PcscReport(code=0x80100013),
-            "denies this user access to pcscd (0x80100013)",
+            "denies this shell access to pcscd; no agent runs that could try (0x80100013)",
+            "/etc/polkit-1/rules.d/",
+        ),
+        (
+            PcscReport(code=0x80100013, by_agent=True),
+            "polkit denies the agent access to pcscd, as where nobody is logged in at the machine (",
             "/etc/polkit-1/rules.d/",
         ),
     ],
@@ -139,7 +184,7 @@ def test_a_reader_is_not_missed_while_pcscd_says_nothing(machine: Machine) -> No
 @pytest.mark.parametrize(
     ("reader", "words"),
     [
-        (replace(EMPTY, card=True, connect=0x8010006A), "polkit denies this user access to the card"),
+        (replace(EMPTY, card=True, connect=0x8010006A), "polkit denies this shell access to the card"),
         (replace(EMPTY, card=True, connect=0x8010000B), "another program has exclusive access (possibly "),
         (replace(EMPTY, card=True, mute=True, connect=0x80100066), "the card does not answer"),
         (replace(EMPTY, card=True, connect=0x80100001), "pcscd cannot use the card (0x80100001)"),
@@ -174,7 +219,8 @@ def test_pcscd_is_not_installed(machine: Machine, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_other_agents_by_name(machine: Machine, path: str, program: str, words: str) -> None:
-    [found] = doctor_agent.check_socket(told(machine, agent=SocketReport(path, "", program)))
+    here = replace(machine, environment={"SSH_AUTH_SOCK": path})
+    [found] = doctor_agent.check_socket(told(here, agent=SocketReport(path, "", program)))
     assert f"where {words}" in found.reason or words in found.reason
     assert found.outcome is Outcome.FAIL
 

@@ -501,6 +501,6 @@ def test_a_module_full_of_tokens_full_of_keys_is_bounded(
     identities.changed()
     assert caplog.messages == ["only the first keys of the provider are served"]
     # What is gone makes room.
-    tokens[0]._operations.keys.saw_logged_in({})
+    tokens[0]._opening.keys.saw_logged_in({})
     identities.changed()
     assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[1:]}

@@ -74,6 +74,7 @@ def test_socket_flags() -> None:
     ("flags", "action", "any_host"),
     [
         (["-V"], "version", False),
+        (["--version"], "version", False),
         (["-k"], "kill", False),
         (["-k", "-u"], "kill", False),
         (["-u"], "clean", False),
@@ -131,7 +132,8 @@ def test_what_does_not_go_together(flags: list[str]) -> None:
     [
         (["-x"], "unknown option -- x"),
         (["-h"], "unknown option -- h"),
-        (["--help"], "unknown option -- help"),
+        (["--help"], ""),
+        (["--helpless"], "unknown option -- helpless"),
         (["-t"], "option requires an argument -- t"),
         (["-Da"], "option requires an argument -- a"),
         (["-t", "soon"], "Invalid lifetime"),

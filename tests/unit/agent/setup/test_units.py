@@ -47,10 +47,11 @@ def test_the_service_starts_the_program(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert {str(path.relative_to(tmp_path)) for path in files} == {
         "systemd/user/replug-agent.service",
         "systemd/user/replug-agent.socket",
-        "environment.d/60-replug.conf",
     }
     service = files[tmp_path / "systemd/user" / SERVICE].splitlines()
     assert "ExecStart=/opt/replug/bin/replug-agent -D" in service
+    for text in files.values():
+        assert "ConditionFileIsExecutable=/opt/replug/bin/replug-agent" in text.splitlines()
 
 
 def installed(folder: Path) -> Path:

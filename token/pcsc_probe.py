@@ -1,15 +1,17 @@
 """Asks pcscd for its readers through libpcsclite, in a process of its own.
 
-`python -m replug.agent.doctor.pcsc_probe` prints one JSON object. The library may wait for pcscd for ever, so
-the caller sets a deadline. No command is sent to a card: a card that another program uses is not disturbed.
+`python -m replug.token.pcsc_probe` prints one JSON object. The library may wait for pcscd for ever, so that
+process has a deadline. No command is sent to a card: a card that another program uses is not disturbed.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 # From pcsclite's pcsclite.h and winscard.h.
 _SCOPE_SYSTEM = 2
@@ -21,7 +23,26 @@ _STATE_EXCLUSIVE = 0x0080
 _STATE_MUTE = 0x0200
 _LONGEST_LIST = 16 * 128  # bytes: MAX_READERNAME for each of pcscd's readers
 
+_PATIENCE = 8.0  # seconds, less than a client of the control socket waits
+
 _DWORD = ctypes.c_ulong
+
+
+def ask_pcscd(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What pcscd answers to a program that this process starts, with its rights; see `main`.
+
+    `hung` is true if the answer did not come in time. Raises OSError if the program cannot be started.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "replug.token.pcsc_probe"],
+            env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, timeout=_PATIENCE,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # ValueError: the library crashed the process
+        return {"library": True, "code": 0, "readers": [], "hung": True}
+    return {"code": 0, "readers": [], "hung": False} | dict(answer)
 
 
 class _ReaderState(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""Ages and times of day for display."""
+"""Ages and times of day in the agent's answers, for display."""
 
 from __future__ import annotations
 

@@ -1,0 +1,202 @@
+"""What `replug setup` is about to change, and the change itself, which can be undone."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from replug.agent.setup import remove, rivals, units
+from replug.agent.setup.record import (
+    Record,
+    Replaced,
+    digest,
+    file_digest,
+    record_path,
+    save_record,
+    write_file,
+)
+from replug.agent.setup.units import SERVICE, SOCKET
+from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
+from replug.token.trusted_file import make_folder
+
+
+class SetupError(Exception):
+    """Setup refuses, and nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is to be done."""
+
+    files: dict[Path, str]
+    """The files to write, without those that are up to date."""
+    obsolete: list[Path]
+    """Files that an older replug wrote."""
+    replaced: list[Replaced]
+    """Units of other agents."""
+    other: str
+    """SSH_AUTH_SOCK in the user manager, if it is another agent's."""
+    start: bool
+    """Whether the socket needs to be enabled and started."""
+    running: bool
+    """Whether an agent runs that was started by units that will change."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is to be done."""
+        return not (self.files or self.obsolete or self.replaced or self.start)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether another agent is replaced."""
+        return bool(self.replaced or self.other) or self.autostart
+
+    @property
+    def autostart(self) -> bool:
+        """Whether GNOME's keyring is kept from starting an agent."""
+        return any(path.parent.name == "autostart" for path in self.files)
+
+
+def plan(manager: UserManager, record: Record, program: Path, other: str) -> Plan:
+    """What is to be done for an agent that is `program`, `other` being SSH_AUTH_SOCK in the manager.
+
+    Raises SetupError, ProgramError, ManagerError, OSError.
+    """
+    files = units.unit_files(program)
+    autostart = rivals.rival_autostart(program)
+    if autostart is not None and (record.wrote(autostart[0]) or not os.path.lexists(autostart[0])):
+        files |= dict([autostart])
+    found = rivals.rival_units(manager, [other, os.environ.get("SSH_AUTH_SOCK", "")])
+    # Those of an older replug are masked or disabled; they get what others get.
+    older = [one for one in record.replaced if one.masked or one.enabled]
+    held_back = {one.unit: units.held_back(one.unit, program) for one in (*found, *record.replaced)}
+    files |= dict(held_back.values())
+    obsolete = [path for path in map(Path, record.files) if path not in files and record.wrote(path)]
+    files = {path: text for path, text in files.items() if not _holds(path, text)}
+    for path in files:
+        if os.path.lexists(path) and not record.wrote(path):
+            whose = "was changed since" if str(path) in record.files else "is not replug's"
+            raise SetupError(
+                f"{path} {whose} and was not touched; move it away"
+                f" (put your own settings in a drop-in: systemctl --user edit {SERVICE})"
+            )
+    socket, service = manager.state(SOCKET), manager.state(SERVICE)
+    return Plan(
+        files,
+        obsolete,
+        [one for one in found if one.active or held_back[one.unit][0] in files] + older,
+        other,
+        start=not (socket.active and socket.enabled) or bool(other),
+        running=service.active and any(path.parent == units_folder() for path in files),
+    )
+
+
+def _holds(path: Path, text: str) -> bool:
+    return file_digest(path) == digest(text.encode())
+
+
+def described(plan: Plan) -> Iterator[str]:
+    """The plan in words, a line for each step."""
+    for path in plan.files:
+        yield f"write {path}"
+    for path in plan.obsolete:
+        yield f"remove {path}, which an older replug wrote"
+    for one in plan.replaced:
+        yield f"stop and disable {one.unit}, {rivals.what_it_is(one.unit)}, while replug is installed"
+    if plan.autostart:
+        yield "which keeps gnome-keyring from starting its ssh agent at login"
+    if plan.start:
+        instead = f" in place of {plan.other}" if plan.other else ""
+        yield f"enable and start {SOCKET}, which sets SSH_AUTH_SOCK in the user manager{instead}"
+
+
+@dataclass(frozen=True)
+class Undo:
+    """How everything was before."""
+
+    record: Record | None
+    contents: dict[Path, bytes]
+    """Of the files that were overwritten or removed."""
+
+
+def apply(manager: UserManager, record: Record, before: Record | None, plan: Plan, ours: str) -> Undo:
+    """Do what is planned, so that the agent listens at `ours`; how to undo it.
+
+    `before` is the record as it was read. Raises PlanError with the way back.
+    """
+    undo = Undo(
+        copy.deepcopy(before),
+        {path: path.read_bytes() for path in (*plan.files, *plan.obsolete) if os.path.lexists(path)},
+    )
+    try:
+        _apply(manager, record, plan)
+        # The socket does this when it starts, but it may be running, and another agent may have changed it.
+        manager.call("set-environment", f"SSH_AUTH_SOCK={ours}")
+    except (ManagerError, OSError) as error:
+        raise PlanError(str(error), undo) from error
+    return undo
+
+
+class PlanError(Exception):
+    """A step failed."""
+
+    def __init__(self, reason: str, undo: Undo) -> None:
+        super().__init__(reason)
+        self.undo = undo
+
+
+def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
+    # The record comes first, so that an interrupted setup can be undone.
+    where, wants = record_path(), units_folder() / "sockets.target.wants"
+    record.plan_folders(where)
+    for path, text in plan.files.items():
+        record.plan_write(path, text)
+    record.plan_folders(wants / SOCKET)
+    active = {one.unit for one in record.replaced if one.active}
+    for one in plan.replaced:
+        record.replaced = [other for other in record.replaced if other.unit != one.unit]
+        record.replaced.append(Replaced(one.unit, active=one.active or one.unit in active))
+    record.ssh_auth_sock = record.ssh_auth_sock or plan.other
+    save_record(record, where)
+    for path, text in plan.files.items():
+        write_file(path, text)
+    for path in plan.obsolete:
+        path.unlink()
+        del record.files[str(path)]
+    make_folder(wants)  # as systemctl would, with another mode
+    for one in plan.replaced:
+        if one.masked:
+            manager.call("unmask", one.unit)
+        elif one.enabled:
+            manager.call("enable", one.unit)
+        if one.active:
+            manager.call("stop", one.unit)
+    save_record(record, where)
+    manager.call("daemon-reload")
+    manager.call("enable", "--now", SOCKET)
+
+
+def roll_back(manager: UserManager, record: Record, undo: Undo, say: Callable[[str], None]) -> None:
+    """Make everything as it was before; `say` tells the user what is done. Raises ManagerError, OSError."""
+    if undo.record is None:
+        if remove.undo(manager, record, say):
+            say("Everything is as it was before.")
+        return
+    say("  bring back the units that were there before")
+    for path in map(Path, record.files):
+        if path in undo.contents:
+            write_file(path, undo.contents[path].decode())
+        elif str(path) not in undo.record.files:
+            path.unlink(missing_ok=True)
+    for path, content in undo.contents.items():
+        write_file(path, content.decode())
+    save_record(undo.record, record_path())
+    manager.call("daemon-reload")
+    before = [one.unit for one in undo.record.replaced]
+    for one in record.replaced:
+        if one.unit not in before and one.active:
+            manager.call("start", one.unit)
+    say("Everything is as it was before.")
