@@ -120,6 +120,7 @@ def test_no_program_of_the_user_reads_a_secret(
     """)
     nothing_is_found("while the token is out")
     pulled.rename(token)
+    with_each("for try in $(seq 300); do ! ssh-add -L | grep -q nistp256 || break; sleep 0.1; done")
     with_each(USE_BOTH)
     nothing_is_found("after the token was plugged in again")
 
