@@ -15,6 +15,8 @@ from replug.token.errors import (
     ModuleUnreachableError,
     PinLockedError,
     PinNeededError,
+    PinRejectedError,
+    Rejection,
     TokenAbsentError,
     TokenError,
 )
@@ -27,6 +29,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence, TokenState
+from replug.token.prompts.dialogue import PinDialogue
 from replug.token.prompts.request import Asker, HeldBackError, PinRequest, Prompter
 from replug.token.recovery import attempt
 from replug.token.shared import SharedAttempt, StoppedError
@@ -38,7 +41,7 @@ from replug.token.worker.pool import WorkerPool
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_PROMPTS_PER_SIGNATURE = 2
+_LOGINS_PER_SIGNATURE = 2
 _GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until now
 
 
@@ -116,12 +119,14 @@ class ServedToken(Presence):
         flags: int,
         asker: Asker,
         waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        comment: str = "",
     ) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's (RFC 9987 section 5.6.1).
 
-        Asks for the PIN on behalf of `asker` if need be. The context that `waiting` returns is entered while
-        the token works, and not while the user is asked. Raises TokenError, and ProtocolError for unknown
-        flags.
+        Asks for the PIN on behalf of `asker` if need be; the key is called by its `comment`, or its label.
+        The context that `waiting` returns is entered while the token works, and not while the user is asked.
+        Raises TokenError, and ProtocolError for unknown flags.
         """
         algorithm = signing_algorithm(key.public, flags)
         prompts, pauses = 0, iter(_GRACE if self.present else ())
@@ -138,12 +143,18 @@ class ServedToken(Presence):
                     raise
                 await asyncio.sleep(pause)
             except PinNeededError as needed:
-                if prompts == _PROMPTS_PER_SIGNATURE:
+                if prompts == _LOGINS_PER_SIGNATURE:
                     raise TokenError(
-                        f"{self.identity} was not logged in after {_PROMPTS_PER_SIGNATURE} PIN prompts"
+                        f"{self.identity} was not logged in after {_LOGINS_PER_SIGNATURE} PIN prompts"
                     ) from needed
                 prompts += 1
-                await self._ask_and_log_in(needed, key, asker)
+                await self._ask_and_log_in(needed.rejection, key, comment or key.label, asker)
+            except PinRejectedError as rejected:
+                # A key that wants the PIN at every use has refused one that was typed for it.
+                if prompts == _LOGINS_PER_SIGNATURE or rejected.rejection is None:
+                    raise
+                prompts += 1
+                await self._ask_and_log_in(rejected.rejection, key, comment or key.label, asker)
 
     def left(self) -> None:
         """The token is in no slot any more."""
@@ -214,12 +225,17 @@ class ServedToken(Presence):
             self.cut_off(error.reason)
             raise
 
-    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, asker: Asker) -> None:
-        """One prompt and one login for all clients that wait; its failure refuses them all, and only them."""
+    async def _ask_and_log_in(
+        self, rejection: Rejection | None, key: TokenKey, name: str, asker: Asker
+    ) -> None:
+        """One prompt and one login for all clients that wait; its failure refuses them all, and only them.
+
+        After a wrong PIN it is asked again, for all of them.
+        """
         try:
             while True:
                 try:
-                    await self._login.join(lambda: self._prompt_and_log_in(key, asker, needed.rejected))
+                    await self._login.join(lambda: self._prompt_and_log_in(key, name, asker, rejection))
                     return
                 except HeldBackError as error:
                     if error.origin == asker.origin:
@@ -229,15 +245,24 @@ class ServedToken(Presence):
             self._operations.refuse_if_closed()
             raise TokenError(f"{self.identity}: the PIN prompt was withdrawn") from None
 
-    async def _prompt_and_log_in(self, key: TokenKey, asker: Asker, rejected: bool) -> None:
-        flags = await self._attempt(self._operations.open_to_ask)
-        with self._login.stoppable():
-            pin = await self._prompter.ask(PinRequest(self.identity, flags, key.label, asker, rejected))
-        try:
-            with self._rules.using(pin):
-                await self._attempt(self._operations.log_in, pin, key.always_authenticate)
-        except PinNeededError as needed:
-            raise TokenError(
-                f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
-                "try again",
-            ) from needed
+    async def _prompt_and_log_in(
+        self, key: TokenKey, name: str, asker: Asker, rejection: Rejection | None
+    ) -> None:
+        dialogue = PinDialogue(self._prompter, self._rules.refused_lately, rejection)
+        while True:
+            flags = await self._attempt(self._operations.open_to_ask)
+            with self._login.stoppable():
+                pin = await dialogue.ask(PinRequest(self.identity, flags, name, asker))
+            try:
+                with self._rules.using(pin):
+                    await self._attempt(self._operations.log_in, pin, key.always_authenticate)
+                return
+            except PinRejectedError as rejected:
+                dialogue.refused(rejected)
+            except PinNeededError:
+                dialogue.not_sent(
+                    TokenError(
+                        f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
+                        "try again",
+                    )
+                )

@@ -40,5 +40,5 @@ class Askpass:
 
     @property
     def questions(self) -> list[str]:
-        """The first line of each question so far; every one of ours begins with the word PIN."""
-        return [line for line in self.text.splitlines() if line.startswith("PIN")]
+        """The first line of each question so far; every one of ours begins with the words PIN for."""
+        return [line for line in self.text.splitlines() if line.startswith("PIN for")]
