@@ -8,7 +8,18 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from replug.agent.commands import config, doctor, explain, forget, logs, refresh, reload, setup, status
+from replug.agent.commands import (
+    config,
+    doctor,
+    explain,
+    forget,
+    keygen,
+    logs,
+    refresh,
+    reload,
+    setup,
+    status,
+)
 from replug.agent.commands.command import Command
 from replug.agent.control.client import AskError
 
@@ -19,6 +30,7 @@ COMMANDS: tuple[Command, ...] = (
     status,
     forget,
     refresh,
+    keygen,
     doctor,
     explain,
     logs,

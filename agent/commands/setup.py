@@ -230,8 +230,8 @@ def _say_what_has_no_keys(manager: UserManager, ours: str) -> None:
             _say(printable(f'Token "{name}" is plugged in, but {token["without_keys"]}.'))
             if token["first_key"]:
                 _say("To make one, type")
-                _say(printable(f"  {token['first_key']}"))
-                _say("  replug refresh")
+                for command in filter(None, (token["first_key"], token.get("first_key_then"))):
+                    _say(printable(f"  {command}"))
 
 
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:

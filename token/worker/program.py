@@ -62,9 +62,10 @@ _PATIENCE = 1.0
 class Operations:
     """The operations; each takes the request's header and body and returns the reply's."""
 
-    def __init__(self, progress: Callable[[], None]) -> None:
-        """`progress` is called when a step of what takes long is done."""
+    def __init__(self, progress: Callable[[], None], *, writing: bool = False) -> None:
+        """`progress` is called when a step of what takes long is done; `writing` is what sessions are for."""
         self._progress = progress
+        self._writing = writing
         self._library: Any = None
         self._cryptoki: Cryptoki | None = None
         self._open: dict[TokenId, OpenToken] = {}
@@ -119,7 +120,7 @@ class Operations:
                 # libykcs11 goes on showing the keys of the card that the session was opened on.
                 raise RefusedError(Verdict.FAILED, "a session is open on a token that has left its slot")
         if identity not in self._open:
-            self._open[identity] = OpenToken(found, self._functions, self._progress)
+            self._open[identity] = OpenToken(found, self._functions, self._progress, writing=self._writing)
         token = self._open[identity]
         self._pages[identity] = _records(token, header["id"])
         token.require_presence()
@@ -127,7 +128,7 @@ class Operations:
 
     def flags(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """The flags of the open `token` afresh, if it is still there and its session alive."""
-        token = self._opened(header)
+        token = self.opened(header)
         token.require_presence()
         with calling("C_GetTokenInfo"):
             info = _info(token.slot.get_token())
@@ -155,7 +156,7 @@ class Operations:
 
         The keys it shows then, as for `open`; `proven` is whether the PIN was compared with the token's.
         """
-        token = self._opened(header)
+        token = self.opened(header)
         proven = token.log_in(None if header["keypad"] else body)
         identity = TokenId(**header["token"])
         self._pages[identity] = _records(token, header["id"])
@@ -173,7 +174,7 @@ class Operations:
         `pin_length` bytes of the body are the PIN, for keys with CKA_ALWAYS_AUTHENTICATE; without one those
         ask at the token's keypad.
         """
-        token = self._opened(header)
+        token = self.opened(header)
         token.require_presence()
         key_id = bytes.fromhex(header["id"])
         private, candidates = token.private(header["key"], key_id, header["candidate"])
@@ -236,7 +237,8 @@ class Operations:
                 return token, info, len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
 
-    def _opened(self, header: Header) -> OpenToken:
+    def opened(self, header: Header) -> OpenToken:
+        """The token of the request, on which a session is open."""
         try:
             return self._open[TokenId(**header["token"])]
         except KeyError:
@@ -291,9 +293,14 @@ def _meaning(error: Exception) -> Meaning:
 
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
+    serve(connection, Operations)
+
+
+def serve(connection: socket.socket, kind: Callable[[Callable[[], None]], Operations]) -> NoReturn:
+    """As `work`, with operations of this kind."""
     # The library ends searches in destructors, which complain of a session that is gone.
     sys.unraisablehook = lambda _: None
-    operations = Operations(Progress(connection))
+    operations = kind(Progress(connection))
     answer_requests(connection, operations, _meaning)
     # Nobody waits longer than this; the default action of the signal ends the process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
