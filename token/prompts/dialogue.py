@@ -27,9 +27,17 @@ class PinDialogue:
         self._refused = refused
         self._rejection = rejection
         self._prompts = 0
+        self._last: Exception | None = None
+        """Why the last PIN did not do."""
 
     async def ask(self, request: PinRequest) -> Pin:
-        """The PIN; PromptError, also when only refused ones are entered."""
+        """The PIN; PromptError, also when only refused ones are entered.
+
+        After the last prompt it is the error of the last PIN; the caller has seen by then if the token is
+        locked.
+        """
+        if self._last is not None and self._prompts >= _MOST_PROMPTS:
+            raise self._last
         while True:
             self._prompts += 1
             pin = await self._prompter.ask(replace(request, rejection=self._rejection))
@@ -44,13 +52,11 @@ class PinDialogue:
                 )
 
     def refused(self, error: PinRejectedError) -> None:
-        """The token refused the PIN: return to ask again, else raise the error."""
-        if self._prompts >= _MOST_PROMPTS or error.rejection is None:
+        """The token refused the PIN; raises the error if another one does not help."""
+        if error.rejection is None:
             raise error
-        self._rejection = error.rejection
+        self._rejection, self._last = error.rejection, error
 
     def not_sent(self, error: Exception) -> None:
-        """The PIN was not sent, as the tries have changed meanwhile: return to ask again, else raise."""
-        if self._prompts >= _MOST_PROMPTS:
-            raise error
-        self._rejection = None
+        """The PIN was not sent, as the tries have changed meanwhile."""
+        self._rejection, self._last = None, error
