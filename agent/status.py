@@ -11,7 +11,7 @@ from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
-from replug.token.key_advice import how_to_get_a_key, without_keys
+from replug.token.key_advice import how_to_get_a_key, what_then, without_keys
 from replug.token.keys import LeftOut
 from replug.token.module import Module
 from replug.token.presence import TokenState
@@ -91,11 +91,12 @@ def _without_keys(module: Module, token: ServedToken) -> dict[str, str]:
     """That the token shows no keys, and how it gets one; empty for one that does, or is out."""
     # A slot that wants no login and shows nothing is not for keys of the user, like NSS's second one.
     if token.keys or not token.was_read or not token.present or not token.wants_login:
-        return {"without_keys": "", "first_key": ""}
+        return {"without_keys": "", "first_key": "", "first_key_then": ""}
     logged_in = token.state is TokenState.READY
     return {
         "without_keys": without_keys(token.identity, module.path, logged_in=logged_in),
         "first_key": how_to_get_a_key(token.identity, module.path),
+        "first_key_then": what_then(token.identity, module.path),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from replug.token.identity import TokenId
 
@@ -40,8 +40,22 @@ class TokenError(ExplainedError):
     """A token cannot do what was asked."""
 
 
+class Rejection(Enum):
+    """How a PIN was refused; the value is what the next prompt says about it."""
+
+    REMEMBERED = "The PIN remembered until now was rejected."
+    WRONG = "Wrong PIN."
+    REPEATED = "That is the wrong PIN again. It was not sent."
+    UNUSABLE = "The token does not accept a PIN like that: it is too short or too long."
+
+
 class PinRejectedError(TokenError):
-    """The token counted a wrong PIN. It is forgotten and is not sent again."""
+    """The token refused a PIN. It is forgotten and is not sent again."""
+
+    def __init__(self, reason: str, next_step: str = "", rejection: Rejection | None = None) -> None:
+        """`rejection` is None if it does not help to type another PIN."""
+        super().__init__(reason, next_step)
+        self.rejection = rejection
 
 
 class PinLockedError(TokenError):
@@ -60,10 +74,10 @@ class ModuleUnreachableError(TokenError):
 
 
 class PinNeededError(Exception):
-    """Login needs a PIN that only the user can give; `rejected` if the remembered one was refused."""
+    """Login needs a PIN that only the user can give; `rejection` if the last one was refused."""
 
-    def __init__(self, token: TokenId, *, rejected: bool = False) -> None:
-        self.rejected = rejected
+    def __init__(self, token: TokenId, rejection: Rejection | None = None) -> None:
+        self.rejection = rejection
         super().__init__(f"{token} needs its PIN")
 
 
@@ -93,6 +107,7 @@ class WorkerRefusedError(Exception):
     def __init__(self, verdict: Verdict, reason: str, value: str = "") -> None:
         words, self.next_step = _MEANINGS.get(value, ("", ""))
         self.verdict = verdict
+        self.value = value
         self.reason = f"{reason} ({words})" if words else reason
         super().__init__(self.reason)
 

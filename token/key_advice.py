@@ -1,4 +1,4 @@
-"""How a token without keys gets one: the tool and the command for its kind, or nothing."""
+"""How a token without keys gets one: the tool and the command for its kind."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from enum import Enum
 
 from replug.token.identity import TokenId
+from replug.token.uri import Uri
 
 
 class TokenKind(Enum):
@@ -32,13 +33,6 @@ _MODULES = (
 """How the names of modules begin that have tokens of one kind only."""
 _SHOWS_ITS_KEYS = (TokenKind.YUBIKEY, TokenKind.PIV, TokenKind.SMARTCARD_HSM)
 """Public keys and certificates of these are to be seen without login."""
-_KEY_TYPES = {
-    TokenKind.SMARTCARD_HSM: "EC:prime256v1",
-    TokenKind.TPM: "EC:prime256v1",
-    TokenKind.SOFTHSM: "EC:prime256v1",
-    TokenKind.OPENCRYPTOKI: "rsa:2048",
-}
-"""The kinds whose modules make key pairs with the user's PIN, and the best type that all of a kind have."""
 _YKMAN = (
     "ykman piv keys generate -a ECCP256 9a public.pem"
     " && ykman piv certificates generate -s CN=ssh 9a public.pem"
@@ -70,8 +64,19 @@ def without_keys(token: TokenId, module: str, *, logged_in: bool) -> str:
     return "it shows no keys without a login, and may hold none yet"
 
 
-def how_to_get_a_key(token: TokenId, module: str) -> str:
-    """A command that makes a key on this token, for the user to type; empty if we know none for its kind."""
+def makes_keys_for_its_user(token: TokenId, module: str) -> bool:
+    """Whether `replug keygen` is to try: its module may make key pairs with the user's PIN.
+
+    OpenSC makes none on PIV cards, and Yubico's module wants the management key.
+    """
+    return kind_of(token, module) not in (TokenKind.YUBIKEY, TokenKind.PIV)
+
+
+def how_to_get_a_key(token: TokenId, module: str, *, served: bool = True) -> str:
+    """A command that makes a key on this token, for the user to type.
+
+    `served` if an agent that runs has it, which then tells `replug keygen` where its module is.
+    """
     kind = kind_of(token, module)
     if kind is TokenKind.YUBIKEY:
         return _YKMAN
@@ -79,9 +84,15 @@ def how_to_get_a_key(token: TokenId, module: str) -> str:
         return (
             f"for a YubiKey: {_YKMAN}; for other PIV cards: their maker's tool, with a certificate in slot 9A"
         )
-    if kind in _KEY_TYPES:
-        chosen = ["--token-label", token.label] if token.label else []
-        words = ["pkcs11-tool", "--module", module, *chosen, "--login", "--keypairgen"]
-        words += ["--key-type", _KEY_TYPES[kind], "--usage-sign", "--id", "01", "--label", "ssh"]
-        return shlex.join(words)
-    return ""
+    uri = Uri(
+        token=token.label or None,
+        serial=None if token.label else token.serial or None,
+        model=None if token.label or token.serial else token.model,
+        module_path=None if served else module,
+    )
+    return shlex.join(["replug", "keygen", str(uri)])
+
+
+def what_then(token: TokenId, module: str) -> str:
+    """The command after that one, if the agent does not know of the new key otherwise."""
+    return "" if makes_keys_for_its_user(token, module) else "replug refresh"

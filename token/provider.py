@@ -86,8 +86,7 @@ class Provider:
 
     def _how_to_get_a_key(self, present: list[ServedToken]) -> str:
         if all(token.state is TokenState.READY for token in present):
-            first = (how_to_get_a_key(token.identity, self.module.path) for token in present)
-            return next(filter(None, first), "make a key on the token")
+            return how_to_get_a_key(present[0].identity, self.module.path, served=False)
         return "if the token shows its keys only after login, give its PIN and name it by a URI"
 
     async def _read(self, tokens: list[ServedToken]) -> None:

@@ -16,6 +16,8 @@ from replug.token.errors import (
     ModuleUnreachableError,
     PinLockedError,
     PinNeededError,
+    PinRejectedError,
+    Rejection,
     TokenAbsentError,
     TokenError,
 )
@@ -29,6 +31,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
 from replug.token.presence import Presence, TokenState
+from replug.token.prompts.dialogue import PinDialogue
 from replug.token.prompts.request import Asker, Origin, PinRequest, Prompter
 from replug.token.recovery import attempt
 from replug.token.shared import SharedAttempt, StoppedError
@@ -40,7 +43,7 @@ from replug.token.worker.pool import WorkerPool
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 
-_PROMPTS_PER_SIGNATURE = 2
+_LOGINS_PER_SIGNATURE = 2
 _GRACE = (0.3, 0.6)  # seconds between looks for a token that was there until now
 
 
@@ -122,12 +125,14 @@ class ServedToken(Presence):
         flags: int,
         asker: Asker,
         waiting: Callable[[], AbstractContextManager[object]] = nullcontext,
+        *,
+        comment: str = "",
     ) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's (RFC 9987 section 5.6.1).
 
-        Asks for the PIN on behalf of `asker` if need be. The context that `waiting` returns is entered while
-        the token works, and not while the user is asked. Raises TokenError, and ProtocolError for unknown
-        flags.
+        Asks for the PIN on behalf of `asker` if need be; the key is called by its `comment`, or its label.
+        The context that `waiting` returns is entered while the token works, and not while the user is asked.
+        Raises TokenError, and ProtocolError for unknown flags.
         """
         algorithm = signing_algorithm(key.public, flags)
         prompts, pauses = 0, iter(_GRACE if self.present else ())
@@ -144,12 +149,18 @@ class ServedToken(Presence):
                     raise
                 await asyncio.sleep(pause)
             except PinNeededError as needed:
-                if prompts == _PROMPTS_PER_SIGNATURE:
+                if prompts == _LOGINS_PER_SIGNATURE:
                     raise TokenError(
-                        f"{self.identity} was not logged in after {_PROMPTS_PER_SIGNATURE} PIN prompts"
+                        f"{self.identity} was not logged in after {_LOGINS_PER_SIGNATURE} PIN prompts"
                     ) from needed
                 prompts += 1
-                await self._ask_and_log_in(needed, key, asker)
+                await self._ask_and_log_in(needed.rejection, key, comment or key.label, asker)
+            except PinRejectedError as rejected:
+                # A key that wants the PIN at every use has refused one that was typed for it.
+                if prompts == _LOGINS_PER_SIGNATURE or rejected.rejection is None:
+                    raise
+                prompts += 1
+                await self._ask_and_log_in(rejected.rejection, key, comment or key.label, asker)
 
     def left(self) -> None:
         """The token is in no slot any more."""
@@ -225,10 +236,12 @@ class ServedToken(Presence):
             if login is not but:
                 login.stop()
 
-    async def _ask_and_log_in(self, needed: PinNeededError, key: TokenKey, asker: Asker) -> None:
-        """One prompt and one login for all clients of one origin; its failure refuses these, and only these.
+    async def _ask_and_log_in(
+        self, rejection: Rejection | None, key: TokenKey, name: str, asker: Asker
+    ) -> None:
+        """The prompts and one login for all clients of one origin; its failure refuses these, and only these.
 
-        Others have a prompt of their own, perhaps at the same time on another terminal: who declines there
+        Others have prompts of their own, perhaps at the same time on another terminal: who declines there
         does not decide for them. The first PIN that logs in is for all; after one that does not, the others
         are asked again, as the risk is another.
         """
@@ -237,7 +250,7 @@ class ServedToken(Presence):
         while self._logged_in == before[0]:
             login = self._logins.setdefault(asker.origin, SharedAttempt())
             try:
-                await login.join(partial(self._prompt_and_log_in, login, key, asker, needed.rejected))
+                await login.join(partial(self._prompt_and_log_in, login, key, name, asker, rejection))
                 return
             except StoppedError:
                 self._opening.refuse_if_closed()
@@ -246,8 +259,16 @@ class ServedToken(Presence):
                 before = before[0], self._failed
 
     async def _prompt_and_log_in(
-        self, login: SharedAttempt, key: TokenKey, asker: Asker, rejected: bool
+        self, login: SharedAttempt, key: TokenKey, name: str, asker: Asker, rejection: Rejection | None
     ) -> None:
+        dialogue = PinDialogue(self._prompter, self._rules.refused_lately, rejection)
+        while not await self._typed_pin_logs_in(login, key, name, asker, dialogue):
+            pass
+
+    async def _typed_pin_logs_in(
+        self, login: SharedAttempt, key: TokenKey, name: str, asker: Asker, dialogue: PinDialogue
+    ) -> bool:
+        """Ask once; whether the PIN, or one that was typed elsewhere meanwhile, has logged in."""
         before = self._logged_in, self._failed
 
         def is_moot() -> bool:
@@ -255,23 +276,28 @@ class ServedToken(Presence):
 
         flags = await self._attempt(self._operations.open_to_ask)
         if self._logged_in != before[0]:
-            return
+            return True
         with login.stoppable():
-            pin = await self._prompter.ask(
-                PinRequest(self.identity, flags, key.label, asker, rejected, is_moot)
-            )
+            pin = await dialogue.ask(PinRequest(self.identity, flags, name, asker, is_moot=is_moot))
         try:
             with self._rules.using(pin):
                 await self._attempt(self._operations.log_in, pin, key.always_authenticate)
             self._logged_in += 1
-        except PinNeededError as needed:
-            raise TokenError(
-                f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
-                "try again",
-            ) from needed
+            return True
+        except PinRejectedError as rejected:
+            self._failed += 1
+            dialogue.refused(rejected)
+        except PinNeededError:
+            dialogue.not_sent(
+                TokenError(
+                    f"{self.identity}: the PIN was not sent, because a wrong PIN was entered meanwhile",
+                    "try again",
+                )
+            )
         except TokenError:
             self._failed += 1
             raise
         finally:
             if is_moot():
                 self._withdraw_prompts(but=login)
+        return False

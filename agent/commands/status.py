@@ -116,8 +116,8 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     if token.get("first_key"):
         # Not wrapped: it is there to be copied.
         arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-        yield f"    {arrow} {printable(token['first_key'])}"
-        yield f"    {arrow} replug refresh"
+        for command in filter(None, (token["first_key"], token.get("first_key_then"))):
+            yield f"    {arrow} {printable(command)}"
     for key in token["keys"]:
         yield _key(key, style)
     for key in token.get("left_out", ()):

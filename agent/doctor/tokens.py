@@ -35,12 +35,7 @@ def check_tokens(machine: Machine) -> Iterator[Finding]:
         elif tries == "low":
             yield warn("token", f"{name}: a wrong PIN was entered since the last correct one")
         elif token.get("without_keys"):
-            first = token["first_key"]
-            fix = (
-                printable(f"{first}; replug refresh")
-                if first
-                else "make one with its maker's tool; replug refresh"
-            )
-            yield warn("token", f"{name}: {token['without_keys']}", fix)
+            fix = "; ".join(filter(None, (token["first_key"], token.get("first_key_then"))))
+            yield warn("token", f"{name}: {token['without_keys']}", printable(fix))
         else:
             yield ok("token", f"{name} is {token['state']}")

@@ -98,8 +98,9 @@ class TokenBackedIdentity(Identity):
         return not token.present, token.state is not TokenState.READY, not token.pin_remembered
 
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
-        waiting = partial(notices.waiting, self.place, self.comment.decode(errors="replace"), asker)
-        return await self.token.sign(self.key, data, flags, asker, waiting)
+        comment = self.comment.decode(errors="replace")
+        waiting = partial(notices.waiting, self.place, comment, asker)
+        return await self.token.sign(self.key, data, flags, asker, waiting, comment=comment)
 
 
 def confirm_when(held: Identity, config: Config) -> ConfirmWhen:

@@ -14,8 +14,10 @@ import socket
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 from replug.agent.process.daemon import SIGNALS
+from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
 from replug.token.worker.forkserver import serve_forks
 
 _FOR_THEIR_END = 1.0  # seconds
@@ -52,6 +54,35 @@ class Supervisor:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._agent:
                     self._status = ended[1]
+
+
+def run_supervised(work: Callable[[socket.socket], int]) -> int:
+    """Call `work` in a process that has never been open to others, and return its exit status.
+
+    What `work` gets leads to this process, which forks workers for it and never holds a secret.
+    """
+    refuse_tracing()
+    refuse_core_dumps()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    supervisor = os.getpid()
+    child = os.fork()
+    if child == 0:
+        requests.close()
+        end_with_parent(supervisor, signal.SIGTERM)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _end)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return work(theirs)
+    supervision = Supervisor(child)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    theirs.close()
+    return end_likewise(supervision.run(requests, lambda _: None))
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End with the exit status that shells give a signal, after what was begun is undone."""
+    raise SystemExit(128 + number)
 
 
 def _wait_for_workers() -> None:

@@ -144,6 +144,11 @@ STEERED(C_FindObjectsInit, (CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, C
 STEERED(C_SignInit, (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key),
     (session, mechanism, key % COPIES))
 
+STEERED(C_GenerateKeyPair, (CK_SESSION_HANDLE session, CK_MECHANISM *mechanism, CK_ATTRIBUTE *public,
+    CK_ULONG public_count, CK_ATTRIBUTE *private, CK_ULONG private_count, CK_OBJECT_HANDLE *public_key,
+    CK_OBJECT_HANDLE *private_key),
+    (session, mechanism, public, public_count, private, private_count, public_key, private_key))
+
 static CK_RV faulty_C_Sign(CK_SESSION_HANDLE session, unsigned char *data, CK_ULONG data_length,
     unsigned char *signature, CK_ULONG *length)
 {
@@ -286,6 +291,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **out)
 	list.C_GetAttributeValue = faulty_C_GetAttributeValue;
 	list.C_SignInit = faulty_C_SignInit;
 	list.C_Sign = faulty_C_Sign;
+	list.C_GenerateKeyPair = faulty_C_GenerateKeyPair;
 	*out = &list;
 	return CKR_OK;
 }

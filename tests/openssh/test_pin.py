@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rigs.faulty import Faulty
 from rigs.softhsm import PIN, Token
 from rigs.terminal import Done
 
+REPLUG = Path(sys.executable).with_name("replug")
 CKR_OK = 0x0
 CKR_PIN_INCORRECT = 0xA0
 CKF_USER_PIN_FINAL_TRY = 0x20000
@@ -35,7 +37,12 @@ def test_a_wrong_pin_spends_one_try_and_says_so(pin_agent: Agent, faulty: Faulty
 
     assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT]
     assert "PIN is wrong" in pin_agent.log
-    assert "faulty" in pin_agent.log
+    explained = " ".join(pin_agent.run(REPLUG, "explain").out.split())
+    assert 'token "faulty"' in explained
+    assert (
+        "the PIN is wrong. What to do now: one try was spent; run ssh-add -s again with the right PIN."
+        in explained
+    )
     # Nothing uses it later, either.
     assert use(pin_agent, faulty.public).status == 1
     assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT]
@@ -100,7 +107,7 @@ def test_a_cancelled_question_refuses_and_sends_nothing(
     assert use(pin_agent, faulty.public).status == 0, pin_agent.log
 
 
-def test_a_wrong_answer_spends_one_try_and_is_not_repeated(
+def test_a_program_that_always_answers_wrongly_spends_one_try(
     pin_agent: Agent, faulty: Faulty, askpass: Askpass
 ) -> None:
     assert pin_agent.add_provider(faulty.module, "").status == 0, pin_agent.log
@@ -108,8 +115,10 @@ def test_a_wrong_answer_spends_one_try_and_is_not_repeated(
 
     assert use(pin_agent, faulty.public).status == 1
 
-    assert len(askpass.questions) == 1
+    assert len(askpass.questions) == 3
+    assert "That is the wrong PIN again. It was not sent." in askpass.text
     assert faulty.returns("C_Login") == [CKR_PIN_INCORRECT]
+    assert "the wrong PIN was entered again, and not sent again" in pin_agent.log
 
 
 def test_a_locked_token_is_sent_no_pin(pin_agent: Agent, faulty: Faulty) -> None:

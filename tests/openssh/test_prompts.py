@@ -97,6 +97,6 @@ def test_a_job_in_the_background_is_refused_with_a_reason(headless_agent: Agent,
     done = headless_agent.run("sh", "-mc", script, typing=[("", "")])
     assert done.status == 1
     assert (
-        "the PIN is needed and the agent has no way to ask for it: there is no display "
+        "the PIN is needed and there is no way to ask for it: there is no display "
         "(DISPLAY, WAYLAND_DISPLAY); the program is not in the foreground of /dev/pts/"
     ) in headless_agent.log

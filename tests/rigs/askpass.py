@@ -12,9 +12,14 @@ class Askpass:
 
     def __init__(self, home: Home) -> None:
         self._answer = home.folder / "answer"
+        self._first = home.folder / "first-answers"
         self._questions = home.write("questions", "")
         program = home.write(
-            "askpass", f'#!/bin/sh\necho "$1" >>{self._questions}\ncat {self._answer}\n', 0o700
+            "askpass",
+            f'#!/bin/sh\necho "$1" >>{self._questions}\n'
+            f"if [ -s {self._first} ]; then head -n 1 {self._first}; exec sed -i 1d {self._first}; fi\n"
+            f"cat {self._answer}\n",
+            0o700,
         )
         self.env = {"SSH_ASKPASS": str(program), "SSH_ASKPASS_REQUIRE": "force"}
 
@@ -23,6 +28,10 @@ class Askpass:
         self._answer.unlink(missing_ok=True)
         if pin is not None:
             self._answer.write_text(pin + "\n")
+
+    def answers_first(self, *pins: str) -> None:
+        """What to answer to the next questions, before what `answers` was told."""
+        self._first.write_text("".join(f"{pin}\n" for pin in pins))
 
     def answers_when_told(self) -> None:
         """The next question stands until `answer`."""
@@ -40,5 +49,5 @@ class Askpass:
 
     @property
     def questions(self) -> list[str]:
-        """The first line of each question so far; every one of ours begins with the word PIN."""
-        return [line for line in self.text.splitlines() if line.startswith("PIN")]
+        """The first line of each question so far; every one of ours begins with the words PIN for."""
+        return [line for line in self.text.splitlines() if line.startswith("PIN for")]

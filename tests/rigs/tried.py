@@ -36,6 +36,8 @@ class TriedToken(ABC):
     """Why it is listed a moment after it is back, and not at once."""
     confuses_breaks = ""
     """Why it may ask for a PIN again that is right, if it was interrupted in the middle of a login."""
+    keys_made_elsewhere = ""
+    """Why `replug keygen` makes no key on it."""
     bare_module: Path | None = None
     """A module that cannot be added by its path, because it wants arguments that only p11-kit gives it."""
 

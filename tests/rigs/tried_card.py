@@ -17,6 +17,7 @@ class TriedOpenSC(TriedToken):
     label = "card 5001234 slot 9a"
     unlocking = "PUK"
     plugged = True
+    keys_made_elsewhere = "its keys are made with ykman, as `replug keygen` says"
 
     def __init__(self) -> None:
         self.home = Machine()

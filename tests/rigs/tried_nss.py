@@ -22,6 +22,7 @@ class TriedNSS(TriedToken):
     module = _LIBRARIES / "p11-kit-proxy.so"
     bare_module = _LIBRARIES / "libsoftokn3.so"
     label = "NSS Certificate DB"
+    keys_made_elsewhere = "its registration says that it is only read"
     stays = "it keeps its database open"
 
     def __init__(self) -> None:

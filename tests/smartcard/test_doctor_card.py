@@ -143,3 +143,4 @@ def test_a_card_without_keys(home: Home, start_agent: StartAgent, pcscd: Pcscd, 
     assert found["token"].outcome == "warn"
     assert found["token"].reason.endswith("it holds no keys for ssh yet")
     assert "ykman piv keys generate" in found["token"].fix
+    assert found["token"].fix.endswith("; replug refresh")

@@ -288,5 +288,7 @@ def test_a_token_without_keys_is_mentioned_at_the_end(home: Home, logged_in: Log
     for _ in range(2):  # the second time there is nothing to change
         [found] = [line for line in set_up(session).out.splitlines() if line.startswith("  warn token: ")]
         assert found.startswith('  warn token: "work" (serial ')
-        assert ": it shows no keys without a login, and may hold none yet; fix: pkcs11-tool --module" in found
-        assert found.endswith("; replug refresh")
+        assert (
+            ": it shows no keys without a login, and may hold none yet; fix: replug keygen pkcs11:token=work"
+            in found
+        )

@@ -15,10 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from rigs.agent import PIN_PROMPT
 from rigs.doctor import Diagnosis
 from rigs.key_files import make_key
-from rigs.sshd import USER, Server
+from rigs.sshd import USER, Server, only
 from rigs.terminal import eventually
 from rigs.tried import WRONG_PIN
-from tokens.user import User, key_lines
+from tokens.user import REPLUG, User, key_lines
 
 Remark = Callable[[str], None]
 
@@ -305,3 +305,23 @@ def test_unlocked(user: User, remark: Remark) -> None:
     assert len(user.askpass.questions) <= asked + 1, user.askpass.text
     assert user.token.wrong_pins <= wrong
     assert user.status()["state"] == "ready"
+
+
+def test_new_key(user: User, remark: Remark) -> None:
+    """`replug keygen`: a new key is listed at once and logs in"""
+    keygen = (REPLUG, "keygen", "--label", "new")
+    if user.token.keys_made_elsewhere:
+        remark(user.token.keys_made_elsewhere)
+        assert user.agent.run(*keygen).status == 1
+        return
+    asked = user.askpass.text
+
+    done = user.agent.run(*keygen, typing=[("PIN for token", user.token.pin)])
+
+    assert done.status == 0, done
+    assert done.out in user.agent.ssh_add("-L").out.splitlines(keepends=True), user.agent.log
+    public = user.home.write("new.pub", done.out, 0o644)
+    user.server.authorize(public)
+    used = user.server.login(user.agent, *only(public))
+    assert (used.status, used.out) == (0, f"in {USER}\n"), (used, user.agent.log)
+    assert user.askpass.text == asked

@@ -12,6 +12,7 @@ from replug.token.errors import (
     PinLockedError,
     PinNeededError,
     PinRejectedError,
+    Rejection,
     TokenError,
     Verdict,
     WorkerRefusedError,
@@ -22,9 +23,11 @@ from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
+from replug.token.pins.refused import RefusedPins
 from replug.token.pins.unlocking import how_to_unlock
 
 _NO_ANSWER = "the token did not answer the login"
+_EXPIRED = "CKR_PIN_EXPIRED"
 _READING = 10.0  # seconds for a file or credential
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class PinRules:
         self._policy_of = policy_of
         self._in_use: list[Pin] = []
         """Those that were given, and are not remembered yet."""
+        self.refused_lately = RefusedPins(boottime)
 
     @property
     def _field(self) -> dict[str, str]:
@@ -166,6 +170,7 @@ class PinRules:
     def accepted(self, pin: Pin | None) -> None:
         """Note that the token accepted this PIN (None: the keypad's)."""
         if pin is not None and pin.value:
+            self.refused_lately.clear()
             pin.past.verified = True
             pin.past.unanswered = 0
             self.remember(pin)
@@ -182,7 +187,7 @@ class PinRules:
         After a failed login, above all a context-specific one, a module's state is undefined: the worker
         must be killed before this.
         """
-        error = self._meaning(refusal, configured=pin is not None and pin.configured)
+        error = self._meaning(refusal, pin)
         if error is None:
             if pin is not None:
                 pin.past.failure = refusal.reason
@@ -190,15 +195,20 @@ class PinRules:
         was_remembered = pin is not None and pin.verified and not pin.configured
         if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
             pin.past.rejected = True
+        if pin is not None and not pin.verified and isinstance(error, PinRejectedError):
+            # Some modules call a broken connection a wrong PIN: not one that was right before.
+            self.refused_lately.add(pin)
         if pin is not None and self._pins.get(self._owner) is pin:
             self.forget()
         log.warning("login refused", extra=self._field | {"why": str(error)})
         if was_remembered and isinstance(error, PinRejectedError):
-            raise PinNeededError(self._identity, rejected=True) from error
+            raise PinNeededError(self._identity, Rejection.REMEMBERED) from error
         raise error from refusal
 
-    def _meaning(self, refusal: WorkerRefusedError, *, configured: bool) -> TokenError | None:
+    def _meaning(self, refusal: WorkerRefusedError, pin: Pin | None) -> TokenError | None:
         token = self._identity
+        configured = pin is not None and pin.configured
+        typed = pin is not None and not configured
         match refusal.verdict:
             case Verdict.PIN_INCORRECT:
                 return PinRejectedError(
@@ -206,9 +216,12 @@ class PinRules:
                     "one try was spent; write the right PIN to where pin_source points"
                     if configured
                     else "one try was spent; the next use asks again",
+                    Rejection.WRONG if typed else None,
                 )
             case Verdict.PIN_UNUSABLE:
-                return PinRejectedError(f"{token}: the token does not accept this PIN ({refusal.reason})")
+                reason = f"{token}: the token does not accept this PIN ({refusal.reason})"
+                helps = typed and refusal.value != _EXPIRED
+                return PinRejectedError(reason, "", Rejection.UNUSABLE if helps else None)
             case Verdict.PIN_LOCKED:
                 return self._locked()
             case Verdict.PIN_NOT_SET:

@@ -70,7 +70,7 @@ class PasswordAgentPrompter:
         draft, final = self._folder / f"tmp.{name}", self._folder / f"ask.{name}"
         token, *rest = request.facts()
         # Agents on a console cut a long line at its end.
-        text = ", ".join([token, *request.warnings(), *rest])
+        text = ", ".join([token, *(warning.rstrip(".") for warning in request.warnings()), *rest])
         content = (
             "[Ask]\n"
             f"PID={os.getpid()}\n"

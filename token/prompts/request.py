@@ -6,12 +6,12 @@ A request carries what the user must know to decide.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
 from replug.protocol.secrets import wipe
-from replug.token.errors import DeclinedError, NobodyAskedError, PromptError
+from replug.token.errors import DeclinedError, NobodyAskedError, PromptError, Rejection
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.processes import Command, command_of
@@ -71,14 +71,14 @@ class PinRequest:
     key: str
     """The key's comment; empty if the PIN is not for one key."""
     asker: Asker
-    rejected: bool = False
-    """Whether the remembered PIN was rejected, which is why this is asked."""
+    rejection: Rejection | None = None
+    """How the last PIN was refused, if that is why this is asked."""
     is_moot: Callable[[], bool] = field(default=lambda: False, compare=False)
     """Whether another question has brought a PIN meanwhile, right or wrong; then this is withdrawn."""
 
     def facts(self) -> list[str]:
         """The token, the key, and the program it is for, one a line."""
-        lines = [f"PIN for {shown(str(self.token))}"]
+        lines = [f"PIN for {shown(_name_of(self.token))}"]
         if self.key:
             lines.append(f"to use the key {shown(self.key)}")
         return lines + self.asker.lines()
@@ -86,17 +86,19 @@ class PinRequest:
     def warnings(self) -> list[str]:
         """Warnings about the PIN tries, from the token's flags, one a line."""
         lines = []
-        if self.rejected:
-            lines.append("The PIN remembered until now was rejected.")
+        if self.rejection is not None:
+            lines.append(self.rejection.value)
         if TokenFlag.USER_PIN_FINAL_TRY in self.flags:
             lines.append("LAST TRY: a wrong PIN locks the token.")
         elif TokenFlag.USER_PIN_COUNT_LOW in self.flags:
-            lines.append("A wrong PIN was entered since the last right one.")
+            if self.rejection is None:
+                lines.append("A wrong PIN was entered since the last right one.")
+            lines.append("The token reports that more than one try is left.")
         return lines
 
     def text(self) -> str:
         """Facts and warnings, one a line, as a prompt to type the PIN at."""
-        return "\n".join(self.facts() + self.warnings()) + ": "
+        return "\n".join([*self.facts(), *self.warnings(), "PIN: "])
 
     def pin(self, typed: bytearray) -> Pin:
         """The PIN typed in answer to this question, in the same buffer.
@@ -118,7 +120,7 @@ class PinRequest:
     def nobody_asked(self, failures: Sequence[NobodyAskedError]) -> PromptError:
         """The error to raise when no way of asking is left."""
         return self.failure(
-            f"the PIN is needed and the agent has no way to ask for it: {_reasons(failures)}",
+            f"the PIN is needed and there is no way to ask for it: {_reasons(failures)}",
             _first_step(failures) or "give it with ssh-add -s, or run the program on a terminal or a desktop",
         )
 
@@ -136,6 +138,12 @@ class PinRequest:
 
     def _declined(self, reason: str, next_step: str) -> DeclinedError:
         return DeclinedError(f"{self.token}: {reason}", next_step)
+
+
+def _name_of(token: TokenId) -> str:
+    """As users know it: by its label, and by the serial that is printed on it if the label has it not."""
+    says_more = token.has_serial and token.serial not in token.label
+    return str(token if says_more else replace(token, serial=""))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pkcs11 import PKCS11Error
 
 from replug.token.worker.cryptoki import CallError
+from replug.token.worker.return_values import name_of
 
 
 @contextmanager
@@ -19,7 +20,8 @@ def calling(function: str) -> Iterator[None]:
     except PKCS11Error as error:
         if not hasattr(error, "__notes__"):  # what was called in detail is known already
             name = value_name(error)
-            detail = f" ({error})" if str(error) not in ("", name) else ""
+            says_more = type(error) is not PKCS11Error and str(error) not in ("", name)
+            detail = f" ({error})" if says_more else ""
             error.add_note(f"{function}: {name}{detail}")
         raise
 
@@ -29,7 +31,11 @@ def value_name(error: PKCS11Error) -> str:
     if isinstance(error, CallError):
         return error.name
     if type(error) is PKCS11Error:
-        return str(error)  # a value that it does not know
+        # A value that it has no class for.
+        if str(error).startswith("User type invalid"):
+            return "CKR_USER_TYPE_INVALID"
+        unknown = re.fullmatch(r"Unmapped error code (0x[0-9a-f]+)", str(error))
+        return name_of(int(unknown[1], 16)) if unknown else str(error)
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", type(error).__name__)
     name = "CKR_" + "_".join(words).upper()
     for ours, theirs in (("CANCELLED", "CANCELED"), ("RECOGNISED", "RECOGNIZED")):

@@ -22,7 +22,7 @@ _MOST_OBJECTS = 600
 _LARGEST_RECORD = MAX_HEADER // 2
 """Bytes; that of a key which SSH can use has a few thousand."""
 _KEY_KINDS = {KeyType.RSA: "rsa", KeyType.EC: "ec", KeyType.EC_EDWARDS: "edwards"}
-_MECHANISMS = {
+SIGNATURE_MECHANISMS = {
     "rsa": {
         Mechanism.RSA_PKCS, Mechanism.SHA1_RSA_PKCS, Mechanism.SHA256_RSA_PKCS, Mechanism.SHA512_RSA_PKCS,
     },
@@ -79,7 +79,9 @@ class TokenObjects:
         """`mechanisms` are the token's; none means that they are not known."""
         self._session = session
         self._kinds_that_sign = {
-            kind for kind, able in _MECHANISMS.items() if not mechanisms or not able.isdisjoint(mechanisms)
+            kind
+            for kind, able in SIGNATURE_MECHANISMS.items()
+            if not mechanisms or not able.isdisjoint(mechanisms)
         }
         self._publics: dict[int, Header | None] = {}
         self._certificates: dict[int, Header | None] = {}

@@ -20,8 +20,13 @@ _ALREADY_LOGGED_IN = "CKR_USER_ALREADY_LOGGED_IN"
 class OpenToken:
     """A token with a session on it, and the keys that the session has shown."""
 
-    def __init__(self, token: Any, cryptoki: Cryptoki, progress: Callable[[], None]) -> None:
-        """`token` is python-pkcs11's; `progress` is called for each object that is read."""
+    def __init__(
+        self, token: Any, cryptoki: Cryptoki, progress: Callable[[], None], *, writing: bool = False
+    ) -> None:
+        """`token` is python-pkcs11's; `progress` is called for each object that is read.
+
+        With `writing` objects can be made in the session.
+        """
         self._progress = progress
         self.slot = slot = token.slot
         self.slot_id: int = slot.slot_id
@@ -29,8 +34,8 @@ class OpenToken:
         """Whether the slot is one that tokens can be removed from."""
         self._cryptoki = cryptoki
         with calling("C_OpenSession"):
-            self._session = token.open()
-        self._handle: int = self._session.handle
+            self.session = token.open(rw=writing)
+        self._handle: int = self.session.handle
         self._logged_in = False
         self._needs_login = TokenFlag.LOGIN_REQUIRED in token.flags
         self._keys: dict[str, FoundKey] = {}
@@ -118,7 +123,7 @@ class OpenToken:
             if self._logged_in:
                 self._cryptoki.log_out(self._handle)
         with contextlib.suppress(PKCS11Error):
-            self._session.close()
+            self.session.close()
 
 
 def _mechanisms(slot: Any) -> set[int]:

@@ -64,9 +64,10 @@ _PATIENCE = 1.0
 class Operations:
     """The operations; each takes the request's header and body and returns the reply's."""
 
-    def __init__(self, progress: Callable[[], None]) -> None:
-        """`progress` is called when a step of what takes long is done."""
+    def __init__(self, progress: Callable[[], None], *, writing: bool = False) -> None:
+        """`progress` is called when a step of what takes long is done; `writing` is what sessions are for."""
         self._progress = progress
+        self._writing = writing
         self._library: Any = None
         self._cryptoki: Cryptoki | None = None
         self._open: dict[TokenId, OpenToken] = {}
@@ -121,7 +122,7 @@ class Operations:
                 # libykcs11 goes on showing the keys of the card that the session was opened on.
                 raise RefusedError(Verdict.FAILED, "a session is open on a token that has left its slot")
         if identity not in self._open:
-            self._open[identity] = OpenToken(found, self._functions, self._progress)
+            self._open[identity] = OpenToken(found, self._functions, self._progress, writing=self._writing)
         token = self._open[identity]
         self._pages[identity] = _records(token, header["id"])
         token.require_presence()
@@ -129,7 +130,7 @@ class Operations:
 
     def flags(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """The flags of the open `token` afresh, if it is still there and its session alive."""
-        token = self._opened(header)
+        token = self.opened(header)
         token.require_presence()
         with calling("C_GetTokenInfo"):
             info = _info(token.slot.get_token())
@@ -157,7 +158,7 @@ class Operations:
 
         The keys it shows then, as for `open`; `proven` is whether the PIN was compared with the token's.
         """
-        token = self._opened(header)
+        token = self.opened(header)
         proven = token.log_in(None if header["keypad"] else body)
         identity = TokenId(**header["token"])
         self._pages[identity] = _records(token, header["id"])
@@ -175,7 +176,7 @@ class Operations:
         `pin_length` bytes of the body are the PIN, for keys with CKA_ALWAYS_AUTHENTICATE; without one those
         ask at the token's keypad.
         """
-        token = self._opened(header)
+        token = self.opened(header)
         token.require_presence()
         key_id = bytes.fromhex(header["id"])
         private, candidates = token.private(header["key"], key_id, header["candidate"])
@@ -238,7 +239,8 @@ class Operations:
                 return token, info, len(found) > 1
         raise RefusedError(Verdict.TOKEN_ABSENT, f"{identity} is in no slot")
 
-    def _opened(self, header: Header) -> OpenToken:
+    def opened(self, header: Header) -> OpenToken:
+        """The token of the request, on which a session is open."""
         try:
             return self._open[TokenId(**header["token"])]
         except KeyError:
@@ -308,9 +310,14 @@ def _rehearse() -> None:
 
 def work(connection: socket.socket) -> NoReturn:
     """Do what is asked on `connection` until it is closed, and end the process."""
+    serve(connection, Operations)
+
+
+def serve(connection: socket.socket, kind: Callable[[Callable[[], None]], Operations]) -> NoReturn:
+    """As `work`, with operations of this kind."""
     # The library ends searches in destructors, which complain of a session that is gone.
     sys.unraisablehook = lambda _: None
-    operations = Operations(Progress(connection))
+    operations = kind(Progress(connection))
     if not select.select([connection], [], [], _SOON)[0]:
         _rehearse()
     answer_requests(connection, operations, _meaning)

@@ -257,7 +257,7 @@ def test_a_handler_that_fails_unexpectedly_is_a_failure_and_no_more(
 
 
 def test_a_handler_that_fails_unexpectedly_later(agent: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(*_arguments: object) -> bytes:
+    async def fail(*_arguments: object, **_named: object) -> bytes:
         await asyncio.sleep(0)
         raise ZeroDivisionError
 

@@ -64,10 +64,11 @@ def test_a_pin_that_one_token_rejects_is_not_tried_on_another_with_the_same_key(
 ) -> None:
     async def main() -> None:
         first, second = StandInToken(WORK_KEY), StandInToken(WORK_KEY, serial="2")
-        agent = AgentBench(monkeypatch, tmp_path, first, second, person=Person(WRONG_PIN))
+        agent = AgentBench(monkeypatch, tmp_path, first, second, person=Person(WRONG_PIN, b"2", b"3"))
         await agent.add(pin=b"")
         assert await agent.sign(WORK_KEY) == Failure()
-        assert agent.slots.logins == [WRONG_PIN]
+        assert agent.slots.logins == [WRONG_PIN, b"2", b"3"]
+        assert {request.token.serial for request in agent.person.requests} == {"1"}
         assert agent.reasons == ['token "work" (serial 1): the PIN is wrong']
 
     run(main())

@@ -7,7 +7,15 @@ import shlex
 import pytest
 
 from replug.token.identity import TokenId
-from replug.token.key_advice import TokenKind, how_to_get_a_key, kind_of, without_keys
+from replug.token.key_advice import (
+    TokenKind,
+    how_to_get_a_key,
+    kind_of,
+    makes_keys_for_its_user,
+    what_then,
+    without_keys,
+)
+from replug.token.uri import Uri, parse_uri
 
 OPENSC = "/usr/lib/opensc-pkcs11.so"
 PROXY = "/usr/lib/p11-kit-proxy.so"
@@ -40,17 +48,35 @@ def test_the_kind_is_known_by_module_or_maker(token: TokenId, module: str, kind:
 @pytest.mark.parametrize(("token", "module", "kind"), KINDS)
 def test_the_command_is_for_this_token(token: TokenId, module: str, kind: TokenKind) -> None:
     command = how_to_get_a_key(token, module)
-    match kind:
-        case TokenKind.OTHER:
-            assert command == ""
-        case TokenKind.YUBIKEY | TokenKind.PIV:
-            assert "ykman piv keys generate" in command
-            assert "pkcs11-tool" not in command  # OpenSC makes no PIV keys, and libykcs11 not with the PIN
-        case _:
-            words = shlex.split(command)
-            assert words[:5] == ["pkcs11-tool", "--module", module, "--token-label", token.label]
-            kind_of_key = "rsa:2048" if kind is TokenKind.OPENCRYPTOKI else "EC:prime256v1"
-            assert kind_of_key in words
+    if kind in (TokenKind.YUBIKEY, TokenKind.PIV):
+        assert "ykman piv keys generate" in command
+        assert "keygen" not in command  # OpenSC makes no PIV keys, and libykcs11 not with the PIN
+        assert what_then(token, module) == "replug refresh"
+        assert not makes_keys_for_its_user(token, module)
+    else:
+        *program, uri = shlex.split(command)
+        assert program == ["replug", "keygen"]
+        assert parse_uri(uri) == Uri(token=token.label)
+        assert what_then(token, module) == ""
+        assert makes_keys_for_its_user(token, module)
+
+
+def test_a_token_that_no_agent_serves_is_named_with_its_module() -> None:
+    command = how_to_get_a_key(SOFTHSM, "/usr/lib/libsofthsm2.so", served=False)
+    assert parse_uri(shlex.split(command)[-1]) == Uri(
+        token="it's mine", module_path="/usr/lib/libsofthsm2.so"
+    )
+
+
+@pytest.mark.parametrize(
+    ("token", "uri"),
+    [
+        (TokenId("Maker", "Model", "77", ""), "pkcs11:serial=77"),
+        (TokenId("Maker", "Model", "", ""), "pkcs11:model=Model"),
+    ],
+)
+def test_a_token_without_a_label_is_named_otherwise(token: TokenId, uri: str) -> None:
+    assert how_to_get_a_key(token, OPENSC) == f"replug keygen {uri}"
 
 
 def test_what_is_hidden_is_not_said_to_be_missing() -> None:

@@ -65,6 +65,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "expires_in": None,
             "without_keys": "",
             "first_key": "",
+            "first_key_then": "",
             "last_removed": None,
             "keys": [
                 {

@@ -14,6 +14,8 @@ from doubles.stand_ins import (
 )
 from doubles.token_bench import Bench
 
+from replug.token.errors import Rejection
+
 
 def test_all_who_wait_share_one_prompt_and_one_login(asking: Bench) -> None:
     async def main() -> None:
@@ -43,20 +45,50 @@ def test_who_comes_while_the_prompt_is_open_waits_for_the_same(asking: Bench) ->
 
 
 @pytest.mark.parametrize(
-    ("answer", "words", "logins"),
-    [(None, "the PIN prompt was cancelled", []), (WRONG_PIN, "the PIN is wrong", [WRONG_PIN])],
+    ("answers", "words", "logins"),
+    [
+        ([None], "the PIN prompt was cancelled", []),
+        ([WRONG_PIN, None], "the PIN prompt was cancelled", [WRONG_PIN]),
+        ([WRONG_PIN, b"2", b"3"], "the PIN is wrong", [WRONG_PIN, b"2", b"3"]),
+    ],
 )
 def test_a_failed_login_refuses_all_who_wait_and_not_the_next(
-    asking: Bench, answer: bytes | None, words: str, logins: list[bytes]
+    asking: Bench, answers: list[bytes | None], words: str, logins: list[bytes]
 ) -> None:
     async def main() -> None:
-        asking.person.answers = [answer, PIN]
+        asking.person.answers = [*answers, PIN]
         refusals = await asyncio.gather(*(asking.sign() for _ in range(5)), return_exceptions=True)
         assert [words in str(refusal) for refusal in refusals] == [True] * 5
         assert asking.slots.logins == logins
         await asking.sign()
-        assert len(asking.person.requests) == 2
+        assert len(asking.person.requests) == len(answers) + 1
         assert asking.slots.logins == [*logins, PIN]
+
+    run(main())
+
+
+def test_all_who_wait_share_the_prompt_after_a_wrong_pin(asking: Bench) -> None:
+    async def main() -> None:
+        asking.person.answers = [WRONG_PIN, PIN]
+        await asyncio.gather(*(asking.sign() for _ in range(5)))
+        assert [request.rejection for request in asking.person.requests] == [None, Rejection.WRONG]
+        assert asking.slots.logins == [WRONG_PIN, PIN]
+
+    run(main())
+
+
+def test_nobody_is_asked_again_for_who_has_left(asking: Bench) -> None:
+    async def main() -> None:
+        asking.person.answers = [WRONG_PIN]
+        login = asking.slots.hold_next("login")
+        signing = asyncio.create_task(asking.sign())
+        await login.entered.wait()
+        signing.cancel()
+        await settle()
+        login.opened.set()
+        await settle()
+        assert len(asking.person.requests) == 1
+        assert asking.slots.logins == [WRONG_PIN]
 
     run(main())
 
@@ -129,7 +161,7 @@ def test_the_prompt_says_what_it_is_for(asking: Bench) -> None:
         await asking.sign()
         [request] = asking.person.requests
         assert request.text() == (
-            'PIN for token "work" (serial 1)\nto use the key key\nasked for by ssh (pid 4711): '
+            'PIN for token "work" (serial 1)\nto use the key key\nasked for by ssh (pid 4711)\nPIN: '
         )
 
     run(main())

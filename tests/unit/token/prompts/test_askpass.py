@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from doubles.stand_ins import ended, run
 
-from replug.token.errors import NobodyAskedError, PromptError, TokenError
+from replug.token.errors import NobodyAskedError, PromptError, Rejection, TokenError
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts.askpass import AskpassPrompter, _read_line
@@ -201,6 +201,7 @@ def test_a_pin_typed_at_the_warning_knows_of_the_last_try(
 
 FINAL_TRY = TokenFlag.USER_PIN_FINAL_TRY
 COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
+MORE_THAN_ONE = "The token reports that more than one try is left."
 
 
 @pytest.mark.parametrize(
@@ -209,16 +210,42 @@ COUNT_LOW = TokenFlag.USER_PIN_COUNT_LOW
         (PinRequest(TOKEN, TokenFlag(0), "", Asker()), []),
         (REQUEST, ["to use the key login key", "asked for by ssh (pid 4711)"]),
         (
-            PinRequest(TOKEN, TokenFlag(0), "", Asker(), rejected=True),
+            PinRequest(TOKEN, TokenFlag(0), "", Asker(), rejection=Rejection.REMEMBERED),
             ["The PIN remembered until now was rejected."],
         ),
-        (PinRequest(TOKEN, COUNT_LOW, "", Asker()), ["A wrong PIN was entered since the last right one."]),
+        (
+            PinRequest(TOKEN, COUNT_LOW, "", Asker()),
+            ["A wrong PIN was entered since the last right one.", MORE_THAN_ONE],
+        ),
+        (PinRequest(TOKEN, TokenFlag(0), "", Asker(), rejection=Rejection.WRONG), ["Wrong PIN."]),
+        (
+            PinRequest(TOKEN, COUNT_LOW, "", Asker(), rejection=Rejection.WRONG),
+            ["Wrong PIN.", MORE_THAN_ONE],
+        ),
+        (
+            PinRequest(TOKEN, FINAL_TRY, "", Asker(), rejection=Rejection.WRONG),
+            ["Wrong PIN.", "LAST TRY: a wrong PIN locks the token."],
+        ),
         (PinRequest(TOKEN, FINAL_TRY, "", Asker()), ["LAST TRY: a wrong PIN locks the token."]),
         (PinRequest(TOKEN, FINAL_TRY | COUNT_LOW, "", Asker()), ["LAST TRY: a wrong PIN locks the token."]),
     ],
 )
 def test_the_question(request_: PinRequest, lines: list[str]) -> None:
-    assert request_.text() == "\n".join([f"PIN for {NAME}", *lines]) + ": "
+    assert request_.text() == "\n".join([f"PIN for {NAME}", *lines, "PIN: "])
+
+
+@pytest.mark.parametrize(
+    ("token", "name"),
+    [
+        (TokenId("Yubico", "YubiKey YK5", "5001234", "YubiKey PIV #5001234"), 'token "YubiKey PIV #5001234"'),
+        (TokenId("Yubico", "YubiKey YK5", "5001234", "work"), 'token "work" (serial 5001234)'),
+        (TokenId("NSS", "NSS 3", "0000000000000000", "NSS DB"), 'token "NSS DB"'),
+        (TokenId("Maker", "Model", "5001234", ""), "token Model (serial 5001234)"),
+        (TokenId("Maker", "Model", "0000", "work", copy=1), 'token "work" #2'),
+    ],
+)
+def test_the_token_is_named_as_it_is_known(token: TokenId, name: str) -> None:
+    assert PinRequest(token, TokenFlag(0), "", Asker()).facts() == [f"PIN for {name}"]
 
 
 @pytest.mark.parametrize("text", ["a\nLAST TRY: press OK", "a\0b", "a\x1b[2Jb", "a\rb", "a\u2028b"])
@@ -226,7 +253,7 @@ def test_nobody_but_the_agent_writes_lines_of_the_question(askpass: Askpass, tex
     """A token chooses its labels, a program its name."""
     token = TokenId("Maker", "Model", "1", text)
     request = PinRequest(token, TokenFlag(0), text, Asker(text, purpose=()))
-    assert len(request.text().splitlines()) == 3
+    assert len(request.text().splitlines()) == 4
     assert all(line.isprintable() for line in request.text().splitlines())
     assert ask(askpass("echo 123456"), request).value == b"123456"
 

@@ -229,7 +229,7 @@ def test_the_way_that_is_set(desk: Desk, way: PromptWay, pin: bytes) -> None:
 def test_the_way_that_is_set_is_the_only_one(desk: Desk) -> None:
     with pytest.raises(PromptError) as caught:
         ask(desk.display().askpass().pinentry(), "terminal")
-    assert "has no way to ask for it: the program has no terminal" in caught.value.reason
+    assert "there is no way to ask for it: the program has no terminal" in caught.value.reason
 
 
 def test_the_pinentry_that_is_set(desk: Desk) -> None:
@@ -242,7 +242,7 @@ def test_nothing_to_ask_with(desk: Desk) -> None:
     with pytest.raises(PromptError) as caught:
         ask(desk.askpass().pinentry())
     assert str(caught.value) == (
-        'token "work" (serial 5001234): the PIN is needed and the agent has no way to ask for it: '
+        'token "work" (serial 5001234): the PIN is needed and there is no way to ask for it: '
         "there is no display (DISPLAY, WAYLAND_DISPLAY); the program has no terminal; "
         "give it with ssh-add -s, or run the program on a terminal or a desktop"
     )
@@ -254,7 +254,7 @@ def test_everything_there_but_nothing_works(desk: Desk) -> None:
     with pytest.raises(PromptError) as caught:
         ask(desk.display().terminal())
     assert caught.value.reason == (
-        'token "work" (serial 5001234): the PIN is needed and the agent has no way to ask for it: '
+        'token "work" (serial 5001234): the PIN is needed and there is no way to ask for it: '
         "no pinentry with windows is installed; "
         "/nonexistent/askpass does not start: No such file or directory; "
         f"a program reads single keys on {desk.screen.path}"
@@ -394,10 +394,11 @@ def test_a_program_in_a_pane_of_tmux(desk: Desk, tmux: Tmux, monkeypatch: pytest
         return tmux("capture-pane", "-p", "-t", "s").stdout
 
     assert run(main()).value == b"123456"
-    assert pane().splitlines()[:3] == [
+    assert pane().splitlines()[:4] == [
         'PIN for token "work" (serial 5001234)',
         "to use the key login key",
-        f"asked for by sleep (pid {pid}):",
+        f"asked for by sleep (pid {pid})",
+        "PIN:",
     ]
     assert "123456" not in pane()
     assert desk.asked == []

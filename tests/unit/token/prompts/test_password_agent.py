@@ -30,7 +30,7 @@ ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 MESSAGE = (
-    'PIN for token "work" (serial 5001234), LAST TRY: a wrong PIN locks the token., '
+    'PIN for token "work" (serial 5001234), LAST TRY: a wrong PIN locks the token, '
     "to use the key login key, login at host example.org, asked for by ssh (pid 4711):"
 )
 

@@ -13,7 +13,7 @@ import pytest
 from doubles.screen import Screen
 from doubles.stand_ins import ended, run
 
-from replug.token.errors import NobodyAskedError, PromptError
+from replug.token.errors import NobodyAskedError, PromptError, Rejection
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import Pin
 from replug.token.prompts.pinentry import PinentryPrompter, find_pinentry, is_textual
@@ -22,7 +22,7 @@ from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 
 TOKEN = TokenId("Maker", "Model", "5001234", "100% work")
 ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
-REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER, rejected=True)
+REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER, rejection=Rejection.REMEMBERED)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 
 SCRIPT = """#!{python} -IS

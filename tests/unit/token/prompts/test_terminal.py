@@ -41,7 +41,7 @@ def pin_typed(screen: Screen, *keys: str | bytes) -> Pin:
 
     async def main() -> Pin:
         asking = asyncio.create_task(prompter(screen).ask(REQUEST))
-        await screen.shows("locks the token.: ")
+        await screen.shows("locks the token.\nPIN: ")
         for group in keys:
             screen.type(group)
         return await asking
@@ -91,7 +91,8 @@ def test_the_question_is_shown_and_the_pin_is_not(screen: Screen) -> None:
         "to use the key login key",
         "login at host example.org",
         "asked for by ssh (pid 4711)",
-        "LAST TRY: a wrong PIN locks the token.: ",
+        "LAST TRY: a wrong PIN locks the token.",
+        "PIN: ",
     ]
 
 
@@ -152,7 +153,7 @@ def test_a_question_that_nobody_waits_for_any_more(screen: Screen) -> None:
 
     async def main() -> None:
         asking = asyncio.create_task(prompter(screen).ask(REQUEST))
-        await screen.shows("locks the token.: ")
+        await screen.shows("locks the token.\nPIN: ")
         assert screen.mode != before
         asking.cancel()
         await asyncio.wait([asking])
@@ -165,7 +166,7 @@ def test_a_question_that_nobody_waits_for_any_more(screen: Screen) -> None:
 def test_a_terminal_that_is_closed_meanwhile(screen: Screen) -> None:
     async def main() -> None:
         asking = asyncio.create_task(prompter(screen).ask(REQUEST))
-        await screen.shows("locks the token.: ")
+        await screen.shows("locks the token.\nPIN: ")
         screen.hang_up()
         await asking
 
@@ -177,7 +178,7 @@ def test_a_terminal_that_is_closed_meanwhile(screen: Screen) -> None:
 def test_a_mode_that_somebody_else_has_set_meanwhile_stays(screen: Screen) -> None:
     async def main() -> list:
         asking = asyncio.create_task(prompter(screen).ask(REQUEST))
-        await screen.shows("locks the token.: ")
+        await screen.shows("locks the token.\nPIN: ")
         screen.set_single_keys(vmin=7)
         theirs = screen.mode
         asking.cancel()

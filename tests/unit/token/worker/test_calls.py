@@ -21,7 +21,9 @@ def noted(error: Exception) -> list[str]:
         (pkcs11.SlotIDInvalid(), "C_Login: CKR_SLOT_ID_INVALID"),
         (pkcs11.FunctionCancelled(), "C_Login: CKR_FUNCTION_CANCELED"),
         (pkcs11.PinLenRange("too short"), "C_Login: CKR_PIN_LEN_RANGE (too short)"),
-        (pkcs11.PKCS11Error("Unmapped error code 0x80000001"), "C_Login: Unmapped error code 0x80000001"),
+        (pkcs11.PKCS11Error("Unmapped error code 0x80000001"), "C_Login: CKR_VENDOR_DEFINED + 0x1"),
+        (pkcs11.PKCS11Error("User type invalid. Should never see this."), "C_Login: CKR_USER_TYPE_INVALID"),
+        (pkcs11.PKCS11Error("Unmapped error code 0x140"), "C_Login: CKR_CURVE_NOT_SUPPORTED"),
     ],
 )
 def test_the_function_and_what_it_returned(error: Exception, note: str) -> None:
