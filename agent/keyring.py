@@ -139,7 +139,9 @@ class Keyring:
 
     async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()
-        return tuple(Host(key, self._known_host_names.known_as(key)) for key in keys)
+        known_as = self._known_host_names.known_as
+        # A certificate's names are compared with all that known_hosts says of its CA.
+        return await self._aside.run(lambda: tuple(Host(key, known_as(key)) for key in keys))
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         emptied = self._emptied
