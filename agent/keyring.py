@@ -41,7 +41,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
-from replug.token.turns import one_less
+from replug.token.turns import Program, one_less
 from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds
@@ -92,7 +92,7 @@ class Keyring:
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
         self.sign = Signing(self.identities, settings, self._confirmations, notices, self._aside).sign
-        self._adding: Counter[tuple[int, int] | None] = Counter()
+        self._adding: Counter[Program | None] = Counter()
         """How many providers are being added, by the program that asks."""
         self._emptied = 0
         """How often everything was removed."""

@@ -125,8 +125,8 @@ def _become_worker(
 def _close_all_but(connection: int) -> None:
     """Everything else that is open is the server's own: the way to it, and its hold on the agent.
 
-    What is open /proc says. The limit of open files does not: any process of the user may lower it (prlimit(2)),
-    and a module that has the way to the server receives what is meant for other workers.
+    What is open /proc says. The limit of open files does not: any process of the user may lower it
+    (prlimit(2)), and a module that has the way to the server receives what is meant for other workers.
     """
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
