@@ -89,7 +89,7 @@ def test_a_process_with_many_connections_has_as_many_turns_as_one_with_one() -> 
 
 def test_a_program_with_many_processes_has_as_many_turns_as_one_with_one() -> None:
     async def main() -> None:
-        rounds, served = Rounds(), list[int]()
+        rounds, served = Rounds(waiting()), list[int]()
         for process in range(100, 200):
             rounds.give_turn(Greedy(process, served))
         rounds.give_turn(Greedy(2, served, program=2))

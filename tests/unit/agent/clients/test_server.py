@@ -180,19 +180,27 @@ def test_a_client_gives_way_if_it_was_not_used_for_long(
 
 
 @pytest.fixture
-def programs(processes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes of the same ten are one program."""
-    monkeypatch.setattr(Peer, "executable", property(lambda peer: (1, f"program {peer.pid // 10}")))
+def programs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that the next clients are said to be; of the same ten they are one program."""
+    numbers = list[int]()
+
+    def of(_client: socket.socket) -> Peer:
+        peer = Peer(numbers.pop(0), os.getuid())
+        peer.executable = (1, f"program {peer.pid // 10}")
+        return peer
+
+    monkeypatch.setattr(Peer, "of", of)
+    return numbers
 
 
-@pytest.mark.usefixtures("room_for_three", "programs")
+@pytest.mark.usefixtures("room_for_three")
 @pytest.mark.parametrize("crowd", [(10, 10, 10, 10, 10), (10, 11, 12, 13, 14)], ids=["one", "many"])
-def test_a_program_does_not_keep_another_out(place: Place, processes: list[int], crowd: list[int]) -> None:
+def test_a_program_does_not_keep_another_out(place: Place, programs: list[int], crowd: list[int]) -> None:
     """Neither by one process nor by many, though all its connections are in use."""
 
     async def main() -> None:
         server = place.serve()
-        processes.extend((*crowd, 20))
+        programs.extend((*crowd, 20))
         clients = [place.connect() for _ in crowd]
         for client in clients:
             client.send(REQUEST[:-1])
