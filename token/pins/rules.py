@@ -190,6 +190,7 @@ class PinRules:
         was_remembered = pin is not None and pin.verified and not pin.configured
         if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
             pin.past.rejected = True
+            self._pins.forget_like(self._owner, pin)
         if pin is not None and self._pins.get(self._owner) is pin:
             self.forget()
         log.warning("login refused", extra=self._field | {"why": str(error)})
