@@ -51,6 +51,8 @@ _MOMENT = 0.05  # seconds
 _LOOK = 0.25  # seconds
 _MOST_ADDITIONS = 16
 """Of providers, at the same time and by one program: they go on though their clients are gone."""
+_MOST_IDENTITIES = 4096
+"""Of all providers, certificates included: each costs at every change, and no client reads so long a list."""
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
 
@@ -198,6 +200,10 @@ class Keyring:
 
         def may_be_added(identities: list[Identity]) -> None:
             self._refuse_if_changed_since(emptied)
+            if self.identities.count + len(identities) > _MOST_IDENTITIES:
+                raise RequestRefusedError(
+                    f"the agent holds {self.identities.count} keys already", "remove some (ssh-add -d or -e)"
+                )
             for held in identities:
                 self._refuse_if_hidden(client, held.blob)
 
