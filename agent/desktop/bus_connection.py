@@ -176,7 +176,7 @@ class BusConnection:
 
     @property
     def _missing(self) -> int:
-        """How many bytes of the message under way have not arrived; until its length is known, of its beginning."""
+        """How many bytes of the next message have not arrived; of its beginning until its length is known."""
         got = len(self._message)
         return (calc_msg_size(bytes(self._message[:_PRELUDE])) if got >= _PRELUDE else _PRELUDE) - got
 
