@@ -13,6 +13,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.purpose import Login, Purpose
 from replug.protocol.signed_data import SshSignature
 from replug.token.prompts.request import ConfirmRequest, Origin, Prompter
+from replug.token.turns import Program
 
 
 class Confirmed(StrEnum):
@@ -28,8 +29,7 @@ class _Consent:
     """What a remembered yes is good for."""
 
     key_blob: bytes
-    program: tuple[int, int]
-    """Its executable."""
+    program: Program
     hosts: tuple[bytes, ...]
     """The keys of the hosts that the agent is forwarded to."""
     signed: tuple[bytes, str] | bytes
@@ -91,7 +91,7 @@ class Confirmations:
         self._remembered[consent] = now + seconds
 
 
-def _consent(key_blob: bytes, purpose: Purpose, program: tuple[int, int] | None) -> _Consent | None:
+def _consent(key_blob: bytes, purpose: Purpose, program: Program | None) -> _Consent | None:
     """What a yes to this is good for; None if for this once only."""
     if program is None or purpose.unverified:
         return None

@@ -41,7 +41,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
-from replug.token.turns import one_less
+from replug.token.turns import Program, one_less
 from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds
@@ -51,6 +51,8 @@ _MOMENT = 0.05  # seconds
 _LOOK = 0.25  # seconds
 _MOST_ADDITIONS = 16
 """Of providers, at the same time and by one program: they go on though their clients are gone."""
+_MOST_IDENTITIES = 4096
+"""Of all providers, certificates included: each costs at every change, and no client reads so long a list."""
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
 
@@ -92,7 +94,7 @@ class Keyring:
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
         self.sign = Signing(self.identities, settings, self._confirmations, notices, self._aside).sign
-        self._adding: Counter[tuple[int, int] | None] = Counter()
+        self._adding: Counter[Program | None] = Counter()
         """How many providers are being added, by the program that asks."""
         self._emptied = 0
         """How often everything was removed."""
@@ -139,7 +141,9 @@ class Keyring:
 
     async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()
-        return tuple(Host(key, self._known_host_names.known_as(key)) for key in keys)
+        known_as = self._known_host_names.known_as
+        # A certificate's names are compared with all that known_hosts says of its CA.
+        return await self._aside.run(lambda: tuple(Host(key, known_as(key)) for key in keys))
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         emptied = self._emptied
@@ -196,6 +200,10 @@ class Keyring:
 
         def may_be_added(identities: list[Identity]) -> None:
             self._refuse_if_changed_since(emptied)
+            if self.identities.count + len(identities) > _MOST_IDENTITIES:
+                raise RequestRefusedError(
+                    f"the agent holds {self.identities.count} keys already", "remove some (ssh-add -d or -e)"
+                )
             for held in identities:
                 self._refuse_if_hidden(client, held.blob)
 

@@ -23,6 +23,7 @@ LONGEST_NAME = 253
 _LONGEST_LINE = 16 * 1024
 _MOST_LINES = 50_000
 _MOST_NAMES = 64  # kept of one key
+_MOST_PATTERNS = 256  # of one CA; each is compared with each name of a certificate
 _MOST_CANDIDATES = 8
 _CERT_AUTHORITY, _REVOKED = b"@cert-authority", b"@revoked"
 _HASHED = "|1|"
@@ -50,6 +51,8 @@ class _Names:
     revoked: bool = False
     certifies: list[str] = field(default_factory=list)
     """Pattern lists, where the key is a CA's."""
+    patterns: int = 0
+    """How many patterns these have."""
 
     def names(self, candidates: Sequence[str]) -> tuple[str, ...]:
         if not self.hashed:
@@ -100,7 +103,10 @@ class KnownHosts:
         if line.marker == _REVOKED:
             names.revoked = True
         elif line.marker == _CERT_AUTHORITY:
-            if len(names.certifies) < _MOST_NAMES:
+            # Whole lists only: what is left out may be what a name is not to fit.
+            patterns = line.hosts.count(",") + 1
+            if names.patterns + patterns <= _MOST_PATTERNS:
+                names.patterns += patterns
                 names.certifies.append(line.hosts)
         elif line.hosts.startswith(_HASHED):
             if len(names.hashed) < _MOST_NAMES and (hashed := _hashed(line.hosts)):

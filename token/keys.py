@@ -26,6 +26,9 @@ from replug.token.identity import LONGEST_LABEL
 
 log = logging.getLogger(__name__)
 
+LONGEST_ID = 1024  # bytes of a CKA_ID
+LONGEST_REFERENCE = 256  # characters of the name that a worker has for a key
+_LONGEST_REASON = 300  # characters
 _ED25519_SIGNATURE = 64  # bytes
 
 _CURVES = {
@@ -106,7 +109,7 @@ def reading(records: list[KeyRecord], keys: dict[bytes, TokenKey], left_out: lis
             key = _read_key(record)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             # A compromised worker may send anything.
-            left_out.append(LeftOut(_label_of(record), str(error)))
+            left_out.append(LeftOut(_label_of(record), str(error)[:_LONGEST_REASON]))
             continue
         if not record.get("mechanism", False):
             left_out.append(LeftOut(key.label, _no_mechanism(key.public)))
@@ -140,7 +143,7 @@ def _no_mechanism(public: PublicKey) -> str:
 
 
 def _label_of(record: KeyRecord) -> str:
-    return str(record.get("label", "")) if isinstance(record, dict) else ""
+    return str(record.get("label", ""))[:LONGEST_LABEL] if isinstance(record, dict) else ""
 
 
 def _read_key(record: KeyRecord) -> TokenKey:
@@ -157,12 +160,15 @@ def _read_key(record: KeyRecord) -> TokenKey:
         case kind:
             raise ProtocolError(f"unknown kind of key {kind!r}")
     public.validate()
+    key_id, reference = bytes.fromhex(record["id"]), record["reference"]
+    if len(key_id) > LONGEST_ID or not isinstance(reference, str) or len(reference) > LONGEST_REFERENCE:
+        raise ProtocolError("its CKA_ID is too long")
     return TokenKey(
         public=public,
         blob=public.encode(),
         label=_as_text(label),
-        key_id=bytes.fromhex(record["id"]),
-        reference=record["reference"],
+        key_id=key_id,
+        reference=reference,
         signs=bool(record["signs"]),
         always_authenticate=bool(record["always_authenticate"]),
     )

@@ -134,8 +134,11 @@ def _judged(module: ModuleFile) -> Registered | LeftOut:
     installed = _installed(path)
     if installed is None:
         return _problem(module, f"{file}: {path} is not installed", "install that module, or remove the file")
-    is_client = os.path.basename(installed) == CLIENT
-    return _registered(module, installed, fields.get("server-address", "") if is_client else "")
+    if os.path.basename(installed) != CLIENT or not fields.get("server-address"):
+        return _registered(module, installed, "")
+    return _wrong_address(module, "server-address") or _registered(
+        module, installed, fields["server-address"]
+    )
 
 
 def _is_enabled(fields: dict[str, str]) -> bool:
@@ -145,19 +148,9 @@ def _is_enabled(fields: dict[str, str]) -> bool:
 
 
 def _remote(module: ModuleFile, remote: str) -> Registered | LeftOut:
-    if remote.startswith("|"):
-        if module.remote_of_user:
-            return _problem(
-                module,
-                f"{module.file}: remote: {remote} would run a program that no list of allowed modules covers",
-                "register it in /etc/pkcs11/modules, or name a socket of p11-kit server: unix:path=/SOCKET",
-            )
-    elif not remote.startswith(_SERVERS):
-        return _problem(
-            module,
-            f"{module.file}: remote: {remote} is none of |COMMAND, unix:path=/SOCKET and vsock:ADDRESS",
-            "correct that line",
-        )
+    problem = _wrong_address(module, "remote")
+    if problem is not None:
+        return problem
     client = _installed(CLIENT)
     if client is None:
         return _problem(
@@ -166,6 +159,26 @@ def _remote(module: ModuleFile, remote: str) -> Registered | LeftOut:
             "sudo apt-get install p11-kit-modules",
         )
     return _registered(module, client, remote)
+
+
+def _wrong_address(module: ModuleFile, field: str) -> LeftOut | None:
+    """What is wrong with the address of a server in this field; p11-kit runs one that is a command."""
+    address = module.fields[field]
+    if address.startswith("|"):
+        if field not in module.of_user:
+            return None
+        return _problem(
+            module,
+            f"{module.file}: {field}: {address} would run a program that no list of allowed modules covers",
+            "register it in /etc/pkcs11/modules, or name a socket of p11-kit server: unix:path=/SOCKET",
+        )
+    if address.startswith(_SERVERS):
+        return None
+    return _problem(
+        module,
+        f"{module.file}: {field}: {address} is none of |COMMAND, unix:path=/SOCKET and vsock:ADDRESS",
+        "correct that line",
+    )
 
 
 def _registered(module: ModuleFile, path: str, server_address: str) -> Registered:

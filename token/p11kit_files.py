@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
@@ -50,8 +51,8 @@ class ModuleFile:
     """The first file of that name."""
     fields: Fields = field(default_factory=dict)
     error: str = ""
-    remote_of_user: bool = False
-    """Whether `remote` is from the user's own file."""
+    of_user: frozenset[str] = frozenset()
+    """The names of the fields that are from the user's own file."""
 
 
 def read_files(files: P11KitFiles) -> list[ModuleFile]:
@@ -92,7 +93,8 @@ def _collect(folder: Path, found: dict[str, ModuleFile], *, of_user: bool = Fals
         except FileError as error:
             module.error = module.error or str(error)
             continue
-        module.remote_of_user = module.remote_of_user or (of_user and "remote" in fields)
+        if of_user:
+            module.of_user |= fields.keys()
         module.fields = fields | module.fields
 
 
@@ -112,7 +114,10 @@ def _files_in(folder: Path) -> Iterator[Path]:
 def _read_fields(path: Path, *, of_user: bool = False) -> Fields:
     """The fields of a file (common/lexer.c); none if there is no such file. FileError."""
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK, opening a FIFO waits for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise FileError(f"{path} is not a regular file")
             text = file.read(_LARGEST + 1)
     except (FileNotFoundError, NotADirectoryError):
         return {}

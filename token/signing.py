@@ -122,6 +122,8 @@ async def _by_the_right_key(
     candidate = worker.candidates.get(place, 0)
     tried = 0
     while True:
+        if pin is not None and not pin:  # the agent was locked between two attempts
+            raise TokenError(f"{token}: the PIN was withdrawn before it was sent")
         raw = await worker.sign(
             token,
             key.reference,

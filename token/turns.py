@@ -7,20 +7,21 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 K = TypeVar("K")
 T = TypeVar("T")
 
-_Program = tuple[int, int] | None
+Program: TypeAlias = tuple[int, str]
+"""A program, by the mount namespace and the path that it was started from."""
 
 
 @dataclass(frozen=True)
 class Requester:
     """The process that a request came from, and its program; the agent itself has neither."""
 
-    program: _Program = None
-    """The executable, by device and inode; None if unknown."""
+    program: Program | None = None
+    """None if unknown."""
     pid: int = 0
 
 
@@ -43,7 +44,7 @@ class FairQueue(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[_Program, OrderedDict[int, deque[T]]] = OrderedDict()
+        self._waiting: OrderedDict[Program | None, OrderedDict[int, deque[T]]] = OrderedDict()
         """By program and process id, those that are next first."""
         self._served = NOBODY
 

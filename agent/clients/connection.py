@@ -15,14 +15,14 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from replug.agent.clients.rounds import ENDED, READING, WRITING, Rounds
-from replug.protocol.constants import MAX_MESSAGE
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.messages import RequestIdentities
 from replug.protocol.wire import ProtocolError
+from replug.token.turns import Requester
 
 log = logging.getLogger(__name__)
 
-_MOST_UNREAD_OUTPUT = MAX_MESSAGE  # bytes; a client that does not read its replies is served no further
+_MOST_UNREAD_OUTPUT = 16 * 1024  # bytes; a client that does not read its replies is served no further
 
 _REQUEST_IDENTITIES = frame(RequestIdentities().encode())
 
@@ -47,12 +47,12 @@ class Connection:
     def __init__(
         self,
         client: socket.socket,
-        process: int,
+        asker: Requester,
         conversation: Conversation,
         closed: Callable[[Connection], None],
         rounds: Rounds,
     ) -> None:
-        self.process = process
+        self.asker = asker
         self.has_turn = False
         self.events = 0
         self.used = time.monotonic()

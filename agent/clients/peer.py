@@ -7,6 +7,8 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
+from replug.token.turns import Program
+
 _UCRED = struct.Struct("3i")
 
 
@@ -16,18 +18,18 @@ class Peer:
 
     pid: int
     uid: int
-    executable: tuple[int, int] | None = field(init=False, compare=False)
-    """Device and inode of the program that the process runs; None if that cannot be read."""
+    executable: Program | None = field(init=False, compare=False)
+    """The program that the process runs; None if that cannot be read."""
     _program: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
-        # Now: later the process may have become another.
+        # Now: later the process may have become another. No file system is asked about the program's file: it
+        # may be the client's own, and never answer.
+        process = f"/proc/{self.pid}"
         try:
-            state = os.stat(f"/proc/{self.pid}/exe")
+            self.executable = os.stat(f"{process}/ns/mnt").st_ino, os.readlink(f"{process}/exe")
         except OSError:
             self.executable = None
-        else:
-            self.executable = state.st_dev, state.st_ino
 
     @classmethod
     def of(cls, client: socket.socket) -> Peer:

@@ -1,4 +1,4 @@
-"""Serves clients in rounds: a process has one turn, however many connections it has."""
+"""Serves clients in rounds: programs have turns, and then the processes of each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import OrderedDict, deque
 from typing import Protocol
 
 from replug.agent.clients.waiting import Waiting
+from replug.token.turns import Program, Requester
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _ROUND = 0.001  # seconds; then the loop's other work is done
 class Connection(Protocol):
     """A connection, as it is seen from here."""
 
-    process: int
+    asker: Requester
     has_turn: bool
     """Whether it waits for its turn; only `Rounds` changes it."""
     events: int
@@ -43,8 +44,8 @@ class Rounds:
         self._epoll = waiting.epoll
         waiting.told = self._happened
         self._watched: dict[int, Connection] = {}
-        self._waiting: OrderedDict[int, deque[Connection]] = OrderedDict()
-        """Those that wait for their turn, by process; the one that is next first."""
+        self._waiting: OrderedDict[Program | None, OrderedDict[int, deque[Connection]]] = OrderedDict()
+        """Those that wait for their turn, by program and process; those that are next first."""
         self._next: asyncio.Handle | None = None
 
     def close(self) -> None:
@@ -86,13 +87,14 @@ class Rounds:
         now = time.monotonic()
         end = now + _ROUND
         while self._waiting and now < end:
-            process, connections = next(iter(self._waiting.items()))
             share = _ROUND / len(self._waiting)
+            program, processes = self._waiting.popitem(last=False)
+            process, connections = processes.popitem(last=False)
             connection = connections.popleft()
             if connections:
-                self._waiting.move_to_end(process)
-            else:
-                del self._waiting[process]
+                processes[process] = connections
+            if processes:
+                self._waiting[program] = processes
             connection.has_turn = False
             try:
                 if connection.serve(now + share):
@@ -114,4 +116,6 @@ class Rounds:
     def _enqueue(self, connection: Connection) -> None:
         if not connection.has_turn:
             connection.has_turn = True
-            self._waiting.setdefault(connection.process, deque()).append(connection)
+            asker = connection.asker
+            processes = self._waiting.setdefault(asker.program, OrderedDict())
+            processes.setdefault(asker.pid, deque()).append(connection)

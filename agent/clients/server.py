@@ -8,21 +8,22 @@ import logging
 import resource
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 
 from replug.agent.clients.connection import Connection, Conversation
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
-from replug.token.turns import one_less
+from replug.token.turns import Program, Requester, one_less
 
 log = logging.getLogger(__name__)
 
 _RESERVED_DESCRIPTORS = 64
-"""For workers, prompts, the control socket's clients and the agent itself; half of all if there are fewer."""
+"""For workers, prompts, clients that wait for room and the agent itself; half of all if there are fewer."""
 _ACCEPTS_PER_TURN = 16  # what each has sent already is served at once
 _LONG_UNUSED = 10.0  # seconds; ssh waits for its server between the listing and the signature
+_MORE = 1  # connections more than another must have who makes room for it
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -38,10 +39,16 @@ class Server:
         self._conversation = conversation
         self._rounds = Rounds(waiting)
         self._connections: set[Connection] = set()
-        self._of_process: Counter[int] = Counter()
-        """How many connections each process has."""
+        self._of_program: Counter[Program | None] = Counter()
+        """How many connections each program has."""
+        self._of_process: Counter[Requester] = Counter()
+        """The same of processes."""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._limit = max(1, descriptors - min(_RESERVED_DESCRIPTORS, descriptors // 2))
+        reserved = min(_RESERVED_DESCRIPTORS, descriptors // 2)
+        self._limit = max(1, descriptors - reserved)
+        self._waiting: deque[tuple[socket.socket, Peer, Requester]] = deque()
+        """Clients that there is no room for yet, as they have no fewer connections than others."""
+        self._most_waiting = (reserved + 1) // 2
         self._said_full = False
         if descriptors <= 2 * _RESERVED_DESCRIPTORS:
             log.warning(
@@ -60,6 +67,8 @@ class Server:
         self._loop.remove_reader(self._listener)
         for connection in list(self._connections):
             connection.close()
+        while self._waiting:
+            self._waiting.popleft()[0].close()
         self._rounds.close()
 
     def _acceptable(self) -> None:
@@ -76,37 +85,36 @@ class Server:
                 self._loop.remove_reader(self._listener)
                 self._resume = self._loop.call_later(_PAUSE, self._listen)
                 break
-            full = len(self._connections) >= self._limit and not self._make_room()
             try:
                 self._accept(client)
             except Exception as error:
                 client.close()
                 log.error("connection closed: %s", str(error) or type(error).__name__)
-            if full:
-                # This is the last; more wait in the backlog until a connection ends.
-                self._loop.remove_reader(self._listener)
-                break
         self._rounds.serve()
 
-    def _make_room(self) -> bool:
-        """Close a connection that nobody has used for long, of the process that has most; whether one was.
+    def _make_room(self, newcomer: Requester) -> bool:
+        """Close a connection, if the newcomer has fewer than who has most, or one was not used for long.
 
-        A process that has more than half of them loses the one that it has not used for longest, however
-        short that is.
+        Programs are compared first, then the processes of the newcomer's. Whoever has most loses the one that
+        waits for nothing and was not used for longest; if all wait for something, the oldest of those.
         """
-        process, count = self._of_process.most_common(1)[0]
-        idle = [one for one in self._connections if one.process == process and one.idle]
-        oldest = min(idle, key=lambda one: one.used, default=None)
-        long_unused = oldest is not None and time.monotonic() - oldest.used > _LONG_UNUSED
         if not self._said_full:
             self._said_full = True
             log.warning(
                 "%d clients: more take the place of unused ones, or wait until one leaves (ulimit -n)",
                 self._limit,
             )
-        if oldest is None or not (long_unused or 2 * count > self._limit):
+        program, most = self._of_program.most_common(1)[0]
+        fewer = self._of_program[newcomer.program] + _MORE < most
+        mine = [client for client in self._of_process if client.program == program]
+        richest = max(mine, key=lambda client: self._of_process[client])
+        if not fewer and program == newcomer.program:
+            fewer = self._of_process[newcomer] + _MORE < self._of_process[richest]
+        theirs = [one for one in self._connections if one.asker == richest]
+        victim = min(theirs, key=lambda one: (not one.idle, one.used))
+        if not fewer and not (victim.idle and time.monotonic() - victim.used > _LONG_UNUSED):
             return False
-        oldest.close()
+        victim.close()
         return True
 
     def _accept(self, client: socket.socket) -> None:
@@ -116,19 +124,40 @@ class Server:
             log.warning("connection from another user refused", extra=fields)
             client.close()
             return
+        requester = Requester(peer.executable, peer.pid)
+        if len(self._connections) < self._limit or self._make_room(requester):
+            self._serve(client, peer, requester)
+        elif len(self._waiting) < self._most_waiting:
+            self._waiting.append((client, peer, requester))
+        else:
+            client.close()  # not left in the backlog: others come after it who have fewer
+
+    def _serve(self, client: socket.socket, peer: Peer, requester: Requester) -> None:
         client.setblocking(False)
         conversation = self._conversation(peer)
-        connection = Connection(client, peer.pid, conversation, self._closed, self._rounds)
+        connection = Connection(client, requester, conversation, self._closed, self._rounds)
         self._connections.add(connection)
+        self._of_program[requester.program] += 1
+        self._of_process[requester] += 1
         self._rounds.admit(connection)  # its first request has mostly arrived already
-        self._of_process[peer.pid] += 1
 
     def _closed(self, connection: Connection) -> None:
-        was_full = len(self._connections) >= self._limit
         self._connections.discard(connection)
-        one_less(self._of_process, connection.process)
-        if was_full and not self._closing:
-            self._listen()
+        one_less(self._of_program, connection.asker.program)
+        one_less(self._of_process, connection.asker)
+        if self._waiting:
+            # After a newcomer that it made room for.
+            self._loop.call_soon(self._serve_waiting)
+
+    def _serve_waiting(self) -> None:
+        while self._waiting and len(self._connections) < self._limit and not self._closing:
+            client, peer, requester = self._waiting.popleft()
+            try:
+                self._serve(client, peer, requester)
+            except Exception as error:
+                client.close()
+                log.error("connection closed: %s", str(error) or type(error).__name__)
+        self._rounds.serve()
 
     def _listen(self) -> None:
         self._loop.add_reader(self._listener, self._acceptable)

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
-from replug.token.turns import one_less
+from replug.token.turns import FairSemaphore, Requester, requester
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +39,11 @@ class Control:
         self._path = control_path(agent_socket)
         self._listener: Listener | None = None
         self._server: asyncio.AbstractServer | None = None
-        self._connections: Counter[int] = Counter()
-        """By process."""
+        self._connections: dict[asyncio.StreamWriter, int] = {}
+        """Each with its process, the oldest first."""
         self._silent: dict[asyncio.StreamWriter, None] = {}
         """Those that have not said what they want, the oldest first."""
+        self._turn = FairSemaphore(1)
 
     async def start(self) -> None:
         """Bind, in place of a dead agent's socket, and listen. Without it only `replug` does not work."""
@@ -69,7 +70,8 @@ class Control:
         if not peer.allowed or not self._has_room_for(peer):
             writer.transport.abort()
             return
-        self._connections[peer.pid] += 1
+        requester.set(Requester(peer.executable, peer.pid))
+        self._connections[writer] = peer.pid
         self._silent[writer] = None
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -77,7 +79,7 @@ class Control:
             self._silent.pop(writer, None)
             answer = await self._answer(command)
             async with asyncio.timeout(_PATIENCE):
-                writer.write(json.dumps(answer).encode() + b"\n")
+                writer.write(answer + b"\n")
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError, ValueError) as error:
@@ -86,24 +88,37 @@ class Control:
             # What a client does not read would stay in memory.
             writer.transport.abort()
             self._silent.pop(writer, None)
-            one_less(self._connections, peer.pid)
+            self._connections.pop(writer, None)
 
     def _has_room_for(self, peer: Peer) -> bool:
-        """Whether one more is served; the one that has been silent for longest makes room for it."""
-        if self._connections[peer.pid] >= _MOST_OF_A_PROCESS:
+        """Whether one more is served.
+
+        The one that has been silent for longest makes room for it, or else the newest of the process that has
+        most, if that has more.
+        """
+        counts = Counter(self._connections.values())
+        if counts[peer.pid] >= _MOST_OF_A_PROCESS:
             return False
-        if self._connections.total() < _MOST:
+        if len(self._connections) < _MOST:
             return True
-        oldest = next(iter(self._silent), None)
-        if oldest is None:
-            return False
-        del self._silent[oldest]
-        oldest.transport.abort()
+        leaving = next(iter(self._silent), None)
+        if leaving is None:
+            process, most = counts.most_common(1)[0]
+            if most <= counts[peer.pid] + 1:
+                return False
+            leaving = [one for one, its in self._connections.items() if its == process][-1]
+        self._silent.pop(leaving, None)
+        del self._connections[leaving]
+        leaving.transport.abort()
         return True
 
-    async def _answer(self, command: str) -> Answer:
+    async def _answer(self, command: str) -> bytes:
         ask = self._commands.get(command)
         if ask is None:
-            return {"error": f"unknown command {command!r}"}
-        answer = ask()
-        return answer if isinstance(answer, dict) else await answer
+            return json.dumps({"error": f"unknown command {command!r}"}).encode()
+        # One in each turn of the loop: an answer that names many keys takes milliseconds.
+        async with self._turn:
+            answer = ask()
+            encoded = json.dumps(answer).encode() if isinstance(answer, dict) else b""
+            await asyncio.sleep(0)
+        return json.dumps(await answer).encode() if isinstance(answer, Awaitable) else encoded

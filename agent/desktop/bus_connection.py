@@ -11,28 +11,34 @@ import itertools
 import logging
 import socket
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from jeepney import (
     DBusAddress,
+    Header,
     HeaderFields,
     Message,
     MessageFlag,
     MessageType,
-    Parser,
     new_method_call,
 )
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 from jeepney.fds import FileDescriptor, fds_buf_size
+from jeepney.low_level import calc_msg_size
 
 from replug.agent.desktop.bus_names import BusError, Remote, Signal
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds for an answer
-_LONGEST_MESSAGE = 1 << 20  # bytes; any program on the system bus may send us signals, of up to 32 MiB
+_LONGEST_MESSAGE = 32 * 1024
+"""Bytes: decoded in less than 20 ms, whatever is in it. Any program may send us signals of up to 32 MiB."""
+_LONGEST_HEADER = 4 * 1024  # bytes of its fields
 _LONGEST_READ = 1 << 16  # bytes
 _LONGEST_LINE = 1024  # bytes, while authenticating
+
+_PRELUDE = 16  # bytes, which say how long a message is
+_FIELDS_LENGTH = 12  # where in them the length of the header's fields is
 
 _BUS = Remote("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 
@@ -57,9 +63,14 @@ class BusConnection:
     def __init__(self, connected: socket.socket, on_signal: Callable[[Signal], None] | None) -> None:
         self._socket = connected
         self._on_signal = on_signal
-        self._parser = Parser()
+        self._message = bytearray()
+        """What has arrived of the next message."""
+        self._descriptors: list[FileDescriptor] = []
+        """Those that came with it."""
         self._serials = itertools.count(1)
         self._replies: dict[int, asyncio.Future[Message]] = {}
+        self._heard = {_BUS.name}
+        """Whose signals are passed on: the bus's own and those of services that `owner` has found."""
         self._to_skip = 0
         self._loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -107,8 +118,12 @@ class BusConnection:
         await self.call(_BUS, "AddMatch", "s", rule)
 
     async def owner(self, name: str) -> str:
-        """The unique name of the service `name`, which is not started for it; BusError if there is none."""
+        """The unique name of the service `name`, which is not started for it; BusError if there is none.
+
+        From now on its signals are passed on, and nobody else's are even decoded.
+        """
         (owner,) = await self.call(_BUS, "GetNameOwner", "s", name)
+        self._heard.add(str(owner))
         return str(owner)
 
     def close(self) -> None:
@@ -145,23 +160,34 @@ class BusConnection:
     def _readable(self) -> None:
         try:
             self._read()
-            while (message := self._parser.get_next_message()) is not None:
-                self._dispatch(message)
+            whole = self._missing == 0
         except BlockingIOError:
             return
         except EOFError:
             self._lose(BusError("the bus hung up"))
+            return
         except Exception as error:  # jeepney documents no exceptions for malformed messages
             self._lose(BusError(f"the bus is lost: {error}"))
+            return
+        if whole:
+            message, descriptors = bytes(self._message), self._descriptors
+            self._message, self._descriptors = bytearray(), []
+            self._receive(message, descriptors)
+
+    @property
+    def _missing(self) -> int:
+        """How many bytes of the next message have not arrived; of its beginning until its length is known."""
+        got = len(self._message)
+        return (calc_msg_size(bytes(self._message[:_PRELUDE])) if got >= _PRELUDE else _PRELUDE) - got
 
     def _read(self) -> None:
         """Receive at most one message, so that file descriptors are matched with their message."""
-        wanted = self._to_skip or self._parser.bytes_desired()
+        wanted = self._to_skip or self._missing
         if wanted > _LONGEST_MESSAGE and not self._to_skip:
             log.debug("skipping a message of %d bytes", wanted)
             self._to_skip = wanted
-            _close_descriptors(self._parser.fds)
-            self._parser = Parser()
+            _close_descriptors(self._descriptors)
+            self._message, self._descriptors = bytearray(), []
         data, ancillary, flags, _ = self._socket.recvmsg(
             min(wanted, _LONGEST_READ), fds_buf_size(), socket.MSG_CMSG_CLOEXEC
         )
@@ -172,17 +198,41 @@ class BusConnection:
             raise BusError("the bus sent more file descriptors than expected")
         if self._to_skip:
             self._to_skip -= len(data)
+            _close_descriptors(descriptors)
         else:
-            self._parser.add_data(data, fds=descriptors)
+            self._message += data
+            self._descriptors += descriptors
+
+    def _receive(self, raw: bytes, descriptors: list[FileDescriptor]) -> None:
+        """Decode a message and pass it on if somebody waits for it; if not, what it says is not even decoded.
+
+        It may be anybody's, so what is wrong with it is no reason to give up the connection.
+        """
+        order: Literal["little", "big"] = "little" if raw[:1] == b"l" else "big"
+        header: Header | None = None
+        try:
+            if int.from_bytes(raw[_FIELDS_LENGTH:_PRELUDE], order) <= _LONGEST_HEADER:
+                header, _ = Header.from_buffer(raw)
+            if header is not None and self._is_wanted(header):
+                self._dispatch(Message.from_buffer(raw, fds=descriptors))
+                return
+        except Exception as error:  # as above
+            log.debug("a message on the bus makes no sense: %r", error)
+            if header is not None and header.message_type is not MessageType.signal:
+                reply = self._replies[header.fields[HeaderFields.reply_serial]]
+                reply.set_exception(BusError(f"the answer makes no sense: {error}"))
+        _close_descriptors(descriptors)
+
+    def _is_wanted(self, header: Header) -> bool:
+        if header.message_type in (MessageType.method_return, MessageType.error):
+            reply = self._replies.get(header.fields.get(HeaderFields.reply_serial, 0))
+            return reply is not None and not reply.done()
+        return self._on_signal is not None and header.fields.get(HeaderFields.sender) in self._heard
 
     def _dispatch(self, message: Message) -> None:
         fields = message.header.fields
         if message.header.message_type in (MessageType.method_return, MessageType.error):
-            reply = self._replies.get(fields.get(HeaderFields.reply_serial, 0))
-            if reply is not None and not reply.done():
-                reply.set_result(message)
-            else:
-                _close_descriptors(message.body)
+            self._replies[fields[HeaderFields.reply_serial]].set_result(message)
         elif message.header.message_type is MessageType.signal and self._on_signal is not None:
             self._on_signal(
                 Signal(

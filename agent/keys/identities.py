@@ -97,6 +97,11 @@ class Identities:
         held = (held for held in self._held if isinstance(held, TokenBackedIdentity) and held.token is token)
         return list({one.blob: one for one in held}.values())
 
+    @property
+    def count(self) -> int:
+        """How many there are: each once for each provider that has it."""
+        return sum(len(_identities(entry)) for entry in self._entries)
+
     def software_keys(self) -> list[SoftwareIdentity]:
         """The identities that are on no token."""
         return [entry for entry in self._entries if isinstance(entry, SoftwareIdentity)]

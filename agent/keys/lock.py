@@ -14,7 +14,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.offload import Aside
 from replug.token.seal import Seal, derive_key
-from replug.token.turns import one_less, requester
+from replug.token.turns import Program, one_less, requester
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds
@@ -35,7 +35,7 @@ class Lock:
         self._aside = Aside("passphrases", _MOST_AT_ONCE)
         self._attempts: Counter[int] = Counter()
         """Under way, the delays after failures included, by process."""
-        self._waiting: Counter[tuple[int, int] | None] = Counter()
+        self._waiting: Counter[Program | None] = Counter()
         """Those whose passphrase was not tried yet, by program."""
 
     @property

@@ -12,8 +12,9 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from replug.agent.config.settings import Settings
 from replug.protocol.keys import parse_public_key
 from replug.protocol.wire import ProtocolError
 from replug.token.identity import LONGEST_LABEL, TokenId
-from replug.token.keys import TokenKey
+from replug.token.keys import LONGEST_ID, LONGEST_REFERENCE, TokenKey
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.p11kit import ModuleSource
 from replug.token.served import ServedToken
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 _LARGEST = 4 * 1024 * 1024  # bytes of the file
 _MOST = 32  # tokens
+_MOST_KEYS = 1024  # of all of them: each costs at every change of what is listed
+_LONGEST = 64  # characters of a field of a token
+_PATH_MAX = 4096
 _FORGOTTEN_AFTER = 90 * 24 * 3600  # seconds without a token
 _NEWS = 24 * 3600  # seconds: to have been seen this much later is worth writing down
 _PAUSE = 0.2  # seconds; many changes at once are written once
@@ -108,19 +112,30 @@ class TokenMemory:
         if self._writing is not None and not self._writing.done():
             self._plan()  # one after the other
             return
-        latest = sorted(self._known.items(), key=lambda item: item[1].seen, reverse=True)[:_MOST]
-        self._writing = asyncio.create_task(_write_in_thread(_encoded(latest)))
+        latest = sorted(self._known.items(), key=lambda item: item[1].seen, reverse=True)
+        self._writing = asyncio.create_task(_write_in_thread([*_bounded(latest)]))
 
 
 def _place(source: ModuleSource) -> tuple[str, str]:
     return source.path, source.arguments.server_address
 
 
-async def _write_in_thread(text: bytes) -> None:
+async def _write_in_thread(known: list[tuple[_Place, RememberedToken]]) -> None:
     try:
-        await in_daemon_thread(Share.SEEN_BEFORE, lambda: _write_file(text))
+        await in_daemon_thread(Share.SEEN_BEFORE, lambda: _write_file(_encoded(known)))
     except (OSError, TooManyThreadsError) as error:
         log.info("the tokens are not remembered", extra={"why": str(error)})
+
+
+def _bounded(
+    known: Iterable[tuple[_Place, RememberedToken]],
+) -> Iterator[tuple[_Place, RememberedToken]]:
+    """The first of them, as many as are remembered."""
+    keys = 0
+    for place, remembered in islice(known, _MOST):
+        keys += len(remembered.keys)
+        if keys <= _MOST_KEYS:
+            yield place, remembered
 
 
 def _path() -> Path:
@@ -144,13 +159,15 @@ def _write_file(text: bytes) -> None:
 def _read() -> dict[_Place, RememberedToken]:
     path = _path()
     try:
-        return dict(_decoded(json.loads(read_trusted(path, largest=_LARGEST))))
+        return dict(_bounded(_decoded(json.loads(read_trusted(path, largest=_LARGEST)))))
     except FileNotFoundError:
         return {}
     except (OSError, UntrustedFileError) as error:
         why = str(error)
-    except (ValueError, TypeError, LookupError, AttributeError, ProtocolError) as error:
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, ProtocolError) as error:
         why = f"it is not what this version writes: {error!r}"
+    except RecursionError:
+        why = "it is not what this version writes: it is nested too deep"
     log.warning("the tokens seen before are unknown", extra={"path": str(path), "why": why})
     return {}
 
@@ -183,18 +200,21 @@ def _encoded(known: Iterable[tuple[_Place, RememberedToken]]) -> bytes:
 def _decoded(values: dict[str, Any]) -> Iterable[tuple[_Place, RememberedToken]]:
     if values["version"] != _VERSION:
         raise ValueError(f"version {values['version']}")
-    for token in values["tokens"][:_MOST]:
+    for token in values["tokens"]:
         identity = _decoded_identity(**token["token"])
         keys = tuple(_decoded_key(key) for key in token["keys"])
         hidden = frozenset(one.blob for one, key in zip(keys, token["keys"], strict=True) if key["hidden"])
-        seen = float(token["seen"])
+        seen = min(float(token["seen"]), time.time())
         if time.time() - seen < _FORGOTTEN_AFTER:
-            place = (str(token["module"]), str(token["server"]), identity)
+            place = (_text(token["module"], _PATH_MAX), _text(token["server"], _PATH_MAX), identity)
             yield place, RememberedToken(identity, keys, hidden, seen)
 
 
 def _decoded_identity(manufacturer: str, model: str, serial: str, label: str, copy: int) -> TokenId:
-    return TokenId(str(manufacturer), str(model), str(serial), str(label), int(copy))
+    manufacturer, model, serial, label = (_text(field) for field in (manufacturer, model, serial, label))
+    if not 0 <= int(copy) < _MOST_KEYS:
+        raise ValueError(f"copy {copy}")
+    return TokenId(manufacturer, model, serial, label, int(copy))
 
 
 def _decoded_key(key: dict[str, Any]) -> TokenKey:
@@ -202,9 +222,17 @@ def _decoded_key(key: dict[str, Any]) -> TokenKey:
     return TokenKey(
         public=public,
         blob=public.encode(),
-        label=str(key["label"])[:LONGEST_LABEL],
-        key_id=bytes.fromhex(key["id"]),
-        reference=str(key["reference"]),
+        label=_text(key["label"], LONGEST_LABEL),
+        key_id=bytes.fromhex(_text(key["id"], 2 * LONGEST_ID)),
+        reference=_text(key["reference"], LONGEST_REFERENCE),
         signs=bool(key["signs"]),
         always_authenticate=bool(key["always_authenticate"]),
     )
+
+
+def _text(value: object, longest: int = _LONGEST) -> str:
+    """A text that UTF-8 has bytes for; ValueError."""
+    if not isinstance(value, str) or len(value) > longest:
+        raise ValueError("a text is none, or too long")
+    value.encode()
+    return value

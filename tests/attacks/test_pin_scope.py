@@ -132,3 +132,19 @@ def test_twins_in_one_module_do_not_share_a_pin(agent: Agent, own: Faulty, stran
 
     assert own.returns("C_Login") == [CKR_OK]
     assert "has other keys than before" in agent.log
+
+
+def test_a_pin_that_was_rejected_is_not_tried_by_another_module(
+    agent: Agent, own: Faulty, stranger: Faulty
+) -> None:
+    """They may be one token that shows other keys here and there; its PIN was changed elsewhere."""
+    for one in (own, stranger):
+        add(agent, one, PIN)
+    assert remembered(agent) == 2
+    for one in (own, stranger):
+        one.tell("C_Login", "fail 0xa0")
+    assert agent.run(REPLUG, "refresh").status == 0
+    for one in (own, stranger):
+        assert agent.ssh_add("-T", one.public).status != 0
+    assert (own.returns("C_Login"), stranger.returns("C_Login")) == ([CKR_OK, 0xA0], [CKR_OK])
+    assert remembered(agent) == 0

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from desktop.waiting import run, until
+from jeepney import DBusAddress, HeaderFields, new_signal
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
+from jeepney.low_level import Array
 from rigs.home import Home
 from rigs.logind import Logind
 from rigs.message_bus import BusService, MessageBus, RefusedError
@@ -127,8 +131,9 @@ def test_signals_that_are_too_long_are_skipped(bus: MessageBus, echo: Echo) -> N
 
     async def main() -> None:
         async with open_bus([os.fsencode(bus.socket)], hear) as connection:
+            await connection.owner(ECHO.name)
             await connection.subscribe(interface=ECHO.interface)
-            for text in ("one", "x" * 3_000_000, "two", "y" * 2_000_000, "z" * 500_000):
+            for text in ("one", "x" * 3_000_000, "two", "y" * 2_000_000, "z" * 30_000):
                 echo.emit(ECHO.path, ECHO.interface, "Said", "s", text)
             await until(lambda: len(heard) == 3)
 
@@ -137,6 +142,77 @@ def test_signals_that_are_too_long_are_skipped(bus: MessageBus, echo: Echo) -> N
     assert {(signal.path, signal.interface, signal.member) for signal in heard} == {
         (ECHO.path, ECHO.interface, "Said")
     }
+
+
+class Stranger:
+    """Another program on the bus, which may be another user's; use it before the agent is there."""
+
+    def __init__(self, bus: MessageBus) -> None:
+        self._connection = open_dbus_connection(bus.address)
+        self._before = self.names()
+
+    def names(self) -> set[str]:
+        """Who is on the bus; what was sent before has been passed on."""
+        reply = self._connection.send_and_get_reply(message_bus.ListNames(), timeout=10)
+        return {str(name) for name in reply.body[0]}
+
+    def signal(self, signature: str, *body: object) -> bytes:
+        """A signal to the agent alone, which everybody may send."""
+        signal = new_signal(DBusAddress("/any", interface="any.body"), "Any", signature, body)
+        [signal.header.fields[HeaderFields.destination]] = self.names() - self._before
+        return signal.serialise(100)
+
+    def send(self, message: bytes) -> None:
+        self._connection.sock.sendall(message)
+        self.names()
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.fixture
+def stranger(bus: MessageBus, echo: Echo) -> Iterator[Stranger]:
+    stranger = Stranger(bus)
+    yield stranger
+    stranger.close()
+
+
+def test_strangers_do_not_end_the_connection(bus: MessageBus, stranger: Stranger, echo: Echo) -> None:
+    heard: list[Signal] = []
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)], heard.append) as connection:
+            await connection.owner(ECHO.name)
+            await connection.subscribe(interface=ECHO.interface)
+            # A descriptor that does not come with it.
+            stranger.send(stranger.signal("u", 7).replace(b"\x01u\0", b"\x01h\0"))
+            echo.emit(ECHO.path, ECHO.interface, "Said", "s", "still here")
+            await until(lambda: "Said" in {one.member for one in heard} or connection.lost.done())
+            assert not connection.lost.done()
+
+    run(main())
+    assert "any.body" not in {one.interface for one in heard}
+
+
+def test_what_strangers_say_is_not_decoded(
+    bus: MessageBus, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a second of the event loop for each megabyte."""
+    decoded: list[int] = []
+    parse_array = Array.parse_data
+
+    def parse(self: Array, buf: bytes, pos: int, endianness: object, fds: Sequence[object] = ()) -> object:
+        decoded.append(int.from_bytes(buf[pos : pos + 4], "little"))
+        return parse_array(self, buf, pos, endianness, fds=fds)
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)], lambda _: None) as connection:
+            stranger.send(stranger.signal("as", ["x"] * 3000))
+            monkeypatch.setattr(Array, "parse_data", parse)
+            await connection.owner(ECHO.name)  # what came before has been read
+            assert max(decoded) < 10_000
+
+    run(main())
 
 
 def test_a_descriptor_that_nobody_takes_is_closed(bus: MessageBus) -> None:

@@ -11,6 +11,7 @@ from doubles.stand_ins import settle, waiting
 
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.rounds import Rounds
+from replug.token.turns import Requester
 
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
 
@@ -44,7 +45,9 @@ class Link:
         self.over = asyncio.Event()
         self.times_closed = 0
         self.script = Script(answer)
-        self.connection = Connection(agents, os.getpid(), self.script, self._closed, self.rounds)
+        self.connection = Connection(
+            agents, Requester(None, os.getpid()), self.script, self._closed, self.rounds
+        )
         self.rounds.give_turn(self.connection)
 
     def _closed(self, connection: Connection) -> None:

@@ -30,6 +30,7 @@ from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
+from replug.token.turns import Requester
 
 SEEDS = recorded("requests")
 _PATIENCE = 30.0  # seconds, for any one thing
@@ -67,7 +68,9 @@ class Agent:
         agents.setblocking(False)
         who = Client(Peer(os.getpid(), os.getuid()))
         conversation = Conversation(self._dispatcher, self.keyring.changes, who)
-        self._rounds.give_turn(Connection(agents, who.peer.pid, conversation, lambda _: None, self._rounds))
+        self._rounds.give_turn(
+            Connection(agents, Requester(None, who.peer.pid), conversation, lambda _: None, self._rounds)
+        )
         return client
 
     async def lists(self) -> bool:

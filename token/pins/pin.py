@@ -227,6 +227,13 @@ class PinCache:
         for pin in self._pins.values():
             pin.unseal(seal)
 
+    def forget_like(self, owner: PinOwner, rejected: Pin) -> None:
+        """Wipe other PINs that equal a rejected one and are for what may be the same token, at any module."""
+        for other, pin in list(self._pins.items()):
+            alike = other.token.original == owner.token.original and pin.value == rejected.value
+            if alike and pin is not rejected:
+                self._pins.pop(other).wipe()
+
     def wipe_unless_kept(self, pin: Pin) -> None:
         """Wipe a PIN that is no longer needed, unless it is one of those remembered."""
         if not any(kept is pin for kept in self._pins.values()):

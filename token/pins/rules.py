@@ -195,6 +195,7 @@ class PinRules:
         was_remembered = pin is not None and pin.verified and not pin.configured
         if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
             pin.past.rejected = True
+            self._pins.forget_like(self._owner, pin)
         if pin is not None and not pin.verified and isinstance(error, PinRejectedError):
             # Some modules call a broken connection a wrong PIN: not one that was right before.
             self.refused_lately.add(pin)

@@ -16,6 +16,7 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.processes import Command, command_of
 from replug.token.prompts.shown import shown
+from replug.token.turns import Program
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
 
@@ -24,8 +25,8 @@ _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
 class Origin:
     """Where questions come from: those of one origin are held back together, and one answer is for all."""
 
-    program: tuple[int, int] | None = None
-    """The executable of the process that connected, by device and inode; None if unknown."""
+    program: Program | None = None
+    """That of the process that connected; None if unknown."""
     host: bytes | None = b""
     """The key of the host that the agent is forwarded to; empty for this machine, None if it is not known."""
     command: Command | None = None
@@ -46,7 +47,7 @@ class Asker:
     """The process id when it connected; says where the user can be asked."""
     purpose: tuple[str, ...] = ()
     """What is to be signed, one fact a line, ready to be shown: bounded in length, in printable ASCII."""
-    executable: tuple[int, int] | None = None
+    executable: Program | None = None
     """See Origin."""
     host: bytes | None = b""
     """See Origin."""

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 MOST_KEYS = 512
 """On one token; each is looked at whenever anything changes."""
 _LONGEST_FIELD = 64  # characters; CK_TOKEN_INFO has room for 32
+_KNOWN_FLAGS = sum(TokenFlag)
 
 Slots = list[tuple[int, bool, bool]]
 """Slot numbers, each with CKF_TOKEN_PRESENT and CKF_REMOVABLE_DEVICE."""
@@ -125,7 +126,7 @@ class WorkerClient(WorkerProcess):
             "flags",
             {"token": token.fields},
             self._deadlines.for_operation,
-            lambda reply, _: TokenFlag(reply["flags"]),
+            lambda reply, _: _flags(reply),
         )
 
     async def login(self, token: TokenId, pin: bytearray | None, key_id: bytes = b"") -> LoggedIn:
@@ -208,13 +209,18 @@ def _next_page(reply: Header, _: bytearray) -> _Page:
     return page
 
 
+def _flags(reply: Header) -> TokenFlag:
+    """Those that have a name: Python remembers each other value of an IntFlag for ever."""
+    return TokenFlag(int(reply["flags"]) & _KNOWN_FLAGS)
+
+
 def _token_info(reply: Header) -> TokenInfo:
     fields = {name: value for name, value in reply["token"].items() if name != "copy"}
     if any(not isinstance(value, str) or len(value) > _LONGEST_FIELD for value in fields.values()):
         raise ValueError("not the fields of CK_TOKEN_INFO")
     return TokenInfo(
         TokenId(**fields),
-        TokenFlag(reply["flags"]),
+        _flags(reply),
         int(reply["slot"]),
         str(reply["reader"])[:_LONGEST_FIELD],
         bool(reply["removable"]),

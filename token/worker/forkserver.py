@@ -11,7 +11,6 @@ import contextlib
 import errno
 import gc
 import os
-import resource
 import signal
 import socket
 import sys
@@ -124,10 +123,16 @@ def _become_worker(
 
 
 def _close_all_but(connection: int) -> None:
-    """Everything else that is open is the server's own: the way to it, and its hold on the agent."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    os.closerange(_FIRST_OF_OURS, connection)
-    os.closerange(connection + 1, limit)
+    """Everything else that is open is the server's own: the way to it, and its hold on the agent.
+
+    What is open /proc says. The limit of open files does not: any process of the user may lower it
+    (prlimit(2)), and a module that has the way to the server receives what is meant for other workers.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        number = int(name)
+        if number >= _FIRST_OF_OURS and number != connection:
+            with contextlib.suppress(OSError):  # the one that listed the others is closed already
+                os.close(number)
 
 
 def _reset_signals() -> None:

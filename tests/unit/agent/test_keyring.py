@@ -9,6 +9,7 @@ import pytest
 from doubles.agent_bench import HOME_KEY, WORK_KEY, AgentBench, processes_left
 from doubles.stand_ins import PIN, WITHOUT_PIN, WRONG_PIN, Key, StandInToken, refused, run
 
+from replug.agent import keyring as keyring_module
 from replug.agent.config.options import Options
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.messages import Failure, SignResponse, Success
@@ -44,6 +45,22 @@ def test_adding_again_finds_tokens_that_are_new(one: AgentBench, home: StandInTo
         one.slots.tokens.append(home)
         assert await one.add(pin=b"") == Success()
         assert await one.listed() == ["work key", "home key"]
+
+    run(main())
+
+
+def test_the_same_keys_in_ever_more_providers_are_refused(
+    one: AgentBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs at every change, and certificates multiply them."""
+    monkeypatch.setattr(keyring_module, "_MOST_IDENTITIES", 2)
+
+    async def main() -> None:
+        await one.add()
+        uris = [f"pkcs11:{choice}?module-path={one.module}" for choice in ("token=work", "type=private")]
+        assert await one.add(provider=uris[0]) == Success()
+        assert await one.add(provider=uris[1]) == Failure()
+        assert len(one.keyring.identities.providers()) == 2
 
     run(main())
 

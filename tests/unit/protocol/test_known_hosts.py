@@ -150,6 +150,23 @@ def test_a_cas_own_key_is_no_hosts() -> None:
     assert known(AUTHORITY, key=CA) == KnownAs()
 
 
+def test_a_ca_with_many_patterns_costs_little() -> None:
+    """Any program may write them, and bind sessions with certificates of that CA. CPU time, as below."""
+    long = b"@cert-authority " + line(b",".join([b"*a*a*a*b"] * 1500), CA)
+    names = [f"{'a' * 240}{number}" for number in range(64)]
+    hosts, certified = KnownHosts([AUTHORITY + long * 64]), certificate(HOST, CA, *names, "a.example.com")
+    began = time.process_time()
+    assert hosts.known_as(certified) == KnownAs()
+    assert time.process_time() - began < 1
+
+
+def test_a_list_with_too_many_patterns_is_left_out_as_a_whole() -> None:
+    """What were left of it could say less than it says."""
+    hosts = b",".join(b"*%d.org" % number for number in range(300)) + b",!1.org"
+    text = AUTHORITY + b"@cert-authority " + line(hosts, CA)
+    assert certified("1.org", "a.example.com", text=text) == KnownAs(("a.example.com",))
+
+
 @given(
     st.lists(st.sampled_from([b"server", b" ", b"\n", b"@revoked", b",", b"|1|", words(HOST)]) | st.binary())
 )

@@ -15,7 +15,8 @@ from cryptography.x509.oid import NameOID
 from doubles.stand_ins import Key
 
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, RsaPublicKey
-from replug.token.keys import LeftOut, log_left_out, read_keys, reading
+from replug.token.identity import LONGEST_LABEL
+from replug.token.keys import LeftOut, TokenKey, log_left_out, read_keys, reading
 from replug.token.worker.frames import Header
 
 CURVES = {
@@ -249,3 +250,16 @@ def test_of_a_key_and_its_certificate_the_one_that_can_sign_is_used() -> None:
 def test_what_makes_no_sense_is_left_out(record: Header) -> None:
     """A worker that a module has taken over may say anything."""
     assert read_keys([record]) == {}
+
+
+@pytest.mark.parametrize("much", [{"id": "00" * 2000}, {"reference": "r" * 2000}, {"reference": []}])
+def test_what_is_kept_of_a_key_is_bounded(much: dict[str, Any]) -> None:
+    """A module shows 512 keys of each of 128 tokens, and may have taken over its worker."""
+    key = Key("key").record() | {"label": "l" * 5000} | much
+    keys: dict[bytes, TokenKey] = {}
+    left_out: list[LeftOut] = []
+    for _ in reading([key, {"label": "l" * 5000, "kind": "k" * 5000, "material": []}], keys, left_out):
+        pass
+    assert keys == {}
+    assert [len(one.label) <= LONGEST_LABEL for one in left_out] == [True] * 2
+    assert all(len(one.reason) <= 300 for one in left_out)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from replug.token import p11kit
 from replug.token.p11kit import Registry, Why, read_registry
-from replug.token.p11kit_files import P11KitFiles
+from replug.token.p11kit_files import FileError, P11KitFiles, _read_fields
 from replug.token.worker.load_arguments import PLAIN, LoadArguments
 
 
@@ -221,6 +222,11 @@ def test_remote_modules_that_are_refused(machine: Machine) -> None:
     mine = machine.register("mine", "remote: |cat", folder=machine.user)
     machine.register("theirs", "module: a.so")
     machine.register("theirs", "remote: |cat", folder=machine.user)
+    # p11-kit's client takes a command here as well.
+    client = "module: p11-kit-client.so"
+    machine.register("address", client, "server-address: |cat", folder=machine.user)
+    machine.register("mixed", client)
+    machine.register("mixed", "server-address: |cat", folder=machine.user)
     assert machine.names() == []
     reasons = {one.name: one.reason for one in machine.read().left_out}
     assert reasons["odd"] == (
@@ -229,7 +235,7 @@ def test_remote_modules_that_are_refused(machine: Machine) -> None:
     assert reasons["mine"] == (
         f"{mine}: remote: |cat would run a program that no list of allowed modules covers"
     )
-    assert "would run a program" in reasons["theirs"]
+    assert all("would run a program" in reasons[name] for name in ("theirs", "address", "mixed"))
     # Root may register one, and the user choose another order.
     machine.register("mine", "remote: |cat")
     machine.register("mine", "priority: 3", folder=machine.user)
@@ -287,3 +293,12 @@ def test_other_files_of_the_folder(machine: Machine) -> None:
     (machine.packages / "dangling.module").symlink_to("nowhere")
     (machine.packages / "two.module.dpkg-old").write_text("module: b.so\n")
     assert machine.names() == ["one", "two.module.dpkg-old"]
+
+
+@pytest.mark.parametrize("name", ["pkcs11.conf", "modules/one.module"])
+def test_what_is_no_file_keeps_nobody_waiting(machine: Machine, name: str) -> None:
+    """As a FIFO would, that stands where a file stood a moment ago."""
+    (machine.user / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(machine.user / name)
+    with pytest.raises(FileError, match="is not a regular file"):
+        _read_fields(machine.user / name)

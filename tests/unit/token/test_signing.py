@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
-from doubles.stand_ins import Key
+from doubles.stand_ins import Key, run
 
 from replug.protocol.signatures import InvalidSignatureError, Signature, verify
 from replug.protocol.wire import ProtocolError
-from replug.token.signing import finish_signature, signing_algorithm, signing_steps
+from replug.token.errors import TokenError, Verdict, WorkerRefusedError
+from replug.token.identity import TokenId
+from replug.token.keys import read_keys
+from replug.token.signing import finish_signature, signature_on, signing_algorithm, signing_steps
+from replug.token.worker.client import WorkerClient
 
 DATA = b"what is to be signed"
 ALGORITHMS = {0: "ssh-rsa", 2: "rsa-sha2-256", 4: "rsa-sha2-512", 6: "rsa-sha2-256"}
@@ -84,3 +89,31 @@ def test_garbage_is_not_handed_out(kind: str, raw: bytes) -> None:
     key = Key(kind=kind)
     with pytest.raises(InvalidSignatureError):
         finish_signature(key.public, signing_algorithm(key.public, 0), raw, DATA)
+
+
+class LockedMeanwhile:
+    """A worker whose token lacks the first mechanism; while it says so, the agent is locked."""
+
+    def __init__(self, pin: bytearray) -> None:
+        self._pin = pin
+        self.pins: list[bytes] = []
+        self.candidates: dict[object, int] = {}
+
+    async def sign(self, *arguments: object, **_: object) -> object:
+        self.pins.append(bytes(self._pin))
+        self._pin.clear()
+        raise WorkerRefusedError(Verdict.MECHANISM, "CKR_MECHANISM_INVALID")
+
+
+def test_no_login_without_the_pin_after_it_was_withdrawn() -> None:
+    """An empty one would be taken for the keypad."""
+    pin = bytearray(b"123456")
+    worker = LockedMeanwhile(pin)
+    key = read_keys([RSA.record() | {"always_authenticate": True}])[RSA.blob]
+
+    async def main() -> None:
+        with pytest.raises(TokenError, match="withdrawn"):
+            await signature_on(cast(WorkerClient, worker), TokenId("", "", "", ""), key, "ssh-rsa", DATA, pin)
+
+    run(main())
+    assert worker.pins == [b"123456"]

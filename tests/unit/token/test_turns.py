@@ -13,7 +13,7 @@ from replug.token import offload
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.turns import FairSemaphore, Requester, requester
 
-ONE, OTHER = (1, 1), (1, 2)
+ONE, OTHER = (1, "one"), (1, "other")
 
 
 def served(requests: list[Requester], *, cancelled: int | None = None) -> list[int]:

@@ -15,13 +15,15 @@ from doubles.stand_ins import run, settle, waiting
 
 from replug.agent.clients import rounds as rounds_module
 from replug.agent.clients.rounds import READING, WRITING, Rounds
+from replug.token.turns import Requester
 
 
 class Greedy:
     """A connection of `process` that always has more to do."""
 
-    def __init__(self, process: int, served: list[int], seconds: float = 0.0) -> None:
+    def __init__(self, process: int, served: list[int], seconds: float = 0.0, program: int = 1) -> None:
         self.process, self.has_turn, self.events = process, False, 0
+        self.asker = Requester((1, f"program {program}"), process)
         self._served, self._seconds = served, seconds
 
     def fileno(self) -> int:
@@ -38,7 +40,7 @@ class Greedy:
 class Watched:
     """A connection that says what happened, and reads nothing."""
 
-    process, has_turn, events = 1, False, 0
+    asker, has_turn, events = Requester(None, 1), False, 0
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
@@ -80,6 +82,20 @@ def test_a_process_with_many_connections_has_as_many_turns_as_one_with_one() -> 
         while len(served) < 300:
             rounds.serve()
         assert [served[:300].count(process) for process in (1, 2, 3)] == [100, 100, 100]
+        rounds.close()
+
+    run(main())
+
+
+def test_a_program_with_many_processes_has_as_many_turns_as_one_with_one() -> None:
+    async def main() -> None:
+        rounds, served = Rounds(waiting()), list[int]()
+        for process in range(100, 200):
+            rounds.give_turn(Greedy(process, served))
+        rounds.give_turn(Greedy(2, served, program=2))
+        while len(served) < 200:
+            rounds.serve()
+        assert served[:200].count(2) == 100
         rounds.close()
 
     run(main())

@@ -166,14 +166,49 @@ def test_a_client_gives_way_if_it_was_not_used_for_long(
         more = [place.connect() for _ in range(2)]
         answers = [asyncio.create_task(ask(client)) for client in more]
         await settle()
-        # One more than the limit is accepted; another waits until one of them leaves.
-        assert len(place.peers) == (5 if unused else 4)
-        clients[0].close()
+        # Others wait until some leave.
+        assert len(place.peers) == (5 if unused else 3)
+        for client in clients[:2]:
+            client.close()
         assert await asyncio.gather(*answers) == [REQUEST] * 2
-        left = [await ask(client) for client in clients[1:]]
-        assert left == ([b"", REQUEST] if unused else [REQUEST] * 2)
+        assert await ask(clients[2]) == REQUEST
         server.close()
         for client in (*clients, *more):
+            client.close()
+
+    run(main())
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The processes that the next clients are said to be; of the same ten they are one program."""
+    numbers = list[int]()
+
+    def of(_client: socket.socket) -> Peer:
+        peer = Peer(numbers.pop(0), os.getuid())
+        peer.executable = (1, f"program {peer.pid // 10}")
+        return peer
+
+    monkeypatch.setattr(Peer, "of", of)
+    return numbers
+
+
+@pytest.mark.usefixtures("room_for_three")
+@pytest.mark.parametrize("crowd", [(10, 10, 10, 10, 10), (10, 11, 12, 13, 14)], ids=["one", "many"])
+def test_a_program_does_not_keep_another_out(place: Place, programs: list[int], crowd: list[int]) -> None:
+    """Neither by one process nor by many, though all its connections are in use."""
+
+    async def main() -> None:
+        server = place.serve()
+        programs.extend((*crowd, 20))
+        clients = [place.connect() for _ in crowd]
+        for client in clients:
+            client.send(REQUEST[:-1])
+        await settle()
+        with place.connect() as other:
+            assert await ask(other) == REQUEST
+        server.close()
+        for client in clients:
             client.close()
 
     run(main())

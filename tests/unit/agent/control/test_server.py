@@ -236,7 +236,7 @@ def test_silent_clients_keep_nobody_out(rig: ControlRig, monkeypatch: pytest.Mon
     async def main() -> None:
         await rig.control.start()
         silent = [await asyncio.open_unix_connection(str(rig.path)) for _ in range(3)]
-        while rig.control._connections.total() < 3:  # noqa: ASYNC110 - nobody announces it
+        while len(rig.control._connections) < 3:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.001)
         assert b'"version"' in await rig.say(b"status\n")
         first, *others = silent
@@ -249,6 +249,50 @@ def test_silent_clients_keep_nobody_out(rig: ControlRig, monkeypatch: pytest.Mon
         rig.control.close()
 
     run(main())
+
+
+def test_a_process_that_waits_for_many_answers_keeps_no_other_out(
+    rig: ControlRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "_MOST", 3)
+    processes = [10, 10, 11, 12]
+    monkeypatch.setattr(Peer, "of", lambda _client: Peer(processes.pop(0), os.getuid()))
+
+    async def main() -> None:
+        never = asyncio.get_running_loop().create_future()
+        rig.control._commands = {**rig.control._commands, "slow": lambda: never}
+        await rig.control.start()
+        slow = []
+        for number in range(3):
+            reader, writer = await asyncio.open_unix_connection(str(rig.path))
+            writer.write(b"slow\n")
+            slow.append((reader, writer))
+            while len(rig.control._connections) <= number or rig.control._silent:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert b'"version"' in await rig.say(b"status\n")
+        assert await slow[1][0].read() == b""  # the newest of the process that had two
+        never.cancel()
+        for _, writer in slow:
+            writer.close()
+        rig.control.close()
+
+    run(main())
+
+
+def test_many_answers_are_made_one_in_each_turn_of_the_loop(rig: ControlRig) -> None:
+    made: list[int] = []
+    turns = 0
+
+    async def main() -> None:
+        nonlocal turns
+        rig.control._commands = {"count": lambda: {"made": made.append(turns)}}
+        answers = [asyncio.create_task(rig.control._answer("count")) for _ in range(10)]
+        while not all(one.done() for one in answers):
+            await asyncio.sleep(0)
+            turns += 1
+
+    run(main())
+    assert len(set(made)) == 10, made
 
 
 def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +308,7 @@ def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: p
             clients.append((reader, writer))
         await asyncio.sleep(0)
         while rig.control._connections:
-            assert rig.control._connections.total() <= control_module._MOST_OF_A_PROCESS
+            assert len(rig.control._connections) <= control_module._MOST_OF_A_PROCESS
             await asyncio.sleep(0.05)
         for _, writer in clients:
             writer.close()

@@ -15,6 +15,7 @@ from doubles.stand_ins import Key, StandInToken, run
 
 from replug.agent.config.model import Config
 from replug.agent.config.options import Options
+from replug.agent.keys import token_memory
 
 KEY, HIDDEN = Key("key"), Key("hidden")
 
@@ -89,6 +90,86 @@ def test_a_file_that_is_not_ours_is_not_used(
         assert await agent.listed() == []
         agent.keyring.end()
         assert "the tokens seen before are unknown" in caplog.text
+
+    run(main())
+
+
+NESTED = "[" * 100_000
+WRONG = {"copy": {"copy": float("inf")}, "label": {"label": "\ud800"}, "long": {"serial": "1" * 1000}}
+WRONG_KEY = {
+    "surrogate": {"label": "\ud800"},
+    "id": {"id": "00" * 2000},
+    "reference": {"reference": "r" * 1000},
+}
+
+
+def test_a_file_that_is_nested_too_deep(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    test_a_file_that_is_not_ours_is_not_used(monkeypatch, tmp_path, file, NESTED, caplog)
+
+
+@pytest.mark.parametrize(
+    ("token", "key"),
+    [*((wrong, {}) for wrong in WRONG.values()), *(({}, wrong) for wrong in WRONG_KEY.values())],
+    ids=[*WRONG, *WRONG_KEY],
+)
+def test_nothing_in_the_file_keeps_the_tokens_from_being_served(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    file: Path,
+    token: dict[str, Any],
+    key: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        said = await seen(monkeypatch, tmp_path, file)
+        [wrong] = said["tokens"]
+        wrong["token"] |= {"label": "another"} | token
+        wrong["keys"][0] |= {"blob": base64.b64encode(HIDDEN.blob).decode()} | key
+        write(file, json.dumps(said))
+        agent = waiting(monkeypatch, tmp_path, StandInToken(KEY))
+        await agent.keyring.serve_configured()
+        assert await agent.listed() == ["key"]
+        agent.keyring.end()
+        assert "the tokens seen before are unknown" in caplog.text
+
+    run(main())
+
+
+def test_a_time_without_end_is_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path) -> None:
+    async def main() -> None:
+        said = await seen(monkeypatch, tmp_path, file)
+        said["tokens"][0] |= {
+            "seen": float("inf"),
+            "token": said["tokens"][0]["token"] | {"label": "another"},
+        }
+        write(file, json.dumps(said))
+        agent = waiting(monkeypatch, tmp_path, StandInToken(KEY))
+        await agent.keyring.serve_configured()
+        async with asyncio.timeout(10):
+            while len(read(file)["tokens"]) < 2:  # noqa: ASYNC110 - nobody announces it
+                await asyncio.sleep(0.01)
+        agent.keyring.end()
+
+    run(main())
+
+
+def test_keys_are_remembered_up_to_a_number(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, file: Path
+) -> None:
+    """Each costs at every change, and a module may show any number of tokens."""
+    monkeypatch.setattr(token_memory, "_MOST_KEYS", 3)
+
+    async def main() -> None:
+        said = await seen(monkeypatch, tmp_path, file)
+        [token] = said["tokens"]
+        said["tokens"] = [token | {"token": token["token"] | {"serial": str(copy)}} for copy in range(5)]
+        write(file, json.dumps(said))
+        agent = waiting(monkeypatch, tmp_path)
+        await agent.keyring.serve_configured()
+        assert len(agent.keyring.tokens()) == 3
+        agent.keyring.end()
 
     run(main())
 

@@ -8,12 +8,12 @@ import pytest
 from doubles.stand_ins import PIN, WRONG_PIN, AtOneDesk, Person, run, settle
 from doubles.token_bench import Bench
 
-from replug.token.errors import DeclinedError, TokenError
+from replug.token.errors import DeclinedError
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import Asker, HeldBackError, PinRequest
 
-BOMBER = Asker("ssh (pid 1)", executable=(1, 1), host=b"host")
-USER = Asker("ssh (pid 2)", executable=(1, 1))
+BOMBER = Asker("ssh (pid 1)", executable=(1, "1"), host=b"host")
+USER = Asker("ssh (pid 2)", executable=(1, "1"))
 
 
 @pytest.fixture

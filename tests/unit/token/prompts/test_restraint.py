@@ -18,7 +18,10 @@ from replug.token.prompts.request import (
 )
 from replug.token.prompts.restraint import Restraint
 
-HERE, THERE = Asker("ssh (pid 1)", executable=(1, 1)), Asker("ssh (pid 1)", executable=(1, 1), host=b"host")
+HERE, THERE = (
+    Asker("ssh (pid 1)", executable=(1, "1")),
+    Asker("ssh (pid 1)", executable=(1, "1"), host=b"host"),
+)
 TOKEN = TokenId("Maker", "Model", "1", "work")
 
 

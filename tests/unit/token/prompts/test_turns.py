@@ -13,7 +13,7 @@ from replug.token.prompts.turns import MOST_WAITING, QuestionTurns
 from replug.token.turns import Requester, requester
 
 NOISY, QUIET, THIRD = (
-    Asker(name, executable=(1, place)) for place, name in enumerate(("noisy", "quiet", "third"))
+    Asker(name, executable=(1, str(place))) for place, name in enumerate(("noisy", "quiet", "third"))
 )
 
 

@@ -180,6 +180,26 @@ receive(1)
     run(main())
 
 
+def test_flags_that_have_no_name_are_not_kept(script: Script) -> None:
+    """An IntFlag remembers each value that it was ever asked for, and a module may think of many."""
+    script("""
+request()
+agent.sendall(frame({"flags": 0x404 | 1 << 3000}))
+receive(1)
+""")
+
+    async def main() -> None:
+        worker = WorkerClient(Deadlines(), script.process())
+        before = len(TokenFlag._value2member_map_)
+        assert await worker.flags(TOKEN) == TokenFlag.LOGIN_REQUIRED | TokenFlag.TOKEN_INITIALIZED
+        assert max(TokenFlag._value2member_map_) < 1 << 32
+        assert len(TokenFlag._value2member_map_) <= before + 1
+        worker.kill()
+        await reaped(worker)
+
+    run(main())
+
+
 NONSENSE = {
     "a frame that is too large": "struct.pack('>II', 2**31, 0)",
     "a body that is too large": "struct.pack('>II', 2, 2**31)",

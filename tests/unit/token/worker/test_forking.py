@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -160,6 +161,26 @@ def test_a_worker_has_its_own_connection_and_nothing_else() -> None:
         assert os.readlink(f"/proc/{worker.pid}/cwd") == "/"
 
     with running_fork_server("import os\nos.pidfd_open(os.getppid())\n" + READABLE) as server:
+        run(main(server))
+
+
+def test_a_lowered_limit_leaves_a_worker_nothing_either() -> None:
+    """Any process of the user may set it; what the server has open above it is not to reach a module."""
+    high = "import os\nos.dup2(os.pidfd_open(os.getppid()), 50)\n"
+
+    async def main(server: RunningForkServer) -> None:
+        await forked_worker(server)
+        _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (20, hard))
+        worker = await forked_worker(server)
+        with pytest.raises(WorkerRefusedError):
+            await worker.slots()
+        folder = f"/proc/{worker.pid}/fd"
+        links = [os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)]
+        assert [link for link in links if "pidfd" in link] == []
+        assert len(links) == 4
+
+    with running_fork_server(high + READABLE) as server:
         run(main(server))
 
 
