@@ -6,8 +6,10 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from replug.token.turns import Program
+if TYPE_CHECKING:  # commands need no event loop to see whose socket it is
+    from replug.token.turns import Program
 
 _UCRED = struct.Struct("3i")
 

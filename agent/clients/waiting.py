@@ -56,7 +56,7 @@ class Waiting(BaseSelector):
         return MappingProxyType(self._keys)
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        # epoll counts in milliseconds; rounded down, the loop would turn in vain until the time has come.
+        # epoll counts in milliseconds; rounded down, the loop would turn and turn until the time has come.
         wait = -1.0 if timeout is None else math.ceil(timeout * 1000) / 1000 if timeout > 0 else 0.0
         happened = self.epoll.poll(wait, _EVENTS_AT_ONCE)
         others = [one for one in happened if one[0] not in self._keys]

@@ -19,5 +19,5 @@ class Changes:
     """Whether a list is right until then; else the tokens' modules are to know of each that is made."""
 
     def since(self, count: int) -> bool:
-        """Whether a list that was made at `count` has to be made anew."""
+        """Whether a list that was made at `count` has to be made again."""
         return count != self.count or (self.until is not None and self.clock() >= self.until)
