@@ -6,8 +6,10 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from replug.token.turns import Program
+if TYPE_CHECKING:
+    from replug.token.turns import Program  # slow to import for programs that only ask
 
 _UCRED = struct.Struct("3i")
 
