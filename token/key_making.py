@@ -165,6 +165,8 @@ class KeyMaker:
                     async with self._worker(token.source) as worker:
                         return await self._make_on(worker, token, wish, rules, dialogue)
                 except PinRejectedError as rejected:
+                    if rejected is dialogue.last:
+                        raise
                     dialogue.refused(PinRejectedError(rejected.reason, "", rejected.rejection))
                 except PinNeededError:
                     dialogue.not_sent(TokenError(f"{token}: only one PIN try is left", "try again"))

@@ -30,6 +30,7 @@ from replug.token.worker.pool import WorkerPool
 
 _CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card
 _NEVER = float("-inf")
+_MOST_SCANS = 3  # of one look
 _READ_WITHIN = 2.0  # seconds after a card was inserted
 _LONGEST_DESCRIPTION = 64
 """Characters of a slot's description (CK_SLOT_INFO); readers may have longer names."""
@@ -75,6 +76,8 @@ class Module:
         self._asked_for = False
         """Whether the keys were listed, without those of a token that is out, since the last close look."""
         self._inserted = _NEVER
+        self._removals = 0
+        """How often tokens were seen to leave, other than by a scan."""
         """When a card was inserted that may be a missed token, on the loop's clock, until one is read."""
         self._close_look = _NEVER
         """When the last one began, on the loop's clock."""
@@ -158,6 +161,7 @@ class Module:
         if not left:
             return
         self._view = None
+        self._removals += 1
         for identity, occupied in left.items():
             if identity in self.tokens and not occupied:
                 self.tokens[identity].left()
@@ -183,6 +187,7 @@ class Module:
     def _removed(self, tokens: list[ServedToken]) -> None:
         if tokens:
             self._view = None
+            self._removals += 1
             self._pool.removed([token.identity for token in tokens])
 
     def serve(self, choices: list[Uri]) -> None:
@@ -211,7 +216,13 @@ class Module:
             if closely:
                 self._close_look, self._asked_for = now, False
             fresh = fresh or (missed and self._is_blind)
-            seen = await attempt(self._pool, scan, known, self.path, self._served.alike, fresh=fresh)
+            for _ in range(_MOST_SCANS):
+                removals = self._removals
+                seen = await attempt(self._pool, scan, known, self.path, self._served.alike, fresh=fresh)
+                if removals == self._removals:
+                    break
+                # A token has left since the module was asked: it may still have been seen.
+                known = None
         except ModuleUnreachableError as error:
             self._view = None
             for token in self.tokens.values():

@@ -32,7 +32,8 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
         used = [provider["name"] for provider in status["providers"]]
     else:
         used = list(machine.config.providers())
-    names = dict.fromkeys([*machine.modules, *(name for name in used if name != AUTO or status is not None)])
+    none_installed = AUTO in machine.config.modules and _none_installed(registry)
+    names = dict.fromkeys([*machine.modules, *(name for name in used if name != AUTO or not none_installed)])
     patterns = machine.config.allowed_modules if status is None else status["allowed_modules"]
     checked: set[str] = set()
     for name in names:
@@ -48,7 +49,7 @@ def check_modules(machine: Machine) -> Iterator[Finding]:
         except OSError as error:
             yield fail("module", f"{name}: {error.strerror}", "give the path of an installed module")
     if AUTO in machine.config.modules:
-        if not names.keys() - set(machine.modules) - {AUTO} and _none_installed(registry):
+        if none_installed and not names.keys() - set(machine.modules) - {AUTO}:
             yield missing(
                 "module",
                 "no PKCS#11 module is installed, so no token can be found",

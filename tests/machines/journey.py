@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import time
@@ -9,7 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from machines.readme import typed
+from machines.new_machine import PASSWORD, USER
+from machines.readme import examples, typed
 from rigs.booted import Booted
 from rigs.pcscd_inside import PORT
 from rigs.piv_card import PIN, Card
@@ -17,7 +19,6 @@ from rigs.piv_keys import Slot
 from rigs.piv_slot import CardSlot
 from rigs.terminal import Done, eventually
 
-USER = "ada"
 PIN_PROMPT = "PIN"
 _REPLACE = "[y/N]"
 _LOGIN = "ssh server echo hello"
@@ -31,6 +32,7 @@ class Journey:
         self._repository = repository
         self._slot = CardSlot()
         self._card = Card()
+        self._first_lines, self._next_lines, *_ = typed(repository / "README.md", "Start here")
         self._agent_before = self._agent_in_new_sessions
         self.commands = self.prompts = 0
         """How many the user has typed, and answered."""
@@ -40,7 +42,7 @@ class Journey:
         started = time.monotonic()
         steps: Sequence[Callable[[], None]] = (
             self.gets_the_source,
-            self.starts_here,
+            self.installs,
             self.plugs_the_card_in,
             self.logs_in_to_a_server,
             self.mistypes_the_pin,
@@ -88,38 +90,52 @@ class Journey:
             USER, 'chmod -R "u=rwX,g=$(umask -S | sed "s/.*g=\\([rwx]*\\).*/\\1/;s/x/X/"),o=rX" replug'
         )
 
-    def starts_here(self) -> None:
-        """The lines of the README, one by one."""
-        for line in typed(self._repository / "README.md", "Start here"):
-            replaces = self._agent_before and line.endswith("replug setup")
-            done = self.types(line, *([(_REPLACE, "y")] if replaces else []))
+    def installs(self) -> None:
+        """The first lines of the README, and what `setup` says then."""
+        for line in self._first_lines:
             print(f"   $ {line}", flush=True)
-            if "replug setup" in line:
+            is_setup = line.endswith("replug setup")
+            asks = is_setup and self._agent_before
+            done = self.types(line, *([(_REPLACE, "y")] if asks else []))
+            if is_setup:
                 print(_indented(done.out + done.err), flush=True)
+                assert "Done: the agent answers." in done.out, done
                 self._follow(done.out)
 
     def _follow(self, advice: str) -> None:
-        """Add the line for logins without a desktop, which these are, to ~/.profile."""
-        *_, line = [said.strip() for said in advice.splitlines() if "export SSH_AUTH_SOCK" in said]
-        self.types(f"cat >> ~/.profile <<'END'\n{line}\nEND\n")
+        """Do what `setup` says for logins by ssh, which these are, and where polkit is in the way."""
+        [command] = [line.strip() for line in advice.splitlines() if line.strip().startswith("echo ")]
+        self.types(command)
+        if "POLKIT" in advice:
+            commands, rule = examples(self._repository / "docs/replug.1", "POLKIT")
+            for command in commands.splitlines():
+                self.types(command.replace(" you ", f" {USER} "))
+            [place] = set(re.findall(r"/etc/polkit-1/rules\.d/[\w.-]+", advice))
+            self.types(f"sudo tee {place} >/dev/null <<'END'\n{rule}\nEND\n")
 
     def plugs_the_card_in(self) -> None:
         """The virtual card, in a reader of this machine's pcscd."""
-        self._machine.run("apt-get", "install", "--yes", "--quiet", "vsmartcard-vpcd")
-        self._machine.run("systemctl", "restart", "pcscd.socket", "pcscd.service")
+        for command in (
+            "apt-get install --yes --quiet vsmartcard-vpcd",
+            "systemctl restart pcscd.socket",
+            "systemctl stop pcscd.service",
+        ):
+            done = self._machine.run(*command.split())
+            assert done.status == 0, done
         self._slot.serve(_dial)
         self._slot.insert(self._card)
-        self._slot.await_power()
         eventually(lambda: self._key in self._logged_in("ssh-add -L || true").out, "the key is listed", 60)
 
     def logs_in_to_a_server(self) -> None:
-        """To the machine's own sshd, with the PIN typed in the terminal."""
+        """To the machine's own sshd: by password once, then by the card, its PIN typed in the terminal."""
         self._logged_in(
             "install -d -m 700 ~/.ssh; printf 'Host server\\n HostName localhost\\n Port "
             f"{self._machine.port}\\n StrictHostKeyChecking accept-new\\n' > ~/.ssh/config"
         )
-        self.types("ssh-add -L > ~/.ssh/authorized_keys")
-        done = self.types(_LOGIN, (PIN_PROMPT, PIN))
+        listing, copying, log_in = self._next_lines
+        self.types(listing)
+        self.types(copying, ("password:", PASSWORD))
+        done = self.types(f"{log_in} echo hello", (PIN_PROMPT, PIN))
         assert done.out.endswith("hello\n"), done
         assert (self._card.verifies, self._card.wrong_pins) == (1, 0)
 

@@ -1,4 +1,4 @@
-"""The lines of the README that a newcomer types."""
+"""The lines of the documents that a newcomer types."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from pathlib import Path
 _PROMPT = "$ "
 
 
-def typed(readme: Path, heading: str) -> list[str]:
-    """The commands in the first example under a heading."""
-    _, _, section = readme.read_text().partition(f"\n## {heading}\n")
+def typed(readme: Path, heading: str) -> list[list[str]]:
+    """The commands in each of the examples under a heading."""
+    section = readme.read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     assert section, f"the README has no section {heading!r}"
-    example = section.partition("```console\n")[2].partition("```")[0]
-    commands = [line.removeprefix(_PROMPT) for line in example.splitlines() if line.startswith(_PROMPT)]
-    assert commands, f"the section {heading!r} shows no command"
-    return commands
+    examples = [text.partition("```")[0] for text in section.split("```console\n")[1:]]
+    return [
+        [line.removeprefix(_PROMPT) for line in example.splitlines() if line.startswith(_PROMPT)]
+        for example in examples
+    ]
+
+
+def examples(page: Path, section: str) -> list[str]:
+    """The examples (.EX) in a section of a manual page."""
+    text = page.read_text().partition(f".SH {section}\n")[2].partition("\n.SH ")[0]
+    assert text, f"{page.name} has no section {section}"
+    return [one.partition("\n.EE")[0].replace("\\-", "-") for one in text.split(".EX\n")[1:]]

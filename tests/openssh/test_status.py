@@ -34,6 +34,6 @@ def test_another_agent_is_not_asked_twice(home: Home, start_agent: StartAgent) -
     done = other.run(REPLUG, "status")
     assert (done.status, done.out) == (1, "")
     assert (
-        done.err == f"replug: no replug-agent answers at {other.socket}.control: No such file or directory;"
-        " replug doctor suggests a fix\n"
+        done.err == f"replug: SSH_AUTH_SOCK is {other.socket}, where OpenSSH's ssh-agent answers, not"
+        " replug-agent; replug doctor suggests a fix\n"
     )

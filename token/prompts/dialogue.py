@@ -27,8 +27,8 @@ class PinDialogue:
         self._refused = refused
         self._rejection = rejection
         self._prompts = 0
-        self._last: Exception | None = None
-        """Why the last PIN did not do."""
+        self.last: Exception | None = None
+        """Why the last PIN did not do; what `ask` raises instead of asking once more."""
 
     async def ask(self, request: PinRequest) -> Pin:
         """The PIN; PromptError, also when only refused ones are entered.
@@ -36,8 +36,8 @@ class PinDialogue:
         After the last prompt it is the error of the last PIN; the caller has seen by then if the token is
         locked.
         """
-        if self._last is not None and self._prompts >= _MOST_PROMPTS:
-            raise self._last
+        if self.last is not None and self._prompts >= _MOST_PROMPTS:
+            raise self.last
         while True:
             self._prompts += 1
             pin = await self._prompter.ask(replace(request, rejection=self._rejection))
@@ -55,8 +55,8 @@ class PinDialogue:
         """The token refused the PIN; raises the error if another one does not help."""
         if error.rejection is None:
             raise error
-        self._rejection, self._last = error.rejection, error
+        self._rejection, self.last = error.rejection, error
 
     def not_sent(self, error: Exception) -> None:
         """The PIN was not sent, as the tries have changed meanwhile."""
-        self._rejection, self._last = None, error
+        self._rejection, self.last = None, error

@@ -10,6 +10,7 @@ from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refus
 
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, Verdict
+from replug.token.identity import TokenInfo
 from replug.token.module import Module, Pace
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
@@ -458,6 +459,31 @@ def test_a_card_that_leaves_may_end_a_scan_a_little_later(rig: Rig) -> None:
         assert worker.removals == [1.0]
         gate.opened.set()
         await looking
+
+    run(main())
+
+
+def test_a_scan_that_began_before_a_card_left_does_not_bring_it_back(rig: Rig) -> None:
+    async def main() -> None:
+        await rig.look()
+        [worker] = rig.slots.workers
+        scan = worker.scan
+        pulled = False
+
+        async def slow_scan() -> list[TokenInfo]:
+            nonlocal pulled
+            infos = await scan()
+            if not pulled:
+                pulled = True
+                reader = rig.slots.reader_of(rig.work)
+                rig.slots.tokens.remove(rig.work)
+                rig.module.cards_changed({reader: False}, arrived=False)
+            return infos
+
+        worker.scan = slow_scan  # type: ignore[method-assign]
+        await rig.look()
+        assert not rig.served(rig.work).present
+        assert rig.served(rig.home).present
 
     run(main())
 
