@@ -10,12 +10,27 @@ import asyncio
 import contextlib
 import math
 import select
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
-from types import MappingProxyType
 from typing import Any
 
 _EVENTS_AT_ONCE = 64  # then the loop's other work is done
+
+
+class _Keys(Mapping[Any, SelectorKey]):
+    """Keys by descriptor, or by what has one: asyncio uses both for the same thing."""
+
+    def __init__(self, by_descriptor: Mapping[int, SelectorKey]) -> None:
+        self._keys = by_descriptor
+
+    def __getitem__(self, fileobj: Any) -> SelectorKey:
+        return self._keys[_descriptor(fileobj)]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 class Waiting(BaseSelector):
@@ -53,7 +68,7 @@ class Waiting(BaseSelector):
         return self._keys[_descriptor(fileobj)]
 
     def get_map(self) -> Mapping[Any, SelectorKey]:
-        return MappingProxyType(self._keys)
+        return _Keys(self._keys)
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
         # epoll counts in milliseconds; rounded down, the loop would turn and turn until the time has come.

@@ -51,7 +51,11 @@ class Journey:
         )
         for step in steps:
             before = time.monotonic()
-            step()
+            try:
+                step()
+            except AssertionError:
+                print(_indented(self._what_is_known()), flush=True)
+                raise
             print(f"   {step.__name__.replace('_', ' ')}: {time.monotonic() - before:.1f} s", flush=True)
             if step == self.logs_in_to_a_server:
                 seconds = time.monotonic() - started
@@ -164,6 +168,15 @@ class Journey:
         assert self._agent_in_new_sessions == self._agent_before
         failed = self._logged_in("systemctl --user --failed --plain --no-legend").out
         assert "replug" not in failed, failed
+
+    def _what_is_known(self) -> str:
+        """For whoever has to find out why a step failed."""
+        asked = ("replug status", "replug doctor", "replug logs", "sudo journalctl --no-pager --lines=60")
+        return "".join(
+            f"$ {command}\n{done.out}{done.err}"
+            for command in asked
+            for done in [self._logged_in(f"PATH=$PATH:~/.local/bin; {command}")]
+        )
 
     @property
     def _agent_in_new_sessions(self) -> str:
