@@ -1,6 +1,6 @@
 """A token that the agent serves, wherever it is plugged in: its keys, its PIN, and signing with it.
 
-Clients that wait for a login share one prompt. `opening.py` and `operations.py` have the steps on a worker,
+Waiting clients of one command share one prompt and one login. `opening.py` and `operations.py` have the steps on a worker,
 `recovery.py` the retry after a failure.
 """
 
