@@ -1,7 +1,7 @@
 """A token that the agent serves, wherever it is plugged in: its keys, its PIN, and signing with it.
 
-Waiting clients of one command share one prompt and one login. `opening.py` and `operations.py` have the steps on a worker,
-`recovery.py` the retry after a failure.
+Waiting clients of one command share one prompt and one login. `opening.py` and `operations.py` have the steps
+on a worker, `recovery.py` the retry after a failure.
 """
 
 from __future__ import annotations
