@@ -62,9 +62,11 @@ def serve(
     sys.setswitchinterval(_SWITCH_INTERVAL)
     logging_setup.configure(foreground=foreground, debug=options.debug)
     service = _Service(options, fork_server, manager, foreground=foreground)
+    # Until the loop handles signals, they raise an exception, which would lose what the loop is at.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     loop = ClientLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(service.run(listener, client, loop.waiting))
+        return runner.run(service.run(listener, client, loop.waiting, mask))
 
 
 class _Service:
@@ -79,7 +81,9 @@ class _Service:
         self._release = ""
         """The installed version, as it was at the start; empty until it is known."""
 
-    async def run(self, listener: socket.socket, client: int | None, waiting: Waiting) -> int:
+    async def run(
+        self, listener: socket.socket, client: int | None, waiting: Waiting, mask: set[int | signal.Signals]
+    ) -> int:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         config = self._options.config
@@ -143,6 +147,7 @@ class _Service:
         watching = [asyncio.create_task(task) for task in tasks]
         listen_for_events()
         self._handle_signals(keyring, reloader)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         preparation = asyncio.create_task(self._prepare(keyring))
         preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")
