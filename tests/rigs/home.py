@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -64,8 +66,17 @@ class Home:
         return path
 
     def remove(self) -> None:
-        """Deletes the folder; a program that is still ending may delete some of its files first."""
-        shutil.rmtree(self.folder, onerror=_unless_gone)
+        """Deletes the folder; a program that is still ending may delete some of its files first, or make some."""
+        end = time.monotonic() + 10
+        while True:
+            try:
+                shutil.rmtree(self.folder, onerror=_unless_gone)
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY or time.monotonic() > end:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
 
 def _unless_gone(_: object, __: str, error: tuple[type[BaseException], BaseException, TracebackType]) -> None:
