@@ -66,7 +66,7 @@ class Home:
         return path
 
     def remove(self) -> None:
-        """Deletes the folder; a program that is still ending may delete some of its files first, or make some."""
+        """Deletes the folder; a program that is still ending may delete or make files."""
         end = time.monotonic() + 10
         while True:
             try:
