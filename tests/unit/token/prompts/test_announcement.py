@@ -19,13 +19,6 @@ TEXT = "replug-agent: plug in it to go on"
 
 
 @pytest.fixture
-def screen() -> Iterator[Screen]:
-    screen = Screen()
-    yield screen
-    screen.close()
-
-
-@pytest.fixture
 def program(screen: Screen) -> Iterator[int]:
     """The process id of a program in the foreground of the screen."""
     process = subprocess.Popen(

@@ -91,13 +91,6 @@ class Desk:
 
 
 @pytest.fixture
-def screen() -> Iterator[Screen]:
-    screen = Screen()
-    yield screen
-    screen.close()
-
-
-@pytest.fixture
 def desk(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     folder = Path(tempfile.mkdtemp(prefix="rp-"))  # sockets in it must fit 108 bytes
     desk = Desk(folder, screen)

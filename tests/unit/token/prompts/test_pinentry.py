@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -82,13 +82,6 @@ class ScriptedPinentry:
 @pytest.fixture
 def pinentry(tmp_path: Path) -> ScriptedPinentry:
     return ScriptedPinentry(tmp_path)
-
-
-@pytest.fixture
-def screen() -> Iterator[Screen]:
-    screen = Screen()
-    yield screen
-    screen.close()
 
 
 def test_what_it_is_told_before_it_asks_for_a_pin(pinentry: ScriptedPinentry, screen: Screen) -> None:

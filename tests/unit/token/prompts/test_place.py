@@ -29,13 +29,6 @@ Start = Callable[..., int]
 
 
 @pytest.fixture
-def screen() -> Iterator[Screen]:
-    screen = Screen()
-    yield screen
-    screen.close()
-
-
-@pytest.fixture
 def start(screen: Screen) -> Iterator[Start]:
     """Starts a process and gives its number; it ends with the test, before the screen does."""
     processes = []

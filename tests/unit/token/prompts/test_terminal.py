@@ -6,7 +6,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -23,13 +22,6 @@ TOKEN = TokenId("Maker", "Model", "5001234", "work")
 ASKER = Asker("ssh (pid 4711)", purpose=("login at host example.org",))
 REQUEST = PinRequest(TOKEN, TokenFlag.USER_PIN_FINAL_TRY, "login key", ASKER)
 CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
-
-
-@pytest.fixture
-def screen() -> Iterator[Screen]:
-    screen = Screen()
-    yield screen
-    screen.close()
 
 
 def prompter(screen: Screen, timeout: float = 15) -> TerminalPrompter:
