@@ -168,10 +168,7 @@ def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
         del record.files[str(path)]
     make_folder(wants)  # as systemctl would, with another mode
     for one in plan.replaced:
-        if one.masked:
-            manager.call("unmask", one.unit)
-        elif one.enabled:
-            manager.call("enable", one.unit)
+        remove.allow(manager, one)
         if one.active:
             manager.call("stop", one.unit)
     save_record(record, where)

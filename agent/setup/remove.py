@@ -96,11 +96,16 @@ def _kept(record: Record) -> Iterator[str]:
             yield f"{folder}, your own settings"
 
 
-def _restore(manager: UserManager, replaced: Replaced) -> None:
+def allow(manager: UserManager, replaced: Replaced) -> None:
+    """Undo what an earlier setup did to the unit: it may start again."""
     if replaced.masked:
         manager.call("unmask", replaced.unit)
     elif replaced.enabled:
         manager.call("enable", replaced.unit)
+
+
+def _restore(manager: UserManager, replaced: Replaced) -> None:
+    allow(manager, replaced)
     if replaced.active:
         manager.call("start", replaced.unit)
 
