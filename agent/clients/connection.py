@@ -40,8 +40,8 @@ class Conversation(Protocol):
 class Connection:
     """Reads requests from `client` (non-blocking), and writes what the `conversation` answers to each.
 
-    `closed` is called once, when the connection is over. `rounds` give it its turns, once
-    it has been admitted there.
+    `closed` is called once, when the connection is over. `rounds` give it its turns; the
+    first is for whoever made it to ask for.
     """
 
     def __init__(

@@ -69,13 +69,17 @@ class Rounds:
         if self._watched.pop(fd, None) is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
 
-    def admit(self, connection: Connection) -> None:
-        """Give a new connection its first turn; to be followed by `serve`."""
-        self._enqueue(connection)
+    def enqueue(self, connection: Connection) -> None:
+        """Have it served by the next `serve`."""
+        if not connection.has_turn:
+            connection.has_turn = True
+            asker = connection.asker
+            processes = self._waiting.setdefault(asker.program, OrderedDict())
+            processes.setdefault(asker.pid, deque()).append(connection)
 
     def give_turn(self, connection: Connection) -> None:
         """Have it served in this round or the next."""
-        self._enqueue(connection)
+        self.enqueue(connection)
         if self._next is None:
             self._next = self._loop.call_soon(self.serve)
 
@@ -98,7 +102,7 @@ class Rounds:
             connection.has_turn = False
             try:
                 if connection.serve(now + share):
-                    self._enqueue(connection)
+                    self.enqueue(connection)
             except Exception:
                 log.exception("a connection's turn failed")
             now = time.monotonic()
@@ -110,12 +114,5 @@ class Rounds:
             connection = self._watched.get(fd)
             if connection is not None:
                 connection.events |= events
-                self._enqueue(connection)
+                self.enqueue(connection)
         self.serve()
-
-    def _enqueue(self, connection: Connection) -> None:
-        if not connection.has_turn:
-            connection.has_turn = True
-            asker = connection.asker
-            processes = self._waiting.setdefault(asker.program, OrderedDict())
-            processes.setdefault(asker.pid, deque()).append(connection)

@@ -139,7 +139,7 @@ class Server:
         self._connections.add(connection)
         self._of_program[requester.program] += 1
         self._of_process[requester] += 1
-        self._rounds.admit(connection)  # its first request has mostly arrived already
+        self._rounds.enqueue(connection)  # its first request has mostly arrived already
 
     def _closed(self, connection: Connection) -> None:
         self._connections.discard(connection)

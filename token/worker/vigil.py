@@ -33,9 +33,9 @@ class Vigil:
         self._patience = patience
         self._give_up = give_up
         self._begin = self.last_sign = self._loop.time()
+        """When the process last did something, on the loop's clock; whoever sees it says so here."""
         self._sleeps = ""
         self._was_stopped = False
-        """When the process last did something, on the loop's clock; whoever sees it says so here."""
         self.timer = self._loop.call_later(min(_LOOK, patience.silence, patience.longest), self._look)
 
     def _look(self) -> None:
