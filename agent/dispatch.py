@@ -18,7 +18,6 @@ from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
-from replug.protocol.framing import frame
 from replug.protocol.messages import ExtensionFailure, Failure
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
@@ -86,14 +85,6 @@ _ROWS: dict[int, _Row] = {
 }
 
 
-@dataclass
-class _AtHand:
-    """The list of keys as a frame, and when it was made."""
-
-    listing: bytes = b""
-    made_at: int = 0
-
-
 class Dispatcher:
     """Answers messages. It never raises: whatever goes wrong becomes FAILURE and a reason."""
 
@@ -102,9 +93,6 @@ class Dispatcher:
         self._history = history
         # Not the agent's: many large messages would be in the way of a session-bind, with which ssh begins.
         self._decoding = Aside("decoding")
-        self.at_hand = _AtHand()
-        """For clients that are bound to no session, as they all see the same."""
-        self._listing = self._listing_frame = b""
         self._to_decode: list[bytearray] = []
         """Messages that wait for it, or are being decoded."""
 
@@ -136,12 +124,6 @@ class Dispatcher:
                 wipe(message)
                 if request is not None:
                     request.wipe()
-
-    def framed(self, listing: bytes) -> bytes:
-        """The listing as a frame, made once for all clients that are listed the same."""
-        if listing is not self._listing:
-            self._listing, self._listing_frame = listing, frame(listing)
-        return self._listing_frame
 
     async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
         """The reply to a message that is decoded beside the event loop."""
@@ -237,25 +219,11 @@ class Conversation:
     """The messages of one client, and the answers to them."""
 
     def __init__(self, dispatcher: Dispatcher, changes: Changes, client: Client) -> None:
-        self._dispatcher = dispatcher
         self._changes = changes
         self._client = client
-        self._at_hand = dispatcher.at_hand
+        self.answer = partial(dispatcher.answer, client)
 
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""
-        at_hand = self._at_hand
-        return b"" if self._changes.since(at_hand.made_at) else at_hand.listing
-
-    def answer(self, message: bytearray) -> bytes | Awaitable[bytes]:
-        """As `Dispatcher.answer`."""
-        kind, made_at = message[0], self._changes.count
-        reply = self._dispatcher.answer(self._client, message)
-        if kind == MessageType.EXTENSION:
-            # It may bind a session: what this client may see is its own from now on.
-            self._at_hand = _AtHand()
-        elif kind == MessageType.REQUEST_IDENTITIES and isinstance(reply, bytes) and reply != _FAILURE:
-            lasting = self._changes.lasting
-            self._at_hand.listing = self._dispatcher.framed(reply) if lasting else b""
-            self._at_hand.made_at = made_at
-        return reply
+        at_hand = self._client.at_hand
+        return b"" if self._changes.since(at_hand.made_at) else at_hand.frame

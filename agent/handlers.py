@@ -44,10 +44,8 @@ Reply: TypeAlias = Response | Coroutine[Any, Any, Response]
 
 def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. A locked agent shows nothing."""
-    if agent.locked:
-        return IdentitiesAnswer(())
-    at_hand = agent.first_scan_done and not agent.expects_a_token
-    if at_hand and not agent.listing_takes_long(client):
+    nothing_is_awaited = agent.locked or (agent.first_scan_done and not agent.expects_a_token)
+    if nothing_is_awaited and not agent.listing_takes_long(client):
         return agent.listing(client)
     return _list_later(agent, client)
 
@@ -155,7 +153,7 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     # The user's own ssh makes the first. Until that is known to hold, and for good if it does not, whatever
     # the reason, nothing is known of what lies beyond.
     unknown = before.bind_failed or not before.bindings
-    client.sessions = replace(before, bind_attempted=True, bind_failed=unknown)
+    client.bound(replace(before, bind_attempted=True, bind_failed=unknown))
     try:
         # The client chooses how long the key is that verifies.
         binding = await agent.aside(lambda: verify_bind(SessionBind.decode(contents)))
@@ -164,7 +162,7 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
         raise ExtensionRefusedError(f"session-bind: {error}") from error
     # ssh has written a new host's key to known_hosts by now.
     client.hosts = await agent.hosts([bound.host_key for bound in bindings])
-    client.sessions = replace(before, bind_attempted=True, bindings=bindings)
+    client.bound(replace(before, bind_attempted=True, bindings=bindings))
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 

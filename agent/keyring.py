@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
-from replug.agent.clients.client import Client
+from replug.agent.clients.client import Client, ListAtHand
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations
@@ -55,7 +55,7 @@ _MOST_IDENTITIES = 4096
 """Of all providers, certificates included: each costs at every change, and no client reads so long a list."""
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
-
+_NOTHING = IdentitiesAnswer(())
 
 T = TypeVar("T")
 
@@ -100,6 +100,9 @@ class Keyring:
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
 
+        self.at_hand = ListAtHand()
+        """For clients that are bound to no session, as they all see the same."""
+
     # For clients, through `Agent`.
 
     @property
@@ -132,12 +135,24 @@ class Keyring:
             await asyncio.sleep(_MOMENT)
 
     def listing(self, client: Client) -> IdentitiesAnswer:
-        out = [module for module in self._modules if module.listed()]
-        self.changes.lasting = not out
-        return self.identities.answer(client.sees)
+        client.at_hand.frame, client.at_hand.made_at = b"", self.changes.count
+        if self.locked:
+            answer = _NOTHING
+        else:
+            # Modules with tokens that are out are to know of each list.
+            out = [module for module in self._modules if module.listed()]
+            answer = self.identities.answer(client.sees)
+            if out or not self.first_scan_done:
+                return answer
+        client.at_hand.frame = answer.framed
+        return answer
 
     def listing_takes_long(self, client: Client) -> bool:
-        return bool(client.sessions.bindings) and self.identities.destinations > _QUICK_DESTINATIONS
+        return (
+            not self.locked
+            and bool(client.sessions.bindings)
+            and self.identities.destinations > _QUICK_DESTINATIONS
+        )
 
     async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()

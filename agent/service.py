@@ -124,7 +124,7 @@ class _Service:
         )
 
         def conversation(peer: Peer) -> Conversation:
-            return Conversation(dispatcher, keyring.changes, Client(peer))
+            return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=keyring.at_hand))
 
         server = Server(listener, conversation, waiting)
         await control.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import or_
 
@@ -73,38 +73,48 @@ class Signing:
         purpose = purpose_of(request.data, request.key_blob, client.sessions, client.hosts, int(time.time()))
         attempt = _Attempt(client, request, purpose)
         try:
-            signed = await self._sign(attempt)
-            # While the user typed the PIN or touched the token, it may have been removed, or added again with
-            # other constraints.
-            used = signed.identity
-            now = [one for one in self._identities.holding(used.blob) if one.holder == used.holder]
-            if not now:
-                raise unknown_key(used.blob)
-            changed = now[0].constraints != used.constraints
-            if changed and self._still_required(attempt, attempt.permitted(now)):
-                raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
+            try:
+                return await self._sign(attempt)
+            except TokenAbsentError as absent:
+                if not await self._any_back(attempt):
+                    raise
+                fields = {"why": str(absent), "program": attempt.client.peer.program}
+                log.info("the token came back in time", extra=fields)
+                return await self._sign(attempt)
         except ExplainedError as error:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
         except ProtocolError as error:
             raise SignRefusedError(attempt.purpose, str(error)) from error
-        return signed
 
     async def _sign(self, attempt: _Attempt) -> Signed:
-        candidates = await self._allowed(attempt)
-        try:
-            return await _first_signature(candidates, attempt, self._notices)
-        except TokenAbsentError as absent:
-            if not await self._any_back(candidates, attempt):
-                raise
-            fields = {"why": str(absent), "program": attempt.client.peer.program}
-            log.info("the token came back in time", extra=fields)
-        return await _first_signature(await self._allowed(attempt), attempt, self._notices)
+        """Sign with the first identity that can, if it is still there then."""
+        attempt.candidates = await self._allowed(attempt)
+        request, asker = attempt.request, attempt.client.asker(attempt.purpose)
+        unable: ExplainedError | None = None
+        for held in attempt.candidates:
+            try:
+                signature = await held.sign(request.data, request.flags, asker, self._notices)
+            except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
+                unable = error
+                continue
+            # While the user typed the PIN or touched the token, it may have been removed, or added again with
+            # other constraints.
+            now = [one for one in self._identities.holding(held.blob) if one.holder == held.holder]
+            if not now:
+                raise unknown_key(held.blob)
+            changed = now[0].constraints != held.constraints
+            if changed and self._still_required(attempt, attempt.permitted(now)):
+                raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
+            return Signed(signature, held, asker, attempt.confirmed)
+        assert unable is not None
+        raise unable
 
-    async def _any_back(self, candidates: list[Identity], attempt: _Attempt) -> bool:
+    async def _any_back(self, attempt: _Attempt) -> bool:
         """Whether one of the tokens is back as soon as the configuration wants; the user is told which."""
         patience = self._settings.config.wait_for_token
         if not patience:
             return False
+        candidates = attempt.candidates
         places = list(dict.fromkeys(held.place for held in candidates))
         key, asker = candidates[0].comment.decode(errors="replace"), attempt.client.asker(attempt.purpose)
         log.info(
@@ -160,6 +170,8 @@ class _Attempt:
     request: SignRequest
     purpose: Purpose
     confirmed: Confirmed = Confirmed.NOT_REQUIRED
+    candidates: list[Identity] = field(default_factory=list)
+    """What may sign, as of the last look."""
 
     def permitted(self, holding: list[Identity]) -> list[Identity]:
         """The identities among `holding` that may sign this, one for each holder; raises why none may."""
@@ -179,19 +191,6 @@ class _Attempt:
     def _check_destination(self, held: Identity) -> None:
         to = check_sign(held.constraints.destinations, self.client.sessions, held.blob, self.request.data)
         self.purpose = self.purpose.named(to.host_name)
-
-
-async def _first_signature(candidates: list[Identity], attempt: _Attempt, notices: TouchNotices) -> Signed:
-    request, asker = attempt.request, attempt.client.asker(attempt.purpose)
-    last: ExplainedError | None = None
-    for held in candidates:
-        try:
-            signature = await held.sign(request.data, request.flags, asker, notices)
-            return Signed(signature, held, asker, attempt.confirmed)
-        except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
-            last = error
-    assert last is not None
-    raise last
 
 
 async def _any_back(candidates: list[Identity], patience: float) -> bool:

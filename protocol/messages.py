@@ -17,6 +17,7 @@ from typing import Self
 
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import AssociatedCerts, Constraint, SkProvider, parse_constraints
+from replug.protocol.framing import frame
 from replug.protocol.private_keys import PrivateKey, read_private_key
 from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError, Reader, Writer
@@ -112,6 +113,11 @@ class IdentitiesAnswer(_Message):
     def encode(self) -> bytes:
         """Return the payload, which is built once."""
         return self._encoded
+
+    @cached_property
+    def framed(self) -> bytes:
+        """The payload as it goes over the socket, built once."""
+        return frame(self._encoded)
 
     @cached_property
     def _encoded(self) -> bytes:

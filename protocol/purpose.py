@@ -6,8 +6,7 @@ so data is never taken for two of them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from replug.protocol.certificates import Certificate, CertificateType
@@ -31,16 +30,17 @@ class Host:
     """What known_hosts says about the key or certificate; None if that cannot be told."""
     claimed_name: str = ""
     """What the destination constraints of the key call it; whoever added the key has chosen that."""
+    fingerprint: str = field(init=False)
+    """That of the key, also where the host has a certificate."""
+
+    def __post_init__(self) -> None:
+        # Here, as a host is known from the session-bind on and each of its logins names it.
+        object.__setattr__(self, "fingerprint", fingerprint(self.key))
 
     @property
     def is_known(self) -> bool:
         """Whether it is in known_hosts."""
         return self.known is not None and (bool(self.known.names) or self.known.hashed)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """That of the key, also where the host has a certificate."""
-        return fingerprint(self.key)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,25 @@ def in_one_line(purpose: Purpose) -> str:
 
 def in_lines(purpose: Purpose) -> list[str]:
     """Return one fact a line for prompts, the most important first."""
-    head, chosen = _described(purpose)
+    chosen: list[str] = []
+    match purpose.signed:
+        case Login(host, user):
+            head, chosen = f"login at {host_in_words(host)}", [f"as {visible(user)}"]
+        case UnboundLogin(user, why, claimed):
+            head, chosen = f"login at an UNKNOWN host: {why}", [f"as {visible(user)}"]
+            if claimed is not None:
+                chosen.append(f"claims to be at the host with key {fingerprint(claimed)}")
+        case SshSignature(namespace):
+            head, chosen = "SSHSIG signature, not a login", [f"namespace {visible(namespace)}"]
+        case CertificateToSign() as asked:
+            head, chosen = _certificate(asked)
+        case HostKeyProof():
+            head = "proof that a server holds this key as a host key"
+        case OtherData(size, ""):
+            head = _unknown(size)
+        case OtherData(size, resembles):
+            head = f"data of {size} bytes of no known form"
+            chosen = [f"starts like {visible(resembles, 160)}"]
     lines = [head]
     if purpose.unverified:
         lines.append("through a connection whose sessions could not be verified")
@@ -64,26 +82,6 @@ def host_in_words(host: Host) -> str:
         return f"{names} ({warning}{host.fingerprint})"
     where = "in known_hosts under a hashed name" if known.hashed else "not in known_hosts"
     return f"the host with {warning}key {host.fingerprint} ({'; '.join(filter(None, (where, claim)))})"
-
-
-def _described(purpose: Purpose) -> tuple[str, list[str]]:
-    """What is known of it, and what the client chose."""
-    match purpose.signed:
-        case Login(host, user):
-            return f"login at {host_in_words(host)}", [f"as {visible(user)}"]
-        case UnboundLogin(user, why, claimed):
-            claim = [] if claimed is None else [f"claims to be at the host with key {fingerprint(claimed)}"]
-            return f"login at an UNKNOWN host: {why}", [f"as {visible(user)}", *claim]
-        case SshSignature(namespace):
-            return "SSHSIG signature, not a login", [f"namespace {visible(namespace)}"]
-        case CertificateToSign() as asked:
-            return _certificate(asked)
-        case HostKeyProof():
-            return "proof that a server holds this key as a host key", []
-        case OtherData(size, ""):
-            return _unknown(size), []
-        case OtherData(size, resembles):
-            return f"data of {size} bytes of no known form", [f"starts like {visible(resembles, 160)}"]
 
 
 def _unknown(size: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replug.protocol.keys import blob_algorithm
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 USERAUTH_REQUEST = 50
@@ -33,7 +32,7 @@ class UserauthRequest:
         # RSA has several signature algorithms for one type of key.
         plain, mark, rest = self.algorithm.partition(_RSA_CERTIFICATE_MARK)
         key_type = f"ssh-rsa{mark}" if plain in _RSA_NAMES and not rest else self.algorithm
-        if key_type != blob_algorithm(self.key_blob):
+        if not self.key_blob.startswith(bytes(Writer().string(key_type.encode()))):
             raise ProtocolError(f"a login by {self.algorithm!r} with another type of key")
 
     def encode(self) -> bytes:

@@ -49,7 +49,9 @@ class TokenOpening:
         if (self._owner.has_twin or not token.has_serial) and self.keys.are_others(found.keys):
             self._owner.has_twin = True
             worker.opened.discard(token)  # that session is with its twin
-            raise TokenAbsentError(f"{token} is out: the token in its slot has other keys")
+            raise TokenAbsentError(
+                f"{token} is out: the token in its slot has other keys", self._token.how_to_bring_back
+            )
         if token in worker.ready and self.keys.lacks_some_of(found.keys):
             # libykcs11 hides private keys when another program has reset the card. They are still there: a
             # fresh worker sees them after login.
@@ -73,7 +75,7 @@ class TokenOpening:
                 others_work or self._token.removable or boottime() - worker.started_at < _SEEN_LATELY
             )
             if refused.verdict is Verdict.TOKEN_ABSENT and token not in worker.opened and known:
-                raise TokenAbsentError(refused.reason) from refused
+                raise TokenAbsentError(refused.reason, self._token.how_to_bring_back) from refused
             raise
         self._token.flags = opened.flags
         self._token.removable = opened.removable

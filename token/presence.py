@@ -12,6 +12,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from replug.token.boottime import boottime
+from replug.token.errors import ModuleUnreachableError, PinLockedError, TokenAbsentError, TokenError
 from replug.token.identity import TokenFlag, TokenId
 
 log = logging.getLogger(__name__)
@@ -57,17 +58,14 @@ class Presence:
         self._arrival = float("-inf")
         """When a card was inserted that may be this token, on the boot clock."""
         self._state = TokenState.ABSENT
+        self.present = False
+        """Whether it was in a slot at the last scan, and the module could be asked; follows the state."""
         self._back = asyncio.Event()
 
     @property
     def state(self) -> TokenState:
         """The state now; only this class changes it."""
         return self._state
-
-    @property
-    def present(self) -> bool:
-        """Whether it was in a slot at the last scan, and the module could be asked."""
-        return self._state not in _OUT
 
     def known_to_be_out(self, since: float) -> bool:
         """Whether a worker that started at the time `since`, on the boot clock, would see it if it were in.
@@ -126,6 +124,16 @@ class Presence:
         """The token no longer accepts any PIN."""
         self.__become(TokenState.LOCKED, reason)
 
+    def failed(self, error: TokenError) -> None:
+        """An operation on it has ended with this error."""
+        match error:
+            case TokenAbsentError():
+                self.left()
+            case PinLockedError():
+                self.pin_locked(error.reason)
+            case ModuleUnreachableError():
+                self.cut_off(error.reason)
+
     def close(self) -> None:
         """It is no longer served; `wait_until_back` returns."""
         self.closed = True
@@ -134,7 +142,7 @@ class Presence:
     def __become(self, state: TokenState, reason: str = "") -> None:
         # Two underscores: a subclass, too, reports events and sets no state.
         changed = state is not self._state
-        self._state, self.reason = state, reason
+        self._state, self.present, self.reason = state, state not in _OUT, reason
         if changed:
             log.info("token %s", state, extra={"token": str(self.identity), "why": reason})
             self._changed()

@@ -22,7 +22,7 @@ from replug.token.errors import (
     WorkerRefusedError,
     WorkerSilentError,
 )
-from replug.token.identity import TokenId
+from replug.token.presence import Presence
 from replug.token.shared import result_of
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import Outage, WorkerPool
@@ -41,14 +41,16 @@ async def attempt(
     pool: WorkerPool,
     operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
     *arguments: *Arguments,
+    token: Presence | None = None,
     fresh: bool = False,
-    logged_out: TokenId | None = None,
+    logged_out: bool = False,
     anywhere: bool = False,
 ) -> T:
     """Take a worker of `pool`, run `operation` on it, give it back; if that fails, once more on a fresh one.
 
     The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
-    before the first attempt, with `logged_out` if it is logged in to that token. A failure is a
+    before the first attempt, with `logged_out` if it is logged in to `token`, to which the outcome is
+    reported. A failure is a
     WorkerLostError or WorkerRefusedError that `operation` lets pass; after a second one, TokenAbsentError or
     ModuleUnreachableError is raised. While the module is known to be unreachable the first failure is final,
     and a caller that was waiting while another's attempt failed is refused like it. A login that another
@@ -58,64 +60,58 @@ async def attempt(
     """
     asked = asyncio.get_running_loop().time()
     taken = await pool.take(anywhere=anywhere)
-    if pool.outage is not None and pool.outage.tried_at > asked:
-        pool.give(taken)
-        raise pool.outage.error()
-    fresh = fresh or (logged_out is not None and logged_out in taken.logged_in)
-    taken.task = asyncio.create_task(_use(taken, pool, fresh, operation, arguments))
-    return await result_of(taken.task)
+    try:
+        if pool.outage is not None and pool.outage.tried_at > asked:
+            pool.give(taken)
+            raise pool.outage.error()
+        if fresh or (logged_out and token is not None and token.identity in taken.logged_in):
+            taken.discard()
+        taken.task = asyncio.create_task(_use(taken, pool, token, operation, arguments))
+        return await result_of(taken.task)
+    except TokenError as error:
+        if token is not None:
+            token.failed(error)
+        raise
 
 
 async def _use(
     taken: RestartingWorker,
     pool: WorkerPool,
-    fresh: bool,
+    token: Presence | None,
     operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
     arguments: tuple[*Arguments],
 ) -> T:
+    outage, repaired = pool.outage, dict[_Fault, Exception]()
+    patient = outage is not None and outage.silent
     try:
-        if fresh:
-            taken.discard()
-        result = await _repaired(taken, pool, operation, arguments)
-    except ModuleUnreachableError:
-        raise
-    except Exception:
-        pool.outage = None  # an answer is one, whatever it is
-        raise
-    else:
-        pool.outage = None
-        return result
+        while True:
+            began = asyncio.get_running_loop().time()
+            try:
+                # What ended a worker may have ended the spare as well.
+                worker = await taken.live(patient=patient, spare=not repaired)
+                result = await operation(worker, *arguments)
+                pool.outage = None
+                return result
+            except (WorkerLostError, WorkerRefusedError) as error:
+                taken.kill()
+                fault, silent = _fault(error), isinstance(error, WorkerSilentError)
+                if fault in repaired or (outage is not None and fault is _Fault.WORKER):
+                    final = _final(pool, token, repaired.get(fault), error)
+                    pool.outage = None
+                    if isinstance(final, ModuleUnreachableError):
+                        pool.outage = Outage(final.reason, final.next_step, began, silent)
+                    raise final from error
+                repaired[fault], patient = error, silent
+                log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
+            except ModuleUnreachableError:  # no process could be started
+                raise
+            except Exception:
+                pool.outage = None  # an answer is one, whatever it is
+                raise
+            if taken.is_fresh:
+                await asyncio.sleep(_PAUSE)
     finally:
         pool.give(taken)
-
-
-async def _repaired(
-    taken: RestartingWorker,
-    pool: WorkerPool,
-    operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
-    arguments: tuple[*Arguments],
-) -> T:
-    loop, repaired = asyncio.get_running_loop(), dict[_Fault, Exception]()
-    outage = pool.outage
-    patient = outage is not None and outage.silent
-    while True:
-        was_fresh, began = not taken.has_process, loop.time()
-        try:
-            # What ended a worker may have ended the spare as well.
-            worker = await taken.live(patient=patient, spare=not repaired)
-            return await operation(worker, *arguments)
-        except (WorkerLostError, WorkerRefusedError) as error:
-            taken.kill()
-            fault, silent = _fault(error), isinstance(error, WorkerSilentError)
-            if fault in repaired or (outage is not None and fault is _Fault.WORKER):
-                final = _final(pool, repaired.get(fault), error)
-                if isinstance(final, ModuleUnreachableError):
-                    pool.outage = Outage(final.reason, final.next_step, began, silent)
-                raise final from error
-            repaired[fault], patient = error, silent
-            log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
-        if was_fresh:
-            await asyncio.sleep(_PAUSE)
 
 
 class _Fault(Enum):
@@ -130,10 +126,10 @@ def _fault(error: Exception) -> _Fault:
     return _Fault.LOGIN if lost_login else _Fault.WORKER
 
 
-def _final(pool: WorkerPool, first: Exception | None, error: Exception) -> TokenError:
+def _final(pool: WorkerPool, token: Presence | None, first: Exception | None, error: Exception) -> TokenError:
     """What is raised in the end; without a `first` error the module was known to be unreachable."""
     if isinstance(error, WorkerRefusedError) and error.verdict is Verdict.TOKEN_ABSENT:
-        return TokenAbsentError(error.reason)
+        return TokenAbsentError(error.reason, "" if token is None else token.how_to_bring_back)
     # The first error is the cause; what a module says afterwards may be a consequence.
     cause = error if first is None else first
     text = f"{cause}" if str(error) == str(cause) else f"{cause}, then {error}"

@@ -7,14 +7,12 @@ on a worker, `recovery.py` the retry after a failure.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from replug.token.errors import (
-    ModuleUnreachableError,
-    PinLockedError,
     PinNeededError,
     PinRejectedError,
     Rejection,
@@ -37,7 +35,6 @@ from replug.token.recovery import attempt
 from replug.token.shared import SharedAttempt, StoppedError
 from replug.token.shown_keys import ShownKeys
 from replug.token.signing import signing_algorithm
-from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
 
 T = TypeVar("T")
@@ -107,7 +104,7 @@ class ServedToken(Presence):
 
     async def read(self) -> None:
         """Find the token and read its keys, without login."""
-        await self._attempt(self._opening.open)
+        await attempt(self._pool, self._opening.open, token=self)
 
     async def log_in(self, pin: Pin) -> None:
         """Log in with a PIN that came with a request, on a worker that is not, so that it is really checked.
@@ -116,7 +113,7 @@ class ServedToken(Presence):
         this PIN may not have known. Wipes the PIN unless it is kept. One that is refused changes nothing.
         """
         with self._rules.using(pin):
-            await self._attempt(self._operations.log_in, pin, True, logged_out=self.identity)
+            await attempt(self._pool, self._operations.log_in, pin, True, token=self, logged_out=True)
 
     async def sign(
         self,
@@ -139,8 +136,14 @@ class ServedToken(Presence):
         while True:
             try:
                 with waiting():
-                    return await self._attempt(
-                        self._operations.sign, key.blob, algorithm, data, anywhere=True
+                    return await attempt(
+                        self._pool,
+                        self._operations.sign,
+                        key.blob,
+                        algorithm,
+                        data,
+                        token=self,
+                        anywhere=True,
                     )
             except TokenAbsentError:
                 # A bad contact, a reset reader or a restarted pcscd takes it away for less than a second.
@@ -211,26 +214,6 @@ class ServedToken(Presence):
         self._pool.restart()
         self.logged_out()
 
-    async def _attempt(
-        self,
-        operation: Callable[[WorkerClient, *Arguments], Awaitable[T]],
-        *arguments: *Arguments,
-        logged_out: TokenId | None = None,
-        anywhere: bool = False,
-    ) -> T:
-        """`recovery.attempt`; a failure changes the token's state."""
-        try:
-            return await attempt(self._pool, operation, *arguments, logged_out=logged_out, anywhere=anywhere)
-        except TokenAbsentError as error:
-            self.left()
-            raise TokenAbsentError(error.reason, self.how_to_bring_back) from error
-        except PinLockedError as error:
-            self.pin_locked(error.reason)
-            raise
-        except ModuleUnreachableError as error:
-            self.cut_off(error.reason)
-            raise
-
     def _withdraw_prompts(self, but: SharedAttempt | None = None) -> None:
         for login in self._logins.values():
             if login is not but:
@@ -274,14 +257,14 @@ class ServedToken(Presence):
         def is_moot() -> bool:
             return before != (self._logged_in, self._failed)
 
-        flags = await self._attempt(self._operations.open_to_ask)
+        flags = await attempt(self._pool, self._operations.open_to_ask, token=self)
         if self._logged_in != before[0]:
             return True
         with login.stoppable():
             pin = await dialogue.ask(PinRequest(self.identity, flags, name, asker, is_moot=is_moot))
         try:
             with self._rules.using(pin):
-                await self._attempt(self._operations.log_in, pin, key.always_authenticate)
+                await attempt(self._pool, self._operations.log_in, pin, key.always_authenticate, token=self)
             self._logged_in += 1
             return True
         except PinRejectedError as rejected:

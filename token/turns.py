@@ -46,7 +46,8 @@ class FairQueue(Generic[T]):
     def __init__(self) -> None:
         self._waiting: OrderedDict[Program | None, OrderedDict[int, deque[T]]] = OrderedDict()
         """By program and process id, those that are next first."""
-        self._served = NOBODY
+        self.served = NOBODY
+        """Who had the last turn; who has one without waiting is to be noted here."""
 
     def add(self, item: T) -> None:
         """Let `item` wait behind what this process has waiting."""
@@ -60,21 +61,19 @@ class FairQueue(Generic[T]):
         self._waiting[asker.program][asker.pid].remove(item)
         self._forget_if_empty(asker)
 
-    def served_at_once(self) -> None:
-        """The requester has had a turn without waiting."""
-        self._served = requester.get()
-
     def take(self, suits: Callable[[T], bool]) -> T | None:
         """Take out the first item that `suits`."""
-        self._put_last(self._served)
+        if not self._waiting:
+            return None
+        self._put_last(self.served)
         for program, processes in self._waiting.items():
             for pid, items in processes.items():
                 chosen = next((item for item in items if suits(item)), None)
                 if chosen is not None:
                     items.remove(chosen)
-                    self._served = Requester(program, pid)
-                    self._put_last(self._served)
-                    self._forget_if_empty(self._served)
+                    self.served = Requester(program, pid)
+                    self._put_last(self.served)
+                    self._forget_if_empty(self.served)
                     return chosen
         return None
 
@@ -111,7 +110,7 @@ class FairSemaphore:
         """Wait for a turn, and have it until `release`."""
         if self._free:  # then nobody waits
             self._free -= 1
-            self._waiting.served_at_once()
+            self._waiting.served = requester.get()
             return
         turn = asyncio.get_running_loop().create_future()
         self._waiting.add(turn)

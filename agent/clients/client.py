@@ -12,6 +12,16 @@ from replug.protocol.sessions import Sessions, permitted
 from replug.token.prompts.request import Asker
 
 
+@dataclass(slots=True)
+class ListAtHand:
+    """A list of keys as it was sent."""
+
+    frame: bytes = b""
+    """Empty if the next one has to be made, whatever has changed."""
+    made_at: int = 0
+    """The count of changes then."""
+
+
 @dataclass
 class Client:
     """A connection, from its beginning to its end."""
@@ -20,11 +30,18 @@ class Client:
     sessions: Sessions = field(default_factory=Sessions)
     hosts: tuple[Host, ...] = ()
     """The hosts of those sessions, each with its names as of the session-bind."""
+    at_hand: ListAtHand = field(default_factory=ListAtHand)
+    """The last list that it was sent; shared with all clients that see the same."""
 
     @property
     def remote(self) -> bool:
         """Whether a session-bind was attempted: it may be forwarded (ssh-agent.c, socket_is_remote)."""
         return self.sessions.bind_attempted
+
+    def bound(self, sessions: Sessions) -> None:
+        """It is bound to these sessions now, or was to be: what it sees is its own."""
+        self.sessions = sessions
+        self.at_hand = ListAtHand()
 
     def sees(self, constraints: KeyConstraints) -> bool:
         """Whether an identity with these constraints exists for this client."""

@@ -116,7 +116,7 @@ class Connection:
 
     def _step(self) -> bool:
         """Write, read, and answer one request; whether anything was read or answered."""
-        if self._output and self._writable:
+        if self._output:
             self._write()
         may_read = self._open and self._readable and not self._received.full
         if may_read:
@@ -125,7 +125,7 @@ class Connection:
             listing = self._conversation.listing_at_hand()
             if listing:
                 self._received.wipe()
-                self._send(listing)
+                self._write(listing)
                 return self._readable
         message = None
         if self._open and not self._waiting and len(self._output) < _MOST_UNREAD_OUTPUT:
@@ -133,7 +133,7 @@ class Connection:
         if message is not None:
             reply = self._conversation.answer(message)
             if isinstance(reply, bytes):
-                self._send(frame(reply))
+                self._write(frame(reply))
             else:
                 self._waiting = asyncio.ensure_future(self._send_later(reply))
         elif self._at_end and self.idle:
@@ -166,18 +166,17 @@ class Connection:
         self._waiting = None
         if self._open:
             try:
-                self._send(frame(message))
+                self._write(frame(message))
             except Exception as error:
                 self._fail(error)
             if self._at_end or self._readable or not self._received.empty:
                 self._rounds.give_turn(self)
 
-    def _send(self, reply: bytes) -> None:
+    def _write(self, reply: bytes = b"") -> None:
+        """Send as much as the client takes now, `reply` last."""
         self._output += reply
-        if self._writable:
-            self._write()
-
-    def _write(self) -> None:
+        if not self._writable:
+            return
         try:
             sent = self._socket.send(self._output)
         except BlockingIOError:

@@ -15,8 +15,6 @@ class Changes:
     count: int = 0
     until: float | None = None
     """When the next lifetime ends; timers are late after a suspend."""
-    lasting: bool = True
-    """Whether a list is right until then; else the tokens' modules are to know of each that is made."""
 
     def since(self, count: int) -> bool:
         """Whether a list that was made at `count` has to be made again."""

@@ -70,7 +70,7 @@ class AgentBench:
         self.client = self.new_client()
 
     def new_client(self) -> Client:
-        return Client(Peer(os.getpid(), os.getuid()))
+        return Client(Peer(os.getpid(), os.getuid()), at_hand=self.keyring.at_hand)
 
     def uri(self, path: str, query: str = "") -> str:
         """A URI that names this module."""

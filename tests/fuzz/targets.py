@@ -35,7 +35,7 @@ from replug.protocol.userauth import UserauthRequest
 from replug.protocol.wire import ProtocolError, Reader
 from replug.token.keys import read_keys
 from replug.token.uri import UriError, parse_uri
-from replug.token.worker.frames import FrameError, FrameReader, decode_header, encode
+from replug.token.worker.frames import FrameError, FrameReader, encode
 from replug.token.worker.loop import RefusedError
 
 _MESSAGES = Path(__file__).parent.parent / "messages"
@@ -123,7 +123,13 @@ def _receive(reader: ReceiveBuffer, data: bytes, at_once: int) -> bytes:
 
 
 def _keys_of(header: bytes) -> None:
-    read_keys([decode_header(header)])
+    reader = FrameReader()
+    data = len(header).to_bytes(4, "big") + bytes(4) + header
+    while data:
+        data = _receive(reader, data, len(data))
+    answer = reader.take()
+    if answer is not None:
+        read_keys([answer[0]])
 
 
 def _purpose(data: bytes) -> None:

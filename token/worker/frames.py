@@ -70,7 +70,12 @@ class FrameReader(ReceiveBuffer):
             return None
         if self._end > end:
             raise FrameError(f"{self._end - end} bytes after a frame")
-        header = decode_header(self._buffer[begin:body_begin])
+        try:
+            header = json.loads(self._buffer[begin:body_begin].decode())
+        except (ValueError, RecursionError) as error:
+            raise FrameError("header is not JSON") from error
+        if not isinstance(header, dict):
+            raise FrameError("header is not an object")
         self._signs = 0
         return header, self._take(body_begin, end)
 
@@ -84,14 +89,3 @@ class FrameReader(ReceiveBuffer):
             self._take(self._start, end)
         if self._signs > _MOST_SIGNS:
             raise FrameError("signs of life, and nothing else")
-
-
-def decode_header(text: bytes | bytearray) -> Header:
-    """The header; FrameError when it is not a JSON object."""
-    try:
-        header = json.loads(text.decode())
-    except (ValueError, RecursionError) as error:
-        raise FrameError("header is not JSON") from error
-    if not isinstance(header, dict):
-        raise FrameError("header is not an object")
-    return header

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
-from replug.token.turns import FairQueue
+from replug.token.turns import FairQueue, requester
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.load_arguments import PLAIN, LoadArguments
@@ -88,7 +88,7 @@ class WorkerPool:
         for worker in workers:
             if not worker.busy:
                 worker.busy = True
-                self._waiting.served_at_once()
+                self._waiting.served = requester.get()
                 return worker
         turn: asyncio.Future[RestartingWorker] = asyncio.get_running_loop().create_future()
         self._waiting.add((turn, workers))

@@ -24,6 +24,8 @@ class RestartingWorker:
         """Whether the process is to be ended when the worker is given back."""
         self.task: asyncio.Task[Any] | None = None
         """What uses it now; kept here, as the event loop has only weak references to tasks."""
+        self.is_fresh = False
+        """Whether the last call of `live` had to start a process."""
         self.uses_pcscd = False
         """Whether its last process reached tokens by way of pcscd."""
         self._starter = starter
@@ -33,19 +35,15 @@ class RestartingWorker:
 
     async def live(self, *, patient: bool = False, spare: bool = True) -> WorkerClient:
         """The process with the module loaded, started if there is none. As `Starter.loaded_worker`."""
+        self.is_fresh = False
         if self._worker is None or not self._worker.alive:
-            self._worker = None
+            self.is_fresh, self._worker = True, None
             if self._ending is not None:
                 await self._ending.wait_for_end()
                 self._ending = None
             self._worker = await self._starter.loaded_worker(patient=patient, spare=spare)
             self.uses_pcscd = self._worker.uses_pcscd
         return self._worker
-
-    @property
-    def has_process(self) -> bool:
-        """Whether a process is at hand that has loaded the module."""
-        return self._worker is not None and self._worker.alive
 
     @property
     def logged_in(self) -> set[TokenId]:

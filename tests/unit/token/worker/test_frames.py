@@ -11,7 +11,6 @@ from replug.token.worker.frames import (
     FrameError,
     FrameReader,
     Header,
-    decode_header,
     encode,
 )
 
@@ -105,4 +104,4 @@ def test_lengths_that_cannot_be(lengths: tuple[int, int]) -> None:
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe", b"nonsense", b"[]", b'"text"', b"1", b"null"])
 def test_headers_that_are_none(text: bytes) -> None:
     with pytest.raises(FrameError, match="header is not"):
-        decode_header(text)
+        receive(FrameReader(), prefix(len(text), 1) + text + b"x")
