@@ -30,6 +30,8 @@ class StandInPcscd:
         self.version = version
         self.states: list[State] = []
         self.connections = 0
+        self.told = False
+        """Whether the newest client was told the states."""
         self.left = asyncio.Event()
         self._changed = asyncio.Event()
         self._server: asyncio.Server
@@ -49,6 +51,7 @@ class StandInPcscd:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        self.told = False
         self._writers.append(writer)
         length, command, *theirs, _ = struct.unpack("=IIiiI", await reader.readexactly(20))
         assert (length, command) == (12, 0x11)
@@ -58,6 +61,7 @@ class StandInPcscd:
             assert struct.unpack("=II", request) == (0, 0x13)
             entries = [struct.pack("=128sII48x", name.encode(), *rest) for name, *rest in self.states]
             writer.write(b"".join(entries).ljust(16 * 184, b"\0"))
+            self.told = True
             changed = asyncio.create_task(self._changed.wait())
             gone = asyncio.create_task(reader.read(1))
             await asyncio.wait({changed, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -110,9 +114,10 @@ async def following(pcscd: StandInPcscd, *, needed: bool = True) -> AsyncIterato
     pcscd.stop()
 
 
-async def connected(pcscd: StandInPcscd, times: int = 1) -> None:
+async def connected(pcscd: StandInPcscd, times: int = 1, *, told: bool = True) -> None:
+    """The client has connected so many times, and knows the states unless it is never `told`."""
     async with asyncio.timeout(10):
-        while pcscd.connections < times:  # noqa: ASYNC110 - nobody announces it
+        while pcscd.connections < times or pcscd.told != told:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.01)
 
 
@@ -176,7 +181,7 @@ def test_a_protocol_that_nobody_knows_is_left_alone_and_said_once(
     async def main() -> None:
         pcscd.version = version
         async with following(pcscd):
-            await connected(pcscd, 3)
+            await connected(pcscd, 3, told=False)
 
     run(main())
     assert caplog.text.count("pcscd speaks protocol") == 1
