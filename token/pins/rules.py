@@ -216,7 +216,7 @@ class PinRules:
                     f"{token}: the PIN is wrong",
                     "one try was spent; write the right PIN to where pin_source points"
                     if configured
-                    else "one try was spent; the next use asks again",
+                    else "one try was spent; type the right one when you are asked again",
                     Rejection.WRONG if typed else None,
                 )
             case Verdict.PIN_UNUSABLE:

@@ -196,7 +196,10 @@ def test_a_rejected_pin_stays_forgotten_when_the_person_cancels(asking: Bench) -
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
-        (Verdict.PIN_INCORRECT, "the PIN is wrong; one try was spent; the next use asks again"),
+        (
+            Verdict.PIN_INCORRECT,
+            "the PIN is wrong; one try was spent; type the right one when you are asked again",
+        ),
         (Verdict.PIN_UNUSABLE, "the token does not accept this PIN (CKR_PIN_LEN_RANGE)"),
         (
             Verdict.PIN_LOCKED,
