@@ -13,7 +13,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.purpose import Login, Purpose
 from replug.protocol.signed_data import SshSignature
 from replug.token.prompts.request import ConfirmRequest, Origin, Prompter
-from replug.token.turns import Program
+from replug.token.requester import Program
 
 
 class Confirmed(StrEnum):

@@ -24,7 +24,7 @@ from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
 from replug.token.offload import Aside
-from replug.token.turns import Requester, requester
+from replug.token.requester import Requester, requester
 
 log = logging.getLogger(__name__)
 

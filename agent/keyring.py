@@ -39,9 +39,10 @@ from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
+from replug.token.requester import Program
 from replug.token.seal import Seal
 from replug.token.served import ServedToken
-from replug.token.turns import Program, one_less
+from replug.token.turns import one_less
 from replug.token.worker.forking import ForkServer
 
 _FIRST_SCAN = 5.0  # seconds

@@ -14,7 +14,8 @@ from enum import Enum
 from typing import TypeVar
 
 from replug.token.errors import ExplainedError
-from replug.token.turns import FairSemaphore, requester
+from replug.token.requester import requester
+from replug.token.turns import FairSemaphore
 
 T = TypeVar("T")
 

@@ -1,33 +1,16 @@
-"""On whose behalf something is done, and turns at what is scarce: nobody keeps others waiting for long."""
+"""Turns at what is scarce: nobody keeps others waiting for long."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
+
+from replug.token.requester import NOBODY, Program, Requester, requester
 
 K = TypeVar("K")
 T = TypeVar("T")
-
-Program: TypeAlias = tuple[int, str]
-"""A program, by the mount namespace and the path that it was started from."""
-
-
-@dataclass(frozen=True)
-class Requester:
-    """The process that a request came from, and its program; the agent itself has neither."""
-
-    program: Program | None = None
-    """None if unknown."""
-    pid: int = 0
-
-
-NOBODY = Requester()
-requester: ContextVar[Requester] = ContextVar("requester", default=NOBODY)
-"""Whose request the current task serves."""
 
 
 def one_less(counts: Counter[K], key: K) -> None:
@@ -49,47 +32,64 @@ class FairQueue(Generic[T]):
         self.served = NOBODY
         """Who had the last turn; who has one without waiting is to be noted here."""
 
-    def add(self, item: T) -> None:
+    @property
+    def programs(self) -> int:
+        """How many programs wait."""
+        return len(self._waiting)
+
+    def add(self, asker: Requester, item: T) -> None:
         """Let `item` wait behind what this process has waiting."""
-        asker = requester.get()
-        processes = self._waiting.setdefault(asker.program, OrderedDict())
-        processes.setdefault(asker.pid, deque()).append(item)
+        processes = self._waiting.get(asker.program)
+        if processes is None:
+            processes = self._waiting[asker.program] = OrderedDict()
+        items = processes.get(asker.pid)
+        if items is None:
+            items = processes[asker.pid] = deque()
+        items.append(item)
 
-    def remove(self, item: T) -> None:
-        """Take out an item that the same requester has added and that was not taken."""
-        asker = requester.get()
-        self._waiting[asker.program][asker.pid].remove(item)
-        self._forget_if_empty(asker)
+    def remove(self, asker: Requester, item: T) -> None:
+        """Take out an item that was added and not taken."""
+        processes = self._waiting[asker.program]
+        processes[asker.pid].remove(item)
+        if not processes[asker.pid]:
+            self._forget(processes, asker.program, asker.pid)
 
-    def take(self, suits: Callable[[T], bool]) -> T | None:
-        """Take out the first item that `suits`."""
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        self._waiting.clear()
+
+    def take(self, suits: Callable[[T], bool] | None = None) -> T | None:
+        """Take out the first item; the first that `suits`, if that is given."""
         if not self._waiting:
             return None
-        self._put_last(self.served)
+        self._put_served_last()
         for program, processes in self._waiting.items():
             for pid, items in processes.items():
-                chosen = next((item for item in items if suits(item)), None)
-                if chosen is not None:
+                if suits is None:
+                    chosen: T | None = items.popleft()
+                else:
+                    chosen = next((item for item in items if suits(item)), None)
+                    if chosen is None:
+                        continue
                     items.remove(chosen)
-                    self.served = Requester(program, pid)
-                    self._put_last(self.served)
-                    self._forget_if_empty(self.served)
-                    return chosen
+                self.served = Requester(program, pid)
+                if not items:
+                    self._forget(processes, program, pid)
+                return chosen
         return None
 
-    def _put_last(self, asker: Requester) -> None:
-        processes = self._waiting.get(asker.program)
+    def _put_served_last(self) -> None:
+        program, pid = self.served
+        processes = self._waiting.get(program)
         if processes is not None:
-            self._waiting.move_to_end(asker.program)
-            if asker.pid in processes:
-                processes.move_to_end(asker.pid)
+            self._waiting.move_to_end(program)
+            if pid in processes:
+                processes.move_to_end(pid)
 
-    def _forget_if_empty(self, asker: Requester) -> None:
-        processes = self._waiting[asker.program]
-        if not processes[asker.pid]:
-            del processes[asker.pid]
+    def _forget(self, processes: OrderedDict[int, deque[T]], program: Program | None, pid: int) -> None:
+        del processes[pid]
         if not processes:
-            del self._waiting[asker.program]
+            del self._waiting[program]
 
 
 class FairSemaphore:
@@ -108,17 +108,18 @@ class FairSemaphore:
 
     async def acquire(self) -> None:
         """Wait for a turn, and have it until `release`."""
+        asker = requester.get()
         if self._free:  # then nobody waits
             self._free -= 1
-            self._waiting.served = requester.get()
+            self._waiting.served = asker
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.add(turn)
+        self._waiting.add(asker, turn)
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting.remove(turn)
+                self._waiting.remove(asker, turn)
             else:  # its turn came at the same moment
                 self.release()
             raise

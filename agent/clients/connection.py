@@ -18,7 +18,7 @@ from replug.agent.clients.rounds import ENDED, READING, WRITING, Rounds
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.messages import RequestIdentities
 from replug.protocol.wire import ProtocolError
-from replug.token.turns import Requester
+from replug.token.requester import Requester
 
 log = logging.getLogger(__name__)
 

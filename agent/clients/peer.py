@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # commands need no event loop to see whose socket it is
-    from replug.token.turns import Program
+    from replug.token.requester import Program
 
 _UCRED = struct.Struct("3i")
 

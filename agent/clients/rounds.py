@@ -6,11 +6,11 @@ import asyncio
 import logging
 import select
 import time
-from collections import OrderedDict, deque
 from typing import Protocol
 
 from replug.agent.clients.waiting import Waiting
-from replug.token.turns import Program, Requester
+from replug.token.requester import Requester
+from replug.token.turns import FairQueue
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,8 @@ class Rounds:
         self._epoll = waiting.epoll
         waiting.told = self._happened
         self._watched: dict[int, Connection] = {}
-        self._waiting: OrderedDict[Program | None, OrderedDict[int, deque[Connection]]] = OrderedDict()
-        """Those that wait for their turn, by program and process; those that are next first."""
+        self._waiting: FairQueue[Connection] = FairQueue()
+        """Those that wait for their turn."""
         self._next: asyncio.Handle | None = None
 
     def close(self) -> None:
@@ -73,9 +73,7 @@ class Rounds:
         """Have it served by the next `serve`."""
         if not connection.has_turn:
             connection.has_turn = True
-            asker = connection.asker
-            processes = self._waiting.setdefault(asker.program, OrderedDict())
-            processes.setdefault(asker.pid, deque()).append(connection)
+            self._waiting.add(connection.asker, connection)
 
     def give_turn(self, connection: Connection) -> None:
         """Have it served in this round or the next."""
@@ -90,23 +88,19 @@ class Rounds:
             self._next = None
         now = time.monotonic()
         end = now + _ROUND
-        while self._waiting and now < end:
-            share = _ROUND / len(self._waiting)
-            program, processes = self._waiting.popitem(last=False)
-            process, connections = processes.popitem(last=False)
-            connection = connections.popleft()
-            if connections:
-                processes[process] = connections
-            if processes:
-                self._waiting[program] = processes
+        while now < end:
+            programs = self._waiting.programs
+            connection = self._waiting.take()
+            if connection is None:
+                return
             connection.has_turn = False
             try:
-                if connection.serve(now + share):
+                if connection.serve(now + _ROUND / programs):
                     self.enqueue(connection)
             except Exception:
                 log.exception("a connection's turn failed")
             now = time.monotonic()
-        if self._waiting:
+        if self._waiting.programs:
             self._next = self._loop.call_soon(self.serve)
 
     def _happened(self, to: list[tuple[int, int]]) -> None:

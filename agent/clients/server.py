@@ -15,7 +15,8 @@ from replug.agent.clients.connection import Connection, Conversation
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
-from replug.token.turns import Program, Requester, one_less
+from replug.token.requester import Program, Requester
+from replug.token.turns import one_less
 
 log = logging.getLogger(__name__)
 

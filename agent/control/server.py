@@ -18,7 +18,8 @@ from typing import Any, TypeAlias
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
-from replug.token.turns import FairSemaphore, Requester, requester
+from replug.token.requester import Requester, requester
+from replug.token.turns import FairSemaphore
 
 log = logging.getLogger(__name__)
 

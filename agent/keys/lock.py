@@ -13,8 +13,9 @@ from collections.abc import Callable
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.offload import Aside
+from replug.token.requester import Program, requester
 from replug.token.seal import Seal, derive_key
-from replug.token.turns import Program, one_less, requester
+from replug.token.turns import one_less
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds

@@ -11,7 +11,7 @@ from doubles.stand_ins import settle, waiting
 
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.rounds import Rounds
-from replug.token.turns import Requester
+from replug.token.requester import Requester
 
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
 

@@ -30,7 +30,7 @@ from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
-from replug.token.turns import Requester
+from replug.token.requester import Requester
 
 SEEDS = recorded("requests")
 _PATIENCE = 30.0  # seconds, for any one thing

@@ -34,7 +34,18 @@ FLOORS = (
     ("protocol",),
 )
 """The rooms, the uppermost first: imports go down, or along a floor if not in a circle."""
-BASE = {"boottime", "errors", "hardening", "identity", "offload", "seal", "shared", "trusted_file", "turns"}
+BASE = {
+    "boottime",
+    "errors",
+    "hardening",
+    "identity",
+    "offload",
+    "requester",
+    "seal",
+    "shared",
+    "trusted_file",
+    "turns",
+}
 """The files of token/ that all of its rooms stand on."""
 FILES = sorted(path.relative_to(ROOT) for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
 LONGEST = 400

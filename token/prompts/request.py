@@ -16,7 +16,7 @@ from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.processes import Command, command_of
 from replug.token.prompts.shown import shown
-from replug.token.turns import Program
+from replug.token.requester import Program
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
-from replug.token.turns import FairQueue, requester
+from replug.token.requester import requester
+from replug.token.turns import FairQueue
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.load_arguments import PLAIN, LoadArguments
@@ -84,19 +85,20 @@ class WorkerPool:
 
         A caller that is cancelled meanwhile leaves the queue.
         """
+        asker = requester.get()
         workers = self._workers if anywhere else self._workers[:1]
         for worker in workers:
             if not worker.busy:
                 worker.busy = True
-                self._waiting.served = requester.get()
+                self._waiting.served = asker
                 return worker
         turn: asyncio.Future[RestartingWorker] = asyncio.get_running_loop().create_future()
-        self._waiting.add((turn, workers))
+        self._waiting.add(asker, (turn, workers))
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._waiting.remove((turn, workers))
+                self._waiting.remove(asker, (turn, workers))
             else:
                 self.give(turn.result())
             raise

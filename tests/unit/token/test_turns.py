@@ -11,7 +11,8 @@ from doubles.stand_ins import run, settle
 
 from replug.token import offload
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
-from replug.token.turns import FairSemaphore, Requester, requester
+from replug.token.requester import Requester, requester
+from replug.token.turns import FairSemaphore
 
 ONE, OTHER = (1, "one"), (1, "other")
 

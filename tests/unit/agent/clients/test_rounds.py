@@ -15,7 +15,7 @@ from doubles.stand_ins import run, settle, waiting
 
 from replug.agent.clients import rounds as rounds_module
 from replug.agent.clients.rounds import READING, WRITING, Rounds
-from replug.token.turns import Requester
+from replug.token.requester import Requester
 
 
 class Greedy:

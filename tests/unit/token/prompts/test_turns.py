@@ -10,7 +10,7 @@ from doubles.stand_ins import run, settle
 from replug.token.errors import PromptError
 from replug.token.prompts.request import Asker, ConfirmRequest
 from replug.token.prompts.turns import MOST_WAITING, QuestionTurns
-from replug.token.turns import Requester, requester
+from replug.token.requester import Requester, requester
 
 NOISY, QUIET, THIRD = (
     Asker(name, executable=(1, str(place))) for place, name in enumerate(("noisy", "quiet", "third"))

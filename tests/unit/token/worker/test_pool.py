@@ -17,7 +17,7 @@ from replug.token.errors import (
     WorkerSilentError,
 )
 from replug.token.recovery import attempt
-from replug.token.turns import Requester, requester
+from replug.token.requester import Requester, requester
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
