@@ -24,7 +24,7 @@ from replug.protocol.secrets import wipe
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
 from replug.token.offload import Aside
-from replug.token.requester import Requester, requester
+from replug.token.requester import requester
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,7 @@ class Dispatcher:
         reply: Coroutine[Any, Any, Response],
         request: _Wipeable | None = None,
     ) -> bytes:
-        requester.set(Requester(client.peer.executable, client.peer.pid))
+        requester.set(client.peer.requester)
         try:
             response = await reply
             if self._agent.locked:

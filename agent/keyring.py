@@ -195,7 +195,7 @@ class Keyring:
     async def add_provider(
         self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
     ) -> None:
-        program = client.peer.executable
+        program = client.peer.requester.program
         if self._adding[program] >= _MOST_ADDITIONS:
             raise RequestRefusedError(f"{_MOST_ADDITIONS} additions of the same program have not ended")
         self._adding[program] += 1

@@ -6,12 +6,14 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cache
 
-if TYPE_CHECKING:  # commands need no event loop to see whose socket it is
-    from replug.token.requester import Program
+from replug.token.requester import Program, Requester
 
 _UCRED = struct.Struct("3i")
+_INSTALLED = ("/usr/", "/bin/", "/sbin/", "/lib/", "/snap/")
+"""Folders in which only root can make files; no file system is asked whether that is so."""
+_PERHAPS_NOT = "/usr/local/"
 
 
 @dataclass(slots=True)
@@ -22,6 +24,8 @@ class Peer:
     uid: int
     executable: Program | None = field(init=False, compare=False)
     """The program that the process runs; None if that cannot be read."""
+    installed: bool = field(init=False, compare=False, default=False)
+    """Whether only root could put that program where it is."""
     _program: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
@@ -29,7 +33,11 @@ class Peer:
         # may be the client's own, and never answer.
         process = f"/proc/{self.pid}"
         try:
-            self.executable = os.stat(f"{process}/ns/mnt").st_ino, os.readlink(f"{process}/exe")
+            path = os.readlink(f"{process}/exe")
+            self.executable = os.stat(f"{process}/ns/mnt").st_ino, path
+            if path.startswith(_INSTALLED) and not path.startswith(_PERHAPS_NOT):
+                # In a user namespace of their own users mount at /usr what they like.
+                self.installed = os.stat(f"{process}/ns/user").st_ino == _user_namespace()
         except OSError:
             self.executable = None
 
@@ -46,6 +54,11 @@ class Peer:
         return self.uid in (0, os.geteuid())
 
     @property
+    def requester(self) -> Requester:
+        """Whose turn it is when this process asks for something; see Requester."""
+        return Requester(self.executable if self.installed else None, self.pid)
+
+    @property
     def program(self) -> str:
         """The program's name, if the process still exists, and its number; for display only."""
         # Read once per connection: reading it for every signature would add a tenth to its cost.
@@ -57,3 +70,9 @@ class Peer:
                 name = "process"
             self._program = f"{name} (pid {self.pid})"
         return self._program
+
+
+@cache
+def _user_namespace() -> int:
+    """Our own."""
+    return os.stat("/proc/self/ns/user").st_ino

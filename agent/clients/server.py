@@ -125,7 +125,7 @@ class Server:
             log.warning("connection from another user refused", extra=fields)
             client.close()
             return
-        requester = Requester(peer.executable, peer.pid)
+        requester = peer.requester
         if len(self._connections) < self._limit or self._make_room(requester):
             self._serve(client, peer, requester)
         elif len(self._waiting) < self._most_waiting:

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
-from replug.token.requester import Requester, requester
+from replug.token.requester import requester
 from replug.token.turns import FairSemaphore
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Control:
         if not peer.allowed or not self._has_room_for(peer):
             writer.transport.abort()
             return
-        requester.set(Requester(peer.executable, peer.pid))
+        requester.set(peer.requester)
         self._connections[writer] = peer.pid
         self._silent[writer] = None
         try:

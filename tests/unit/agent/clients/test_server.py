@@ -186,7 +186,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def of(_client: socket.socket) -> Peer:
         peer = Peer(numbers.pop(0), os.getuid())
-        peer.executable = (1, f"program {peer.pid // 10}")
+        peer.executable, peer.installed = (1, f"program {peer.pid // 10}"), True
         return peer
 
     monkeypatch.setattr(Peer, "of", of)
