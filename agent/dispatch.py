@@ -210,7 +210,7 @@ class Dispatcher:
         if purpose:
             fields["purpose"] = purpose
         # What a client repeats is not to fill the log.
-        if self._history.add(name, program, reason, next_step, purpose):
+        if self._history.add(client.peer.requester, name, program, reason, next_step, purpose):
             log.warning("refused", extra=fields)
         return _EXTENSION_FAILURE if isinstance(error, ExtensionRefusedError) else _FAILURE
 

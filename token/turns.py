@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from replug.token.requester import NOBODY, Program, Requester, requester
@@ -18,6 +18,15 @@ def one_less(counts: Counter[K], key: K) -> None:
     counts[key] -= 1
     if not counts[key]:
         del counts[key]
+
+
+def who_has_most(holdings: Mapping[Requester, int]) -> Requester:
+    """Who gives something up first: the process that has most, of the program that has most; first come."""
+    of_program: Counter[Program | None] = Counter()
+    for asker, amount in holdings.items():
+        of_program[asker.program] += amount
+    [(program, _)] = of_program.most_common(1)
+    return max((asker for asker in holdings if asker.program == program), key=holdings.__getitem__)
 
 
 class FairQueue(Generic[T]):

@@ -16,7 +16,7 @@ from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
 from replug.token.requester import Program, Requester
-from replug.token.turns import one_less
+from replug.token.turns import one_less, who_has_most
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +105,9 @@ class Server:
                 "%d clients: more take the place of unused ones, or wait until one leaves (ulimit -n)",
                 self._limit,
             )
-        program, most = self._of_program.most_common(1)[0]
-        fewer = self._of_program[newcomer.program] + _MORE < most
-        mine = [client for client in self._of_process if client.program == program]
-        richest = max(mine, key=lambda client: self._of_process[client])
-        if not fewer and program == newcomer.program:
+        richest = who_has_most(self._of_process)
+        fewer = self._of_program[newcomer.program] + _MORE < self._of_program[richest.program]
+        if not fewer and richest.program == newcomer.program:
             fewer = self._of_process[newcomer] + _MORE < self._of_process[richest]
         theirs = [one for one in self._connections if one.asker == richest]
         victim = min(theirs, key=lambda one: (not one.idle, one.used))

@@ -44,8 +44,12 @@ def add_parser(commands: Commands) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Print a paragraph for each refusal, the latest last."""
-    paragraphs = list(explain(ask("status")["refusals"], time.time()))[-chosen.lines :]
+    all_of_them = list(explain(ask("status")["refusals"], time.time()))
+    paragraphs = all_of_them[-chosen.lines :]
     style = Style.of_output()
+    if len(all_of_them) > len(paragraphs):
+        more = f"{len(all_of_them) - len(paragraphs)} earlier refusals are not shown."
+        paragraphs.insert(0, f"{more} To see them: replug explain -n {len(all_of_them)}")
     if not paragraphs:
         print("Nothing has been refused since the agent was started.")
     print(

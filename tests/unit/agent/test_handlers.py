@@ -39,6 +39,7 @@ from replug.protocol.messages import (
     Unlock,
 )
 from replug.protocol.private_keys import Ed25519PrivateKey
+from replug.token.requester import NOBODY
 from replug.token.served import ServedToken
 
 UNKNOWN = Key("unknown")
@@ -294,13 +295,13 @@ def test_no_pin_is_in_the_log_or_the_history(agent: AgentBench, caplog: pytest.L
 def test_the_history_keeps_the_last_refusals() -> None:
     history = RefusalHistory()
     for number in range(25):
-        history.add("SignRequest", "ssh", f"reason {number}", "", "")
+        history.add(NOBODY, "SignRequest", "ssh", f"reason {number}", "", "")
     assert [refusal.reason for refusal in history] == [f"reason {number}" for number in range(5, 25)]
 
 
 def test_the_history_takes_no_more_of_a_reason_than_a_person_would_read() -> None:
     history = RefusalHistory()
-    history.add("SignRequest", "ssh", "x" * 100_000, "", "")
+    history.add(NOBODY, "SignRequest", "ssh", "x" * 100_000, "", "")
     [refusal] = history
     assert refusal.reason == "x" * 500
 
