@@ -135,11 +135,16 @@ class FairSemaphore:
 
     def release(self) -> None:
         """Give the turn to the next program that waits."""
+        if not self.give_way():
+            self._free += 1
+
+    def give_way(self) -> bool:
+        """Release if anybody waits; whether anybody did."""
         turn = self._waiting.take(_waits)
         if turn is None:
-            self._free += 1
-        else:
-            turn.set_result(None)
+            return False
+        turn.set_result(None)
+        return True
 
 
 def _waits(turn: asyncio.Future[None]) -> bool:

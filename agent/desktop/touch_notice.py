@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from replug.agent.desktop.bus import open_bus, session_bus
@@ -19,6 +19,7 @@ from replug.agent.desktop.bus_names import BusError, Remote
 from replug.token.prompts.announcement import announce
 from replug.token.prompts.request import Asker
 from replug.token.prompts.shown import shown
+from replug.token.turns import FairSemaphore
 
 if TYPE_CHECKING:
     from replug.agent.desktop.bus_connection import BusConnection
@@ -28,7 +29,8 @@ log = logging.getLogger(__name__)
 _NOTIFICATIONS = Remote(
     "org.freedesktop.Notifications", "/org/freedesktop/Notifications", "org.freedesktop.Notifications"
 )
-_MOST_AT_ONCE = 4  # further notices wait until one is withdrawn
+_MOST_AT_ONCE = 4  # of more that wait, programs have turns, and then their processes
+_TURN = 5.0  # seconds that a notice stays before it is withdrawn for another
 _PATIENCE = 30.0  # seconds; the daemon may have to be started first
 _EXPIRY = 120_000  # milliseconds, in case the agent is killed before it withdraws the notice
 _ICON = "dialog-password"  # Icon Naming Specification
@@ -37,7 +39,7 @@ _HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", T
 
 
 class TouchNotices:
-    """Shows a notification for each signature that waits, for as long as it does."""
+    """Shows a notification for each signature that waits, for as long as it does; of many, some at a time."""
 
     def __init__(self, environment: Mapping[str, str], moment: Callable[[], float | None]) -> None:
         """`environment` says where the session's bus is.
@@ -46,7 +48,7 @@ class TouchNotices:
         """
         self._environment = environment
         self._moment = moment
-        self._room = asyncio.Semaphore(_MOST_AT_ONCE)
+        self._room = FairSemaphore(_MOST_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
         self.standing = 0
@@ -96,32 +98,45 @@ class TouchNotices:
         task.add_done_callback(self._tasks.discard)
 
     async def _notify_until(self, over: asyncio.Event, summary: str, body: str) -> None:
-        async with self._room:
-            if over.is_set():
-                return
+        gave_way = True
+        while gave_way and not over.is_set():
+            gave_way = False
+            await self._room.acquire()
             try:
                 # One connection for each notice: nothing goes stale when the bus or the desktop is restarted.
                 async with open_bus(session_bus(self._environment)) as bus:
-                    await self._show_until(over, bus, summary, body)
+                    text = await _readable(body, bus)
+                    if not over.is_set():
+                        async with self._shown(bus, summary, text):
+                            gave_way = await self._turn_ends(over)
             except BusError as error:
                 if not self._complained:
                     log.info("cannot show a notification: %s", error)
                 self._complained = True
             except Exception:
                 log.exception("notification failed")
+            finally:
+                if not gave_way:
+                    self._room.release()
 
-    async def _show_until(self, over: asyncio.Event, bus: BusConnection, summary: str, body: str) -> None:
-        escaped = body.translate(_MARKUP)
-        if escaped != body and await _reads_markup(bus):
-            body = escaped
-        if over.is_set():
-            return
+    async def _turn_ends(self, over: asyncio.Event) -> bool:
+        """Wait until it is `over`, or for its turn to end and be another's; whether it is another's now."""
+        while not over.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TURN):
+                    await over.wait()
+            if not over.is_set() and self._room.give_way():
+                return True
+        return False
+
+    @asynccontextmanager
+    async def _shown(self, bus: BusConnection, summary: str, body: str) -> AsyncIterator[None]:
         notice: tuple[Any, ...] = ("replug", 0, _ICON, summary, body, [], _HINTS, _EXPIRY)
         (number,) = await bus.call(_NOTIFICATIONS, "Notify", "susssasa{sv}i", *notice, patience=_PATIENCE)
         self._complained = False
         self.standing += 1
         try:
-            await over.wait()
+            yield
         finally:
             self.standing -= 1
             # Without waiting for a reply: the agent may be ending.
@@ -137,10 +152,13 @@ def _body(key: str, asker: Asker) -> str:
     return "\n".join(lines)
 
 
-async def _reads_markup(bus: BusConnection) -> bool:
-    """Whether the daemon reads `<` and `&` as markup; assumed if it does not say."""
+async def _readable(body: str, bus: BusConnection) -> str:
+    """The body as the daemon is to get it: as markup, unless it says that it knows none."""
+    escaped = body.translate(_MARKUP)
+    if escaped == body:
+        return body
     try:
         (capabilities,) = await bus.call(_NOTIFICATIONS, "GetCapabilities", patience=_PATIENCE)
     except BusError:
-        return True
-    return "body-markup" in capabilities
+        return escaped
+    return escaped if "body-markup" in capabilities else body

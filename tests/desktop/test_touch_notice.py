@@ -7,7 +7,8 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import pytest
 from desktop.waiting import run, seen, until
@@ -19,6 +20,7 @@ from replug.agent.desktop import bus as bus_module
 from replug.agent.desktop import touch_notice
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.token.prompts.request import Asker
+from replug.token.requester import Requester, requester
 
 MOMENT = 0.05  # seconds
 LONG = 3600.0  # seconds; a test that passes never waits that long
@@ -209,6 +211,56 @@ def test_a_crowd_is_shown_a_few_at_a_time(notices: WatchedNotices, desktop: Noti
 
     run(main())
     assert len(desktop.shown) == most + 2
+
+
+@pytest.mark.parametrize("crowd", [range(10, 20), [10] * 10], ids=["of processes", "of requests"])
+def test_a_programs_crowd_does_not_keep_anothers_notice_away(
+    crowd: Sequence[int], notices: WatchedNotices, desktop: Notifications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(touch_notice, "_TURN", 0.3)
+
+    async def main() -> None:
+        async def sign(asker: Requester, name: str) -> None:
+            requester.set(asker)
+            with notices.waiting(name, "", Asker()):
+                await asyncio.sleep(LONG)
+
+        async with asyncio.TaskGroup() as tasks:
+            begun = [tasks.create_task(sign(Requester((1, "ssh"), pid), "noise")) for pid in crowd]
+            await asyncio.to_thread(desktop.await_notices, touch_notice._MOST_AT_ONCE)
+            before = len(desktop.shown)
+            begun.append(tasks.create_task(sign(Requester((1, "git"), 1), "the user's")))
+            await seen(desktop, lambda: any("the user's" in one.summary for one in desktop.shown))
+            # One made room for it; the others stayed, or had their turns already.
+            assert len(desktop.shown) <= before + touch_notice._MOST_AT_ONCE + 1
+            for task in begun:
+                task.cancel()
+        await await_none(desktop)
+
+    run(main())
+
+
+def test_of_many_notices_each_has_its_turn(
+    notices: WatchedNotices, desktop: Notifications, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(touch_notice, "_TURN", 0.1)
+    many = 2 * touch_notice._MOST_AT_ONCE
+
+    async def main() -> None:
+        with ExitStack() as waiting:
+            for number in range(many):
+                waiting.enter_context(notices.waiting(f"token {number}", "", Asker()))
+            await seen(desktop, lambda: len({one.summary for one in desktop.shown}) == many)
+            await seen(desktop, lambda: len(desktop.shown) > 2 * many)
+        await await_none(desktop)
+        assert notices.standing == 0
+        # None of the room was lost, and there is no more of it than before.
+        with ExitStack() as waiting:
+            for number in range(many):
+                waiting.enter_context(notices.waiting(f"token {number}", "", Asker()))
+            await asyncio.to_thread(desktop.await_notices, touch_notice._MOST_AT_ONCE)
+
+    run(main())
 
 
 def test_markup_is_only_text(notices: WatchedNotices, desktop: Notifications) -> None:
