@@ -9,18 +9,19 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.offload import Aside
-from replug.token.requester import Program, requester
+from replug.token.prompts.processes import command_of
+from replug.token.requester import Requester, requester
 from replug.token.seal import Seal, derive_key
 from replug.token.turns import one_less
 
 _DELAY_PER_FAILURE = 0.1  # seconds
 _LONGEST_DELAY = 10.0  # seconds
 _MOST_ATTEMPTS = 2  # of one process
-_MOST_WAITING = 8  # of one program
 _MOST_AT_ONCE = 2  # derivations, of 32 MiB each
 
 
@@ -36,8 +37,6 @@ class Lock:
         self._aside = Aside("passphrases", _MOST_AT_ONCE)
         self._attempts: Counter[int] = Counter()
         """Under way, the delays after failures included, by process."""
-        self._waiting: Counter[Program | None] = Counter()
-        """Those whose passphrase was not tried yet, by program."""
 
     @property
     def locked(self) -> bool:
@@ -65,32 +64,34 @@ class Lock:
         """Unlock, as `process` asks; wipes the passphrase as soon as it is not needed.
 
         Every failure makes the refusal of the next slower, and only that. Many connections of a process are
-        no way around the delay, and in nobody else's way; nor are many processes of a program.
+        no way around the delay. A guess that was not tried when its client leaves is not tried any more.
         """
         own = bytearray(passphrase)
         if isinstance(passphrase, bytearray):
-            wipe(passphrase)
+            _empty(passphrase)
         if not self.locked:
             raise RequestRefusedError("unlock: not locked")
-        program = requester.get().program
-        if self._attempts[process] >= _MOST_ATTEMPTS or self._waiting[program] >= _MOST_WAITING:
+        if self._attempts[process] >= _MOST_ATTEMPTS:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
+        # Of one program, ssh-add, commands have turns: it is run as often as somebody likes.
+        command = command_of(process)
+        requester.set(Requester(requester.get().program, command[0] if command else 0))
         self._attempts[process] += 1
-        self._waiting[program] += 1
-        # A client that hangs up does not shorten the delay for the next attempt.
-        trying = asyncio.create_task(self._try(process, own))
-        trying.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(trying)
-
-    async def _try(self, process: int, passphrase: bytearray) -> None:
+        delay = 0.0
         try:
-            try:
-                delay = await self._delay_after(passphrase)
-            finally:
-                one_less(self._waiting, requester.get().program)
-            if delay:
-                await asyncio.sleep(delay)
-                raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
+            delay = await self._delay_after(own)
+        finally:
+            _empty(own)
+            if not delay:
+                one_less(self._attempts, process)
+        if delay:
+            # A client that hangs up does not shorten the delay for the next attempt.
+            await asyncio.shield(asyncio.create_task(self._end_later(process, delay)))
+            raise RequestRefusedError("unlock: wrong passphrase", "unlock with ssh-add -X")
+
+    async def _end_later(self, process: int, delay: float) -> None:
+        try:
+            await asyncio.sleep(delay)
         finally:
             one_less(self._attempts, process)
 
@@ -119,4 +120,11 @@ class Lock:
             finally:
                 wipe(passphrase)
 
-        return await self._aside.run(derive)
+        return await self._aside.run(derive, wipe)
+
+
+def _empty(passphrase: bytearray) -> None:
+    """Wipe it, and free its memory, which is as long as a client likes, unless a thread still reads it."""
+    wipe(passphrase)
+    with suppress(BufferError):
+        passphrase.clear()

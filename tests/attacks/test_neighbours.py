@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -149,6 +151,31 @@ def test_the_right_passphrase_gets_through_among_guesses_of_many_processes(agent
             crowd.wait()
     used = int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * resource.getpagesize()
     assert used < 150_000_000, used
+
+
+def test_the_right_passphrase_gets_through_among_guesses_of_its_own_program(agent: Agent, home: Home) -> None:
+    """Of `ssh-add -X` itself, run again and again."""
+    askpass = home.write("guess", "#!/bin/sh\necho guess\n", 0o755)
+    env = home.env | agent.env | {"SSH_ASKPASS": str(askpass), "SSH_ASKPASS_REQUIRE": "force"}
+    with agent.connect() as owner:
+        assert owner.ask(frame(LOCK + string(b"sesame"))) == SUCCESS
+    crowd = subprocess.Popen(
+        "seq 1000000 | xargs -P 60 -n 1 sh -c 'exec timeout 1 ssh-add -X'",
+        shell=True,
+        env=env,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        time.sleep(3)
+        started = time.monotonic()
+        done = agent.ssh_add("-X", typing=[("Enter lock password: ", "sesame")])
+        assert done.status == 0, agent.log
+        assert time.monotonic() - started < 10
+    finally:
+        os.killpg(crowd.pid, signal.SIGKILL)
+        crowd.wait()
 
 
 def test_signatures_of_one_program_do_not_hold_up_another(agent: Agent, home: Home) -> None:

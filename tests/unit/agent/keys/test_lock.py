@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from doubles.stand_ins import run, settle
@@ -209,6 +210,37 @@ def test_the_loop_runs_on_while_a_key_is_derived(monkeypatch: pytest.MonkeyPatch
         may_answer.set()
         await locking
         await settle()
+
+    run(main())
+
+
+def test_a_guess_of_a_client_that_is_gone_is_not_tried(
+    delays: Delays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a crowd of processes that end at once would keep the agent busy after them."""
+    tried, may_go_on = list[bytes](), threading.Event()
+
+    def derive(passphrase: bytearray, _salt: bytes) -> bytearray:
+        tried.append(bytes(passphrase))
+        may_go_on.wait(10)
+        return bytearray(seal.KEY_SIZE)
+
+    async def main() -> None:
+        lock = new_lock()
+        await lock.lock(b"secret")
+        monkeypatch.setattr(lock_module, "derive_key", derive)
+        guesses = [bytearray(b"guess %d" % number) for number in range(lock_module._MOST_AT_ONCE + 1)]
+        asked = [asyncio.create_task(lock.unlock(number, one)) for number, one in enumerate(guesses)]
+        await settle()
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
+        may_go_on.set()
+        assert await refusal(lock.unlock(50, b"last")) == "unlock: wrong passphrase"
+        assert sorted(tried) == [b"guess 0", b"guess 1", b"last"]
+        assert not any(map(any, guesses))
+        monkeypatch.setattr(lock_module, "derive_key", seal.derive_key)
+        await lock.unlock(1, b"secret")
 
     run(main())
 
