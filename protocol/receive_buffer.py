@@ -30,6 +30,11 @@ class ReceiveBuffer:
         """Whether everything that has arrived was taken."""
         return self._end == self._start
 
+    @property
+    def size(self) -> int:
+        """How many bytes of memory it takes."""
+        return len(self._buffer)
+
     def is_just(self, data: bytes) -> bool:
         """Whether it holds `data` and nothing else."""
         return self._end - self._start == len(data) and self._buffer.startswith(data, self._start)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from replug.agent.clients.memory import Memory
 from replug.agent.clients.rounds import ENDED, READING, WRITING, Rounds
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.messages import RequestIdentities
@@ -41,7 +42,7 @@ class Connection:
     """Reads requests from `client` (non-blocking), and writes what the `conversation` answers to each.
 
     `closed` is called once, when the connection is over. `rounds` give it its turns; the
-    first is for whoever made it to ask for.
+    first is for whoever made it to ask for. `memory` knows what it holds.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Connection:
         conversation: Conversation,
         closed: Callable[[Connection], None],
         rounds: Rounds,
+        memory: Memory,
     ) -> None:
         self.asker = asker
         self.has_turn = False
@@ -58,11 +60,14 @@ class Connection:
         self.used = time.monotonic()
         """When it was served last."""
         self._rounds = rounds
+        self._memory = memory
         self._socket = client
         self._conversation = conversation
         self._closed = closed
         self._received = MessageReader()
         self._output = bytearray()
+        self._asked = 0
+        """Bytes of the message that is being answered."""
         self._readable = True
         """Whether there may be something to read: bytes, or their end."""
         self._writable = True
@@ -91,8 +96,10 @@ class Connection:
         if self._waiting is not None:
             # Not at once: a task that never began would not wipe what its request holds.
             asyncio.get_running_loop().call_soon(self._waiting.cancel)
+            self._waiting = None  # its end refers to us, and the garbage collector may take its time
         self._socket.close()
         self._received.wipe()
+        self._memory.forget(self)
         self._closed(self)
 
     def serve(self, until: float) -> bool:
@@ -112,7 +119,12 @@ class Connection:
                 self._watch(READING)
         except Exception as error:
             self._fail(error)
+        self._weigh()
         return self._open and more
+
+    def _weigh(self) -> None:
+        if self._open:
+            self._memory.holds(self, self._received.size + self._asked + len(self._output))
 
     def _step(self) -> bool:
         """Write, read, and answer one request; whether anything was read or answered."""
@@ -131,10 +143,12 @@ class Connection:
         if self._open and not self._waiting and len(self._output) < _MOST_UNREAD_OUTPUT:
             message = self._received.take()
         if message is not None:
+            asked = len(message)
             reply = self._conversation.answer(message)
             if isinstance(reply, bytes):
                 self._write(frame(reply))
             else:
+                self._asked = asked
                 self._waiting = asyncio.ensure_future(self._send_later(reply))
         elif self._at_end and self.idle:
             self.close()
@@ -163,12 +177,13 @@ class Connection:
 
     async def _send_later(self, reply: Awaitable[bytes]) -> None:
         message = await reply
-        self._waiting = None
+        self._waiting, self._asked = None, 0
         if self._open:
             try:
                 self._write(frame(message))
             except Exception as error:
                 self._fail(error)
+            self._weigh()
             if self._at_end or self._readable or not self._received.empty:
                 self._rounds.give_turn(self)
 

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from replug.agent.clients.connection import Connection, Conversation
+from replug.agent.clients.memory import Memory
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
@@ -39,6 +40,7 @@ class Server:
         self._listener = listener
         self._conversation = conversation
         self._rounds = Rounds(waiting)
+        self._memory = Memory()
         self._connections: set[Connection] = set()
         self._of_program: Counter[Program | None] = Counter()
         """How many connections each program has."""
@@ -134,7 +136,7 @@ class Server:
     def _serve(self, client: socket.socket, peer: Peer, requester: Requester) -> None:
         client.setblocking(False)
         conversation = self._conversation(peer)
-        connection = Connection(client, requester, conversation, self._closed, self._rounds)
+        connection = Connection(client, requester, conversation, self._closed, self._rounds, self._memory)
         self._connections.add(connection)
         self._of_program[requester.program] += 1
         self._of_process[requester] += 1

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -149,7 +149,7 @@ def test_the_right_passphrase_gets_through_among_guesses_of_many_processes(agent
         finally:
             crowd.kill()
             crowd.wait()
-    used = int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    used = resident(agent)
     assert used < 150_000_000, used
 
 
@@ -234,6 +234,35 @@ def test_without_memory_a_connection_ends_and_the_others_go_on(
             connection.socket.close()
     assert agent.log.count("Traceback") == 0, agent.log
     assert agent.log.count("\n") < 150, agent.log
+
+
+def test_large_requests_on_many_connections_take_little_memory(agent: Agent) -> None:
+    """Such as are never complete, and such as wait for an answer. Others' large ones are served."""
+    large = frame(b"\x12" + string(bytes(250_000)))
+    patient = (
+        f"import socket, time; s = socket.socket(1); s.connect({str(agent.socket)!r});"
+        f"s.sendall({large[:9]!r} + bytes(200_000)); time.sleep(2);"
+        "s.sendall(bytes(50_000)); print(s.recv(5)[4])"
+    )
+    with agent.connect() as owner, ExitStack() as crowd:
+        assert owner.ask(frame(LOCK + string(b"sesame"))) == SUCCESS
+        before = resident(agent)
+        user = crowd.enter_context(
+            subprocess.Popen([sys.executable, "-c", patient], stdout=subprocess.PIPE, text=True)
+        )
+        guess = frame(UNLOCK + string(bytes(200_000)))
+        for number in range(400):
+            one = crowd.enter_context(agent.connect())
+            with suppress(OSError):  # closed, to make room for others
+                one.socket.sendall(large[:-1] if number % 2 else guess + guess[:-1])
+        assert resident(agent) - before < 60_000_000
+        assert user.communicate(timeout=20)[0] == f"{FAILURE[0]}\n"
+        assert agent.log.count("all requests together are too large") == 1
+
+
+def resident(agent: Agent) -> int:
+    """The memory of the process that serves, in bytes."""
+    return int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_few_descriptors_serve_more_than_one_client(home: Home, request: pytest.FixtureRequest) -> None:

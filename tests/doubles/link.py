@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from doubles.stand_ins import settle, waiting
 
 from replug.agent.clients.connection import Connection
+from replug.agent.clients.memory import Memory
 from replug.agent.clients.rounds import Rounds
 from replug.token.requester import Requester
 
@@ -46,7 +47,7 @@ class Link:
         self.times_closed = 0
         self.script = Script(answer)
         self.connection = Connection(
-            agents, Requester(None, os.getpid()), self.script, self._closed, self.rounds
+            agents, Requester(None, os.getpid()), self.script, self._closed, self.rounds, Memory()
         )
         self.rounds.give_turn(self.connection)
 

@@ -16,6 +16,7 @@ from fuzz.targets import recorded
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Connection
+from replug.agent.clients.memory import Memory
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.config.options import Options
@@ -69,7 +70,9 @@ class Agent:
         who = Client(Peer(os.getpid(), os.getuid()))
         conversation = Conversation(self._dispatcher, self.keyring.changes, who)
         self._rounds.give_turn(
-            Connection(agents, Requester(None, who.peer.pid), conversation, lambda _: None, self._rounds)
+            Connection(
+                agents, Requester(None, who.peer.pid), conversation, lambda _: None, self._rounds, Memory()
+            )
         )
         return client
 
