@@ -11,6 +11,7 @@ import signal
 import socket
 
 from replug.token.worker.forkserver import HELLO_LENGTH
+from replug.token.worker.passing import send_with_descriptor
 from replug.token.worker.vigil import is_stopped
 
 _QUIET = 1.0
@@ -111,7 +112,7 @@ class ForkServer:
         try:
             ours.setblocking(False)
             with theirs:
-                socket.send_fds(self._requests, [program.encode()], [theirs.fileno()])
+                send_with_descriptor(self._requests, program.encode(), theirs.fileno())
             await _readable(ours, patience)
             greeting, descriptors, _, _ = socket.recv_fds(ours, HELLO_LENGTH, 1)
             if greeting == bytes([errno.ENOPKG]):

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from replug.token.hardening import end_with_parent
+from replug.token.worker.passing import send_with_descriptor
 
 HELLO_LENGTH = 4
 """A worker's first message on its connection: its process id, and with it a pidfd.
@@ -115,7 +116,7 @@ def _become_worker(
         os.chdir("/")
         process = os.getpid()
         notice = os.pidfd_open(process)
-        socket.send_fds(connection, [process.to_bytes(HELLO_LENGTH, "big")], [notice])
+        send_with_descriptor(connection, process.to_bytes(HELLO_LENGTH, "big"), notice)
         os.close(notice)
         work(connection)
     finally:

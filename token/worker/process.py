@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,6 +18,7 @@ from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError, Wo
 from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import FrameError, FrameReader, Header, encode
+from replug.token.worker.passing import send_with_descriptor
 from replug.token.worker.vigil import StoppedProcessError, Vigil
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ class WorkerProcess:
                 if self._attached is None:
                     sent = begin + self._socket.send(view[begin:])
                 else:
-                    sent = begin + socket.send_fds(self._socket, [view[begin:]], [self._attached])
+                    sent = begin + send_with_descriptor(self._socket, view[begin:], self._attached)
                     self._close_attached()
         except BlockingIOError:
             sent = begin
