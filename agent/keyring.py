@@ -100,6 +100,8 @@ class Keyring:
         self._emptied = 0
         """How often everything was removed."""
         self._first_scan: asyncio.Task[None] | None = None
+        self._first_scan_begun = 0.0
+        """On the loop's clock."""
 
         self.at_hand = ListAtHand()
         """For clients that are bound to no session, as they all see the same."""
@@ -117,12 +119,13 @@ class Keyring:
     async def wait_for_first_scan(self) -> None:
         if self._first_scan is None or self._first_scan.done():
             return
-        await asyncio.wait({self._first_scan}, timeout=_FIRST_SCAN)
         loop = asyncio.get_running_loop()
-        end = loop.time() + _SLOW_CARD
+        # From its beginning: a module that takes longer is not to delay each request by this.
+        begun = self._first_scan_begun
+        await asyncio.wait({self._first_scan}, timeout=max(0.0, begun + _FIRST_SCAN - loop.time()))
         while (
             not self._first_scan.done()
-            and loop.time() < end
+            and loop.time() < begun + _FIRST_SCAN + _SLOW_CARD
             and any(module.shows_life(_SIGN_OF_LIFE) for module in self.modules())
         ):
             await asyncio.wait({self._first_scan}, timeout=_LOOK)
@@ -256,6 +259,7 @@ class Keyring:
 
     def begin(self) -> None:
         """Start to serve what the configuration names, in a task; `first_scan_done` is true at its end."""
+        self._first_scan_begun = asyncio.get_running_loop().time()
         self._first_scan = asyncio.create_task(self._begin())
 
     async def _begin(self) -> None:

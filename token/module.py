@@ -25,7 +25,7 @@ from replug.token.slot_scan import View, scan
 from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.load_arguments import PLAIN, LoadArguments
+from replug.token.worker.load_arguments import PLAIN, LoadArguments, passes_on
 from replug.token.worker.pool import WorkerPool
 
 _CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card
@@ -93,7 +93,12 @@ class Module:
         return self._pool.busy
 
     def shows_life(self, within: float) -> bool:
-        """Whether a worker is in use and did something in the last `within` seconds."""
+        """Whether a worker is in use and did something in the last `within` seconds.
+
+        What a program at the other end of a connection does is no sign: it may go on for ever.
+        """
+        if passes_on(self.path):
+            return False
         sign = self._pool.last_sign
         return sign is not None and asyncio.get_running_loop().time() - sign < within
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 from replug.token.identity import TokenId
-from replug.token.worker.load_arguments import CLIENT
+from replug.token.worker.load_arguments import passes_on
 
 
 class Keys(Protocol):
@@ -38,7 +37,7 @@ class PinOwner:
         """
         if self is other or self.module == other.module:
             return self is other
-        if _is_elsewhere(self.module) or _is_elsewhere(other.module):
+        if passes_on(self.module) or passes_on(other.module):
             # Whatever answers there can show public keys that it has read elsewhere.
             return False
         alike = self.token.original == other.token.original
@@ -48,8 +47,3 @@ class PinOwner:
     def may_be_another(self) -> bool:
         """Whether what is open now may be the twin: it has not shown a key that was there before."""
         return self.has_twin and not self.keys.proven
-
-
-def _is_elsewhere(module: str) -> bool:
-    """Whether the module passes everything on, also the PIN, to a program that somebody else may be."""
-    return os.path.basename(module) == CLIENT

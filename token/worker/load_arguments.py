@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 
@@ -18,3 +19,8 @@ class LoadArguments:
 PLAIN = LoadArguments()
 CLIENT = "p11-kit-client.so"
 """p11-kit's module that passes all calls on to a server."""
+
+
+def passes_on(module: str) -> bool:
+    """Whether the module at this path passes everything on, also the PIN, to another program."""
+    return os.path.basename(module) == CLIENT

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import resource
 import select
 import signal
 import socket
@@ -30,6 +31,7 @@ from replug.token.worker.cryptoki import Cryptoki
 from replug.token.worker.elf import NotAModuleError, examined
 from replug.token.worker.frames import MAX_HEADER, Header, encode
 from replug.token.worker.initialise import initialised
+from replug.token.worker.load_arguments import passes_on
 from replug.token.worker.loop import Meaning, Progress, RefusedError, answer_requests
 from replug.token.worker.open_token import OpenToken
 from replug.token.worker.opensc import forbid_pin_caching
@@ -37,6 +39,8 @@ from replug.token.worker.p11kit_settings import prepare_p11_kit
 
 _KNOWN_FLAGS = sum(TokenFlag)
 _MOST_SLOTS = 128
+_MOST_DATA = 256 * 1024 * 1024
+"""Bytes of memory for a module whose answers come from another program."""
 _PCSC_LIBRARY = "libpcsclite.so.1"
 _PAGE = MAX_HEADER // 2
 """Bytes of keys in one answer, which has other things to say as well."""
@@ -81,6 +85,9 @@ class Operations:
         path = header["path"]
         forbid_pin_caching()
         prepare_p11_kit(header["server_address"])
+        if passes_on(path):
+            # The program at the other end says how long its answers are.
+            resource.setrlimit(resource.RLIMIT_DATA, (_MOST_DATA, _MOST_DATA))
         try:
             with examined(path):
                 module = ctypes.CDLL(path)
