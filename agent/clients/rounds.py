@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 READING = select.EPOLLIN | select.EPOLLRDHUP
 WRITING = select.EPOLLOUT
 ENDED = select.EPOLLHUP | select.EPOLLRDHUP | select.EPOLLERR
-_ROUND = 0.001  # seconds; then the loop's other work is done
+_ROUND = 0.0002  # seconds; then the loop's other work is done, of which a signature takes several turns
 
 
 class Connection(Protocol):
