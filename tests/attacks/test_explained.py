@@ -33,3 +33,16 @@ def test_nor_do_those_of_another_process_of_the_program(agent: Agent) -> None:
     assert agent.run(sys.executable, "-c", f"{client}; s.recv(30 * 5, 256)").status == 0
     explained = agent.run(REPLUG, "explain", "-n", "20").out
     assert f"(pid {os.getpid()})" in explained, explained
+
+
+def test_refusals_do_not_fill_the_log(agent: Agent) -> None:
+    """One that takes so many lines in half a minute, as journald does, then drops those of signatures."""
+    with agent.connect() as connection:
+        for begin in range(0, 3000, 50):
+            connection.socket.sendall(b"".join(sign_request(b"key %d" % (begin + one)) for one in range(50)))
+            assert {connection.reply() for _ in range(50)} == {FAILURE}
+    assert agent.log.count("\n") < 300
+    assert agent.log.count("too many refusals: no more of this program's in this minute") == 1
+    done = agent.ssh_add("-s", "/usr/lib/none.so", typing=[("Enter passphrase for PKCS#11: ", "1")])
+    assert done.status != 0
+    assert "/usr/lib/none.so does not exist" in agent.log
