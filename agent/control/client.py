@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
+import struct
 from typing import Any
 
 from replug.agent.clients.peer import Peer
@@ -83,9 +85,11 @@ def wake(agent_socket: str, patience: float = PATIENCE) -> bool:
 def _ask(agent_socket: str, command: str, patience: float) -> dict[str, Any]:
     path = control_path(agent_socket)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
-        control.settimeout(patience)
+        # Blocking, with this limit: one that does not block has no place in the queue of those that connect.
+        control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", math.ceil(patience), 0))
         try:
             control.connect(path)
+            control.settimeout(patience)
             if not Peer.of(control).allowed:
                 raise AskError(f"{path} is another user's socket, so it is not trusted")
             control.sendall(command.encode() + b"\n")

@@ -27,6 +27,8 @@ _LONGEST_COMMAND = 1024
 _PATIENCE = 5.0  # seconds for a client to say what it wants, and for it to read the answer
 _MOST_OF_A_PROCESS = 4  # connections at once
 _MOST = 32
+_ACCEPTS_PER_TURN = 2  # so that what each has sent is read before many others come
+_BACKLOG = 128
 
 Answer: TypeAlias = dict[str, Any]
 Commands: TypeAlias = Mapping[str, Callable[[], Answer | Awaitable[Answer]]]
@@ -56,9 +58,11 @@ class Control:
         except (OSError, ListenerError) as error:
             log.warning("no control socket: %s", error)
             return
+        # asyncio accepts as many in one turn of the loop as its "backlog", which is to be more in the kernel.
         self._server = await asyncio.start_unix_server(
-            self._serve, sock=self._listener.socket, limit=_LONGEST_COMMAND
+            self._serve, sock=self._listener.socket, limit=_LONGEST_COMMAND, backlog=_ACCEPTS_PER_TURN
         )
+        self._listener.socket.listen(_BACKLOG)
 
     def close(self) -> None:
         """Stop and remove the socket."""
