@@ -27,9 +27,8 @@ class Agent(Protocol):
     def locked(self) -> bool:
         """Whether `ssh-add -X` has to come first."""
 
-    @property
-    def first_scan_done(self) -> bool:
-        """Whether the tokens that are served from the beginning have been read."""
+    first_scan_done: bool
+    """Whether the tokens that are served from the beginning have been read."""
 
     async def wait_for_first_scan(self) -> None:
         """Wait for `first_scan_done`, but only some seconds: the first client may have started the agent."""

@@ -63,7 +63,8 @@ async def _list_later(agent: Agent, client: Client) -> Response:
 
 async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
-    await agent.wait_for_first_scan()
+    if not agent.first_scan_done:
+        await agent.wait_for_first_scan()
     started = time.monotonic()
     signed = await agent.sign(client, request)
     log.info(

@@ -99,6 +99,7 @@ class Keyring:
         """How many providers are being added, by the program that asks."""
         self._emptied = 0
         """How often everything was removed."""
+        self.first_scan_done = True
         self._first_scan: asyncio.Task[None] | None = None
         self._first_scan_begun = 0.0
         """On the loop's clock."""
@@ -112,12 +113,8 @@ class Keyring:
     def locked(self) -> bool:
         return self._seal.is_shut
 
-    @property
-    def first_scan_done(self) -> bool:
-        return self._first_scan is None or self._first_scan.done()
-
     async def wait_for_first_scan(self) -> None:
-        if self._first_scan is None or self._first_scan.done():
+        if self._first_scan is None or self.first_scan_done:
             return
         loop = asyncio.get_running_loop()
         # From its beginning: a module that takes longer is not to delay each request by this.
@@ -259,12 +256,16 @@ class Keyring:
 
     def begin(self) -> None:
         """Start to serve what the configuration names, in a task; `first_scan_done` is true at its end."""
+        self.first_scan_done = False
         self._first_scan_begun = asyncio.get_running_loop().time()
         self._first_scan = asyncio.create_task(self._begin())
 
     async def _begin(self) -> None:
-        await self.certificate_files.look()
-        await self.serve_configured()
+        try:
+            await self.certificate_files.look()
+            await self.serve_configured()
+        finally:
+            self.first_scan_done = True
 
     def end(self) -> None:
         """Drop everything, for good."""

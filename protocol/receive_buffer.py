@@ -17,6 +17,8 @@ class ReceiveBuffer:
     def __init__(self, largest: int) -> None:
         self._largest = largest
         self._buffer = bytearray(_USUAL)
+        self.size = _USUAL
+        """How many bytes of memory it takes."""
         self._start = 0
         self._end = 0
 
@@ -30,18 +32,13 @@ class ReceiveBuffer:
         """Whether everything that has arrived was taken."""
         return self._end == self._start
 
-    @property
-    def size(self) -> int:
-        """How many bytes of memory it takes."""
-        return len(self._buffer)
-
     def is_just(self, data: bytes) -> bool:
         """Whether it holds `data` and nothing else."""
         return self._end - self._start == len(data) and self._buffer.startswith(data, self._start)
 
     def writable(self) -> memoryview:
         """Where the next bytes belong; unless it is `full`, there is room for one at least."""
-        if self._end == len(self._buffer):
+        if self._end == self.size:
             self._make_room()
         return memoryview(self._buffer)[self._end :]
 
@@ -53,8 +50,8 @@ class ReceiveBuffer:
         """Leave nothing of what has arrived."""
         wipe(self._buffer, 0, self._end)
         self._start = self._end = 0
-        if len(self._buffer) > _USUAL:
-            self._buffer = bytearray(_USUAL)
+        if self.size > _USUAL:
+            self._buffer, self.size = bytearray(_USUAL), _USUAL
 
     def _take(self, begin: int, end: int) -> bytearray:
         """A copy of `begin` to `end`, which the caller wipes; all up to `end` is gone from here."""
@@ -69,9 +66,9 @@ class ReceiveBuffer:
     def _make_room(self) -> None:
         # A bytearray that grows may be moved, and its old place is not wiped.
         waiting = self._end - self._start
-        grows = waiting == len(self._buffer)
-        before, size = self._buffer, min(4 * waiting, self._largest) if grows else len(self._buffer)
-        self._buffer = bytearray(size)
+        grows = waiting == self.size
+        before, size = self._buffer, min(4 * waiting, self._largest) if grows else self.size
+        self._buffer, self.size = bytearray(size), size
         copy_over(before, self._start, self._end, self._buffer)
         wipe(before)
         self._start, self._end = 0, waiting

@@ -26,15 +26,6 @@ class UserauthRequest:
     host_key: bytes | None = None
     """The blob of the server's key; None if the method is not bound to it."""
 
-    def __post_init__(self) -> None:
-        if not self.session_id:
-            raise ProtocolError("a login without a session identifier")
-        # RSA has several signature algorithms for one type of key.
-        plain, mark, rest = self.algorithm.partition(_RSA_CERTIFICATE_MARK)
-        key_type = f"ssh-rsa{mark}" if plain in _RSA_NAMES and not rest else self.algorithm
-        if not self.key_blob.startswith(bytes(Writer().string(key_type.encode()))):
-            raise ProtocolError(f"a login by {self.algorithm!r} with another type of key")
-
     def encode(self) -> bytes:
         """Return the data to sign."""
         method = _PLAIN_METHOD if self.host_key is None else _HOST_BOUND_METHOD
@@ -55,4 +46,11 @@ class UserauthRequest:
             raise ProtocolError(f"a login by {method!r}")
         host_key = reader.string() if method == _HOST_BOUND_METHOD else None
         reader.check_end()
+        if not session_id:
+            raise ProtocolError("a login without a session identifier")
+        # RSA has several signature algorithms for one type of key.
+        plain, mark, rest = algorithm.partition(_RSA_CERTIFICATE_MARK)
+        key_type = f"ssh-rsa{mark}" if plain in _RSA_NAMES and not rest else algorithm
+        if not key_blob.startswith(bytes(Writer().string(key_type.encode()))):
+            raise ProtocolError(f"a login by {algorithm!r} with another type of key")
         return cls(session_id, user, algorithm, key_blob, host_key)

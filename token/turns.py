@@ -36,21 +36,16 @@ class FairQueue(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[Program | None, OrderedDict[int, deque[T]]] = OrderedDict()
-        """By program and process id, those that are next first."""
+        self.waiting: OrderedDict[Program | None, OrderedDict[int, deque[T]]] = OrderedDict()
+        """By program and process id, those that are next first; only this class changes it."""
         self.served = NOBODY
-        """Who had the last turn; who has one without waiting is to be noted here."""
-
-    @property
-    def programs(self) -> int:
-        """How many programs wait."""
-        return len(self._waiting)
+        """Who had the last turn. Who has one without waiting is to be noted here."""
 
     def add(self, asker: Requester, item: T) -> None:
         """Let `item` wait behind what this process has waiting."""
-        processes = self._waiting.get(asker.program)
+        processes = self.waiting.get(asker.program)
         if processes is None:
-            processes = self._waiting[asker.program] = OrderedDict()
+            processes = self.waiting[asker.program] = OrderedDict()
         items = processes.get(asker.pid)
         if items is None:
             items = processes[asker.pid] = deque()
@@ -58,21 +53,25 @@ class FairQueue(Generic[T]):
 
     def remove(self, asker: Requester, item: T) -> None:
         """Take out an item that was added and not taken."""
-        processes = self._waiting[asker.program]
+        processes = self.waiting[asker.program]
         processes[asker.pid].remove(item)
         if not processes[asker.pid]:
             self._forget(processes, asker.program, asker.pid)
 
     def clear(self) -> None:
         """Nobody waits any more."""
-        self._waiting.clear()
+        self.waiting.clear()
 
     def take(self, suits: Callable[[T], bool] | None = None) -> T | None:
         """Take out the first item; the first that `suits`, if that is given."""
-        if not self._waiting:
+        if not self.waiting:
             return None
-        self._put_served_last()
-        for program, processes in self._waiting.items():
+        last_program, last_process = self.served
+        if last_program in self.waiting:
+            self.waiting.move_to_end(last_program)
+            if last_process in self.waiting[last_program]:
+                self.waiting[last_program].move_to_end(last_process)
+        for program, processes in self.waiting.items():
             for pid, items in processes.items():
                 if suits is None:
                     chosen: T | None = items.popleft()
@@ -87,18 +86,10 @@ class FairQueue(Generic[T]):
                 return chosen
         return None
 
-    def _put_served_last(self) -> None:
-        program, pid = self.served
-        processes = self._waiting.get(program)
-        if processes is not None:
-            self._waiting.move_to_end(program)
-            if pid in processes:
-                processes.move_to_end(pid)
-
     def _forget(self, processes: OrderedDict[int, deque[T]], program: Program | None, pid: int) -> None:
         del processes[pid]
         if not processes:
-            del self._waiting[program]
+            del self.waiting[program]
 
 
 class FairSemaphore:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from replug.agent.clients.memory import Memory
+from replug.agent.clients.memory import LITTLE, Memory
 from replug.agent.clients.rounds import ENDED, READING, WRITING, Rounds
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.messages import RequestIdentities
@@ -66,6 +66,8 @@ class Connection:
         self._closed = closed
         self._received = MessageReader()
         self._output = bytearray()
+        self._weighs = False
+        """Whether it holds so much memory that it is counted."""
         self._asked = 0
         """Bytes of the message that is being answered."""
         self._readable = True
@@ -119,12 +121,14 @@ class Connection:
                 self._watch(READING)
         except Exception as error:
             self._fail(error)
-        self._weigh()
+        held = self._received.size + self._asked + len(self._output)
+        if self._open and (held > LITTLE or self._weighs):
+            self._weigh(held)
         return self._open and more
 
-    def _weigh(self) -> None:
-        if self._open:
-            self._memory.holds(self, self._received.size + self._asked + len(self._output))
+    def _weigh(self, held: int) -> None:
+        self._weighs = held > LITTLE
+        self._memory.holds(self, held)
 
     def _step(self) -> bool:
         """Write, read, and answer one request; whether anything was read or answered."""
@@ -183,7 +187,8 @@ class Connection:
                 self._write(frame(message))
             except Exception as error:
                 self._fail(error)
-            self._weigh()
+            if self._open and self._weighs:
+                self._weigh(self._received.size + len(self._output))
             if self._at_end or self._readable or not self._received.empty:
                 self._rounds.give_turn(self)
 

@@ -13,7 +13,7 @@ from replug.token.turns import who_has_most
 log = logging.getLogger(__name__)
 
 _MOST = 16 * 1024 * 1024  # bytes
-_LITTLE = 16 * 1024
+LITTLE = 16 * 1024
 """Bytes of a connection that are not counted: those of usual messages."""
 _SAID_AGAIN = 60.0  # seconds
 
@@ -37,7 +37,7 @@ class Memory:
 
     def holds(self, holder: Holder, size: int) -> None:
         """The connection holds `size` bytes now."""
-        if size <= _LITTLE:
+        if size <= LITTLE:
             if self._held:
                 self.forget(holder)
             return

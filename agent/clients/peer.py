@@ -24,22 +24,24 @@ class Peer:
     uid: int
     executable: Program | None = field(init=False, compare=False)
     """The program that the process runs; None if that cannot be read."""
-    installed: bool = field(init=False, compare=False, default=False)
-    """Whether only root could put that program where it is."""
+    requester: Requester = field(init=False, compare=False)
+    """Whose turn it is when this process asks: its program's, if only root can put one there."""
     _program: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
         # Now: later the process may have become another. No file system is asked about the program's file: it
         # may be the client's own, and never answer.
         process = f"/proc/{self.pid}"
+        installed = False
         try:
             path = os.readlink(f"{process}/exe")
             self.executable = os.stat(f"{process}/ns/mnt").st_ino, path
             if path.startswith(_INSTALLED) and not path.startswith(_PERHAPS_NOT):
                 # In a user namespace of their own users mount at /usr what they like.
-                self.installed = os.stat(f"{process}/ns/user").st_ino == _user_namespace()
+                installed = os.stat(f"{process}/ns/user").st_ino == _user_namespace()
         except OSError:
             self.executable = None
+        self.requester = Requester(self.executable if installed else None, self.pid)
 
     @classmethod
     def of(cls, client: socket.socket) -> Peer:
@@ -52,11 +54,6 @@ class Peer:
     def allowed(self) -> bool:
         """Whether this is our own user, or root, who could read our memory anyway."""
         return self.uid in (0, os.geteuid())
-
-    @property
-    def requester(self) -> Requester:
-        """Whose turn it is when this process asks for something; see Requester."""
-        return Requester(self.executable if self.installed else None, self.pid)
 
     @property
     def program(self) -> str:

@@ -89,7 +89,7 @@ class Rounds:
         now = time.monotonic()
         end = now + _ROUND
         while now < end:
-            programs = self._waiting.programs
+            programs = len(self._waiting.waiting)
             connection = self._waiting.take()
             if connection is None:
                 return
@@ -100,7 +100,7 @@ class Rounds:
             except Exception:
                 log.exception("a connection's turn failed")
             now = time.monotonic()
-        if self._waiting.programs:
+        if self._waiting.waiting:
             self._next = self._loop.call_soon(self.serve)
 
     def _happened(self, to: list[tuple[int, int]]) -> None:

@@ -23,7 +23,7 @@ def test_some_seconds_of_it(tmp_path: Path) -> None:
             soak.agent.stop()
 
     assert soak.tally.failures == [], "\n\n".join(soak.tally.failures)
-    assert soak.tally.disturbances > 1
+    assert soak.tally.disturbances > 0
     # Growth and lag are for the long run on a machine that does nothing else.
     broken = [line for line, holds in verdict.items() if not holds]
     assert [line for line in broken if "growth" not in line and "p99.9" not in line] == []

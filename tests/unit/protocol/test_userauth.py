@@ -74,7 +74,7 @@ def test_algorithms_of_a_key(algorithm: str, key: bytes) -> None:
 )
 def test_an_algorithm_of_another_key(algorithm: str, key: bytes) -> None:
     with pytest.raises(ProtocolError):
-        replace(LOGIN, algorithm=algorithm, key_blob=key)
+        UserauthRequest.decode(replace(LOGIN, algorithm=algorithm, key_blob=key).encode())
 
 
 def written(

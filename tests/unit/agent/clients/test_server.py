@@ -16,6 +16,7 @@ from replug.agent.clients import server as server_module
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
 from replug.protocol.framing import frame
+from replug.token.requester import Requester
 
 REQUEST = frame(b"hello")
 
@@ -186,7 +187,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def of(_client: socket.socket) -> Peer:
         peer = Peer(numbers.pop(0), os.getuid())
-        peer.executable, peer.installed = (1, f"program {peer.pid // 10}"), True
+        peer.requester = Requester((1, f"program {peer.pid // 10}"), peer.pid)
         return peer
 
     monkeypatch.setattr(Peer, "of", of)
