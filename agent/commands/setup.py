@@ -19,7 +19,7 @@ from replug.agent.control.client import AskError, ask_at, wake
 from replug.agent.control.places import AGENT_SOCKET, runtime_folder
 from replug.agent.control.release import change_over, what_is_lost
 from replug.agent.doctor.finding import Outcome
-from replug.agent.setup import rivals, units
+from replug.agent.setup import documents, rivals, units
 from replug.agent.setup.plan import PlanError, SetupError, apply, described, plan, roll_back
 from replug.agent.setup.profile import login_file, profile_line, profile_lines
 from replug.agent.setup.record import Record, RecordError, load_record, record_path
@@ -39,7 +39,8 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "setup",
         help="start the agent in every login session (systemd user units); --remove undoes it",
-        description="Write user units for systemd, enable the socket, and set SSH_AUTH_SOCK.",
+        description="Write user units for systemd (those of a package are used as they are), enable the"
+        " socket, set SSH_AUTH_SOCK, and link man pages and completions that pipx or uv installed.",
         epilog="Exit status: 0 done; 1 refused or failed;"
         f" {NO_SYSTEMD} no systemd (prints lines for ~/.profile instead).",
     )
@@ -101,6 +102,9 @@ def _set_up(
         roll_back(manager, record, undo, _say)
         return 1
     _say_done(ours, running=planned.running)
+    if planned.links and os.environ.get("SHELL", "").endswith("/zsh"):
+        _say("zsh finds the completions by this line in ~/.zshrc, before compinit:")
+        _say(f"  {documents.zsh_line()}")
     _say_what_is_left(manager, ours, program, ran=ran)
     return 0
 

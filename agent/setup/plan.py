@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from replug.agent.setup import remove, rivals, units
+from replug.agent.setup import documents, remove, rivals, units
 from replug.agent.setup.record import (
     Record,
     Replaced,
     digest,
     file_digest,
+    link_digest,
     record_path,
     save_record,
     write_file,
+    write_link,
 )
 from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
@@ -33,8 +35,10 @@ class Plan:
 
     files: dict[Path, str]
     """The files to write, without those that are up to date."""
+    links: dict[Path, Path]
+    """The links to make, by path, to manual pages and completions, without those that are there."""
     obsolete: list[Path]
-    """Files that an older replug wrote."""
+    """Files and links that an earlier setup made, and that are of no use now."""
     replaced: list[Replaced]
     """Units of other agents."""
     other: str
@@ -47,7 +51,7 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether nothing is to be done."""
-        return not (self.files or self.obsolete or self.replaced or self.start)
+        return not (self.files or self.links or self.obsolete or self.replaced or self.start)
 
     @property
     def replaces(self) -> bool:
@@ -65,7 +69,8 @@ def plan(manager: UserManager, record: Record, program: Path, other: str) -> Pla
 
     Raises SetupError, ProgramError, ManagerError, OSError.
     """
-    files = units.unit_files(program)
+    files = units.unit_files(program, manager.unit_folders())
+    shadowing = [path for name in (SERVICE, SOCKET) if (path := units_folder() / name) not in files]
     autostart = rivals.rival_autostart(program)
     if autostart is not None and (record.wrote(autostart[0]) or not os.path.lexists(autostart[0])):
         files |= dict([autostart])
@@ -74,9 +79,12 @@ def plan(manager: UserManager, record: Record, program: Path, other: str) -> Pla
     older = [one for one in record.replaced if one.masked or one.enabled]
     held_back = {one.unit: units.held_back(one.unit, program) for one in (*found, *record.replaced)}
     files |= dict(held_back.values())
-    obsolete = [path for path in map(Path, record.files) if path not in files and record.wrote(path)]
+    links = {path: target for path, target in documents.wanted_links().items() if _ours(record, path)}
+    made = (path for path in map(Path, record.files) if record.wrote(path))
+    obsolete = [path for path in made if path not in files and path not in links]
+    links = {path: target for path, target in links.items() if file_digest(path) != link_digest(str(target))}
     files = {path: text for path, text in files.items() if not _holds(path, text)}
-    for path in files:
+    for path in (*files, *shadowing):
         if os.path.lexists(path) and not record.wrote(path):
             whose = "was changed since" if str(path) in record.files else "is not replug's"
             raise SetupError(
@@ -86,12 +94,18 @@ def plan(manager: UserManager, record: Record, program: Path, other: str) -> Pla
     socket, service = manager.state(SOCKET), manager.state(SERVICE)
     return Plan(
         files,
+        links,
         obsolete,
         [one for one in found if one.active or held_back[one.unit][0] in files] + older,
         other,
         start=not (socket.active and socket.enabled) or bool(other),
-        running=service.active and any(path.parent == units_folder() for path in files),
+        running=service.active and any(path.parent == units_folder() for path in (*files, *obsolete)),
     )
+
+
+def _ours(record: Record, path: Path) -> bool:
+    """Whether `path` is ours to make a link; pipx makes those to manual pages itself."""
+    return record.wrote(path) or not os.path.lexists(path)
 
 
 def _holds(path: Path, text: str) -> bool:
@@ -103,7 +117,9 @@ def described(plan: Plan) -> Iterator[str]:
     for path in plan.files:
         yield f"write {path}"
     for path in plan.obsolete:
-        yield f"remove {path}, which an older replug wrote"
+        yield f"remove {path}, which an earlier replug setup made"
+    if plan.links:
+        yield f"link the man pages and completions where man and shells find them ({len(plan.links)} links)"
     for one in plan.replaced:
         yield f"stop and disable {one.unit}, {rivals.what_it_is(one.unit)}, while replug is installed"
     if plan.autostart:
@@ -118,8 +134,8 @@ class Undo:
     """How everything was before."""
 
     record: Record | None
-    contents: dict[Path, bytes]
-    """Of the files that were overwritten or removed."""
+    contents: dict[Path, bytes | str]
+    """Of the files that were overwritten or removed; of links what they lead to."""
 
 
 def apply(manager: UserManager, record: Record, before: Record | None, plan: Plan, ours: str) -> Undo:
@@ -129,7 +145,11 @@ def apply(manager: UserManager, record: Record, before: Record | None, plan: Pla
     """
     undo = Undo(
         copy.deepcopy(before),
-        {path: path.read_bytes() for path in (*plan.files, *plan.obsolete) if os.path.lexists(path)},
+        {
+            path: os.readlink(path) if path.is_symlink() else path.read_bytes()
+            for path in (*plan.files, *plan.links, *plan.obsolete)
+            if os.path.lexists(path)
+        },
     )
     try:
         _apply(manager, record, plan)
@@ -154,6 +174,8 @@ def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
     record.plan_folders(where)
     for path, text in plan.files.items():
         record.plan_write(path, text)
+    for path, target in plan.links.items():
+        record.plan_link(path, target)
     record.plan_folders(wants / SOCKET)
     active = {one.unit for one in record.replaced if one.active}
     for one in plan.replaced:
@@ -163,6 +185,8 @@ def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
     save_record(record, where)
     for path, text in plan.files.items():
         write_file(path, text)
+    for path, target in plan.links.items():
+        write_link(path, str(target))
     for path in plan.obsolete:
         path.unlink()
         del record.files[str(path)]
@@ -184,12 +208,13 @@ def roll_back(manager: UserManager, record: Record, undo: Undo, say: Callable[[s
         return
     say("  bring back the units that were there before")
     for path in map(Path, record.files):
-        if path in undo.contents:
-            write_file(path, undo.contents[path].decode())
-        elif str(path) not in undo.record.files:
+        if path not in undo.contents and str(path) not in undo.record.files:
             path.unlink(missing_ok=True)
     for path, content in undo.contents.items():
-        write_file(path, content.decode())
+        if isinstance(content, str):
+            write_link(path, content)
+        else:
+            write_file(path, content.decode())
     save_record(undo.record, record_path())
     manager.call("daemon-reload")
     before = [one.unit for one in undo.record.replaced]

@@ -36,7 +36,7 @@ class Record:
     """Everything to undo."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """The SHA-256 of each file as it was written, by path."""
+    """The digest of each file and link as it was made, by path (`file_digest`)."""
     folders: list[str] = field(default_factory=list)
     """Folders that were created, outer ones first."""
     replaced: list[Replaced] = field(default_factory=list)
@@ -50,6 +50,11 @@ class Record:
     def plan_write(self, path: Path, text: str) -> None:
         """Record that `path` will be written, and the folders that will be created for it."""
         self.files[str(path)] = digest(text.encode())
+        self.plan_folders(path)
+
+    def plan_link(self, path: Path, target: Path) -> None:
+        """Record that `path` will be a link to `target`, and the folders that will be created for it."""
+        self.files[str(path)] = link_digest(str(target))
         self.plan_folders(path)
 
     def plan_folders(self, path: Path) -> None:
@@ -98,6 +103,15 @@ def write_file(path: Path, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def write_link(path: Path, target: str) -> None:
+    """Make `path` a link to `target`, creating its folders. Raises OSError."""
+    make_folder(path.parent)
+    unfinished = path.with_name(f".{path.name}.new")
+    unfinished.unlink(missing_ok=True)
+    unfinished.symlink_to(target)
+    unfinished.replace(path)
+
+
 def remove_folders(folders: Iterable[str]) -> None:
     """Remove those of the folders that are empty, inner ones first."""
     for folder in sorted(folders, key=len, reverse=True):
@@ -106,10 +120,15 @@ def remove_folders(folders: Iterable[str]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file; "" if it does not exist or is a symbolic link. Raises OSError."""
-    if path.is_symlink() or not path.exists():
-        return ""
-    return digest(path.read_bytes())
+    """The SHA-256 of a file, or what a symbolic link is; "" if there is nothing. Raises OSError."""
+    if path.is_symlink():
+        return link_digest(os.readlink(path))
+    return digest(path.read_bytes()) if path.exists() else ""
+
+
+def link_digest(target: str) -> str:
+    """What stands for a symbolic link in the place of a digest."""
+    return f"-> {target}"
 
 
 def digest(data: bytes) -> str:

@@ -76,9 +76,13 @@ def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:
             f"stop and disable {SOCKET}, and with it the agent: its PINs and keys in memory are forgotten",
             partial(manager.call, "disable", "--now", SOCKET, SERVICE),
         )
-    for path in map(Path, record.files):
-        if record.wrote(path):
+    made = [path for path in map(Path, record.files) if record.wrote(path)]
+    links = [path for path in made if path.is_symlink()]
+    for path in made:
+        if path not in links:
             yield f"remove {path}", path.unlink
+    if links:
+        yield f"remove the {len(links)} links to man pages and completions", partial(_unlink, links)
     yield "make systemd read its unit files again", partial(manager.call, "daemon-reload")
     for one in record.replaced:
         yield f"restore {one.unit}, {what_it_is(one.unit)}", partial(_restore, manager, one)
@@ -108,6 +112,11 @@ def _restore(manager: UserManager, replaced: Replaced) -> None:
     allow(manager, replaced)
     if replaced.active:
         manager.call("start", replaced.unit)
+
+
+def _unlink(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
 
 
 def _set_socket(manager: UserManager, path: str) -> None:

@@ -1,4 +1,4 @@
-"""The units that `replug setup` writes: they start the agent, and set SSH_AUTH_SOCK for sessions."""
+"""The units of `replug setup`, or of a package: they start the agent, and set SSH_AUTH_SOCK for sessions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from replug.agent.setup.user_manager import units_folder
@@ -21,18 +23,37 @@ class ProgramError(Exception):
     """No unit can rely on the agent's program where it is; the text has the next step."""
 
 
-def unit_files(program: Path) -> dict[Path, str]:
-    """The text of every unit by its path; they start `program`, and do nothing without it."""
+def unit_texts(program: Path) -> dict[str, str]:
+    """The text of every unit by its name; they start `program`, and do nothing without it."""
     start, reload = quoted(str(program)), quoted(str(program.with_name("replug")))
     return {
-        units_folder() / SERVICE: _filled_in(
+        SERVICE: _filled_in(
             SERVICE,
             (r"^ExecStart=\S+ ", f"ExecStart={start} "),
             (r"^ExecReload=\S+ ", f"ExecReload={reload} "),
             (r"^ConditionFileIsExecutable=.*", exists(program)),
         ),
-        units_folder() / SOCKET: _filled_in(SOCKET, (r"^ConditionFileIsExecutable=.*", exists(program))),
+        SOCKET: _filled_in(SOCKET, (r"^ConditionFileIsExecutable=.*", exists(program))),
     }
+
+
+def unit_files(program: Path, folders: Iterable[Path]) -> dict[Path, str]:
+    """The units that the user needs in their own folder, by path: all or none.
+
+    None if a package has installed units for `program` in another of systemd's `folders`, given in its order.
+    """
+    texts, others = unit_texts(program), [folder for folder in folders if folder != units_folder()]
+    if all(_starts(program, name, others) for name in texts):
+        return {}
+    return {units_folder() / name: text for name, text in texts.items()}
+
+
+def _starts(program: Path, name: str, folders: Iterable[Path]) -> bool:
+    """Whether the unit that systemd finds in these folders starts `program`."""
+    for folder in folders:
+        with suppress(OSError):
+            return exists(program) in (folder / name).read_text(errors="replace").splitlines()
+    return False
 
 
 def held_back(unit: str, program: Path) -> tuple[Path, str]:

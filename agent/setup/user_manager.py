@@ -93,6 +93,11 @@ class UserManager:
             fragment=values.get("FragmentPath", ""),
         )
 
+    def unit_folders(self) -> list[Path]:
+        """Where it looks for units, in this order."""
+        shown = self.call("show", "--property=UnitPath", "--value", patience=_PATIENCE_TO_SHOW)
+        return [Path(folder) for folder in shown.split()]
+
     def journal(self, *units: str, since: float, most: int) -> list[str]:
         """The last lines of the journal on these units and of them, since a time in seconds since 1970.
 

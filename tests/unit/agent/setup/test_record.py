@@ -14,6 +14,7 @@ from replug.agent.setup.record import (
     remove_folders,
     save_record,
     write_file,
+    write_link,
 )
 
 
@@ -51,6 +52,20 @@ def test_a_file_is_ours_as_long_as_it_is_as_we_wrote_it(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("text")
     path.symlink_to(tmp_path / "elsewhere")
     assert not record.wrote(path)
+
+
+def test_a_link_is_ours_as_long_as_it_leads_where_we_had_it_lead(tmp_path: Path) -> None:
+    path, record = tmp_path / "a" / "link", Record()
+    record.plan_link(path, Path("/nowhere"))
+    assert not record.wrote(path)
+    write_link(path, "/somewhere")
+    assert not record.wrote(path)
+    write_link(path, "/nowhere")
+    assert record.wrote(path)
+    path.unlink()
+    path.write_text("/nowhere")
+    assert not record.wrote(path)
+    assert record.folders == [str(tmp_path / "a")]
 
 
 def test_folders_that_were_made_go_if_they_are_empty(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from replug.agent.setup.units import SERVICE, ProgramError, agent_program, quoted, unit_files
+from replug.agent.setup.units import SERVICE, ProgramError, agent_program, quoted, unit_files, unit_texts
+from replug.agent.setup.user_manager import units_folder
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_a_path_that_systemd_does_not_take(name: str) -> None:
 
 def test_the_service_starts_the_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    files = unit_files(Path("/opt/replug/bin/replug-agent"))
+    files = unit_files(Path("/opt/replug/bin/replug-agent"), [])
     assert {str(path.relative_to(tmp_path)) for path in files} == {
         "systemd/user/replug-agent.service",
         "systemd/user/replug-agent.socket",
@@ -52,6 +53,41 @@ def test_the_service_starts_the_program(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert "ExecStart=/opt/replug/bin/replug-agent -D" in service
     for text in files.values():
         assert "ConditionFileIsExecutable=/opt/replug/bin/replug-agent" in text.splitlines()
+
+
+def packaged(folder: Path, program: str) -> Path:
+    """A folder of systemd's with the units of a package whose agent is `program`."""
+    folder.mkdir()
+    for name, text in unit_texts(Path(program)).items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("order", "needed"),
+    [("own package", 0), ("other package", 2), ("package other", 0), ("other", 2), ("", 2)],
+)
+def test_units_that_a_package_brought_are_not_copied(
+    order: str, needed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """systemd takes the first it finds; those in the user's own folder are what setup decides on."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    units_folder().parent.mkdir(parents=True)
+    folders = {
+        "own": packaged(units_folder(), "/home/you/.local/bin/replug-agent"),
+        "package": packaged(tmp_path / "package", "/usr/bin/replug-agent"),
+        "other": packaged(tmp_path / "other", "/opt/bin/replug-agent"),
+    }
+    files = unit_files(Path("/usr/bin/replug-agent"), [folders[name] for name in order.split()])
+    assert len(files) == needed
+    assert {path.parent for path in files} <= {units_folder()}
+
+
+def test_a_package_that_lacks_a_unit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    folder = packaged(tmp_path / "package", "/usr/bin/replug-agent")
+    (folder / SERVICE).unlink()
+    assert len(unit_files(Path("/usr/bin/replug-agent"), [folder])) == 2
 
 
 def installed(folder: Path) -> Path:
