@@ -4,6 +4,7 @@
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md (TOKENS='tpm nss')
 #   make machines  a new Debian 12 and 13, each booted: from the README's first line to uninstalling (DISTRIBUTIONS=trixie)
+#   make package  sdist, wheel and a .deb for Debian 12 and 13 into dist/, each checked (DISTRIBUTIONS=trixie); as root
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
 #   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
@@ -22,11 +23,11 @@ READY = $(VENV)/.ready
 # How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
-.PHONY: demo test tokens machines torture fuzz insertion bench soak lint types format completions lock clean
+.PHONY: demo test tokens machines package torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
-	@$(VENV)/bin/python tests/demo.py
+	@$(VENV)/bin/python tests/demo.py $(VENV)/demo/root
 
 test: $(READY)
 	@tests/prepare test
@@ -41,6 +42,16 @@ machines: $(READY)
 	@tests/prepare test
 	@tests/prepare machines
 	$(VENV)/bin/python tests/machines/main.py $(DISTRIBUTIONS)
+
+package: $(READY) $(VENV)/package/bin/twine
+	@tests/prepare package
+	$(VENV)/bin/python tests/packages/main.py --twine $(VENV)/package/bin/twine $(DISTRIBUTIONS)
+
+# What checks the packages is in none of them.
+$(VENV)/package/bin/twine: $(READY)
+	$(PYTHON) -m venv $(VENV)/package
+	$(VENV)/package/bin/python -m pip install --quiet 'twine>=6.1'
+	@touch $@
 
 torture: $(READY)
 	@tests/prepare test
@@ -97,4 +108,4 @@ lock:
 	  --no-emit-find-links --no-emit-options --output-file=requirements.lock -
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build debian dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

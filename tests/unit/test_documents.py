@@ -19,7 +19,7 @@ DOCUMENTS = [
     "docs/tokens.md",
     "docs/tried.md",
 ]
-OURS = ("agent", "docs", "protocol", "systemd", "tests", "token")
+OURS = ("agent", "docs", "packaging", "protocol", "systemd", "tests", "token")
 # Within a sentence about a folder what is in it may go by its name there.
 NEAR = ("", "agent/", "token/", "tests/")
 
