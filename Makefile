@@ -1,6 +1,6 @@
 # Needs Debian 12 or later or Ubuntu 24.04 or later, with Python 3.11 or later; the rest is set up here.
 #
-#   make demo     a token, a login and a signature, shown as you would type them
+#   make demo     a token, a login, a signature, and a card that is pulled out and put back, as you would type them
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md (TOKENS='tpm nss')
 #   make machines  a new Debian 12 and 13, each booted: from the README's first line to uninstalling (DISTRIBUTIONS=trixie)

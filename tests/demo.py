@@ -1,8 +1,8 @@
 """`make demo`: replug's main job, done before your eyes in a shell on a terminal of its own.
 
 A SoftHSM token is made in a temporary folder; replug-agent, ssh-add, ssh, sshd and ssh-keygen are the real
-programs. Then a virtual card is pulled out and put back, for comparison. It ends with 0 only if every command
-did what it should, and leaves nothing behind.
+programs. Then a virtual card is pulled out and put back, with OpenSSH's agent and with this one. It ends with
+0 only if every command did what it should, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from rigs.agent import PIN_PROMPT, descendants
 from rigs.home import Home
-from rigs.pcscd import OPENSC, NotStartedError, home_with_pcscd
-from rigs.pcscd_inside import DRIVER, PCSCD
 from rigs.shell import PATIENCE, Shell, UnexpectedError, say
 from rigs.softhsm import MODULE, PIN, SO_PIN
 from rigs.sshd import USER, account_is_locked
-from smartcard import side_by_side
+from rigs.unpacked import NotAllowedError, among_them
 
+COMPARISON = Path(__file__).with_name("smartcard") / "side_by_side.py"
 PR_SET_CHILD_SUBREAPER = 36
 
 PERMANENT = """\
@@ -99,13 +99,16 @@ def demonstrate(home: Home, cleanup: contextlib.ExitStack) -> None:
 
     say("A token. This one is software; a YubiKey or an HSM is used in the same way.")
     shell.run(f"softhsm2-util --init-token --free --label work --pin {PIN} --so-pin {SO_PIN}")
-    shell.run(
-        f"pkcs11-tool --module {MODULE} --token-label work --login --pin {PIN}"
-        " --keypairgen --key-type EC:prime256v1 --usage-sign --id 01 --label my-key"
-    )
 
     say("The agent, started as you start ssh-agent.")
     shell.run("eval $(replug-agent -s)", expect=r"^Agent pid \d+")
+
+    say("A key, made on the token.")
+    shell.run(
+        f"replug keygen 'pkcs11:token=work?module-path={MODULE}' --label my-key",
+        answer=("PIN: ", PIN),
+        expect=r"\necdsa-sha2-nistp256 \S+ my-key\n",
+    )
 
     say("The token's keys, added with ssh-add.")
     shell.run(f"ssh-add -s {MODULE}", answer=(PIN_PROMPT, PIN), expect=f"Card added: {MODULE}")
@@ -132,18 +135,25 @@ def demonstrate(home: Home, cleanup: contextlib.ExitStack) -> None:
     shell.run("eval $(replug-agent -k)", expect=r"^Agent pid \d+ killed")
 
 
-def compare() -> None:
-    """The card that comes and goes, where there can be one."""
-    needed = {"pcscd": PCSCD, "vsmartcard-vpcd": DRIVER, "opensc-pkcs11": OPENSC}
-    missing = [package for package, path in needed.items() if not path.exists()]
-    if missing:
-        say(f"Not shown, for want of {', '.join(missing)}: a card that is pulled out and put back.")
-        return
+def compare(unpacked: Path) -> None:
+    """The card that comes and goes, where there can be one, with packages that are only unpacked."""
     try:
-        with home_with_pcscd() as (home, pcscd):
-            side_by_side.compare(home, pcscd)
-    except NotStartedError as error:
+        command = [*among_them(unpacked), sys.executable, COMPARISON]
+    except NotAllowedError as error:
         say(f"Not shown: a card that is pulled out and put back. {error}")
+        return
+    # In a session of its own, lest Ctrl-C end it twice: it has to clean up.
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as comparison:
+        try:
+            status = comparison.wait()
+        except BaseException:
+            comparison.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                comparison.wait(PATIENCE)
+            comparison.kill()
+            raise
+    if status != 0:
+        raise UnexpectedError("the comparison on a card failed")
 
 
 def end_all() -> None:
@@ -159,8 +169,8 @@ def end_all() -> None:
             time.sleep(0.05)
 
 
-def main() -> int:
-    """Runs the demonstration; the exit status."""
+def main(unpacked: Path) -> int:
+    """Runs the demonstration, with the packages in the folder `unpacked`; the exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.default_int_handler)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -170,7 +180,7 @@ def main() -> int:
             cleanup.callback(home.remove)
             cleanup.callback(end_all)
             demonstrate(home, cleanup)
-            compare()
+            compare(unpacked)
     except UnexpectedError as error:
         print(f"\nmake demo: {error}", file=sys.stderr)
         return 1
@@ -182,4 +192,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(Path(sys.argv[1])))

@@ -6,6 +6,7 @@ that were set up for more than one purpose; the key used is the first. It is a c
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from contextlib import closing
@@ -16,10 +17,11 @@ if __name__ == "__main__":
 
 from rigs.agent import PIN_PROMPT
 from rigs.home import Home
-from rigs.pcscd import OPENSC, Pcscd, home_with_pcscd
+from rigs.pcscd import OPENSC, NotStartedError, Pcscd, home_with_pcscd
+from rigs.pcscd_inside import DRIVER, PCSCD
 from rigs.piv_card import PIN, Card
 from rigs.piv_keys import Algorithm, Slot
-from rigs.shell import Shell, say
+from rigs.shell import Shell, UnexpectedError, say
 from rigs.sshd import USER, Server
 
 BREATH = 2
@@ -52,11 +54,26 @@ def compare(home: Home, pcscd: Pcscd) -> None:
             shell.run(f"eval $({agent} -k)", expect=r"^Agent pid \d+ killed")
 
 
-def main() -> None:
-    """Compares them in a home of their own."""
-    with home_with_pcscd() as (home, pcscd):
-        compare(home, pcscd)
+def main() -> int:
+    """Compares them in a home of their own, where there can be a card; the exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    needed = {"pcscd": PCSCD, "vsmartcard-vpcd": DRIVER, "opensc-pkcs11": OPENSC}
+    missing = [package for package, path in needed.items() if not path.exists()]
+    if missing:
+        say(f"Not shown, for want of {', '.join(missing)}: a card that is pulled out and put back.")
+        return 0
+    try:
+        with home_with_pcscd() as (home, pcscd):
+            compare(home, pcscd)
+    except NotStartedError as error:
+        say(f"Not shown: a card that is pulled out and put back. {error}")
+    except UnexpectedError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def prepare(
-    folder: Path, *answers: str, purpose: str = "demo"
+    folder: Path, *answers: str, purpose: str = "machines"
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
     """Runs it, with what apt-get fails with before it does not; and what apt-get was called with."""
     (folder / "apt-get.answers").write_text("".join(f"{answer}\n" for answer in answers))
