@@ -1,6 +1,7 @@
 # Needs Debian 12 or later or Ubuntu 24.04 or later, with Python 3.11 or later; the rest is set up here.
 #
 #   make demo     a token, a login, a signature, and a card that is pulled out and put back, as you would type them
+#   make picture  draws the README's picture of it
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md (TOKENS='tpm nss')
 #   make machines  a new Debian 12 and 13, each booted: from the README's first line to uninstalling (DISTRIBUTIONS=trixie)
@@ -23,11 +24,16 @@ READY = $(VENV)/.ready
 # How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
-.PHONY: demo test tokens machines package torture fuzz insertion bench soak lint types format completions lock clean
+.PHONY: demo picture test tokens machines package torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
 	@$(VENV)/bin/python tests/demo.py $(VENV)/demo/root
+
+picture: $(READY)
+	@tests/prepare demo
+	$(VENV)/bin/python tests/demo.py $(VENV)/demo/root >$(VENV)/demo.txt
+	$(VENV)/bin/python docs/picture.py <$(VENV)/demo.txt >docs/demo.svg
 
 test: $(READY)
 	@tests/prepare test

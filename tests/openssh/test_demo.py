@@ -15,6 +15,7 @@ from rigs.sshd import USER
 from rigs.terminal import eventually
 
 DEMO = Path(__file__).parent.parent / "demo.py"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +51,8 @@ def test_it_works(home: Home) -> None:
     assert f"\nHello, {USER}\n" in ours
     assert "pipx install ." in done.out
     assert len(done.out.partition("To keep it:\n")[2].splitlines()) == 3
+    picture = home.run(sys.executable, DOCS / "picture.py", text=done.out)
+    assert picture.out == (DOCS / "demo.svg").read_text(), "make picture"
 
 
 def test_it_shows_the_rest_where_namespaces_are_refused(home: Home) -> None:
