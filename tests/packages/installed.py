@@ -34,9 +34,10 @@ def check(machine: Booted, package: Path) -> None:
     before = _files(machine)
     shutil.copy(package, machine.root / "root")
     _as_root(machine, f"apt-get install --yes --quiet --no-install-recommends /root/{package.name}")
-    (machine.root / "root" / package.name).unlink()
     _is_as_it_was_packed(machine)
     _is_used(machine)
+    _survives_an_upgrade(machine, f"/root/{package.name}")
+    (machine.root / "root" / package.name).unlink()
     _as_user(machine, "replug setup --remove && rm -r softhsm softhsm.conf")
     _is_stopped_with_its_program(machine)
     after = _files(machine)
@@ -87,6 +88,16 @@ def _is_used(machine: Booted) -> None:
     found = machine.log_in(USER, f"{select}; replug doctor").out.splitlines()
     failed = [line.partition(":")[0] for line in found if line.startswith("fail")]
     assert failed == ["fail prompt"], found
+
+
+def _survives_an_upgrade(machine: Booted, package: str) -> None:
+    """To the same version; the agent that runs keeps its PINs and keys."""
+    state = f"systemctl --user show --property=ActiveState,MainPID {_SERVICE}"
+    before = _as_user(machine, state).out
+    assert "ActiveState=active\n" in before, before
+    _as_root(machine, f"apt-get install --yes --quiet --reinstall {package}")
+    assert _as_user(machine, state).out == before
+    assert "PIN remembered" in _as_user(machine, "replug status").out
 
 
 def _is_stopped_with_its_program(machine: Booted) -> None:
