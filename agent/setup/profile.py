@@ -7,8 +7,12 @@ from pathlib import Path
 
 
 def profile_line(socket: str) -> str:
-    """The line that gives logins without a session of systemd the agent at `socket`, if they have none."""
-    return f'[ -S "${{SSH_AUTH_SOCK-}}" ] || export SSH_AUTH_SOCK={shlex.quote(socket)}'
+    """The line that gives logins without a session of systemd the agent at `socket`, if they have none.
+
+    Where nothing listens there, as after an uninstallation, it does nothing.
+    """
+    ours = shlex.quote(socket)
+    return f'[ -S "${{SSH_AUTH_SOCK-}}" ] || [ ! -S {ours} ] || export SSH_AUTH_SOCK={ours}'
 
 
 def login_file(home: Path, shell: str) -> Path:

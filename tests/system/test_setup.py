@@ -265,6 +265,8 @@ def test_lines_that_still_select_it_are_named_and_not_touched(session: UserManag
         "Done.",
     ]
     assert suggested in (home.folder / ".profile").read_text()
+    login = session.run("sh", "-c", '. ./.profile; echo "${SSH_AUTH_SOCK-none}"')
+    assert login == Done(0, "none\n", "")  # the line does no harm when it stays
 
 
 def test_what_fails_is_undone(session: UserManager, home: Home) -> None:
