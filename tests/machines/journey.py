@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 
 from machines.new_machine import PASSWORD, USER
+from machines.newcomer import Cost, Newcomer
+from machines.reader import Reader
 from machines.readme import examples, typed
 from rigs.booted import Booted
-from rigs.pcscd_inside import PORT
-from rigs.piv_card import PIN, Card
-from rigs.piv_keys import Slot
-from rigs.piv_slot import CardSlot
-from rigs.terminal import Done, eventually
+from rigs.piv_card import PIN
+from rigs.terminal import eventually
 
-PIN_PROMPT = "PIN"
+_PIN_PROMPT = "PIN: "
 _REPLACE = "[y/N]"
 _LOGIN = "ssh server echo hello"
+_LISTED = "ssh-add -L || true"
+_FILE = "~/.ssh/id_ed25519"
+_NEWER = "99.0"
+_NOT_OURS = "-not -path './replug*' -not -path './.cache/*' -not -path './.local/state/pipx/*'"
+"""What find(1) leaves out: the source, and what pip and pipx keep."""
 
 
 class Journey:
@@ -30,16 +33,16 @@ class Journey:
     def __init__(self, machine: Booted, repository: Path) -> None:
         self._machine = machine
         self._repository = repository
-        self._slot = CardSlot()
-        self._card = Card()
-        self._first_lines, self._next_lines, *_ = typed(repository / "README.md", "Start here")
-        self._agent_before = self._agent_in_new_sessions
-        self.commands = self.prompts = 0
-        """How many the user has typed, and answered."""
+        self._user = Newcomer(machine)
+        self._reader = Reader()
+        self._install, self._log_in, self._upgrade, self._uninstall, (self._demo, *_), *_ = typed(
+            repository / "README.md", "Start here"
+        )
+        self._agents_before = self._agents
+        self.to_first_signature = Cost()
 
     def take(self) -> None:
         """Every step in order; AssertionError with what was seen if one does not hold."""
-        started = time.monotonic()
         steps: Sequence[Callable[[], None]] = (
             self.gets_the_source,
             self.installs,
@@ -47,33 +50,22 @@ class Journey:
             self.logs_in_to_a_server,
             self.mistypes_the_pin,
             self.pulls_it_out_and_puts_it_back,
+            self.logs_out_and_in_again,
+            self.upgrades,
             self.uninstalls,
+            self.installs_again,
+            self.uninstalls_the_program_alone,
+            self.sees_the_demonstration,
         )
-        for step in steps:
-            before = time.monotonic()
-            try:
-                step()
-            except AssertionError:
-                print(_indented(self._what_is_known()), flush=True)
-                raise
-            print(f"   {step.__name__.replace('_', ' ')}: {time.monotonic() - before:.1f} s", flush=True)
-            if step == self.logs_in_to_a_server:
-                seconds = time.monotonic() - started
-                print(
-                    f"   to the first signature: {self.commands} commands, {self.prompts} prompts,"
-                    f" {seconds:.0f} s",
-                    flush=True,
-                )
-
-    def types(
-        self, script: str, *answers: tuple[str, str], folder: str = "~/replug", status: int = 0
-    ) -> Done:
-        """What comes of one command in a login shell, with `answers` typed at the prompts given."""
-        self.commands += 1
-        self.prompts += len(answers)
-        done = self._machine.log_in(USER, f"cd {folder} && {script}", answers)
-        assert done.status == status, (script, done)
-        return done
+        with closing(self._reader):
+            for step in steps:
+                before = time.monotonic()
+                try:
+                    step()
+                except AssertionError:
+                    print(_indented(self._what_is_known()), flush=True)
+                    raise
+                print(f"   {step.__name__.replace('_', ' ')}: {time.monotonic() - before:.1f} s", flush=True)
 
     def gets_the_source(self) -> None:
         """As a checkout is that this user made, with their umask."""
@@ -90,118 +82,161 @@ class Journey:
             ["tar", "--extract", "--no-same-permissions", "--directory", home], input=archive, check=True
         )
         self._machine.run("chown", "-R", f"{USER}:{USER}", f"/home/{USER}/replug")
-        self._machine.log_in(
-            USER, 'chmod -R "u=rwX,g=$(umask -S | sed "s/.*g=\\([rwx]*\\).*/\\1/;s/x/X/"),o=rX" replug'
+        self._user.looks(
+            'chmod -R "u=rwX,g=$(umask -S | sed "s/.*g=\\([rwx]*\\).*/\\1/;s/x/X/"),o=rX" replug'
         )
 
     def installs(self) -> None:
         """The first lines of the README, and what `setup` says then."""
-        for line in self._first_lines:
+        *before, setup = self._install
+        for line in before:
             print(f"   $ {line}", flush=True)
-            is_setup = line.endswith("replug setup")
-            asks = is_setup and self._agent_before
-            done = self.types(line, *([(_REPLACE, "y")] if asks else []))
-            if is_setup:
-                print(_indented(done.out + done.err), flush=True)
-                assert "Done: the agent answers." in done.out, done
-                self._follow(done.out)
+            self._user.types(line)
+        self._follow(self._sets_up(setup))
+
+    def _sets_up(self, setup: str) -> str:
+        print(f"   $ {setup}", flush=True)
+        said = self._user.types(setup, *([(_REPLACE, "y")] if self._agents_before[0] else []))
+        print(_indented(said), flush=True)
+        assert "Done: the agent answers." in said, said
+        return said
 
     def _follow(self, advice: str) -> None:
         """Do what `setup` says for logins by ssh, which these are, and where polkit is in the way."""
         [command] = [line.strip() for line in advice.splitlines() if line.strip().startswith("echo ")]
-        self.types(command)
+        self._user.types(command)
         if "POLKIT" in advice:
             commands, rule = examples(self._repository / "docs/replug.1", "POLKIT")
             for command in commands.splitlines():
-                self.types(command.replace(" you ", f" {USER} "))
+                self._user.types(command.replace(" you ", f" {USER} "))
             [place] = set(re.findall(r"/etc/polkit-1/rules\.d/[\w.-]+", advice))
-            self.types(f"sudo tee {place} >/dev/null <<'END'\n{rule}\nEND\n")
+            self._user.types(f"sudo tee {place} >/dev/null <<'END'\n{rule}\nEND\n")
 
     def plugs_the_card_in(self) -> None:
-        """The virtual card, in a reader of this machine's pcscd."""
-        for command in (
-            "apt-get install --yes --quiet vsmartcard-vpcd",
-            "systemctl restart pcscd.socket",
-            "systemctl stop pcscd.service",
-        ):
-            done = self._machine.run(*command.split())
-            assert done.status == 0, done
-        self._slot.serve(_dial)
-        self._slot.insert(self._card)
-        eventually(lambda: self._key in self._logged_in("ssh-add -L || true").out, "the key is listed", 60)
+        """A card that has keys."""
+        self._reader.attach(self._machine)
+        before = time.monotonic()
+        self._reader.slot.insert(self._reader.card)
+        eventually(self._is_listed, "the key is listed", 60)
+        self._user.waits(time.monotonic() - before)
 
     def logs_in_to_a_server(self) -> None:
         """To the machine's own sshd: by password once, then by the card, its PIN typed in the terminal."""
-        self._logged_in(
+        self._user.looks(
             "install -d -m 700 ~/.ssh; printf 'Host server\\n HostName localhost\\n Port "
             f"{self._machine.port}\\n StrictHostKeyChecking accept-new\\n' > ~/.ssh/config"
         )
-        listing, copying, log_in = self._next_lines
-        self.types(listing)
-        self.types(copying, ("password:", PASSWORD))
-        done = self.types(f"{log_in} echo hello", (PIN_PROMPT, PIN))
-        assert done.out.endswith("hello\n"), done
-        assert (self._card.verifies, self._card.wrong_pins) == (1, 0)
+        listing, copying, log_in = self._log_in
+        self._user.types(listing)
+        self._user.types(copying, ("password:", PASSWORD))
+        said = self._user.types(f"{log_in} echo hello", (_PIN_PROMPT, PIN))
+        assert said.endswith("hello\n"), said
+        card = self._reader.card
+        assert (card.verifies, card.wrong_pins) == (1, 0)
+        self.to_first_signature = self._user.cost
 
     def mistypes_the_pin(self) -> None:
-        """The same way of asking asks again, and nothing else does."""
-        self.types("~/.local/bin/replug forget")
-        done = self.types(_LOGIN, (PIN_PROMPT, "000000"), (PIN_PROMPT, PIN))
-        assert done.out.endswith("hello\n"), done
-        assert self._card.wrong_pins == 1
+        """The same way of asking says so and asks again, and nothing else does."""
+        self._user.types("replug forget")
+        said = self._user.types(_LOGIN, (_PIN_PROMPT, "000000"), ("Wrong PIN.", PIN))
+        assert said.endswith("hello\n"), said
+        assert "password" not in said, said
+        assert self._reader.card.wrong_pins == 1
 
     def pulls_it_out_and_puts_it_back(self) -> None:
         """The promise."""
-        verified = self._card.verifies
-        self._slot.remove()
-        eventually(lambda: self._key not in self._logged_in("ssh-add -L || true").out, "it is gone", 60)
-        self._slot.insert(self._card)
-        self._slot.await_power()
-        assert self.types(_LOGIN).out.endswith("hello\n")
-        assert self._card.verifies == verified + 1, "the PIN was not sent again by the agent itself"
+        slot, card = self._reader.slot, self._reader.card
+        verified = card.verifies
+        slot.remove()
+        eventually(lambda: not self._is_listed(), "it is gone", 60)
+        slot.insert(card)
+        slot.await_power()
+        assert self._user.types(_LOGIN).endswith("hello\n")
+        assert card.verifies == verified + 1, "the PIN was not sent again by the agent itself"
+
+    def logs_out_and_in_again(self) -> None:
+        """The next session has the agent from its start; the PIN was kept for the last one only."""
+        self._user.logs_out()
+        ours = self._agents[0].partition("=")[2].strip()
+        assert ours.endswith("/replug/agent.sock"), ours
+        assert self._user.agent_of_logins == ours
+        eventually(self._is_listed, "the key is listed", 60)
+        assert self._user.types(_LOGIN, (_PIN_PROMPT, PIN)).endswith("hello\n")
+
+    def upgrades(self) -> None:
+        """A newer version is installed over the one that runs, which goes on until it is restarted."""
+        self._user.looks(f"ssh-keygen -q -t ed25519 -N '' -f {_FILE} && ssh-add {_FILE}")
+        self._user.looks(f"""sed -i 's/^version = .*/version = "{_NEWER}"/' replug/pyproject.toml""")
+        said = [self._user.types(line) for line in self._upgrade][-1]
+        print(_indented(said), flush=True)
+        assert f"{_NEWER} is installed" in said, said
+        assert "1 remembered PIN and 1 key in memory" in " ".join(said.split()), said
+        self.pulls_it_out_and_puts_it_back()
+        assert self._user.looks(f"ssh-add -T {_FILE}").status == 0
+
+        [change_over] = re.findall(r"systemctl --user restart .*", said)
+        self._user.types(change_over)
+        assert "is installed" not in self._user.types("replug status")
+        eventually(self._is_listed, "the key is listed", 60)
+        assert self._user.looks(f"ssh-add -T {_FILE}").status == 1
+        assert self._user.types(_LOGIN, (_PIN_PROMPT, PIN)).endswith("hello\n")
 
     def uninstalls(self) -> None:
-        """In the natural order, the program first: what is left is as if it had never been there."""
-        self.types("pipx uninstall replug")
-        self._machine.run("loginctl", "terminate-user", USER)
-        eventually(lambda: not self._sessions, "the user has left", 60)
-        assert self._agent_in_new_sessions == self._agent_before
-        failed = self._logged_in("systemctl --user --failed --plain --no-legend").out
-        assert "replug" not in failed, failed
+        """By the README's lines: what was there before is back at once, and nothing stays."""
+        remove, uninstall = self._uninstall
+        print(_indented(self._user.types(remove)), flush=True)
+        assert self._agents == self._agents_before
+        self._user.types(uninstall)
+        self._user.logs_out()
+        self._is_as_before()
+        left = self._user.looks(f"find . -iname '*replug*' {_NOT_OURS}").out
+        assert not left, left
+
+    def installs_again(self) -> None:
+        """As at first, but for what is there already."""
+        _, install, setup = self._install
+        self._user.types(install)
+        said = self._sets_up(setup)
+        assert "echo " not in said, said
+        eventually(self._is_listed, "the key is listed", 60)
+
+    def uninstalls_the_program_alone(self) -> None:
+        """What is left is as if it had never been there."""
+        self._user.types(self._uninstall[-1])
+        self._user.logs_out()
+        self._is_as_before()
+
+    def sees_the_demonstration(self) -> None:
+        """All of it, by an ordinary user; and it leaves nothing behind."""
+        print(f"   $ {self._demo}", flush=True)
+        said = self._user.types(self._demo)
+        assert "Not shown" not in said, said
+        left = self._user.looks("find /tmp -user $USER; pgrep -u $USER -a '^(replug|pcscd|ssh-agent)'").out
+        assert not left, left
+
+    def _is_as_before(self) -> None:
+        assert self._agents == self._agents_before
+        failed = self._user.looks("systemctl --user --failed --plain --no-legend").out
+        assert not failed, failed
+
+    @property
+    def _agents(self) -> tuple[str, str]:
+        """Of sessions, and of logins by ssh."""
+        return self._user.agent_of_sessions, self._user.agent_of_logins
+
+    def _is_listed(self) -> bool:
+        return self._reader.key in self._user.looks(_LISTED).out
 
     def _what_is_known(self) -> str:
         """For whoever has to find out why a step failed."""
-        asked = ("replug status", "replug doctor", "replug logs", "sudo journalctl --no-pager --lines=60")
-        return "".join(
+        journal = self._machine.run("journalctl", "--no-pager", "--lines=60").out
+        asked = ("replug status", "replug doctor", "replug logs")
+        return journal + "".join(
             f"$ {command}\n{done.out}{done.err}"
             for command in asked
-            for done in [self._logged_in(f"PATH=$PATH:~/.local/bin; {command}")]
+            for done in [self._user.looks(f"PATH=$PATH:~/.local/bin; {command}")]
         )
-
-    @property
-    def _agent_in_new_sessions(self) -> str:
-        """What the user manager gives to a desktop's programs."""
-        return self._logged_in("systemctl --user show-environment | grep ^SSH_AUTH_SOCK=").out
-
-    @property
-    def _key(self) -> str:
-        return self._card.keys[Slot.AUTHENTICATION].ssh.split()[1]
-
-    @property
-    def _sessions(self) -> str:
-        return self._machine.run("loginctl", "list-sessions", "--no-legend").out
-
-    def _logged_in(self, script: str) -> Done:
-        """What `script` does in a login shell, that nobody counts."""
-        return self._machine.log_in(USER, script)
 
 
 def _indented(text: str) -> str:
     return "".join(f"     {line}\n" for line in text.splitlines())
-
-
-def _dial() -> socket.socket | None:
-    while True:
-        with suppress(ConnectionRefusedError):
-            return socket.create_connection(("127.0.0.1", PORT))
-        time.sleep(0.1)

@@ -59,17 +59,19 @@ class Booted:
         enter = ["nsenter", "--target", str(self._first), "--all", "--wdns=/", "--"]
         return run(*enter, *argv, env=_ENVIRONMENT, timeout=_PATIENCE)
 
-    def log_in(self, user: str, script: str, typing: Sequence[tuple[str, str]] = ()) -> Done:
+    def log_in(self, user: str, script: str, typing: Sequence[tuple[str, str]] | None = None) -> Done:
         """What `user` gets who logs in by ssh and runs `script` in a login shell.
 
-        With `typing`, pairs of a prompt and the answer to it, it is on a terminal, whose text is `out`.
+        With `typing`, pairs of a prompt and the answer to it, also none, it is on a terminal, whose text is
+        `out`.
         """
         command = [
             "ssh", "-F", "none", "-i", self._key, "-o", "IdentitiesOnly=yes", "-o", "LogLevel=error",
             "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-p", str(self.port),
-            *(["-tt"] if typing else []), f"{user}@127.0.0.1", f"exec bash --login -c {shlex.quote(script)}",
+            *([] if typing is None else ["-tt"]),
+            f"{user}@127.0.0.1", f"exec bash --login -c {shlex.quote(script)}",
         ]  # fmt: skip
-        if not typing:
+        if typing is None:
             return run(*command, env=_ENVIRONMENT, timeout=_PATIENCE)
         return _converse(command, typing)
 
