@@ -8,6 +8,7 @@ distribution, and types the lines under "Start here" of the README. It prints wh
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -33,6 +34,8 @@ def main() -> int:
     parser.add_argument("distributions", nargs="*", default=DISTRIBUTIONS)
     parser.add_argument("--bases", type=Path, help="a folder that keeps the roots, for the next time")
     given = parser.parse_args()
+    if os.geteuid() != 0:
+        parser.error("only root can boot a system in a folder")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the machine is shut down
     with tempfile.TemporaryDirectory(prefix="rp-machines-") as folder:
         bases = given.bases or Path(folder)
