@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from rigs.booted import Booted
 
 USER, PASSWORD = "ada", "not a PIN"
 _BARE = (
-    "systemd-sysv,dbus,dbus-user-session,libpam-systemd,sudo,openssh-client,openssh-server,"
+    "apt,systemd-sysv,dbus,dbus-user-session,libpam-systemd,sudo,openssh-client,openssh-server,"
     "ca-certificates,python3,make,iproute2,procps,less"
 )
 """What a user finds who has chosen "SSH server" and "standard system utilities", as far as it matters."""
@@ -55,12 +57,14 @@ def new_machine(distribution: str, folder: Path, bases: Path) -> Iterator[Booted
 
 def _make(base: Path, distribution: str, folder: Path) -> None:
     """The root of a bare system, in a tar file."""
-    source = _ubuntu(folder) if distribution in _UBUNTUS else [_DEBIAN]
-    packages = f"--include={_BARE}"
     made = folder / base.name  # a base that is there is whole
-    subprocess.run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", packages, distribution, made, *source], check=True
-    )
+    with tempfile.TemporaryDirectory(prefix="rp-keys-") as keys:
+        os.chmod(keys, 0o755)  # apt reads them as another user
+        source = _ubuntu(Path(keys)) if distribution in _UBUNTUS else [_DEBIAN]
+        packages = f"--include={_BARE}"
+        subprocess.run(
+            ["mmdebstrap", "--quiet", "--variant=minbase", packages, distribution, made, *source], check=True
+        )
     shutil.move(made, base)
 
 
@@ -71,8 +75,8 @@ def _ubuntu(folder: Path) -> list[str]:
     found = hashlib.sha256(package).hexdigest()
     assert found == _THEIR_DIGEST, f"{_KEYS_OF_UBUNTU} is not what it was: {found}"
     (folder / "keys.deb").write_bytes(package)
-    subprocess.run(["dpkg-deb", "--extract", folder / "keys.deb", folder / "keys"], check=True)
-    keyring = folder / "keys/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+    subprocess.run(["dpkg-deb", "--extract", folder / "keys.deb", folder], check=True)
+    keyring = folder / "usr/share/keyrings/ubuntu-archive-keyring.gpg"
     return [_UBUNTU, "--components=main,universe", f"--keyring={keyring}"]
 
 

@@ -85,6 +85,7 @@ class Booted:
         (self.root / "etc/ssh/sshd_config.d/tests.conf").write_text(
             f"Port {self.port}\nAuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys_of_the_tests\n"
         )
+        self.run("systemctl", "disable", "--now", "ssh.socket")  # Ubuntu's
         done = self.run("systemctl", "restart", "ssh.service")
         assert done.status == 0, (done, self.run("journalctl", "--unit=ssh", "--no-pager").out)
 
