@@ -22,6 +22,8 @@ _BARE = (
 """What a user finds who has chosen "SSH server" and "standard system utilities", as far as it matters."""
 _DEBIAN, _UBUNTU = "http://deb.debian.org/debian", "http://archive.ubuntu.com/ubuntu"
 _UBUNTUS = ("noble",)
+_BARE_UBUNTU = f"{_BARE},polkitd"
+"""Its server has polkit, which pcscd asks and does not bring."""
 _KEYS_OF_UBUNTU = "pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb"
 _THEIR_DIGEST = "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8"
 """SHA-256: Debian does not have these keys."""
@@ -60,8 +62,9 @@ def _make(base: Path, distribution: str, folder: Path) -> None:
     made = folder / base.name  # a base that is there is whole
     with tempfile.TemporaryDirectory(prefix="rp-keys-") as keys:
         os.chmod(keys, 0o755)  # apt reads them as another user
-        source = _ubuntu(Path(keys)) if distribution in _UBUNTUS else [_DEBIAN]
-        packages = f"--include={_BARE}"
+        ubuntu = distribution in _UBUNTUS
+        packages = f"--include={_BARE_UBUNTU if ubuntu else _BARE}"
+        source = _ubuntu(Path(keys)) if ubuntu else [_DEBIAN]
         subprocess.run(
             ["mmdebstrap", "--quiet", "--variant=minbase", packages, distribution, made, *source], check=True
         )
