@@ -101,7 +101,7 @@ def test_what_replug_0_1_0_set_up_is_changed_over(home: Home, logged_in: LogIn) 
 
     done = session.replug("setup", "--yes")
     assert done.status == 0, done
-    assert f"  remove {HOME}/{named}, which an older replug wrote" in done.lines
+    assert f"  remove {HOME}/{named}, which an earlier replug setup made" in done.lines
     assert not (home.folder / named).exists()
     assert session.show(OTHER, "LoadState") == "loaded"
     session.log_out()

@@ -240,7 +240,8 @@ def test_a_reload_that_is_refused_fails_and_it_is_said_which_settings_hold(
     found = session.replug("doctor", env=agent).out
     assert re.search(r"^fail config: the running agent has the settings that it read at .*, and has refused"
                      r" the file since .*; fix: correct the file; replug reload$", found, re.M)  # fmt: skip
-    assert "is refused" in session.show(SERVICE, "StatusText")
+    # The line for systemctl is sent every two seconds at most.
+    eventually(lambda: "is refused" in session.show(SERVICE, "StatusText"), "systemctl status says so")
 
     configuration.write_text('modules = []\nforget_pin_on = ["suspend"]\n')
     assert "has refused the file since" in session.replug("doctor", env=agent).out

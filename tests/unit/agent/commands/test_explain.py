@@ -89,7 +89,7 @@ CONFIRM_REQUEST = ConfirmRequest("login", "SHA256:abc", Asker())
         (PIN_REQUEST.cancelled(), "try again and enter the PIN"),
         (PIN_REQUEST.too_late(120), "prompt_timeout"),
         (CONFIRM_REQUEST.too_late(120), "prompt_timeout"),
-        (refused_login(Verdict.PIN_INCORRECT), "the next use asks again"),
+        (refused_login(Verdict.PIN_INCORRECT), "type the right one when you are asked again"),
         (refused_login(Verdict.LOGIN_CANCELLED), "try again and enter the PIN"),
     ],
 )
