@@ -30,11 +30,12 @@ def test_many_descriptors_in_flight_do_not_keep_it_from_starting_workers(
     drop_in.write_text(f"[Service]\nLimitNOFILE={SOFT}:{8 * SOFT}\n")
     assert session.systemctl("daemon-reload").status == 0
     assert session.systemctl("restart", "replug-agent").status == 0
+    # To ask for it takes a new service, for which systemd itself needs a descriptor in flight.
+    socket = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
     sender = session.start(sys.executable, "-I", Path(__file__).with_name("in_flight.py"), str(4 * SOFT))
     assert sender.stdout
     assert int(sender.stdout.readline()) >= 4 * SOFT
 
-    done = session.ssh_add("-s", MODULE, typing=[(PIN_PROMPT, PIN)])
+    done = session.run("ssh-add", "-s", MODULE, env=socket, typing=[(PIN_PROMPT, PIN)])
     assert done.status == 0, (done, session.replug("explain").out)
-    socket = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
     assert session.run("sh", "-c", "ssh-add -L >key.pub && ssh-add -T key.pub", env=socket).status == 0
