@@ -30,6 +30,8 @@ _NOT_OURS = ("/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/var/log", "/root/.
 def check(machine: Booted, package: Path) -> None:
     """AssertionError with what was seen if anything is not as it should be."""
     _as_root(machine, "apt-get install --yes --quiet softhsm2")
+    # Without it the user's services would end with each login, and the agent while apt-get is at work.
+    _as_root(machine, f"loginctl enable-linger {USER}")
     _as_user(machine, "true")  # what the first login of all leaves behind
     before = _files(machine)
     shutil.copy(package, machine.root / "root")
