@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from replug.agent.clients.client import Client
 from replug.agent.keys.changes import Changes
+from replug.agent.keys.first_scan import FirstScan
 from replug.agent.signing import Signed
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint
@@ -27,11 +28,8 @@ class Agent(Protocol):
     def locked(self) -> bool:
         """Whether `ssh-add -X` has to come first."""
 
-    first_scan_done: bool
-    """Whether the tokens that are served from the beginning have been read."""
-
-    async def wait_for_first_scan(self) -> None:
-        """Wait for `first_scan_done`, but only some seconds: the first client may have started the agent."""
+    first_scan: FirstScan
+    """Of the tokens that are served from the beginning."""
 
     @property
     def expects_a_token(self) -> bool:

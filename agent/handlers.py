@@ -44,14 +44,14 @@ Reply: TypeAlias = Response | Coroutine[Any, Any, Response]
 
 def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. A locked agent shows nothing."""
-    nothing_is_awaited = agent.locked or (agent.first_scan_done and not agent.expects_a_token)
+    nothing_is_awaited = agent.locked or (agent.first_scan.done and not agent.expects_a_token)
     if nothing_is_awaited and not agent.listing_takes_long(client):
         return agent.listing(client)
     return _list_later(agent, client)
 
 
 async def _list_later(agent: Agent, client: Client) -> Response:
-    await agent.wait_for_first_scan()
+    await agent.first_scan.wait()
     # Who plugs a card in and calls ssh is quicker than a module that reads the card.
     await agent.wait_for_expected()
     if agent.listing_takes_long(client):
@@ -63,8 +63,8 @@ async def _list_later(agent: Agent, client: Client) -> Response:
 
 async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
     """RFC 9987 section 5.6."""
-    if not agent.first_scan_done:
-        await agent.wait_for_first_scan()
+    if not agent.first_scan.done:
+        await agent.first_scan.wait()
     started = time.monotonic()
     signed = await agent.sign(client, request)
     log.info(

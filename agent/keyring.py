@@ -17,6 +17,7 @@ from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.expiry import Expiry
+from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.known_host_names import KnownHostNames, default_files
@@ -45,11 +46,7 @@ from replug.token.served import ServedToken
 from replug.token.turns import one_less
 from replug.token.worker.forking import ForkServer
 
-_FIRST_SCAN = 5.0  # seconds
-_SLOW_CARD = 60.0  # seconds more while a card is visibly being read: `ssh` after login must not find no keys
-_SIGN_OF_LIFE = 3.0  # seconds since the last one; a module that is silent for longer may be hung
 _MOMENT = 0.05  # seconds
-_LOOK = 0.25  # seconds
 _MOST_ADDITIONS = 16
 """Of providers, at the same time and by one program: they go on though their clients are gone."""
 _MOST_IDENTITIES = 4096
@@ -99,11 +96,7 @@ class Keyring:
         """How many providers are being added, by the program that asks."""
         self._emptied = 0
         """How often everything was removed."""
-        self.first_scan_done = True
-        self._first_scan: asyncio.Task[None] | None = None
-        self._first_scan_begun = 0.0
-        """On the loop's clock."""
-
+        self.first_scan = FirstScan(self.modules)
         self.at_hand = ListAtHand()
         """For clients that are bound to no session, as they all see the same."""
 
@@ -112,20 +105,6 @@ class Keyring:
     @property
     def locked(self) -> bool:
         return self._seal.is_shut
-
-    async def wait_for_first_scan(self) -> None:
-        if self._first_scan is None or self.first_scan_done:
-            return
-        loop = asyncio.get_running_loop()
-        # From its beginning: a module that takes longer is not to delay each request by this.
-        begun = self._first_scan_begun
-        await asyncio.wait({self._first_scan}, timeout=max(0.0, begun + _FIRST_SCAN - loop.time()))
-        while (
-            not self._first_scan.done()
-            and loop.time() < begun + _FIRST_SCAN + _SLOW_CARD
-            and any(module.shows_life(_SIGN_OF_LIFE) for module in self.modules())
-        ):
-            await asyncio.wait({self._first_scan}, timeout=_LOOK)
 
     @property
     def expects_a_token(self) -> bool:
@@ -143,7 +122,7 @@ class Keyring:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
             answer = self.identities.answer(client.sees)
-            if out or not self.first_scan_done:
+            if out or not self.first_scan.done:
                 return answer
         client.at_hand.frame = answer.framed
         return answer
@@ -255,22 +234,16 @@ class Keyring:
     # For the service and the commands of `replug`.
 
     def begin(self) -> None:
-        """Start to serve what the configuration names, in a task; `first_scan_done` is true at its end."""
-        self.first_scan_done = False
-        self._first_scan_begun = asyncio.get_running_loop().time()
-        self._first_scan = asyncio.create_task(self._begin())
+        """Start to serve what the configuration names; `first_scan` is done at its end."""
+        self.first_scan.begin(self._begin())
 
     async def _begin(self) -> None:
-        try:
-            await self.certificate_files.look()
-            await self.serve_configured()
-        finally:
-            self.first_scan_done = True
+        await self.certificate_files.look()
+        await self.serve_configured()
 
     def end(self) -> None:
         """Drop everything, for good."""
-        if self._first_scan is not None:
-            self._first_scan.cancel()
+        self.first_scan.cancel()
         self.remove_all()
 
     async def serve_configured(self) -> None:

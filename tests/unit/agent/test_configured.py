@@ -74,7 +74,7 @@ class Bench(AgentBench):
     async def begin(self) -> None:
         """Serve what is configured, as the service does at its start."""
         self.keyring.begin()
-        await self.keyring.wait_for_first_scan()
+        await self.keyring.first_scan.wait()
 
     async def replug(self) -> None:
         """Have the module looked at, as the watcher does."""
@@ -104,14 +104,14 @@ def test_what_is_configured_is_listed_from_the_first_request_on(
 
 def test_a_listing_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def main() -> None:
-        monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
-        monkeypatch.setattr("replug.agent.keyring._SIGN_OF_LIFE", 0.1)
+        monkeypatch.setattr("replug.agent.keys.first_scan._USUAL", 0.01)
+        monkeypatch.setattr("replug.agent.keys.first_scan._SIGN_OF_LIFE", 0.1)
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
         gate = agent.slots.hold_next("scan")
         agent.keyring.begin()
         assert await agent.listed() == []
         gate.opened.set()
-        await agent.keyring.wait_for_first_scan()
+        await agent.keyring.first_scan.wait()
 
     run(main())
 
@@ -121,7 +121,7 @@ def test_the_first_listing_waits_while_a_card_is_visibly_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, operation: str
 ) -> None:
     async def main() -> None:
-        monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
+        monkeypatch.setattr("replug.agent.keys.first_scan._USUAL", 0.01)
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
         gate = agent.slots.hold_next(operation)
         agent.keyring.begin()
@@ -141,8 +141,8 @@ def test_the_first_listing_does_not_wait_for_a_card_for_ever(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     async def main() -> None:
-        monkeypatch.setattr("replug.agent.keyring._FIRST_SCAN", 0.01)
-        monkeypatch.setattr("replug.agent.keyring._SLOW_CARD", 0.1)
+        monkeypatch.setattr("replug.agent.keys.first_scan._USUAL", 0.01)
+        monkeypatch.setattr("replug.agent.keys.first_scan._SLOW_CARD", 0.1)
         agent = Bench(monkeypatch, tmp_path, StandInToken(ONE))
         gate = agent.slots.hold_next("open")
         agent.keyring.begin()
@@ -151,7 +151,7 @@ def test_the_first_listing_does_not_wait_for_a_card_for_ever(
         worker.last_sign = asyncio.get_running_loop().time() + 60
         assert await agent.listed() == []
         gate.opened.set()
-        await agent.keyring.wait_for_first_scan()
+        await agent.keyring.first_scan.wait()
 
     run(main())
 

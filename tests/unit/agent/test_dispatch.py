@@ -18,6 +18,7 @@ from replug.agent.clients.peer import Peer
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.dispatch import Dispatcher
 from replug.agent.keys.changes import Changes
+from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.additions import KeyAddition
@@ -53,12 +54,9 @@ class OneKey:
     def __init__(self) -> None:
         self.changes = Changes(lambda: 0.0)
         self.locked = False
-        self.first_scan_done = True
+        self.first_scan = FirstScan(lambda: ())
         self.expects_a_token = False
         self.held = (ListedIdentity(KEY.blob, b"the only one"),)
-
-    async def wait_for_first_scan(self) -> None:
-        pass
 
     async def wait_for_expected(self) -> None:
         pass
