@@ -25,7 +25,7 @@ from pkcs11 import Mechanism, PKCS11Error, SlotFlag, _pkcs11
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
-from replug.token.identity import TokenFlag, TokenId, TokenInfo
+from replug.token.identity import TokenId, TokenInfo
 from replug.token.worker.calls import calling, value_name
 from replug.token.worker.cryptoki import Cryptoki
 from replug.token.worker.elf import NotAModuleError, examined
@@ -36,9 +36,8 @@ from replug.token.worker.loop import Meaning, Progress, RefusedError, answer_req
 from replug.token.worker.open_token import OpenToken
 from replug.token.worker.opensc import forbid_pin_caching
 from replug.token.worker.p11kit_settings import prepare_p11_kit
+from replug.token.worker.slots import header_of, info_of, slots_of, tokens_of
 
-_KNOWN_FLAGS = sum(TokenFlag)
-_MOST_SLOTS = 128
 _MOST_DATA = 256 * 1024 * 1024
 """Bytes of memory for a module whose answers come from another program."""
 _PCSC_LIBRARY = "libpcsclite.so.1"
@@ -106,15 +105,15 @@ class Operations:
         """Every slot, whether a token is in it and can be removed (C_GetSlotList, C_GetSlotInfo)."""
         slots = [
             (slot.slot_id, SlotFlag.TOKEN_PRESENT in slot.flags, SlotFlag.REMOVABLE_DEVICE in slot.flags)
-            for slot in self._slots()
+            for slot in slots_of(self._library)
         ]
         return {"slots": slots}, b""
 
     def scan(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Every initialised token in any slot; a slot that answers with an error has none."""
-        tokens = self._tokens()
+        tokens = tokens_of(self._library, self._progress)
         self._scanned = (tokens, time.monotonic())
-        return {"tokens": [_info_header(info) for _, info in tokens]}, b""
+        return {"tokens": [header_of(info) for _, info in tokens]}, b""
 
     def open(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """Open a session on `token`, without login, unless it is open; its flags afresh and its keys.
@@ -133,14 +132,14 @@ class Operations:
         token = self._open[identity]
         self._pages[identity] = _records(token, header["id"])
         token.require_presence()
-        return _info_header(info) | self._page(identity, 0) | {"twin": has_twin}, b""
+        return header_of(info) | self._page(identity, 0) | {"twin": has_twin}, b""
 
     def flags(self, header: Header, _body: bytearray) -> tuple[Header, bytes]:
         """The flags of the open `token` afresh, if it is still there and its session alive."""
         token = self.opened(header)
         token.require_presence()
         with calling("C_GetTokenInfo"):
-            info = _info(token.slot.get_token())
+            info = info_of(token.slot.get_token())
         if info.identity != TokenId(**header["token"]).original:
             raise RefusedError(Verdict.FAILED, "another token is in its slot")
         token.prove_alive()
@@ -151,7 +150,7 @@ class Operations:
         for token in self._open.values():
             if token.slot_id == header["slot"]:
                 return {"keys": _first_of([key.record for key in token.find_keys()])}, b""
-        for slot in self._slots():
+        for slot in slots_of(self._library):
             if slot.slot_id == header["slot"]:
                 token = OpenToken(slot.get_token(), self._functions, self._progress)
                 try:
@@ -214,31 +213,12 @@ class Operations:
         page = _first_of(records)
         return {"keys": page, "more": len(page) < len(records)}
 
-    def _tokens(self) -> list[tuple[Any, TokenInfo]]:
-        found = []
-        for slot in self._slots():
-            self._progress()
-            with contextlib.suppress(PKCS11Error):
-                token = slot.get_token()
-                info = _info(token)
-                if TokenFlag.TOKEN_INITIALIZED in info.flags:
-                    found.append((token, info))
-        return found
-
-    def _slots(self) -> list[Any]:
-        assert self._library is not None
-        try:
-            return list(self._library.get_slots()[:_MOST_SLOTS])
-        except PKCS11Error:
-            # A slot appeared between the library's two calls, or an empty one answers with an error.
-            with calling("C_GetSlotList"):
-                return list(self._library.get_slots(token_present=True)[:_MOST_SLOTS])
-
     def _find(self, identity: TokenId, slot: int | None) -> tuple[Any, TokenInfo, bool]:
         """The first such token, or the one in `slot`, and whether there is another."""
         scanned, when = self._scanned
         # With OpenSC each C_GetTokenInfo costs two commands to the card.
-        tokens = scanned if time.monotonic() - when < _FRESH else self._tokens()
+        fresh = time.monotonic() - when < _FRESH
+        tokens = scanned if fresh else tokens_of(self._library, self._progress)
         self._scanned = ([], _NEVER)
         found = [(token, info) for token, info in tokens if info.identity == identity.original]
         for token, info in found:
@@ -275,28 +255,6 @@ def _has_loaded(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _info(token: Any) -> TokenInfo:
-    identity = TokenId(
-        manufacturer=token.manufacturer_id,
-        model=token.model,
-        serial=token.serial.rstrip(b"\0 ").decode(errors="replace"),
-        label=token.label,
-    )
-    removable = SlotFlag.REMOVABLE_DEVICE in token.slot.flags
-    flags = TokenFlag(int(token.flags) & _KNOWN_FLAGS)
-    return TokenInfo(identity, flags, token.slot.slot_id, token.slot.slot_description, removable)
-
-
-def _info_header(info: TokenInfo) -> Header:
-    return {
-        "token": info.identity.fields,
-        "flags": int(info.flags),
-        "slot": info.slot,
-        "reader": info.reader,
-        "removable": info.removable,
-    }
 
 
 def _meaning(error: Exception) -> Meaning:
