@@ -49,14 +49,13 @@ async def attempt(
     """Take a worker of `pool`, run `operation` on it, give it back; if that fails, once more on a fresh one.
 
     The worker is the first one, or with `anywhere` any that is free. With `fresh` its process is replaced
-    before the first attempt, with `logged_out` if it is logged in to `token`, to which the outcome is
-    reported. A failure is a
-    WorkerLostError or WorkerRefusedError that `operation` lets pass; after a second one, TokenAbsentError or
-    ModuleUnreachableError is raised. While the module is known to be unreachable the first failure is final,
-    and a caller that was waiting while another's attempt failed is refused like it. A login that another
-    program ended is made again, once, which is no failure. Any other exception is an answer and is raised as
-    it is. A caller that is cancelled while it waits for a worker leaves the queue; an operation that has
-    begun is finished.
+    before the first attempt, with `logged_out` if it is logged in to `token`, which is told of failures. A
+    failure is a WorkerLostError or WorkerRefusedError that `operation` lets pass; after a second one,
+    TokenAbsentError or ModuleUnreachableError is raised. While the module is known to be unreachable the
+    first failure is final, and a caller that was waiting while another's attempt failed is refused like it.
+    A login that another program ended is made again, once, which is no failure. Any other exception is an
+    answer and is raised as it is. A caller that is cancelled while it waits for a worker leaves the queue; an
+    operation that has begun is finished.
     """
     asked = asyncio.get_running_loop().time()
     taken = await pool.take(anywhere=anywhere)
@@ -67,6 +66,7 @@ async def attempt(
         if fresh or (logged_out and token is not None and token.identity in taken.logged_in):
             taken.discard()
         taken.task = asyncio.create_task(_use(taken, pool, token, operation, arguments))
+        taken.task.add_done_callback(lambda _: pool.give(taken))
         return await result_of(taken.task)
     except TokenError as error:
         if token is not None:
@@ -83,35 +83,33 @@ async def _use(
 ) -> T:
     outage, repaired = pool.outage, dict[_Fault, Exception]()
     patient = outage is not None and outage.silent
-    try:
-        while True:
-            began = asyncio.get_running_loop().time()
-            try:
-                # What ended a worker may have ended the spare as well.
-                worker = await taken.live(patient=patient, spare=not repaired)
-                result = await operation(worker, *arguments)
+    while True:
+        began = asyncio.get_running_loop().time()
+        try:
+            # What ended a worker may have ended the spare as well.
+            worker = await taken.live(patient=patient, spare=not repaired)
+            result = await operation(worker, *arguments)
+        except (WorkerLostError, WorkerRefusedError) as error:
+            taken.kill()
+            fault, silent = _fault(error), isinstance(error, WorkerSilentError)
+            if fault in repaired or (outage is not None and fault is _Fault.WORKER):
+                final = _final(pool, token, repaired.get(fault), error)
                 pool.outage = None
-                return result
-            except (WorkerLostError, WorkerRefusedError) as error:
-                taken.kill()
-                fault, silent = _fault(error), isinstance(error, WorkerSilentError)
-                if fault in repaired or (outage is not None and fault is _Fault.WORKER):
-                    final = _final(pool, token, repaired.get(fault), error)
-                    pool.outage = None
-                    if isinstance(final, ModuleUnreachableError):
-                        pool.outage = Outage(final.reason, final.next_step, began, silent)
-                    raise final from error
-                repaired[fault], patient = error, silent
-                log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
-            except ModuleUnreachableError:  # no process could be started
-                raise
-            except Exception:
-                pool.outage = None  # an answer is one, whatever it is
-                raise
-            if taken.is_fresh:
-                await asyncio.sleep(_PAUSE)
-    finally:
-        pool.give(taken)
+                if isinstance(final, ModuleUnreachableError):
+                    pool.outage = Outage(final.reason, final.next_step, began, silent)
+                raise final from error
+            repaired[fault], patient = error, silent
+            log.info("starting a fresh worker", extra={"path": pool.path, "why": str(error)})
+        except ModuleUnreachableError:  # no process could be started
+            raise
+        except Exception:
+            pool.outage = None  # an answer is one, whatever it is
+            raise
+        else:
+            pool.outage = None
+            return result
+        if taken.is_fresh:
+            await asyncio.sleep(_PAUSE)
 
 
 class _Fault(Enum):

@@ -38,8 +38,7 @@ class Memory:
     def holds(self, holder: Holder, size: int) -> None:
         """The connection holds `size` bytes now."""
         if size <= LITTLE:
-            if self._held:
-                self.forget(holder)
+            self.forget(holder)
             return
         self._total += size - self._held.get(holder, 0)
         self._held[holder] = size
