@@ -17,13 +17,13 @@ def test_some_seconds_of_it(tmp_path: Path) -> None:
     with home_with_pcscd() as (home, pcscd):
         soak = Soak(home, pcscd, build(tmp_path), SEED)
         try:
-            soak.run(12, slice_seconds=3)
+            soak.run(12, slice_seconds=1)
             verdict = soak.verdict()
         finally:
             soak.agent.stop()
 
     assert soak.tally.failures == [], "\n\n".join(soak.tally.failures)
-    assert soak.tally.disturbances > 0
+    assert soak.tally.disturbances > 1
     # Growth and lag are for the long run on a machine that does nothing else.
     broken = [line for line, holds in verdict.items() if not holds]
     assert [line for line in broken if "growth" not in line and "p99.9" not in line] == []

@@ -51,8 +51,10 @@ def test_another_card_in_the_same_reader_never_gets_the_pin(
 
     pcscd.slot.swap(card)
     pcscd.await_present()
+    key = public.read_text().split()[1]
     # The agent may be told of it a moment later than the test is.
-    eventually(lambda: use(working_agent, public).status == 0, "the card signs again", within=2)
+    eventually(lambda: key in working_agent.ssh_add("-L").out, "its keys are listed again", within=2)
+    assert use(working_agent, public).status == 0, working_agent.log
     assert use(working_agent, always).status == 0, working_agent.log
     assert (other.verifies, card.wrong_pins, askpass.questions) == (0, 0, [])
 
