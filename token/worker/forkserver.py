@@ -11,6 +11,7 @@ import contextlib
 import errno
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -35,9 +36,12 @@ def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
     """Serve the messages on `requests`, a SOCK_SEQPACKET socket, until its other end is closed.
 
     A message with a descriptor is the name of a worker's Python module, whose `work` serves the descriptor in
-    a new process. All others go to `tell`. The caller reaps the children.
+    a new process. All others go to `tell`. The caller reaps the children, and its signal handlers are called
+    whenever a signal comes.
     """
+    signals = _write_signals_down()
     while True:
+        _wait(requests, signals)
         try:
             message, descriptors, _, _ = socket.recv_fds(requests, _LONGEST, 1)
         except ConnectionError:
@@ -49,6 +53,29 @@ def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
             tell(message)
         else:
             return
+
+
+def _write_signals_down() -> int:
+    """A pipe's end that can be read as soon as a signal has come.
+
+    A signal that comes just before a system call that waits is handled after that call only, and nothing else
+    may end it for hours.
+    """
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
+
+
+def _wait(requests: socket.socket, signals: int) -> None:
+    """Wait for a message on `requests`, handling signals meanwhile."""
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    poll.register(signals, select.POLLIN)
+    ready: dict[int, int] = {}
+    while requests.fileno() not in ready:
+        ready = dict(poll.poll())
+        if signals in ready:
+            os.read(signals, _LONGEST)
 
 
 def load(program: str) -> ModuleType:
@@ -137,6 +164,7 @@ def _close_all_but(connection: int) -> None:
 
 
 def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)  # the number will be that of something else
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)

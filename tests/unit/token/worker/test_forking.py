@@ -6,9 +6,11 @@ import asyncio
 import errno
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -294,6 +296,26 @@ def test_a_fork_that_fails_says_why_and_costs_no_other_worker() -> None:
 
     with running_fork_server(program) as server:
         run(main(server))
+
+
+def test_a_signal_that_does_not_interrupt_the_wait_is_handled() -> None:
+    """As one that comes just before the wait. Here another thread gets it, to be sure of that."""
+    program = (
+        "import signal, socket, sys, threading, time\n"
+        "from replug.token.worker.forkserver import serve_forks\n"
+        "signal.signal(signal.SIGHUP, lambda *_: print('handled', flush=True))\n"
+        "threading.Thread(target=time.sleep, args=[600], daemon=True).start()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])\n"
+        "serve_forks(socket.socket(fileno=int(sys.argv[1])), lambda _: print('waiting', flush=True))\n"
+    )
+    with running_fork_server(program) as server:
+        assert server.process.stdout
+        server.requests.send(b"anything")
+        assert server.process.stdout.readline() == b"waiting\n"
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGHUP)
+        assert select.select([server.process.stdout], [], [], 20)[0]
+        assert server.process.stdout.readline() == b"handled\n"
 
 
 def test_its_end_is_that_of_all_it_has_forked(server: RunningForkServer) -> None:
