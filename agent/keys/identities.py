@@ -26,7 +26,6 @@ class Identities:
 
     def __init__(self, lists_absent: Callable[[], bool], changes: Changes) -> None:
         """`lists_absent` says whether keys whose tokens are out are listed, after all others."""
-        self._clock = changes.clock
         self._changes = changes
         self._lists_absent = lists_absent
         self._entries: list[SoftwareIdentity | ServedProvider] = []
@@ -53,7 +52,7 @@ class Identities:
 
     def now(self) -> float:
         """The time, as `KeyConstraints.expires` counts it."""
-        return self._clock()
+        return self._changes.clock()
 
     def listed(self, visible: Callable[[KeyConstraints], bool]) -> list[Identity]:
         """What is listed for a client; `visible` says which identities with destinations it sees."""
@@ -88,7 +87,7 @@ class Identities:
         """
         holding = self._holding.get(blob, [])
         if self.limited:
-            now = self._clock()
+            now = self._changes.clock()
             holding = [held for held in holding if not _is_over(held.constraints.expires, now)]
         return holding if len(holding) < 2 else sorted(holding, key=lambda held: held.distance)
 
@@ -110,12 +109,12 @@ class Identities:
         """Seconds until nothing serves `token` and its PIN is forgotten; None if that is not planned."""
         times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
         limited = [expires for expires in times if expires is not None]
-        return max(limited) - self._clock() if limited and len(limited) == len(times) else None
+        return max(limited) - self._changes.clock() if limited and len(limited) == len(times) else None
 
     def over(self, token: ServedToken) -> bool:
         """Whether the lifetime of `token`'s keys has ended in every provider that serves it."""
         times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
-        return bool(times) and all(_is_over(end, self._clock()) for end in times)
+        return bool(times) and all(_is_over(end, self._changes.clock()) for end in times)
 
     def providers(self) -> list[Provider]:
         """The providers, in the order they were added."""
@@ -141,7 +140,7 @@ class Identities:
         False if it is no such key, or it changes more than that.
         """
         end = key.constraints.expires
-        if key.blob in self._known or self._lists_absent() or _is_over(end, self._clock()):
+        if key.blob in self._known or self._lists_absent() or _is_over(end, self._changes.clock()):
             return False
         listing = self._listing.with_one_more(key)
         if listing is None:
@@ -200,7 +199,7 @@ class Identities:
 
     def drop_expired(self) -> bool:
         """Remove entries whose lifetime has ended; returns whether there were any."""
-        now = self._clock()
+        now = self._changes.clock()
         if self._changes.until is None or now < self._changes.until:
             return False
         return self._keep(lambda entry: _goes_on(entry, now))
@@ -208,7 +207,7 @@ class Identities:
     def next_expiry(self) -> float | None:
         """Seconds until the next lifetime ends; None if none will."""
         end = self._changes.until
-        return None if end is None else max(0.0, end - self._clock())
+        return None if end is None else max(0.0, end - self._changes.clock())
 
     def _keep(self, wanted: Callable[[SoftwareIdentity | ServedProvider], bool]) -> bool:
         before = len(self._entries)
@@ -222,7 +221,7 @@ class Identities:
     def _arrange(self) -> None:
         """Compute what the queries return, after a change."""
         self._leave_to_users()
-        now = self._clock()
+        now = self._changes.clock()
         held = (one for entry in self._entries for one in _identities(entry))
         # Of one provider's tokens some may have shorter lifetimes than others.
         current = (one for one in held if not _is_over(one.constraints.expires, now))

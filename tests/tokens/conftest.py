@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Starts to collect the outcomes."""
-    if file := config.getoption("--outcomes", None):  # no such option where all tests are collected
+    if file := config.getoption("--outcomes"):
         config.pluginmanager.register(Outcomes(file))
 
 

@@ -69,7 +69,7 @@ class Bench(AgentBench):
         options = Options(provider_patterns=allowed, config=self.config)
         super().__init__(monkeypatch, folder, *tokens, person=person, options=options)
         if clock is not None:
-            self.keyring.identities._clock = clock
+            self.keyring.changes.clock = clock
 
     async def begin(self) -> None:
         """Serve what is configured, as the service does at its start."""

@@ -183,7 +183,7 @@ def test_what_happens_to_a_key_while_a_person_is_asked_counts(
                 assert await agent.add(TO_SERVER, provider=agent.uri("token=work")) == Success()
             case "expired":  # while the machine slept, so that the timer is late
                 later = agent.keyring.identities.now() + 1000
-                monkeypatch.setattr(agent.keyring.identities, "_clock", lambda: later)
+                agent.keyring.changes.clock = lambda: later
         answered.set()
         assert await signing == Failure()
         assert "sign" not in agent.slots.operations

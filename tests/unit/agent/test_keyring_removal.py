@@ -151,7 +151,7 @@ class Clock:
 
 def test_an_expired_key_is_gone_at_the_next_request(one: AgentBench) -> None:
     async def main() -> None:
-        clock = one.keyring.identities._clock = Clock()
+        clock = one.keyring.changes.clock = Clock()
         await one.add(Lifetime(10))
         clock.now = 9
         assert isinstance(await one.sign(WORK_KEY), SignResponse)
@@ -170,7 +170,7 @@ def test_keys_expire_and_pins_are_forgotten_though_nobody_asks(
 
     async def main() -> None:
         monkeypatch.setattr(expiry_module, "_LONGEST_SLEEP", 0.001)
-        clock = one.keyring.identities._clock = Clock()
+        clock = one.keyring.changes.clock = Clock()
         await one.add(Lifetime(3600))
         pin = one.remembered(work)
         assert pin is not None
@@ -198,7 +198,7 @@ def test_a_lifetime_of_its_own_comes_before_the_default(
     async def main() -> None:
         options = Options(provider_patterns="*", default_lifetime=default)
         agent = AgentBench(monkeypatch, tmp_path, work, options=options)
-        agent.keyring.identities._clock = Clock()
+        agent.keyring.changes.clock = Clock()
         await agent.add(*[Lifetime(requested)] if requested else [])
         assert agent.keyring.identities.next_expiry() == expiry
 
@@ -207,7 +207,7 @@ def test_a_lifetime_of_its_own_comes_before_the_default(
 
 def test_a_request_under_way_when_its_key_expires_is_refused(one: AgentBench) -> None:
     async def main() -> None:
-        clock = one.keyring.identities._clock = Clock()
+        clock = one.keyring.changes.clock = Clock()
         await one.add(Lifetime(10))
         gate = one.slots.hold_next("sign")
         signing = asyncio.create_task(one.sign(WORK_KEY))

@@ -449,7 +449,7 @@ def test_queries_change_nothing(identities: Held, clock: Clock) -> None:
 def state(identities: Identities) -> dict[str, Any]:
     """All that the identities know, but their functions."""
     own = dict(vars(identities))
-    for name in ("_clock", "_lists_absent", "_now"):
+    for name in ("_changes", "_lists_absent"):
         own.pop(name, None)
     return {name: list(value) if isinstance(value, list) else value for name, value in own.items()}
 
