@@ -33,7 +33,7 @@ from replug.protocol.signatures import (
 from replug.protocol.wire import ProtocolError, Reader
 from replug.token.errors import Verdict
 from replug.token.worker.frames import Header
-from replug.token.worker.loop import RefusedError, answer_requests
+from replug.token.worker.inside.loop import RefusedError, answer_requests
 
 _Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 

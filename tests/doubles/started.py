@@ -13,7 +13,7 @@ TOKEN_WORKER = (
     sys.executable,
     "-I",
     "-c",
-    "import socket, sys; from replug.token.worker.program import work; "
+    "import socket, sys; from replug.token.worker.inside.program import work; "
     "work(socket.socket(fileno=int(sys.argv[-1])))",
 )
 """The worker for tokens; the descriptor of its connection is the last argument."""

@@ -36,7 +36,7 @@ from replug.protocol.wire import ProtocolError, Reader
 from replug.token.keys import read_keys
 from replug.token.uri import UriError, parse_uri
 from replug.token.worker.frames import FrameError, FrameReader, encode
-from replug.token.worker.loop import RefusedError
+from replug.token.worker.inside.loop import RefusedError
 
 _MESSAGES = Path(__file__).parent.parent / "messages"
 _KNOWN_URIS = (

@@ -29,7 +29,8 @@ FLOORS = (
     ("agent/clients", "agent/control", "agent/desktop", "agent/keys"),
     ("agent/config", "agent/process"),
     ("token",),
-    ("token/pins", "token/prompts", "token/worker"),
+    ("token/pins", "token/prompts", "token/worker/inside"),
+    ("token/worker",),
     ("token's base",),
     ("protocol",),
 )
@@ -48,6 +49,7 @@ BASE = {
 }
 """The files of token/ that all of its rooms stand on."""
 FILES = sorted(path.relative_to(ROOT) for folder in MAY_IMPORT for path in (ROOT / folder).rglob("*.py"))
+INSIDE = "token/worker/inside"
 LONGEST = 400
 
 
@@ -70,6 +72,11 @@ def imports(file: Path) -> list[str]:
             inside = [f"{node.module}.{name.name}" for name in node.names]
             names += [name if node.module == "replug" or of_ours(name) else node.module for name in inside]
     return names
+
+
+def packages(file: Path) -> set[str]:
+    """The packages that a file imports something of."""
+    return {name.split(".")[0] for name in imports(file)}
 
 
 def of_ours(name: str) -> Path | None:
@@ -177,16 +184,20 @@ def test_ours_are_imported_by_their_full_names() -> None:
     assert wrong == []
 
 
-def test_only_token_knows_pkcs11_and_protocol_knows_no_io() -> None:
+def test_protocol_knows_no_io() -> None:
     io = {"asyncio", "os", "pathlib", "select", "socket", "subprocess", "threading"}
-    forbidden = {"protocol": io | {"pkcs11"}, "agent": {"pkcs11"}, "token": set()}
-    wrong = [
-        (str(file), name)
-        for file in FILES
-        for name in imports(file)
-        if name.split(".")[0] in forbidden[file.parts[0]]
-    ]
-    assert wrong == []
+    assert [
+        (file, names) for file in FILES if file.parts[0] == "protocol" and (names := packages(file) & io)
+    ] == []
+
+
+def test_only_inside_a_worker_is_pkcs11_known() -> None:
+    assert {room(file) for file in FILES if "pkcs11" in packages(file)} == {INSIDE}
+
+
+def test_a_worker_consists_of_little_else() -> None:
+    shared = {to.stem for file, to in arrows() if (room(file), room(to)) == (INSIDE, "token/worker")}
+    assert shared == {"frames", "key_types", "load_arguments"}
 
 
 def test_no_file_is_too_long_to_read() -> None:

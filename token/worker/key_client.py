@@ -13,7 +13,7 @@ from replug.token.worker.forking import Forked, ForkServer
 from replug.token.worker.key_types import KeyType
 from replug.token.worker.load_arguments import LoadArguments
 
-_PROGRAM = "replug.token.worker.key_program"
+_PROGRAM = "replug.token.worker.inside.key_program"
 _FOR_PRIMES = Patience(600.0, 600.0)
 """Cards take minutes to find the primes of an RSA key, and say nothing meanwhile."""
 

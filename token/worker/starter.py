@@ -16,7 +16,7 @@ from replug.token.worker.forking import ForkServer
 from replug.token.worker.load_arguments import LoadArguments
 from replug.token.worker.output import ModuleOutput
 
-_PROGRAM = "replug.token.worker.program"
+_PROGRAM = "replug.token.worker.inside.program"
 
 
 class Starter:

@@ -39,7 +39,8 @@ def test_the_exit_status_is_its_own(status: int) -> None:
 
 def test_workers_are_forked_by_the_one_above() -> None:
     done = run(
-        "async def fork(): return await ForkServer(requests).fork('replug.token.worker.key_program', 20)\n"
+        "program = 'replug.token.worker.inside.key_program'\n"
+        "    async def fork(): return await ForkServer(requests).fork(program, 20)\n"
         "    forked = asyncio.run(fork())\n"
         "    parent = int(open(f'/proc/{forked.pid}/stat').read().rpartition(')')[2].split()[1])\n"
         "    return int(parent != started)"

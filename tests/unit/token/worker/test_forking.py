@@ -31,7 +31,7 @@ from replug.token.worker.vigil import is_stopped
 PATIENCE = 15.0
 READABLE = FORK_SERVER.replace("\nrefuse_tracing()", "")
 """One whose descriptors a user may list who is not root."""
-PROGRAM = "replug.token.worker.program"
+PROGRAM = "replug.token.worker.inside.program"
 
 
 def parent(pid: int) -> int:
@@ -199,7 +199,7 @@ def test_a_worker_is_not_dumpable_and_leaves_no_core() -> None:
     """Asked of the worker itself: from outside, root sees no difference."""
     report = (
         "import ctypes, resource\n"
-        "from replug.token.worker import program\n"
+        "from replug.token.worker.inside import program\n"
         "def protection(self, header, body):\n"
         "    core = resource.getrlimit(resource.RLIMIT_CORE)\n"
         "    return {'dumpable': ctypes.CDLL(None).prctl(3), 'core': core}, b''\n"

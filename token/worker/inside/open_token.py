@@ -9,10 +9,10 @@ from typing import Any
 from pkcs11 import Mechanism, PKCS11Error, SlotFlag, TokenFlag
 
 from replug.token.errors import Verdict
-from replug.token.worker.calls import calling
-from replug.token.worker.cryptoki import CallError, Cryptoki, User
-from replug.token.worker.loop import RefusedError
-from replug.token.worker.objects import FoundKey, PrivateObject, TokenObjects, Values
+from replug.token.worker.inside.calls import calling
+from replug.token.worker.inside.cryptoki import CallError, Cryptoki, User
+from replug.token.worker.inside.loop import RefusedError
+from replug.token.worker.inside.objects import FoundKey, PrivateObject, TokenObjects, Values
 
 _ALREADY_LOGGED_IN = "CKR_USER_ALREADY_LOGGED_IN"
 

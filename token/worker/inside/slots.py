@@ -9,8 +9,8 @@ from typing import Any
 from pkcs11 import PKCS11Error, SlotFlag
 
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.worker.calls import calling
 from replug.token.worker.frames import Header
+from replug.token.worker.inside.calls import calling
 
 _KNOWN_FLAGS = sum(TokenFlag)
 _MOST_SLOTS = 128

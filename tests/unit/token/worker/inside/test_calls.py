@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkcs11
 import pytest
 
-from replug.token.worker.calls import calling
+from replug.token.worker.inside.calls import calling
 
 
 def noted(error: Exception) -> list[str]:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from rigs.softhsm import MODULE
 
-from replug.token.worker.elf import NotAModuleError, examined
+from replug.token.worker.inside.elf import NotAModuleError, examined
 
 LIBRARIES = Path("/usr/lib") / sysconfig.get_config_var("MULTIARCH")
-SOURCE = Path(__file__).parents[3] / "modules" / "constructor.c"
+SOURCE = Path(__file__).parents[4] / "modules" / "constructor.c"
 FLIPS = 3000
 
 
@@ -126,6 +126,6 @@ def test_a_file_that_is_replaced_meanwhile(
     def replace(_: int) -> None:
         other.rename(path)
 
-    monkeypatch.setattr("replug.token.worker.elf.refuse_unless_module", replace)
+    monkeypatch.setattr("replug.token.worker.inside.elf.refuse_unless_module", replace)
     with pytest.raises(NotAModuleError, match="is just being replaced"):
         examine(path)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 
-from replug.token.worker.cryptoki import encode_number
-from replug.token.worker.objects import FoundKey, TokenObjects, Values
+from replug.token.worker.inside.cryptoki import encode_number
+from replug.token.worker.inside.objects import FoundKey, TokenObjects, Values
 
 Object = dict[Attribute, Any]
 P256, P384 = b"p256", b"p384"

@@ -17,7 +17,7 @@ from typing import Any
 
 from pkcs11 import Attribute, PKCS11Error
 
-from replug.token.worker.return_values import GONE, name_of
+from replug.token.worker.inside.return_values import GONE, name_of
 
 _UNAVAILABLE = c_ulong(-1).value
 _ROOM = 4099

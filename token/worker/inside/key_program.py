@@ -14,13 +14,13 @@ from pkcs11.constants import DEFAULT
 
 from replug.token.errors import Verdict
 from replug.token.worker import key_types
-from replug.token.worker.calls import calling
-from replug.token.worker.cryptoki import encode_number
 from replug.token.worker.frames import Header
-from replug.token.worker.loop import RefusedError
-from replug.token.worker.objects import SIGNATURE_MECHANISMS, Values
-from replug.token.worker.open_token import OpenToken
-from replug.token.worker.program import Operations, serve
+from replug.token.worker.inside.calls import calling
+from replug.token.worker.inside.cryptoki import encode_number
+from replug.token.worker.inside.loop import RefusedError
+from replug.token.worker.inside.objects import SIGNATURE_MECHANISMS, Values
+from replug.token.worker.inside.open_token import OpenToken
+from replug.token.worker.inside.program import Operations, serve
 
 _Names = key_types.KeyType
 _CURVES = {

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from pkcs11 import PKCS11Error
 
-from replug.token.worker.cryptoki import CallError
-from replug.token.worker.return_values import name_of
+from replug.token.worker.inside.cryptoki import CallError
+from replug.token.worker.inside.return_values import name_of
 
 
 @contextmanager

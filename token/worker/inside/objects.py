@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 from pkcs11 import Attribute, CertificateType, KeyType, Mechanism, ObjectClass
 
 from replug.token.identity import LONGEST_LABEL
-from replug.token.worker.cryptoki import decode_number, encode_number
 from replug.token.worker.frames import MAX_HEADER, Header, encode
+from replug.token.worker.inside.cryptoki import decode_number, encode_number
 
 _MOST_OBJECTS = 600
 """Of one class; a token with more is a mistake, or wants to keep us busy."""

@@ -24,9 +24,9 @@ def configuration(environment: dict[str, str], program: str) -> bytes:
 
 
 PRINT = "import os, sys\nsys.stdout.buffer.write(open(os.environ['OPENSC_CONF'], 'rb').read())\n"
-DIRECTLY = f"from replug.token.worker.opensc import forbid_pin_caching\nforbid_pin_caching()\n{PRINT}"
+DIRECTLY = f"from replug.token.worker.inside.opensc import forbid_pin_caching\nforbid_pin_caching()\n{PRINT}"
 AT_LOADING = (
-    "from replug.token.worker import program\n"
+    "from replug.token.worker.inside import program\n"
     "try:\n"
     "    header = {'path': '/nonexistent.so', 'server_address': '', 'init_reserved': ''}\n"
     "    program.Operations(lambda: None).load(header, bytearray())\n"
