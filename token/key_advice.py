@@ -7,7 +7,7 @@ import shlex
 from enum import Enum
 
 from replug.token.identity import TokenId
-from replug.token.uri import Uri
+from replug.token.names.uri import Uri
 
 
 class TokenKind(Enum):

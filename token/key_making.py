@@ -23,8 +23,9 @@ from replug.token.errors import (
 from replug.token.identity import TokenFlag, TokenInfo
 from replug.token.key_advice import how_to_get_a_key, makes_keys_for_its_user
 from replug.token.keys import TokenKey
+from replug.token.names.p11kit import ModuleSource
+from replug.token.names.uri import Uri
 from replug.token.opening import read_all
-from replug.token.p11kit import ModuleSource
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
@@ -33,7 +34,6 @@ from replug.token.prompts.dialogue import PinDialogue
 from replug.token.prompts.request import Asker, PinRequest, Prompter
 from replug.token.shown_keys import ShownKeys
 from replug.token.signing import signature_on, signing_algorithm
-from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.key_client import KeyWorker, WantedKey

@@ -15,6 +15,8 @@ from enum import Enum, auto
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
+from replug.token.names.load_arguments import PLAIN, LoadArguments, passes_on
+from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
@@ -22,10 +24,8 @@ from replug.token.recovery import attempt
 from replug.token.served import ServedToken
 from replug.token.served_tokens import ServedTokens
 from replug.token.slot_scan import View, scan
-from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.load_arguments import PLAIN, LoadArguments, passes_on
 from replug.token.worker.pool import WorkerPool
 
 _CLOSE = 1.0  # seconds between close looks while a token is missed; each may cost a command to a card

@@ -10,10 +10,10 @@ from replug.token.errors import PinNeededError, PinRejectedError, TokenError
 from replug.token.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
 from replug.token.module import Module
+from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin
 from replug.token.presence import TokenState
 from replug.token.served import ServedToken
-from replug.token.uri import Uri
 
 log = logging.getLogger(__name__)
 

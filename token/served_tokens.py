@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from replug.token.boottime import boottime
 from replug.token.identity import TokenId, TokenInfo
 from replug.token.keys import TokenKey
+from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
 from replug.token.served import ServedToken
-from replug.token.uri import Uri
 from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ from replug.token.worker.key_types import KeyType
 
 if TYPE_CHECKING:
     from replug.token.key_making import NewKey, Wish
-    from replug.token.p11kit import ModuleSource
-    from replug.token.uri import Uri
+    from replug.token.names.p11kit import ModuleSource
+    from replug.token.names.uri import Uri
 
 _LABEL = "ssh"
 _PATIENCE = 120.0  # seconds for the agent to read its tokens; a slow card with many keys takes its time
@@ -101,7 +101,7 @@ async def _make(chosen: argparse.Namespace, fork_server: socket.socket) -> NewKe
 def _wanted(chosen: argparse.Namespace) -> tuple[Uri, Wish]:
     """The token, and what is wanted of the key. _UsageError."""
     from replug.token.key_making import Wish
-    from replug.token.uri import UriError, parse_uri
+    from replug.token.names.uri import UriError, parse_uri
 
     try:
         uri = parse_uri(chosen.uri)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from replug.protocol.keys import fingerprint
 from replug.protocol.patterns import matches
 from replug.token.keys import TokenKey
-from replug.token.uri import is_uri, parse_uri
+from replug.token.names.uri import is_uri, parse_uri
 
 _FINGERPRINT = "SHA256:"
 _WHOLE_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)

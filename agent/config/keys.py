@@ -22,10 +22,10 @@ from replug.agent.config.kinds import (
     absolute_path,
 )
 from replug.agent.config.model import AUTO, Config, TokenEntry
+from replug.token.names.uri import Uri, is_uri, parse_uri
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, parse_pin_source
 from replug.token.prompts.way import PromptWay
-from replug.token.uri import Uri, is_uri, parse_uri
 
 _MOST_WORKERS = 64
 

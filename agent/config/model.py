@@ -15,8 +15,8 @@ from replug.token.prompts.way import PromptWay
 from replug.token.worker.deadlines import Deadlines
 
 if TYPE_CHECKING:
+    from replug.token.names.uri import Uri
     from replug.token.pins.source import PinSource
-    from replug.token.uri import Uri
 
 AUTO = "auto"
 """In `modules` the modules that the machine has; as `pinentry_program` the first pinentry that it has."""
@@ -150,7 +150,7 @@ class Config:
     def settings(self, entry: TokenEntry | None) -> TokenSettings:
         """The settings of the tokens that `entry` applies to; None: of those that no entry applies to."""
         if entry is None:
-            from replug.token.uri import Uri
+            from replug.token.names.uri import Uri
 
             entry = TokenEntry(Uri())
         times = [

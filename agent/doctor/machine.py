@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from replug.agent.control.client import AskError, ask_at
 from replug.agent.control.places import own_socket
 from replug.agent.doctor.socket import SocketReport, examine
-from replug.token.p11kit import Registry, read_registry
-from replug.token.p11kit_files import P11KitFiles
+from replug.token.names.p11kit import Registry, read_registry
+from replug.token.names.p11kit_files import P11KitFiles
 from replug.token.pcsc_probe import ask_pcscd
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from replug.agent.doctor.finding import Finding, fail, missing, ok, warn
 from replug.agent.doctor.machine import Machine
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
-from replug.token.locate import locate_modules
-from replug.token.p11kit import Registry, Why
-from replug.token.uri import Uri, UriError, is_uri, parse_uri
+from replug.token.names.locate import locate_modules
+from replug.token.names.p11kit import Registry, Why
+from replug.token.names.uri import Uri, UriError, is_uri, parse_uri
 
 _ELF = b"\x7fELF"
 _OPENSC = "opensc-pkcs11"

@@ -11,12 +11,12 @@ from replug.agent.keys.identities import Identities
 from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.token.module import Module
-from replug.token.p11kit import ModuleSource
+from replug.token.names.p11kit import ModuleSource
+from replug.token.names.uri import Uri, is_uri
 from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.provider import Provider
 from replug.token.served import ServedToken
-from replug.token.uri import Uri, is_uri
 from replug.token.worker.forking import ForkServer
 
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
-from replug.token.locate import locate_modules
+from replug.token.names.locate import locate_modules
+from replug.token.names.p11kit import ModuleSource, Registry, read_registry
+from replug.token.names.p11kit_files import P11KitFiles
+from replug.token.names.uri import Uri, UriError, is_uri, parse_uri
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
-from replug.token.p11kit import ModuleSource, Registry, read_registry
-from replug.token.p11kit_files import P11KitFiles
-from replug.token.uri import Uri, UriError, is_uri, parse_uri
 
 T = TypeVar("T")
 

@@ -23,11 +23,11 @@ from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.module import Module
+from replug.token.names.p11kit import LeftOut, ModuleSource, Why
+from replug.token.names.uri import Uri
 from replug.token.offload import Aside
-from replug.token.p11kit import LeftOut, ModuleSource, Why
 from replug.token.pins.pin import Pin
 from replug.token.provider import Provider
-from replug.token.uri import Uri
 
 log = logging.getLogger(__name__)
 

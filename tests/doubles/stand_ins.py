@@ -22,6 +22,7 @@ from replug.token.boottime import boottime
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.keys import TokenKey, read_keys
+from replug.token.names.load_arguments import PLAIN, LoadArguments
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
 from replug.token.prompts.restraint import Restraint
@@ -30,7 +31,6 @@ from replug.token.worker.client import Deadlines, LoggedIn, Opened, RawSignature
 from replug.token.worker.client import Slots as ListedSlots
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
-from replug.token.worker.load_arguments import PLAIN, LoadArguments
 
 T = TypeVar("T")
 

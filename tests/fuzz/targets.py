@@ -34,7 +34,7 @@ from replug.protocol.signed_data import HostKeyProof, SshSignature
 from replug.protocol.userauth import UserauthRequest
 from replug.protocol.wire import ProtocolError, Reader
 from replug.token.keys import read_keys
-from replug.token.uri import UriError, parse_uri
+from replug.token.names.uri import UriError, parse_uri
 from replug.token.worker.frames import FrameError, FrameReader, encode
 from replug.token.worker.inside.loop import RefusedError
 

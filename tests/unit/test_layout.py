@@ -31,6 +31,7 @@ FLOORS = (
     ("token",),
     ("token/pins", "token/prompts", "token/worker/inside"),
     ("token/worker",),
+    ("token/names",),
     ("token's base",),
     ("protocol",),
 )
@@ -40,6 +41,7 @@ BASE = {
     "errors",
     "hardening",
     "identity",
+    "keys",
     "offload",
     "requester",
     "seal",
@@ -197,7 +199,7 @@ def test_only_inside_a_worker_is_pkcs11_known() -> None:
 
 def test_a_worker_consists_of_little_else() -> None:
     shared = {to.stem for file, to in arrows() if (room(file), room(to)) == (INSIDE, "token/worker")}
-    assert shared == {"frames", "key_types", "load_arguments"}
+    assert shared == {"frames", "key_types"}
 
 
 def test_no_file_is_too_long_to_read() -> None:

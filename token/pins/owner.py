@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from replug.token.identity import TokenId
-from replug.token.worker.load_arguments import passes_on
+from replug.token.names.load_arguments import passes_on
 
 
 class Keys(Protocol):

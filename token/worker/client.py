@@ -6,10 +6,10 @@ import logging
 from dataclasses import asdict, dataclass
 
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
+from replug.token.names.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import Forked
 from replug.token.worker.frames import Header
-from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.process import WorkerProcess
 
 log = logging.getLogger(__name__)

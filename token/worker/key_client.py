@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from replug.token.errors import TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenId
+from replug.token.names.load_arguments import LoadArguments
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines, Patience
 from replug.token.worker.forking import Forked, ForkServer
 from replug.token.worker.key_types import KeyType
-from replug.token.worker.load_arguments import LoadArguments
 
 _PROGRAM = "replug.token.worker.inside.key_program"
 _FOR_PRIMES = Patience(600.0, 600.0)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
+from replug.token.names.load_arguments import PLAIN, LoadArguments
 from replug.token.requester import requester
 from replug.token.turns import FairQueue
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.restarting import RestartingWorker
 from replug.token.worker.starter import Starter
 

@@ -10,10 +10,10 @@ from replug.token.errors import (
     Verdict,
     WorkerRefusedError,
 )
+from replug.token.names.load_arguments import LoadArguments
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.load_arguments import LoadArguments
 from replug.token.worker.output import ModuleOutput
 
 _PROGRAM = "replug.token.worker.inside.program"

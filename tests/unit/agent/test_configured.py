@@ -21,8 +21,8 @@ from replug.protocol.messages import (
     SignResponse,
     Success,
 )
+from replug.token.names.uri import Uri, parse_uri
 from replug.token.pins.lifetime import ForgetOn
-from replug.token.uri import Uri, parse_uri
 
 ONE, OTHER = Key("one"), Key("other")
 

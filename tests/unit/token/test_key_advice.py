@@ -15,7 +15,7 @@ from replug.token.key_advice import (
     what_then,
     without_keys,
 )
-from replug.token.uri import Uri, parse_uri
+from replug.token.names.uri import Uri, parse_uri
 
 OPENSC = "/usr/lib/opensc-pkcs11.so"
 PROXY = "/usr/lib/p11-kit-proxy.so"

@@ -12,12 +12,12 @@ from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, Verdict
 from replug.token.identity import TokenInfo
 from replug.token.module import Module, Pace
+from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
 from replug.token.served import ServedToken
-from replug.token.uri import Uri
 from replug.token.worker.client import Deadlines
 
 

@@ -26,6 +26,7 @@ from pkcs11 import Mechanism, PKCS11Error, SlotFlag, _pkcs11
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict
 from replug.token.identity import TokenId, TokenInfo
+from replug.token.names.load_arguments import passes_on
 from replug.token.worker.frames import MAX_HEADER, Header, encode
 from replug.token.worker.inside.calls import calling, value_name
 from replug.token.worker.inside.cryptoki import Cryptoki
@@ -36,7 +37,6 @@ from replug.token.worker.inside.open_token import OpenToken
 from replug.token.worker.inside.opensc import forbid_pin_caching
 from replug.token.worker.inside.p11kit_settings import prepare_p11_kit
 from replug.token.worker.inside.slots import header_of, info_of, slots_of, tokens_of
-from replug.token.worker.load_arguments import passes_on
 
 _MOST_DATA = 256 * 1024 * 1024
 """Bytes of memory for a module whose answers come from another program."""

@@ -12,8 +12,8 @@ from doubles.stand_ins import run
 from replug.agent.keys import provider_names
 from replug.agent.keys.provider_names import resolve, resolve_to_remove
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.token.names.p11kit import ModuleSource
 from replug.token.offload import Share, in_daemon_thread
-from replug.token.p11kit import ModuleSource
 
 
 def test_removals_on_a_dead_mount_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:

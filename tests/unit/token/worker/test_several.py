@@ -14,11 +14,11 @@ from rigs.faulty import Faulty
 from rigs.home import Home
 
 from replug.token.module import Module
+from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.recovery import attempt
-from replug.token.uri import Uri
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool

@@ -6,8 +6,8 @@ import glob
 import os
 
 from replug.token.errors import TokenError
-from replug.token.p11kit import ModuleSource, Registry
-from replug.token.uri import Uri
+from replug.token.names.p11kit import ModuleSource, Registry
+from replug.token.names.uri import Uri
 
 _FOLDERS = (
     "/usr/lib/*-linux-gnu*",

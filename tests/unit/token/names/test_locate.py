@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from replug.token import locate
 from replug.token.errors import TokenError
-from replug.token.locate import locate_modules
-from replug.token.p11kit import LeftOut, ModuleSource, Registered, Registry, Why
-from replug.token.uri import Uri
-from replug.token.worker.load_arguments import LoadArguments
+from replug.token.names import locate
+from replug.token.names.load_arguments import LoadArguments
+from replug.token.names.locate import locate_modules
+from replug.token.names.p11kit import LeftOut, ModuleSource, Registered, Registry, Why
+from replug.token.names.uri import Uri
 
 NOTHING = Registry((), ())
 FAR = ModuleSource("/usr/lib/p11-kit-client.so", LoadArguments("unix:path=/run/far"))

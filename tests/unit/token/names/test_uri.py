@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replug.token.identity import TokenId
-from replug.token.uri import Uri, UriError, is_uri, parse_uri
+from replug.token.names.uri import Uri, UriError, is_uri, parse_uri
 
 EXAMPLES = {
     "pkcs11:": Uri(),

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from replug.token.p11kit_files import FileError, ModuleFile, P11KitFiles, read_files
-from replug.token.worker.load_arguments import CLIENT, PLAIN, LoadArguments
+from replug.token.names.load_arguments import CLIENT, PLAIN, LoadArguments
+from replug.token.names.p11kit_files import FileError, ModuleFile, P11KitFiles, read_files
 
 PROGRAM = "replug-agent"
 """Our name for `enable-in` and `disable-in`."""

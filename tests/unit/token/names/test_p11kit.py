@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from replug.token import p11kit
-from replug.token.p11kit import Registry, Why, read_registry
-from replug.token.p11kit_files import FileError, P11KitFiles, _read_fields
-from replug.token.worker.load_arguments import PLAIN, LoadArguments
+from replug.token.names import p11kit
+from replug.token.names.load_arguments import PLAIN, LoadArguments
+from replug.token.names.p11kit import Registry, Why, read_registry
+from replug.token.names.p11kit_files import FileError, P11KitFiles, _read_fields
 
 
 class Machine:
