@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from replug.token.noticing.pcsc_probe import ask_pcscd
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
-from replug.token.pcsc_probe import ask_pcscd
 
 PROBE_VERSION = 1
 

@@ -32,12 +32,12 @@ from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
 from replug.token.hardening import readable_through_user_namespace
-from replug.token.hotplug import UsbHotplug
+from replug.token.noticing.hotplug import UsbHotplug
+from replug.token.noticing.readers import CardReaders
+from replug.token.noticing.watch import Watcher
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
-from replug.token.readers import CardReaders
-from replug.token.watch import Watcher
 from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)

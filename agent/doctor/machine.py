@@ -16,7 +16,7 @@ from replug.agent.control.places import own_socket
 from replug.agent.doctor.socket import SocketReport, examine
 from replug.token.names.p11kit import Registry, read_registry
 from replug.token.names.p11kit_files import P11KitFiles
-from replug.token.pcsc_probe import ask_pcscd
+from replug.token.noticing.pcsc_probe import ask_pcscd
 
 if TYPE_CHECKING:
     from replug.agent.config.model import Config

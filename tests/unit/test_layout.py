@@ -28,6 +28,7 @@ FLOORS = (
     ("agent",),  # the spine
     ("agent/clients", "agent/control", "agent/desktop", "agent/keys"),
     ("agent/config", "agent/process"),
+    ("token/noticing",),
     ("token",),
     ("token/pins", "token/prompts", "token/worker/inside"),
     ("token/worker",),

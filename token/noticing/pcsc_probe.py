@@ -1,7 +1,7 @@
 """Asks pcscd for its readers through libpcsclite, in a process of its own.
 
-`python -m replug.token.pcsc_probe` prints one JSON object. The library may wait for pcscd for ever, so that
-process has a deadline. No command is sent to a card: a card that another program uses is not disturbed.
+`python -m replug.token.noticing.pcsc_probe` prints one JSON object. The library may wait for pcscd for ever,
+so that process has a deadline. No command is sent to a card: one that another program uses is not disturbed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ask_pcscd(environment: Mapping[str, str]) -> dict[str, Any]:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-m", "replug.token.pcsc_probe"],
+            [sys.executable, "-I", "-m", "replug.token.noticing.pcsc_probe"],
             env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, timeout=_PATIENCE,
         )  # fmt: skip

@@ -14,7 +14,7 @@ from doubles.virtual_time import run_in_no_time
 
 from replug.token.errors import ModuleUnreachableError
 from replug.token.module import Pace
-from replug.token.watch import Watcher
+from replug.token.noticing.watch import Watcher
 
 GLANCE = 1.05
 AFTER_EVENT = [0, 0.25, 0.6, 1.15, 2.2, 3.75, 6.3]
@@ -410,7 +410,7 @@ def test_an_error_nobody_foresaw_is_logged_and_the_watching_goes_on(
             module.failure = surprise
         async with watching(module):
             await asyncio.sleep(1.5)
-            [record] = [record for record in caplog.records if record.name == "replug.token.watch"]
+            [record] = [record for record in caplog.records if record.name == "replug.token.noticing.watch"]
             assert record.levelno == logging.ERROR
             assert record.exc_info is not None
             assert record.exc_info[1] is surprise

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from doubles.stand_ins import run, settle
 
-from replug.token import hotplug
-from replug.token.hotplug import UsbHotplug
+from replug.token.noticing import hotplug
+from replug.token.noticing.hotplug import UsbHotplug
 
 READER = {"ID_SMARTCARD_READER": "1", "ID_USB_INTERFACES": ":ff0000:"}  # by a rule, not by its interface
 COMPOSITE = {"ID_USB_INTERFACES": ":030101:030000:0b0000:"}

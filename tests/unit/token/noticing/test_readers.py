@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from doubles.stand_ins import run
 
-from replug.token import readers as readers_module
-from replug.token.readers import CardReaders
+from replug.token.noticing import readers as readers_module
+from replug.token.noticing.readers import CardReaders
 
 ABSENT, PRESENT = 0x2, 0x34
 LONG_NAME = "R" * 127
