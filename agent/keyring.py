@@ -42,7 +42,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.requester import Program
 from replug.token.seal import Seal
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 from replug.token.turns import one_less
 from replug.token.worker.forking import ForkServer
 

@@ -8,7 +8,7 @@ from typing import Any
 from replug.agent.keyring import Keyring
 from replug.token.errors import TokenError
 from replug.token.module import Module
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 
 
 async def refresh(keyring: Keyring) -> dict[str, Any]:

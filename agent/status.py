@@ -11,11 +11,11 @@ from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
-from replug.token.key_advice import how_to_get_a_key, what_then, without_keys
+from replug.token.keygen.key_advice import how_to_get_a_key, what_then, without_keys
 from replug.token.keys import LeftOut
 from replug.token.module import Module
-from replug.token.presence import TokenState
-from replug.token.served import ServedToken
+from replug.token.serving.presence import TokenState
+from replug.token.serving.served import ServedToken
 
 STATUS_VERSION = 1
 """Increased when a program written for the older format would misread the new one."""

@@ -20,9 +20,9 @@ from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
-from replug.token.recovery import attempt
-from replug.token.served import ServedToken
 from replug.token.served_tokens import ServedTokens
+from replug.token.serving.recovery import attempt
+from replug.token.serving.served import ServedToken
 from replug.token.slot_scan import View, scan
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer

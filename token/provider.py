@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from replug.token.errors import PinNeededError, PinRejectedError, TokenError
-from replug.token.key_advice import how_to_get_a_key
+from replug.token.keygen.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
 from replug.token.module import Module
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin
-from replug.token.presence import TokenState
-from replug.token.served import ServedToken
+from replug.token.serving.presence import TokenState
+from replug.token.serving.served import ServedToken
 
 log = logging.getLogger(__name__)
 

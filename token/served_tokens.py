@@ -13,7 +13,7 @@ from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 from replug.token.worker.pool import WorkerPool
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from replug.token.errors import WorkerRefusedError
 from replug.token.identity import TokenId, TokenInfo
-from replug.token.opening import read_all
-from replug.token.served import ServedToken
+from replug.token.serving.opening import read_all
+from replug.token.serving.served import ServedToken
 from replug.token.twins import Known, Seen, tell_apart
 from replug.token.worker.client import Slots, WorkerClient
 

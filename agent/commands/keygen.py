@@ -17,7 +17,7 @@ from replug.token.identity import LONGEST_LABEL, printable
 from replug.token.worker.key_types import KeyType
 
 if TYPE_CHECKING:
-    from replug.token.key_making import NewKey, Wish
+    from replug.token.keygen.key_making import NewKey, Wish
     from replug.token.names.p11kit import ModuleSource
     from replug.token.names.uri import Uri
 
@@ -76,7 +76,7 @@ def _make_and_tell(chosen: argparse.Namespace, fork_server: socket.socket) -> in
 async def _make(chosen: argparse.Namespace, fork_server: socket.socket) -> NewKey:
     from replug.agent.config.file import config_path, load_config
     from replug.agent.config.model import Config, ConfigError
-    from replug.token.key_making import KeyMaker
+    from replug.token.keygen.key_making import KeyMaker
     from replug.token.prompts.choice import ChoosingPrompter
     from replug.token.worker.forking import ForkServer
 
@@ -100,7 +100,7 @@ async def _make(chosen: argparse.Namespace, fork_server: socket.socket) -> NewKe
 
 def _wanted(chosen: argparse.Namespace) -> tuple[Uri, Wish]:
     """The token, and what is wanted of the key. _UsageError."""
-    from replug.token.key_making import Wish
+    from replug.token.keygen.key_making import Wish
     from replug.token.names.uri import UriError, parse_uri
 
     try:

@@ -10,7 +10,7 @@ from replug.agent.keys.modules import Modules
 from replug.agent.keys.software import SoftwareKeys
 from replug.token.boottime import boottime
 from replug.token.pins.pin import PinCache
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 
 log = logging.getLogger(__name__)
 

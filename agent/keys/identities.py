@@ -11,9 +11,9 @@ from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedId
 from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
 from replug.protocol.messages import IdentitiesAnswer
-from replug.token.presence import TokenState
 from replug.token.provider import Provider
-from replug.token.served import ServedToken
+from replug.token.serving.presence import TokenState
+from replug.token.serving.served import ServedToken
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from replug.agent.keys.software import SoftwareKeys
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, plain_algorithm
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
-from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
-from replug.token.served import ServedToken
+from replug.token.serving.presence import TokenState
+from replug.token.serving.served import ServedToken
 
 
 @dataclass(frozen=True)

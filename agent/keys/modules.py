@@ -16,7 +16,7 @@ from replug.token.names.uri import Uri, is_uri
 from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.provider import Provider
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 from replug.token.worker.forking import ForkServer
 
 

@@ -21,7 +21,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identity import TokenBackedIdentity
 from replug.token.keys import TokenKey
 from replug.token.provider import Provider
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 
 SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]
 """The settings of a token as they are now."""

@@ -25,7 +25,7 @@ from replug.token.identity import LONGEST_LABEL, TokenId
 from replug.token.keys import LONGEST_ID, LONGEST_REFERENCE, TokenKey
 from replug.token.names.p11kit import ModuleSource
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from rigs.softhsm import MODULE, PIN, Token
 
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey, read_keys
-from replug.token.signing import finish_signature, signing_algorithm, signing_steps
+from replug.token.serving.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
 
 DATA = b"what is to be signed"

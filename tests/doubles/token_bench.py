@@ -12,7 +12,7 @@ from replug.token.identity import TokenFlag
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.pool import WorkerPool
 

@@ -30,6 +30,8 @@ FLOORS = (
     ("agent/config", "agent/process"),
     ("token/noticing",),
     ("token",),
+    ("token/keygen",),
+    ("token/serving",),
     ("token/pins", "token/prompts", "token/worker/inside"),
     ("token/worker",),
     ("token/names",),
@@ -46,7 +48,6 @@ BASE = {
     "offload",
     "requester",
     "seal",
-    "shared",
     "trusted_file",
     "turns",
 }

@@ -40,7 +40,7 @@ from replug.protocol.messages import (
 )
 from replug.protocol.private_keys import Ed25519PrivateKey
 from replug.token.requester import NOBODY
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 
 UNKNOWN = Key("unknown")
 SOFTWARE_KEY = Ed25519PrivateKey(UNKNOWN.public, bytes(32))  # type: ignore[arg-type]

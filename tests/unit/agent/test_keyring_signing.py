@@ -13,7 +13,7 @@ from replug.agent.config.model import Config
 from replug.agent.config.options import Options
 from replug.protocol.constraints import Lifetime
 from replug.protocol.messages import Failure, RemoveIdentity, SignResponse, Success
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 
 
 def served(agent: AgentBench, token: StandInToken) -> ServedToken:

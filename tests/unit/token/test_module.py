@@ -15,9 +15,9 @@ from replug.token.module import Module, Pace
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
-from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
-from replug.token.served import ServedToken
+from replug.token.serving.presence import TokenState
+from replug.token.serving.served import ServedToken
 from replug.token.worker.client import Deadlines
 
 

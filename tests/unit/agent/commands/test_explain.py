@@ -28,7 +28,7 @@ from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.pins.rules import PinRules
 from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
-from replug.token.shown_keys import ShownKeys
+from replug.token.serving.shown_keys import ShownKeys
 
 NOW = 1_700_000_000.0
 TOKEN = TokenId("Maker", "Model", "1", "work")

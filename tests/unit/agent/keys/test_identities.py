@@ -27,7 +27,7 @@ from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.provider import Provider
-from replug.token.served import ServedToken
+from replug.token.serving.served import ServedToken
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 

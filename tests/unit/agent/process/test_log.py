@@ -235,7 +235,7 @@ def test_no_value_fills_the_disk() -> None:
 
 def test_debug_tells_more(replug_logger: logging.Logger, capfd: pytest.CaptureFixture[str]) -> None:
     configure(foreground=True, debug=True)
-    logging.getLogger("replug.token.served").debug("more")
+    logging.getLogger("replug.token.serving.served").debug("more")
     assert capfd.readouterr().err.endswith("DEBUG more\n")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import TokenLine, keep_status, status_line
-from replug.token.presence import TokenState
+from replug.token.serving.presence import TokenState
 
 WORK = TokenLine("work", TokenState.READY, 2)
 HOME_OUT = TokenLine("home", TokenState.ABSENT, 1)

@@ -8,7 +8,7 @@ from doubles.stand_ins import Key
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
-from replug.token.shown_keys import ShownKeys
+from replug.token.serving.shown_keys import ShownKeys
 
 
 def owner(serial: str, *keys: Key, module: str = "/module.so") -> PinOwner:

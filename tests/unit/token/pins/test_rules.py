@@ -27,7 +27,7 @@ from replug.token.errors import (
 )
 from replug.token.pins.pin import Pin
 from replug.token.pins.unlocking import how_to_unlock
-from replug.token.presence import TokenState
+from replug.token.serving.presence import TokenState
 
 # A PIN goes only to the token it was entered for.
 

@@ -13,7 +13,7 @@ from replug.token.errors import TokenError
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.source import ConfiguredPin, PinSource, SourceKind, parse_pin_source, read_pin
-from replug.token.shown_keys import ShownKeys
+from replug.token.serving.shown_keys import ShownKeys
 
 ANOTHER = 54321  # a user id
 

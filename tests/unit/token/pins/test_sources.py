@@ -21,7 +21,7 @@ from replug.token.errors import (
     TokenError,
     Verdict,
 )
-from replug.token.presence import TokenState
+from replug.token.serving.presence import TokenState
 
 # Where a PIN comes from: the request, memory, the keypad, a prompt.
 

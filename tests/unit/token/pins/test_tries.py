@@ -21,7 +21,7 @@ from replug.token.errors import (
     TokenError,
 )
 from replug.token.identity import TokenFlag, TokenId
-from replug.token.presence import TokenState
+from replug.token.serving.presence import TokenState
 
 # The flags: what the token says about the tries that are left.
 

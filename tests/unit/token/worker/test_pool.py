@@ -16,8 +16,8 @@ from replug.token.errors import (
     WorkerRefusedError,
     WorkerSilentError,
 )
-from replug.token.recovery import attempt
 from replug.token.requester import Requester, requester
+from replug.token.serving.recovery import attempt
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
@@ -199,7 +199,7 @@ def test_the_second_attempt_comes_a_moment_later_if_the_first_worker_was_fresh(
         pauses.append(seconds)
 
     async def main() -> None:
-        monkeypatch.setattr("replug.token.recovery.asyncio.sleep", sleep)
+        monkeypatch.setattr("replug.token.serving.recovery.asyncio.sleep", sleep)
         await attempt(pool, scan)
         slots.fail_next("scan", lost())
         await attempt(pool, scan)

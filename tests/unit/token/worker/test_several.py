@@ -18,7 +18,7 @@ from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
-from replug.token.recovery import attempt
+from replug.token.serving.recovery import attempt
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool

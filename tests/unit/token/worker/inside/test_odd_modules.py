@@ -12,7 +12,7 @@ from rigs.softhsm import PIN, Token
 
 from replug.token.errors import Verdict, WorkerRefusedError
 from replug.token.keys import reading
-from replug.token.signing import signature_on
+from replug.token.serving.signing import signature_on
 
 HABITS = [
     "", "one-session", "no-token", "no-sign", "no-always", "whole-or-nothing", "no-sign whole-or-nothing",

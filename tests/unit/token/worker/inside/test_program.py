@@ -21,7 +21,7 @@ from rigs.softhsm import KINDS, MODULE, PIN, Token
 from replug.protocol.keys import RsaPublicKey
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.identity import TokenFlag, TokenId
-from replug.token.signing import finish_signature, signing_algorithm, signing_steps
+from replug.token.serving.signing import finish_signature, signing_algorithm, signing_steps
 from replug.token.worker.client import Deadlines, WorkerClient
 from replug.token.worker.frames import Header
 

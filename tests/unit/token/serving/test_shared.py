@@ -9,7 +9,7 @@ import logging
 import pytest
 from doubles.stand_ins import run, settle
 
-from replug.token.shared import SharedAttempt, StoppedError, result_of
+from replug.token.serving.shared import SharedAttempt, StoppedError, result_of
 
 
 class Attempts:

@@ -8,7 +8,7 @@ import pytest
 from doubles.stand_ins import StandInToken
 from doubles.token_bench import Bench
 
-from replug.token.presence import Presence, TokenState
+from replug.token.serving.presence import Presence, TokenState
 
 ABSENT, PRESENT, READY, LOCKED, UNREACHABLE = TokenState
 

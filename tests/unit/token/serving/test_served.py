@@ -21,9 +21,9 @@ from doubles.token_bench import Bench, bench
 from replug.protocol.wire import ProtocolError
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, TokenError, Verdict
-from replug.token.presence import TokenState
 from replug.token.prompts.request import Asker
-from replug.token.served import ServedToken
+from replug.token.serving.presence import TokenState
+from replug.token.serving.served import ServedToken
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_a_touch_that_was_not_given_in_time_is_not_waited_for_again(
 
     async def main() -> None:
         await plain.remember()
-        monkeypatch.setattr("replug.token.signing._TOUCH_WAITED", -1)
+        monkeypatch.setattr("replug.token.serving.signing._TOUCH_WAITED", -1)
         plain.slots.fail_next("sign", refused(Verdict.NOT_LOGGED_IN))
         with pytest.raises(TokenError, match="not confirmed in time; touch it when it blinks"):
             await plain.sign()
@@ -306,7 +306,7 @@ def test_while_a_token_is_known_to_be_out_requests_start_no_workers(
 ) -> None:
     async def main() -> None:
         since_boot = [boottime()]
-        for place in ("token.presence", "token.served", "doubles.stand_ins"):
+        for place in ("token.serving.presence", "token.serving.served", "doubles.stand_ins"):
             name = place if place.startswith("doubles") else f"replug.{place}"
             monkeypatch.setattr(f"{name}.boottime", lambda: since_boot[0], raising=False)
 

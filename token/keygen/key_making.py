@@ -21,22 +21,22 @@ from replug.token.errors import (
     WorkerRefusedError,
 )
 from replug.token.identity import TokenFlag, TokenInfo
-from replug.token.key_advice import how_to_get_a_key, makes_keys_for_its_user
+from replug.token.keygen.key_advice import how_to_get_a_key, makes_keys_for_its_user
+from replug.token.keygen.key_client import KeyWorker, WantedKey
 from replug.token.keys import TokenKey
 from replug.token.names.p11kit import ModuleSource
 from replug.token.names.uri import Uri
-from replug.token.opening import read_all
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.pins.rules import PinRules
 from replug.token.prompts.dialogue import PinDialogue
 from replug.token.prompts.request import Asker, PinRequest, Prompter
-from replug.token.shown_keys import ShownKeys
-from replug.token.signing import signature_on, signing_algorithm
+from replug.token.serving.opening import read_all
+from replug.token.serving.shown_keys import ShownKeys
+from replug.token.serving.signing import signature_on, signing_algorithm
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.key_client import KeyWorker, WantedKey
 from replug.token.worker.key_types import KeyType, usual_type
 
 _TEST_DATA = b"a new key of replug keygen"

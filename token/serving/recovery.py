@@ -22,8 +22,8 @@ from replug.token.errors import (
     WorkerRefusedError,
     WorkerSilentError,
 )
-from replug.token.presence import Presence
-from replug.token.shared import result_of
+from replug.token.serving.presence import Presence
+from replug.token.serving.shared import result_of
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import Outage, WorkerPool
 from replug.token.worker.restarting import RestartingWorker

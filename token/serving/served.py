@@ -21,20 +21,20 @@ from replug.token.errors import (
 )
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.keys import LeftOut, TokenKey
-from replug.token.opening import TokenOpening
-from replug.token.operations import TokenOperations
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.pins.rules import PinRules
-from replug.token.presence import Presence, TokenState
 from replug.token.prompts.dialogue import PinDialogue
 from replug.token.prompts.request import Asker, Origin, PinRequest, Prompter
-from replug.token.recovery import attempt
-from replug.token.shared import SharedAttempt, StoppedError
-from replug.token.shown_keys import ShownKeys
-from replug.token.signing import signing_algorithm
+from replug.token.serving.opening import TokenOpening
+from replug.token.serving.operations import TokenOperations
+from replug.token.serving.presence import Presence, TokenState
+from replug.token.serving.recovery import attempt
+from replug.token.serving.shared import SharedAttempt, StoppedError
+from replug.token.serving.shown_keys import ShownKeys
+from replug.token.serving.signing import signing_algorithm
 from replug.token.worker.pool import WorkerPool
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from replug.token.identity import TokenId
-from replug.token.key_advice import (
+from replug.token.keygen.key_advice import (
     TokenKind,
     how_to_get_a_key,
     kind_of,

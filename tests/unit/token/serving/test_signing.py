@@ -16,7 +16,7 @@ from replug.protocol.wire import ProtocolError
 from replug.token.errors import TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenId
 from replug.token.keys import read_keys
-from replug.token.signing import finish_signature, signature_on, signing_algorithm, signing_steps
+from replug.token.serving.signing import finish_signature, signature_on, signing_algorithm, signing_steps
 from replug.token.worker.client import WorkerClient
 
 DATA = b"what is to be signed"

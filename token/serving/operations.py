@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from replug.token.errors import PinLockedError, TokenError, Verdict, WorkerRefusedError
 from replug.token.identity import TokenFlag
 from replug.token.keys import TokenKey
-from replug.token.opening import TokenOpening, read_all
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.rules import PinRules
-from replug.token.presence import Presence
-from replug.token.signing import signature_on
+from replug.token.serving.opening import TokenOpening, read_all
+from replug.token.serving.presence import Presence
+from replug.token.serving.signing import signature_on
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.pool import WorkerPool
 

@@ -15,8 +15,8 @@ from replug.token.identity import TokenFlag
 from replug.token.keys import KeyRecord, LeftOut, TokenKey, log_left_out, reading, without_private_key
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.rules import PinRules
-from replug.token.presence import Presence
-from replug.token.shown_keys import OtherKeysError, ShownKeys
+from replug.token.serving.presence import Presence
+from replug.token.serving.shown_keys import OtherKeysError, ShownKeys
 from replug.token.worker.client import Opened, WorkerClient
 from replug.token.worker.pool import WorkerPool
 

@@ -7,7 +7,7 @@ import random
 from doubles.stand_ins import Key
 
 from replug.token.keys import TokenKey, read_keys
-from replug.token.shown_keys import ShownKeys
+from replug.token.serving.shown_keys import ShownKeys
 
 KEYS = [Key() for _ in range(5)]
 SIGNS, ATTESTS = Key("signs"), Key("attests", signs=False)
