@@ -35,7 +35,7 @@ from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer
 from replug.protocol.purpose import Host
 from replug.token.boottime import boottime
-from replug.token.module import Module
+from replug.token.modules.module import Module
 from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin, PinCache

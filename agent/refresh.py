@@ -7,7 +7,7 @@ from typing import Any
 
 from replug.agent.keyring import Keyring
 from replug.token.errors import TokenError
-from replug.token.module import Module
+from replug.token.modules.module import Module
 from replug.token.serving.served import ServedToken
 
 

@@ -13,7 +13,7 @@ from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
 from replug.token.keygen.key_advice import how_to_get_a_key, what_then, without_keys
 from replug.token.keys import LeftOut
-from replug.token.module import Module
+from replug.token.modules.module import Module
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
 

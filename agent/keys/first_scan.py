@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from replug.token.module import Module
+from replug.token.modules.module import Module
 
 _USUAL = 5.0  # seconds
 _SLOW_CARD = 60.0  # seconds more while a card is visibly being read: `ssh` after login must not find no keys

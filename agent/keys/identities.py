@@ -11,7 +11,7 @@ from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedId
 from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
 from replug.protocol.messages import IdentitiesAnswer
-from replug.token.provider import Provider
+from replug.token.modules.provider import Provider
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
 

@@ -10,12 +10,12 @@ from replug.agent.config.settings import Settings
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
-from replug.token.module import Module
+from replug.token.modules.module import Module
+from replug.token.modules.provider import Provider
 from replug.token.names.p11kit import ModuleSource
 from replug.token.names.uri import Uri, is_uri
 from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
-from replug.token.provider import Provider
 from replug.token.serving.served import ServedToken
 from replug.token.worker.forking import ForkServer
 

@@ -22,12 +22,12 @@ from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
-from replug.token.module import Module
+from replug.token.modules.module import Module
+from replug.token.modules.provider import Provider
 from replug.token.names.p11kit import LeftOut, ModuleSource, Why
 from replug.token.names.uri import Uri
 from replug.token.offload import Aside
 from replug.token.pins.pin import Pin
-from replug.token.provider import Provider
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from replug.agent.keys.certificates import Certificates
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identity import TokenBackedIdentity
 from replug.token.keys import TokenKey
-from replug.token.provider import Provider
+from replug.token.modules.provider import Provider
 from replug.token.serving.served import ServedToken
 
 SettingsFinder: TypeAlias = Callable[[ServedToken], TokenSettings]

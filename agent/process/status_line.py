@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from replug.agent.process.service_manager import ServiceManager
 from replug.token.identity import printable
-from replug.token.module import Module
+from replug.token.modules.module import Module
 from replug.token.serving.presence import TokenState
 
 _BETWEEN = 2.0  # seconds between changes, which a card with a bad contact makes all the time

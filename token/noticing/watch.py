@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from replug.token.errors import TokenError
-from replug.token.module import Module, Pace
+from replug.token.modules.module import Module, Pace
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
 from replug.agent.keys.served_provider import MOST_IDENTITIES, ServedProvider
 from replug.token.identity import TokenId
+from replug.token.modules.provider import Provider
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
-from replug.token.provider import Provider
 from replug.token.serving.served import ServedToken
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool

@@ -13,7 +13,7 @@ import pytest
 from doubles.virtual_time import run_in_no_time
 
 from replug.token.errors import ModuleUnreachableError
-from replug.token.module import Pace
+from replug.token.modules.module import Pace
 from replug.token.noticing.watch import Watcher
 
 GLANCE = 1.05

@@ -13,7 +13,7 @@ from doubles.token_bench import Bench, bench
 from rigs.faulty import Faulty
 from rigs.home import Home
 
-from replug.token.module import Module
+from replug.token.modules.module import Module
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy

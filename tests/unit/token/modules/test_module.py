@@ -11,7 +11,7 @@ from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, lost, refus
 from replug.token.boottime import boottime
 from replug.token.errors import ModuleUnreachableError, TokenAbsentError, Verdict
 from replug.token.identity import TokenInfo
-from replug.token.module import Module, Pace
+from replug.token.modules.module import Module, Pace
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
@@ -154,7 +154,7 @@ def test_a_token_is_missed_for_two_minutes(rig: Rig, monkeypatch: pytest.MonkeyP
         now, since_boot = time.time(), boottime()
         with monkeypatch.context() as set_back:
             set_back.setattr(time, "time", lambda: now - 3600)
-            set_back.setattr("replug.token.served_tokens.boottime", lambda: since_boot + 121)
+            set_back.setattr("replug.token.modules.served_tokens.boottime", lambda: since_boot + 121)
             assert rig.module.pace is Pace.USUAL
         rig.slots.tokens.append(left)
         await rig.module.look()
@@ -392,7 +392,7 @@ def test_a_token_that_is_out_is_expected_when_a_card_arrives_until_one_is_read(
         await rig.look()
         rig.module.cards_changed({}, arrived=True)
         assert rig.module.expects_a_token
-        monkeypatch.setattr("replug.token.module._READ_WITHIN", 0.0)
+        monkeypatch.setattr("replug.token.modules.module._READ_WITHIN", 0.0)
         assert not rig.module.expects_a_token
 
     run(main())
@@ -551,7 +551,7 @@ def test_a_module_that_shows_other_tokens_at_each_look_is_bounded(
         assert len(rig.module.tokens) == 128
         assert rig.served(rig.work).present
         # Those that left a while ago make room.
-        monkeypatch.setattr("replug.token.served_tokens.boottime", lambda: boottime() + 1000)
+        monkeypatch.setattr("replug.token.modules.served_tokens.boottime", lambda: boottime() + 1000)
         rig.slots.tokens[2:] = [StandInToken(Key("key"), serial="new")]
         assert await rig.look() == ["work"]
         assert len(rig.module.tokens) == 128

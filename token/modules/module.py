@@ -15,15 +15,15 @@ from enum import Enum, auto
 from replug.token.errors import ModuleUnreachableError
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
+from replug.token.modules.served_tokens import ServedTokens
+from replug.token.modules.slot_scan import View, scan
 from replug.token.names.load_arguments import PLAIN, LoadArguments, passes_on
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
-from replug.token.served_tokens import ServedTokens
 from replug.token.serving.recovery import attempt
 from replug.token.serving.served import ServedToken
-from replug.token.slot_scan import View, scan
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool

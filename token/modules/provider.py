@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from replug.token.errors import PinNeededError, PinRejectedError, TokenError
 from replug.token.keygen.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
-from replug.token.module import Module
+from replug.token.modules.module import Module
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin
 from replug.token.serving.presence import TokenState

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 from replug.token.errors import WorkerRefusedError
 from replug.token.identity import TokenId, TokenInfo
+from replug.token.modules.twins import Known, Seen, tell_apart
 from replug.token.serving.opening import read_all
 from replug.token.serving.served import ServedToken
-from replug.token.twins import Known, Seen, tell_apart
 from replug.token.worker.client import Slots, WorkerClient
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from doubles.stand_ins import PIN, Key, Person, Slots, StandInToken, refused, ru
 
 from replug.token.errors import TokenAbsentError, TokenError, Verdict
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
-from replug.token.module import Module
+from replug.token.modules.module import Module
+from replug.token.modules.twins import Known, Seen, tell_apart
 from replug.token.names.uri import Uri
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
-from replug.token.twins import Known, Seen, tell_apart
 from replug.token.worker.client import Deadlines
 
 FIRST = TokenId("Maker", "Model", "0000", "PIV_II")
