@@ -185,17 +185,29 @@ def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> Non
 
 
 def _verify_numbers(key: EcdsaPublicKey, r: int, s: int, data: bytes) -> None:
+    try:
+        public = _loaded(key)
+    except ProtocolError as error:
+        raise InvalidSignatureError(f"malformed key: {error}") from error
+    _ecdsa_verifier(key.curve.hash_name)(public, r, s, data)
+
+
+@cache
+def _ecdsa_verifier(hash_name: str) -> Callable[[Any, int, int, bytes], None]:
+    """Verifies with a loaded key; what that needs is imported once."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
     from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-    try:
-        public = _loaded(key)
-        public.verify(encode_dss_signature(r, s), data, ECDSA(hash_algorithm(key.curve.hash_name)))
-    except InvalidSignature as error:
-        raise InvalidSignatureError("the signature does not match") from error
-    except ProtocolError as error:
-        raise InvalidSignatureError(f"malformed key: {error}") from error
+    algorithm = ECDSA(hash_algorithm(hash_name))
+
+    def verify(public: Any, r: int, s: int, data: bytes) -> None:
+        try:
+            public.verify(encode_dss_signature(r, s), data, algorithm)
+        except InvalidSignature as error:
+            raise InvalidSignatureError("the signature does not match") from error
+
+    return verify
 
 
 def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:
