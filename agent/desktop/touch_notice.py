@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from replug.agent.desktop.alarms import Alarms
 from replug.agent.desktop.bus import open_bus, session_bus
 from replug.agent.desktop.bus_names import BusError, Remote
 from replug.token.prompts.announcement import announce
@@ -49,33 +51,28 @@ class TouchNotices:
         self._environment = environment
         self._moment = moment
         self._room = FairSemaphore(_MOST_AT_ONCE)
+        self._waits = Alarms()
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained = False
         self.standing = 0
         """How many notices the desktop has confirmed to show."""
 
-    @contextmanager
-    def waiting(self, token: str, key: str, asker: Asker) -> Iterator[None]:
+    def waiting(self, token: str, key: str, asker: Asker) -> AbstractContextManager[object]:
         """A context to wait for `token`, such as `token "work"`, in.
 
         `key`, which may be empty, and `asker` help the user recognise the request. Entering and leaving it
-        never blocks or raises; until the moment has passed it costs one timer.
+        never blocks or raises, and costs little until the moment has passed.
         """
         moment = self._moment()
         if not moment:
-            yield
-            return
+            return nullcontext()
+        return _Wait(self._waits, moment, partial(self._touch, token, key, asker))
+
+    def _touch(self, token: str, key: str, asker: Asker) -> asyncio.Event:
+        """Show the notice, whose words are made only now, until the event."""
         over = asyncio.Event()
-
-        def notify() -> None:  # the words are made only when they are needed
-            self.notify(over, f"Touch {shown(token)} (or it may be busy)", _body(key, asker))
-
-        timer = asyncio.get_running_loop().call_later(moment, notify)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            over.set()
+        self.notify(over, f"Touch {shown(token)} (or it may be busy)", _body(key, asker))
+        return over
 
     @contextmanager
     def plug_in(self, tokens: Sequence[str], key: str, asker: Asker) -> Iterator[None]:
@@ -141,6 +138,27 @@ class TouchNotices:
             self.standing -= 1
             # Without waiting for a reply: the agent may be ending.
             bus.send(_NOTIFICATIONS, "CloseNotification", "u", number)
+
+
+class _Wait:
+    """The context of one signature that may take long."""
+
+    def __init__(self, alarms: Alarms, moment: float, notify: Callable[[], asyncio.Event]) -> None:
+        self._alarms = alarms
+        self._moment = moment
+        self._notify = notify
+        self._over: asyncio.Event | None = None
+
+    def __enter__(self) -> None:
+        self._alarms.set(self._takes_long, self._moment)
+
+    def __exit__(self, *_: object) -> None:
+        self._alarms.unset(self._takes_long)
+        if self._over is not None:
+            self._over.set()
+
+    def _takes_long(self) -> None:
+        self._over = self._notify()
 
 
 def _body(key: str, asker: Asker) -> str:
