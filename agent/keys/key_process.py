@@ -19,7 +19,7 @@ from replug.token.seal import Seal, SealedError
 from replug.token.turns import FairSemaphore
 from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import ForkServer
-from replug.token.worker.frames import Header
+from replug.token.worker.frames import Header, Request
 from replug.token.worker.process import WorkerProcess
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class KeyProcess:
                 finally:
                     wipe(message)
             header = {"key": blob.hex(), "flags": flags}
-            signature = await process.ask("sign", header, self._patience, _content, data)
+            signature = await process.ask(Request("sign", header), self._patience, _content, data)
             return bytes(signature)
 
         return await self._in_turn(blob, sign)
@@ -161,7 +161,7 @@ class KeyProcess:
         had = blob in self._has
         self._has.add(blob)  # from its first byte on
         try:
-            await process.ask("add", {"key": blob.hex()}, self._patience, _content, message)
+            await process.ask(Request("add", {"key": blob.hex()}), self._patience, _content, message)
         except WorkerRefusedError:
             if not had:
                 self._has.discard(blob)

@@ -11,6 +11,7 @@ from replug.token.names.load_arguments import LoadArguments
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines, Patience
 from replug.token.worker.forking import Forked, ForkServer
+from replug.token.worker.frames import Request
 from replug.token.worker.key_types import KeyType
 
 _PROGRAM = "replug.token.worker.inside.key_program"
@@ -57,8 +58,7 @@ class KeyWorker(WorkerClient):
     async def makes(self, token: TokenId) -> tuple[list[KeyType], bool]:
         """The types of keys that the token can make and sign with; whether it is write-protected."""
         return await self.ask(
-            "makes",
-            {"token": token.fields},
+            Request("makes", {"token": token.fields}),
             self._patience,
             lambda reply, _: ([KeyType(name) for name in reply["types"]], bool(reply["write_protected"])),
         )
@@ -66,8 +66,7 @@ class KeyWorker(WorkerClient):
     async def free_id(self, token: TokenId, wanted: bytes) -> bytes:
         """`wanted`, or if it is empty any CKA_ID, if no object has it that can be seen now; else empty."""
         return await self.ask(
-            "free_id",
-            {"token": token.fields, "id": wanted.hex()},
+            Request("free_id", {"token": token.fields, "id": wanted.hex()}),
             self._patience,
             lambda reply, _: bytes.fromhex(reply["id"]),
         )
@@ -80,4 +79,5 @@ class KeyWorker(WorkerClient):
             "id": wanted.key_id.hex(),
             "label": wanted.label,
         }
-        return await self.ask("make_key", header, _FOR_PRIMES, lambda reply, _: bool(reply["guarded"]))
+        request = Request("make_key", header)
+        return await self.ask(request, _FOR_PRIMES, lambda reply, _: bool(reply["guarded"]))

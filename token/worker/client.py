@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 from replug.token.identity import TokenFlag, TokenId, TokenInfo
 from replug.token.names.load_arguments import PLAIN, LoadArguments
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import Forked
-from replug.token.worker.frames import Header
+from replug.token.worker.frames import Header, Request
 from replug.token.worker.process import WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -70,8 +71,7 @@ class WorkerClient(WorkerProcess):
     async def load(self, path: str, arguments: LoadArguments = PLAIN) -> str:
         """Load the module at `path` (absolute); what the library calls itself (C_GetInfo)."""
         library, self.uses_pcscd = await self.ask(
-            "load",
-            {"path": path} | asdict(arguments),
+            Request("load", {"path": path} | asdict(arguments)),
             self._deadlines.for_operation,
             lambda reply, _: (str(reply["library"]), bool(reply["pcscd"])),
         )
@@ -80,8 +80,7 @@ class WorkerClient(WorkerProcess):
     async def slots(self) -> Slots:
         """Every slot and whether a token is in it; costs no command to a card."""
         return await self.ask(
-            "slots",
-            {},
+            Request("slots", {}),
             self._deadlines.for_operation,
             lambda reply, _: [
                 (int(slot), bool(present), bool(removable)) for slot, present, removable in reply["slots"]
@@ -91,8 +90,7 @@ class WorkerClient(WorkerProcess):
     async def scan(self) -> list[TokenInfo]:
         """All initialised tokens in the module's slots."""
         return await self.ask(
-            "scan",
-            {},
+            Request("scan", {}),
             self._deadlines.for_operation,
             lambda reply, _: [_token_info(token) for token in reply["tokens"]],
         )
@@ -100,7 +98,7 @@ class WorkerClient(WorkerProcess):
     async def peek(self, slot: int) -> list[Header]:
         """Some keys of the token in `slot`, as it shows them without login."""
         patience = self._deadlines.for_operation
-        return await self.ask("peek", {"slot": slot}, patience, lambda reply, _: list(reply["keys"]))
+        return await self.ask(Request("peek", {"slot": slot}), patience, lambda reply, _: list(reply["keys"]))
 
     async def open(self, token: TokenId, slot: int | None, key_id: bytes | None = b"") -> Opened:
         """Open a session on `token` unless it is open; its flags are read afresh, and which keys it has.
@@ -108,9 +106,9 @@ class WorkerClient(WorkerProcess):
         `slot` is where it was seen, if it has twins. With a `key_id` (CKA_ID) only those keys are looked for,
         with None any one key.
         """
+        wanted = None if key_id is None else key_id.hex()
         opened = await self.ask(
-            "open",
-            {"token": token.fields, "slot": slot, "id": None if key_id is None else key_id.hex()},
+            Request("open", {"token": token.fields, "slot": slot, "id": wanted}),
             self._deadlines.for_operation,
             lambda reply, _: (_token_info(reply), bool(reply["twin"]), _Page.of(reply)),
         )
@@ -123,8 +121,7 @@ class WorkerClient(WorkerProcess):
     async def flags(self, token: TokenId) -> TokenFlag:
         """The flags of `token`, whose session is open, read afresh; it is the same token still."""
         return await self.ask(
-            "flags",
-            {"token": token.fields},
+            Request("flags", {"token": token.fields}),
             self._deadlines.for_operation,
             lambda reply, _: _flags(reply),
         )
@@ -132,8 +129,7 @@ class WorkerClient(WorkerProcess):
     async def login(self, token: TokenId, pin: bytearray | None, key_id: bytes = b"") -> LoggedIn:
         """C_Login with `pin`, or at the token's keypad for None; the keys it shows then, as for `open`."""
         proven, page = await self.ask(
-            "login",
-            {"token": token.fields, "keypad": pin is None, "id": key_id.hex()},
+            Request("login", {"token": token.fields, "keypad": pin is None, "id": key_id.hex()}),
             self._deadlines.for_login(keypad=pin is None),
             lambda reply, _: (bool(reply["proven"]), _Page.of(reply)),
             pin or b"",
@@ -146,7 +142,7 @@ class WorkerClient(WorkerProcess):
         records = list(page.records)
         while page.more and len(records) < MOST_KEYS:
             header = {"token": token.fields, "begin": len(records)}
-            page = await self.ask("more", header, self._deadlines.for_operation, _next_page)
+            page = await self.ask(Request("more", header), self._deadlines.for_operation, _next_page)
             records += page.records
         if (page.more or len(records) > MOST_KEYS) and token not in self.opened:
             log.warning("only the first keys are served", extra={"token": str(token), "keys": MOST_KEYS})
@@ -171,23 +167,31 @@ class WorkerClient(WorkerProcess):
         may belong to it.
         """
         secret = pin or b""
-        header = {
+        return await self.ask(
+            _sign_request(token, key, key_id, candidate, mechanism, size, len(secret)),
+            self._deadlines.for_signature_at_keypad if keypad else self._deadlines.for_signature,
+            lambda reply, signature: RawSignature(bytes(signature), int(reply["candidates"])),
+            secret,
+            data,
+        )
+
+
+@lru_cache(maxsize=64)
+def _sign_request(
+    token: TokenId, key: str, key_id: bytes, candidate: int, mechanism: str, size: int, pin_length: int
+) -> Request:
+    return Request(
+        "sign",
+        {
             "token": token.fields,
             "key": key,
             "id": key_id.hex(),
             "candidate": candidate,
             "mechanism": mechanism,
             "size": size,
-            "pin_length": len(secret),
-        }
-        return await self.ask(
-            "sign",
-            header,
-            self._deadlines.for_signature_at_keypad if keypad else self._deadlines.for_signature,
-            lambda reply, signature: RawSignature(bytes(signature), int(reply["candidates"])),
-            secret,
-            data,
-        )
+            "pin_length": pin_length,
+        },
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from replug.protocol.receive_buffer import ReceiveBuffer
@@ -19,6 +21,8 @@ MAX_HEADER = 64 * 1024
 MAX_BODY = 1024 * 1024
 _encode_json = json.JSONEncoder(separators=(",", ":")).encode
 
+_SHORT = 1024
+"""Bytes of a header that may be worth remembering."""
 _MOST_SIGNS = 10_000
 SIGN_OF_LIFE = bytes(_PREFIX.size)
 
@@ -29,9 +33,22 @@ class FrameError(Exception):
     """The other side does not speak our frames."""
 
 
-def encode(header: Header, *body: bytes | bytearray) -> bytearray:
+@dataclass(frozen=True)
+class Request:
+    """What a worker is asked to do, but for the body. Kept and asked again, it is encoded once."""
+
+    operation: str
+    header: Header
+
+    @cached_property
+    def text(self) -> bytes:
+        """The header of its frame."""
+        return _encode_json({"operation": self.operation, **self.header}).encode()
+
+
+def encode(header: Header | Request, *body: bytes | bytearray) -> bytearray:
     """The frame with the parts of `body` one after another; a caller that sends a secret must wipe it."""
-    text = _encode_json(header).encode()
+    text = header.text if isinstance(header, Request) else _encode_json(header).encode()
     size = sum(map(len, body))
     frame = bytearray(_PREFIX.size + len(text) + size)
     _PREFIX.pack_into(frame, 0, len(text), size)
@@ -41,6 +58,20 @@ def encode(header: Header, *body: bytes | bytearray) -> bytearray:
             view[begin : begin + len(part)] = part
             begin += len(part)
     return frame
+
+
+def _decoded(text: bytes) -> Header:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FrameError("header is not JSON") from error
+    if not isinstance(header, dict):
+        raise FrameError("header is not an object")
+    return header
+
+
+# Most are those of signatures, and equal; nobody changes a header that was received.
+_decoded_before = lru_cache(maxsize=64)(_decoded)
 
 
 class FrameReader(ReceiveBuffer):
@@ -70,12 +101,8 @@ class FrameReader(ReceiveBuffer):
             return None
         if self._end > end:
             raise FrameError(f"{self._end - end} bytes after a frame")
-        try:
-            header = json.loads(self._buffer[begin:body_begin].decode())
-        except (ValueError, RecursionError) as error:
-            raise FrameError("header is not JSON") from error
-        if not isinstance(header, dict):
-            raise FrameError("header is not an object")
+        text = bytes(self._buffer[begin:body_begin])
+        header = _decoded(text) if header_length > _SHORT else _decoded_before(text)
         self._signs = 0
         return header, self._take(body_begin, end)
 

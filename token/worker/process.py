@@ -17,7 +17,7 @@ from replug.token.boottime import boottime
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError, WorkerSilentError
 from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import Forked
-from replug.token.worker.frames import FrameError, FrameReader, Header, encode
+from replug.token.worker.frames import FrameError, FrameReader, Header, Request, encode
 from replug.token.worker.passing import send_with_descriptor
 from replug.token.worker.vigil import StoppedProcessError, Vigil
 
@@ -46,8 +46,7 @@ class WorkerProcess:
         self._frames = FrameReader()
         self._answer: asyncio.Future[tuple[Header, bytearray]] | None = None
         """What the caller waits for."""
-        self._vigil: Vigil | None = None
-        self._answered = self._loop.time()
+        self._vigil = Vigil(self.pid, self._fail)
         self._token_in_use: Header | None = None
         self._sending = False
         self._attached: int | None = None
@@ -61,7 +60,7 @@ class WorkerProcess:
     @property
     def last_sign(self) -> float:
         """When it last showed a sign of life, on the loop's clock."""
-        return self._answered if self._vigil is None else self._vigil.last_sign
+        return self._vigil.last_sign
 
     @property
     def asked(self) -> bool:
@@ -118,6 +117,7 @@ class WorkerProcess:
         self._loop.remove_writer(self._socket)
         self._socket.close()
         self._close_attached()
+        self._vigil.close()
         self._frames.wipe()
         self._fail(EOFError())
 
@@ -132,8 +132,7 @@ class WorkerProcess:
 
     async def ask(
         self,
-        operation: str,
-        header: Header,
+        what: Request,
         patience: Patience,
         read: Callable[[Header, bytearray], T],
         *body: bytes | bytearray,
@@ -148,10 +147,10 @@ class WorkerProcess:
             raise WorkerLostError("the worker process had ended")
         if self._answer is not None:
             raise RuntimeError("a worker was asked two things at once")
-        request = encode({"operation": operation, **header}, *body)
+        operation, request = what.operation, encode(what, *body)
         answer = self._answer = self._loop.create_future()
-        self._token_in_use = header.get("token")
-        self._vigil = Vigil(self.pid, patience, self._fail)
+        self._token_in_use = what.header.get("token")
+        self._vigil.begin(patience)
         answered = False
         try:
             self._send(request, 0)
@@ -178,10 +177,8 @@ class WorkerProcess:
         except (FrameError, KeyError, TypeError, ValueError) as error:
             raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
         finally:
-            self._vigil.timer.cancel()
-            self._answered = self._vigil.last_sign
-            self._vigil = self._token_in_use = None
-            self._answer = None
+            self._vigil.end()
+            self._token_in_use = self._answer = None
             wipe(request)
             # A cancelled caller, too, leaves an answer under way that nobody will take.
             if not answered:
@@ -230,7 +227,7 @@ class WorkerProcess:
                     count = self._socket.recv_into(space)
                 if count == 0:
                     raise EOFError
-                if self._vigil is None:
+                if self._answer is None:
                     raise FrameError("an answer to nothing")
                 self._vigil.last_sign = self._loop.time()
                 self._frames.received(count)

@@ -24,21 +24,49 @@ class StoppedProcessError(Exception):
 
 
 class Vigil:
-    """Watches the process `pid` until its `timer` is cancelled, while it is to answer one request."""
+    """Watches the process `pid` while it is to answer a request."""
 
-    def __init__(self, pid: int, patience: Patience, give_up: Callable[[Exception], None]) -> None:
+    def __init__(self, pid: int, give_up: Callable[[Exception], None]) -> None:
         """`give_up` is called with TimeoutError or StoppedProcessError when the process counts as hung."""
         self._loop = asyncio.get_running_loop()
         self._pid = pid
-        self._patience = patience
         self._give_up = give_up
+        self._patience: Patience | None = None
+        """With the request; None if there is none."""
         self._begin = self.last_sign = self._loop.time()
         """When the process last did something, on the loop's clock; whoever sees it says so here."""
         self._sleeps = ""
         self._was_stopped = False
-        self.timer = self._loop.call_later(min(_LOOK, patience.silence, patience.longest), self._look)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, patience: Patience) -> None:
+        """The process has got a request."""
+        self._patience = patience
+        self._begin = self.last_sign = self._loop.time()
+        self._sleeps, self._was_stopped = "", False
+        look = self._begin + min(_LOOK, patience.silence, patience.longest)
+        if self._timer is None or look < self._timer.when():
+            self._look_at(look)
+
+    def end(self) -> None:
+        """It has answered. The timer goes on: most of its looks find another request, or nothing to do."""
+        self._patience = None
+
+    def close(self) -> None:
+        """There will be no more requests."""
+        self._patience = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_at(self, time: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(time, self._look)
 
     def _look(self) -> None:
+        self._timer = None
+        if self._patience is None:
+            return
         state, sleeps = _state_of(self._pid)
         stopped = state == _STOPPED
         if stopped and self._was_stopped:
@@ -53,7 +81,7 @@ class Vigil:
         if now >= deadline:
             self._give_up(TimeoutError())
         else:
-            self.timer = self._loop.call_at(min(now + _LOOK, deadline), self._look)
+            self._look_at(min(now + _LOOK, deadline))
 
 
 def is_stopped(pid: int) -> bool:

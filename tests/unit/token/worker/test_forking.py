@@ -26,6 +26,7 @@ from replug.token.errors import WorkerLostError, WorkerRefusedError
 from replug.token.worker.client import WorkerClient
 from replug.token.worker.deadlines import Deadlines, Patience
 from replug.token.worker.forking import ForkServer
+from replug.token.worker.frames import Request
 from replug.token.worker.vigil import is_stopped
 
 PATIENCE = 15.0
@@ -209,7 +210,7 @@ def test_a_worker_is_not_dumpable_and_leaves_no_core() -> None:
     async def main(server: ForkServer) -> None:
         worker = await forked_worker(server)
         patience = Patience(PATIENCE, PATIENCE)
-        reply = await worker.ask("protection", {}, patience, lambda reply, _: reply)
+        reply = await worker.ask(Request("protection", {}), patience, lambda reply, _: reply)
         assert reply == {"dumpable": 0, "core": [0, 0]}
 
     with running_fork_server(report + FORK_SERVER) as server:

@@ -16,7 +16,7 @@ from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.worker import process as process_module
 from replug.token.worker.deadlines import Patience
 from replug.token.worker.forking import Forked
-from replug.token.worker.frames import MAX_BODY, SIGN_OF_LIFE, FrameReader, Header, encode
+from replug.token.worker.frames import MAX_BODY, SIGN_OF_LIFE, FrameReader, Header, Request, encode
 from replug.token.worker.process import WorkerProcess
 
 DEADLINE = 10.0  # seconds; nothing here takes a second
@@ -49,7 +49,8 @@ class Scripted:
 
         async def ask() -> object:
             patience = Patience(deadline, 10 * deadline)
-            return await self.worker.ask("sign", {}, patience, lambda reply, content: (reply, content), body)
+            request = Request("sign", {})
+            return await self.worker.ask(request, patience, lambda reply, content: (reply, content), body)
 
         return asyncio.create_task(ask())
 

@@ -50,7 +50,8 @@ async def verdict(pid: int, patience: Patience, signs: int = 0) -> tuple[Excepti
     loop = asyncio.get_running_loop()
     given_up: asyncio.Future[Exception] = loop.create_future()
     begin = loop.time()
-    vigil = Vigil(pid, patience, given_up.set_result)
+    vigil = Vigil(pid, given_up.set_result)
+    vigil.begin(patience)
     for _ in range(signs):
         await asyncio.sleep(1)
         vigil.last_sign = asyncio.get_running_loop().time()
@@ -90,9 +91,16 @@ def test_a_stopped_process_is_hung_at_once(sleeper: int) -> None:
 def test_an_answer_ends_the_watching(sleeper: int) -> None:
     async def main() -> None:
         given_up: list[Exception] = []
-        Vigil(sleeper, Patience(0.01, 0.01), given_up.append).timer.cancel()
+        vigil = Vigil(sleeper, given_up.append)
+        vigil.begin(Patience(0.01, 0.01))
+        vigil.end()
         await asyncio.sleep(0.1)
         assert given_up == []
+        vigil.begin(Patience(LONG, LONG))
+        vigil.end()
+        vigil.begin(Patience(0.01, 0.01))  # not when the one before would have been looked for
+        await asyncio.sleep(0.1)
+        assert [type(error) for error in given_up] == [TimeoutError]
 
     run(main())
 
