@@ -9,7 +9,8 @@
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
 #   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
-#   make bench    measures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: a minute, nothing written)
+#   make bench    measures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: two minutes, nothing written;
+#                 AGENTS='/path/to/ssh-agent' measures others as well)
 #   make soak     an hour of everything at once; fails if memory grows or a request fails (MINUTES=5 SEED=3)
 #   make lint     style; make format fixes it
 #   make types    the type checker
@@ -71,9 +72,18 @@ insertion: $(READY)
 	@tests/prepare test
 	$(VENV)/bin/python tests/smartcard/insertion.py
 
-bench: $(READY)
+bench: $(READY) $(VENV)/plain/bin/pip
 	@tests/prepare test
-	$(VENV)/bin/python tests/bench/main.py --two-workers 'workers = 2' $(if $(QUICK),--effort quick,--document docs/benchmarks.md)
+	$(VENV)/plain/bin/pip install --quiet --no-build-isolation --no-deps --force-reinstall .
+	REPLUG_AGENT=$(VENV)/plain/bin/replug-agent $(VENV)/bin/python tests/bench/main.py --two-workers 'workers = 2' \
+	  $(if $(AGENTS),--agent $(AGENTS)) \
+	  $(if $(QUICK),--effort quick,--document docs/benchmarks.md --chart docs/benchmarks.svg)
+
+# An installation as users have it, to be measured.
+$(VENV)/plain/bin/pip: $(READY)
+	$(PYTHON) -m venv $(VENV)/plain
+	$(VENV)/plain/bin/pip install --quiet --require-hashes -r requirements.lock
+	@touch $@
 
 soak: $(READY)
 	@tests/prepare test

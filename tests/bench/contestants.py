@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from rigs.agent import LIST_REQUEST, OPENSSH, Agent, sign_request
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
 
-REPLUG = Path(sys.executable).with_name("replug-agent")
+REPLUG = Path(os.environ.get("REPLUG_AGENT", Path(sys.executable).with_name("replug-agent")))
+"""$REPLUG_AGENT is one that is installed as users have it: an editable installation starts more slowly."""
 KINDS = ("rsa2048", "p256", "ed25519")
 LISTING = "listing"
-FULL_TOKEN = 24
-"""How many keys a YubiKey has room for."""
+SOFTWARE = "software-ed25519"
+"""A key that is not on the token."""
 _SIGNED = bytes(300)
 """About what ssh has signed at a login."""
 _RSA_SHA2_512 = 4
@@ -34,36 +36,38 @@ class Contestant:
 
 
 @contextmanager
-def softhsm(keys: int = len(KINDS)) -> Iterator[Token]:
-    """A SoftHSM token with a key of each kind, and RSA-2048 and P-256 keys in turn until it has so many."""
+def softhsm(keys: int = len(KINDS), only: str = "") -> Iterator[Token]:
+    """A SoftHSM token with so many keys: of one kind `only`, or of each kind, then RSA and P-256 in turn."""
     home = Home()
     try:
         token = Token(home)
-        for kind in KINDS:
-            token.add(kind)
-        for number in range(len(KINDS), keys):
-            token.add(KINDS[number % 2], label=f"other{number}")
+        kinds = [only] * keys if only else [*KINDS[:keys], *(KINDS[n % 2] for n in range(len(KINDS), keys))]
+        for number, kind in enumerate(kinds):
+            token.add(kind, **({} if kind not in kinds[:number] else {"label": f"other{number}"}))
         yield token
     finally:
         home.remove()
 
 
 @contextmanager
-def on(token: Token, two_workers: str | None = None) -> Iterator[dict[str, Contestant]]:
-    """The contestants by name: `openssh`, `replug`, and `workers` with `two_workers`.
+def on(
+    token: Token, two_workers: str | None = None, others: Sequence[Path] = ()
+) -> Iterator[dict[str, Contestant]]:
+    """The contestants: `openssh`, `replug`, `workers` with `two_workers`, and `others` by their paths.
 
-    That is the text of a configuration file that gives the module two workers.
+    `two_workers` is the text of a configuration file that gives the module two workers.
     """
-    environments: dict[str, dict[str, str]] = {"openssh": {}, "replug": {}}
+    programs = {"openssh": OPENSSH, "replug": REPLUG} | {str(path): path for path in others}
+    environments: dict[str, dict[str, str]] = {}
     if two_workers is not None:
+        programs["workers"] = REPLUG
         environments["workers"] = configured(token.home, two_workers)
     running: list[Agent] = []
     try:
         contestants = {}
-        for name, environment in environments.items():
-            program = OPENSSH if name == "openssh" else REPLUG
+        for name, program in programs.items():
             # replug writes a line for each signature; into a file it does so as it would to the journal.
-            agent = Agent(program, token.home, "-P", "/usr/lib/*", env=environment)
+            agent = Agent(program, token.home, "-P", "/usr/lib/*", env=environments.get(name, {}))
             running.append(agent)
             contestants[name] = Contestant(name, agent, _usable(agent, token))
         yield contestants
@@ -92,7 +96,7 @@ def _usable(agent: Agent, token: Token) -> tuple[str, ...]:
     added = agent.add_provider(MODULE, PIN)
     assert added.status == 0, (added, agent.log)
     usable = []
-    for kind in KINDS:
+    for kind in filter(lambda kind: token.public(kind).exists(), KINDS):
         with agent.connect() as connection:
             if connection.ask(request(token, kind))[:1] == b"\x0e":
                 usable.append(kind)

@@ -37,7 +37,9 @@ class Figure:
     what: str
     unit: str
     samples: Samples = field(default_factory=dict)
-    reach: Reach | None = None
+    reaches: tuple[Reach, ...] = ()
+    keys: int | None = None
+    """How many are on the token, where that was varied."""
 
     def median(self, contestant: str) -> float | None:
         """In `unit`; None if this contestant cannot do it."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import lifecycle, loads, programs, report
-from bench.contestants import FULL_TOKEN, on, softhsm
+from bench import chart, lifecycle, loads, programs, report
+from bench.contestants import on, softhsm
 from bench.figures import Figure
+from bench.loads import ALL_KEYS, KEYS
 from rigs.pcscd import home_with_pcscd
 
 _MARK = "<!-- what follows is written by `make bench` -->\n"
@@ -31,6 +32,8 @@ class Effort:
     runs: int
     seconds: float
     """Of one run of one load."""
+    keys: tuple[int, ...]
+    """How many there are on the token."""
     touch: float
     signatures: tuple[int, int]
     """After how many to look at memory."""
@@ -39,47 +42,54 @@ class Effort:
     """Seconds to leave an agent alone before its memory is looked at."""
 
 
-FULL = Effort(runs=5, seconds=2.0, touch=2.0, signatures=(1_000, 10_000), insertions=5, calm=1.5)
-QUICK = Effort(runs=1, seconds=0.3, touch=2.0, signatures=(1_000, 10_000), insertions=1, calm=1.5)
-TINY = Effort(runs=1, seconds=0.02, touch=0.4, signatures=(20, 60), insertions=1, calm=0.2)
+FULL = Effort(7, 0.5, ALL_KEYS, touch=2.0, signatures=(1_000, 10_000), insertions=5, calm=1.5)
+QUICK = Effort(1, 0.2, KEYS, touch=2.0, signatures=(1_000, 10_000), insertions=1, calm=1.5)
+TINY = Effort(1, 0.02, KEYS[:2], touch=0.4, signatures=(20, 60), insertions=1, calm=0.2)
 EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
 
-def run(effort: Effort, two_workers: str | None, say: Callable[[Figure], None]) -> str:
-    """Measures everything, telling each figure as it comes; the text for the document."""
-    found: list[Figure] = []
+def measured(
+    effort: Effort, two_workers: str | None, others: Sequence[Path], say: Callable[[Figure], None]
+) -> tuple[list[Figure], list[Figure]]:
+    """All figures, and those of an agent that does nothing; each is told as it comes."""
 
-    def take(figures: Iterable[Figure]) -> list[Figure]:
+    def told(figures: Iterable[Figure]) -> list[Figure]:
         taken = []
         for figure in figures:
             say(figure)
             taken.append(figure)
         return taken
 
+    runs, seconds = effort.runs, effort.seconds
     with tempfile.TemporaryDirectory(prefix="rp-") as folder:
         compiled = programs.build(Path(folder))
+        found = told(loads.under_load(compiled, effort.keys, two_workers, others, runs, seconds))
         with softhsm() as token:
-            with on(token, two_workers) as contestants:
-                replug = contestants["replug"]
-                ceiling = take(loads.ceiling(compiled, token, replug, effort.runs, effort.seconds))
-                found += take(loads.under_load(compiled, token, contestants, effort.runs, effort.seconds))
-            found += take(lifecycle.starting(token.home, effort.runs))
-            found += take(lifecycle.memories(compiled, token, effort.runs, effort.signatures, effort.calm))
-        with softhsm(FULL_TOKEN) as token, on(token, two_workers) as contestants:
-            found += take(loads.with_many_keys(compiled, token, contestants, effort.runs, effort.seconds))
+            with on(token) as contestants:
+                ceiling = told(loads.ceiling(compiled, token, contestants["replug"], runs, seconds))
+            found += told(lifecycle.starting(token.home, runs))
+            found += told(lifecycle.memories(compiled, token, runs, effort.signatures, effort.calm))
         with home_with_pcscd() as (home, pcscd):
-            found += take(lifecycle.waiting_for_touch(compiled, home, pcscd, effort.runs, effort.touch))
+            found += told(lifecycle.waiting_for_touch(compiled, home, pcscd, runs, effort.touch))
         with home_with_pcscd() as (home, pcscd):
-            found += take(lifecycle.insertion(home, pcscd, effort.insertions))
-    wanted = [figure for figure in found if figure.reach is not None]
-    with_workers = two_workers is not None
+            found += told(lifecycle.insertion(home, pcscd, effort.insertions))
+    return found, ceiling
+
+
+def as_text(effort: Effort, found: list[Figure], ceiling: list[Figure], others: Sequence[Path] = ()) -> str:
+    """What the document says of them."""
+    with_keys = [figure for figure in found if figure.keys is not None]
+    without = [figure for figure in found if figure.keys is None]
     return "\n\n".join(
         [
-            f"{report.machine()}. {effort.runs} runs.",
+            f"{report.machine()}. Medians of {effort.runs} slices of {effort.seconds:g} s.",
             "## What we want to reach",
-            report.table(wanted, with_workers=with_workers),
+            "A second figure is that of two workers. Bold is what was missed.",
+            report.by_keys(with_keys, KEYS),
+            report.table(figure for figure in without if figure.reaches),
             "## Everything",
-            report.table(found, with_workers=with_workers),
+            report.table(with_keys, [str(path) for path in others]),
+            report.table(without),
             "## What the load can do",
             report.ceiling_table(ceiling),
         ]
@@ -97,17 +107,24 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--effort", choices=EFFORTS, default="full")
     arguments.add_argument("--document", type=Path, default=None, help="written to, else only printed")
+    arguments.add_argument("--chart", type=Path, default=None, help="an image of it, as SVG")
     arguments.add_argument("--two-workers", metavar="TOML", help="a configuration with two workers")
+    arguments.add_argument("--agent", type=Path, nargs="*", default=[], help="other agents, by their paths")
     chosen = arguments.parse_args()
 
     def say(figure: Figure) -> None:
         values = ", ".join(f"{name} {figure.median(name):.4g}" for name in figure.samples)
-        print(f"{figure.what}: {values} {figure.unit}", file=sys.stderr, flush=True)
+        keys = "" if figure.keys is None else f"{figure.keys} keys, "
+        print(f"{keys}{figure.what}: {values} {figure.unit}", file=sys.stderr, flush=True)
 
-    text = run(EFFORTS[chosen.effort], chosen.two_workers, say)
+    effort = EFFORTS[chosen.effort]
+    found, ceiling = measured(effort, chosen.two_workers, chosen.agent, say)
+    text = as_text(effort, found, ceiling, chosen.agent)
     print(text)
     if chosen.document is not None:
         write(text, chosen.document)
+    if chosen.chart is not None:
+        chosen.chart.write_text(chart.drawn(found))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,19 +16,35 @@ from bench.figures import Figure, Reach
 _NONE = "n/a"
 
 
-def table(figures: Iterable[Figure], *, with_workers: bool) -> str:
-    """A row for each figure: replug's and OpenSSH's medians, and the median of the runs' ratios."""
-    rows = [["", "unit", "replug", "OpenSSH", "ratio", "reach"]]
-    if with_workers:
-        rows[0][4:4] = ["two workers", "ratio of these"]
+def by_keys(figures: Iterable[Figure], keys: Sequence[int]) -> str:
+    """A row for each figure that was measured with several numbers of keys, and wants to reach something."""
+    rows = [["ratio to OpenSSH's", *("1 key" if count == 1 else f"{count} keys" for count in keys)]]
+    wanted: dict[str, dict[int, Figure]] = {}
     for figure in figures:
-        row = [figure.what, figure.unit, _number(figure.median("replug")), _number(figure.median("openssh"))]
-        if with_workers:
-            row += [_number(figure.median("workers")), _ratio(figure.ratio("workers"))]
-        rows.append([*row, _ratio(figure.ratio("replug")), _judged(figure, figure.reach)])
-    if with_workers:
-        rows[0][4:7] = ["two workers", "ratio of these", "ratio"]
+        if figure.keys is not None and figure.reaches:
+            wanted.setdefault(figure.what, {})[figure.keys] = figure
+    for what, found in wanted.items():
+        cells = [
+            ", ".join(map(partial(_short, found[n]), found[n].reaches)) if n in found else "" for n in keys
+        ]
+        rows.append([what, *cells])
     return _aligned(rows)
+
+
+def table(figures: Iterable[Figure], others: Sequence[str] = ()) -> str:
+    """A row for each figure: the medians of all, and the median of the runs' ratios to OpenSSH's."""
+    names = ["replug", "workers", "openssh", *others]
+    head = ["replug", "two workers", "OpenSSH", *others, "ratio", "of two workers", "reach"]
+    figures = list(figures)
+    many = any(figure.keys is not None for figure in figures)
+    rows = [["", *(["keys"] if many else []), "unit", *head]]
+    for figure in figures:
+        row = [figure.what, *([str(figure.keys)] if many else []), figure.unit]
+        row += [_number(figure.median(name)) for name in names]
+        row += [_ratio(figure.ratio("replug")), _ratio(figure.ratio("workers"))]
+        rows.append([*row, "; ".join(map(partial(_judged, figure), figure.reaches))])
+    used = [n for n in range(len(rows[0])) if n == 0 or any(row[n] not in ("", _NONE) for row in rows[1:])]
+    return _aligned([[row[n] for n in used] for row in rows])
 
 
 def ceiling_table(figures: Iterable[Figure]) -> str:
@@ -73,13 +90,18 @@ def _ratio(value: float | None) -> str:
     return _NONE if value is None else f"{value:.2f}x"
 
 
-def _judged(figure: Figure, reach: Reach | None) -> str:
-    if reach is None:
-        return ""
+def _judged(figure: Figure, reach: Reach) -> str:
     of_workers = ", two workers" if reach.contestant == "workers" else ""
     if not figure.samples.get(reach.contestant):
         return f"{reach}{of_workers}"
     return f"{reach}{of_workers}: {'reached' if reach.met(figure) else '**missed**'}"
+
+
+def _short(figure: Figure, reach: Reach) -> str:
+    found = _ratio(figure.ratio(reach.contestant))
+    if not figure.samples.get(reach.contestant):
+        return f"({reach})"
+    return f"{found if reach.met(figure) else f'**{found}**'} ({reach})"
 
 
 def _aligned(rows: list[list[str]]) -> str:
