@@ -33,7 +33,13 @@ class ExplainedError(Exception):
     def __init__(self, reason: str, next_step: str = "") -> None:
         self.reason = reason
         self.next_step = next_step
-        super().__init__(f"{reason}; {next_step}" if next_step else reason)
+        super().__init__(clauses(reason, next_step))
+
+
+def clauses(*texts: str) -> str:
+    """The texts, without the empty ones, as one sentence: a full stop is left out before a semicolon."""
+    *before, last = [text for text in texts if text] or [""]
+    return "; ".join([*(text if text.endswith("..") else text.removesuffix(".") for text in before), last])
 
 
 class TokenError(ExplainedError):

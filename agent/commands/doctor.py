@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from replug.agent.commands.command import Commands
 from replug.agent.commands.terminal_style import Colour, Style
 from replug.agent.doctor.finding import Finding, Outcome, fail
+from replug.token.errors import clauses
 from replug.token.identity import printable
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def describe(found: Finding, style: Style) -> Iterator[str]:
     outcome = f"{found.outcome:<5}"
     reason, fix = printable(found.reason), printable(found.fix)
     if style.width is None:
-        yield f"{outcome}{found.check}: {reason}" + (f"; fix: {fix}" if fix else "")
+        yield clauses(f"{outcome}{found.check}: {reason}", f"fix: {fix}" if fix else "")
         return
     lines = style.wrap(reason, first=f"{outcome}{found.check:<11}", rest=" " * 16)
     yield style.paint(lines[0][:5], _COLOURS[found.outcome], "bold") + lines[0][5:]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
-from replug.token.errors import NobodyAskedError
+from replug.token.errors import NobodyAskedError, clauses
 from replug.token.prompts.askpass import AskpassPrompter
 from replug.token.prompts.choice import ChoosingPrompter, Way
 from replug.token.prompts.environment import environment_of
@@ -26,7 +26,7 @@ def check_prompt(machine: Machine) -> Iterator[Finding]:
     ways = chooser.ways(os.getpid())
     failures = {way: failure for way in ways if (failure := _failure(way)) is not None}
     usable = [way for way in ways if way not in failures]
-    reasons = "; ".join(dict.fromkeys(failure.reason for failure in failures.values()))
+    reasons = clauses(*dict.fromkeys(failure.reason for failure in failures.values()))
     fix = next((failure.next_step for failure in failures.values() if failure.next_step), "")
     askpass = machine.environment.get("SSH_ASKPASS")
     display = machine.environment.get("WAYLAND_DISPLAY") or machine.environment.get("DISPLAY")

@@ -13,6 +13,7 @@ from replug.agent.setup.ssh_config import identity_agents
 from replug.agent.setup.unit_failure import failure, systemd_lines
 from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager
+from replug.token.errors import clauses
 
 _RECENT = 3600.0  # seconds: what systemd has said since then may be the reason
 _MOST_KEYS = 5  # sshd's MaxAuthTries is 6, and a password wants one of them
@@ -115,10 +116,10 @@ def check_unit(machine: Machine) -> Iterator[Finding]:
         yield warn("unit", f"{SOCKET} is not installed: nothing starts the agent at login", "replug setup")
     elif service.active_state == "failed" or not (service.active or service.condition):
         found = failure(service)
-        said = "; ".join(systemd_lines(manager, time.time() - _RECENT))
+        said = clauses(*systemd_lines(manager, time.time() - _RECENT)) or "replug logs shows the reason"
         yield fail(
             "unit",
-            f"{SERVICE} has failed ({found.reason}); {said or 'replug logs shows the reason'}",
+            f"{SERVICE} has failed ({found.reason}); {said}",
             found.fix or f"systemctl --user reset-failed 'replug-agent.*'; systemctl --user restart {SOCKET}",
         )
     elif socket.active_state != "active":

@@ -21,7 +21,7 @@ from replug.agent.keys.served_provider import ServedProvider, SettingsFinder
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime
 from replug.protocol.patterns import matches_list
-from replug.token.errors import TokenError
+from replug.token.errors import TokenError, clauses
 from replug.token.modules.module import Module
 from replug.token.modules.provider import Provider
 from replug.token.names.p11kit import LeftOut, ModuleSource, Why
@@ -252,5 +252,5 @@ def _say_left_out(left_out: LeftOut) -> None:
     level = logging.WARNING if left_out.critical else logging.INFO
     if left_out.why is not Why.PROBLEM:
         level = logging.DEBUG
-    fields = {"registered": left_out.name, "why": f"{left_out.reason}; {left_out.next_step}".rstrip("; ")}
+    fields = {"registered": left_out.name, "why": clauses(left_out.reason, left_out.next_step)}
     log.log(level, "a registered module is left out", extra=fields)

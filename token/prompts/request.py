@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Protocol
 
 from replug.protocol.secrets import wipe
-from replug.token.errors import DeclinedError, NobodyAskedError, PromptError, Rejection
+from replug.token.errors import DeclinedError, NobodyAskedError, PromptError, Rejection, clauses
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.processes import Command, command_of
@@ -197,7 +197,7 @@ def _held_back(subject: str, pause: int) -> HeldBackError:
 
 
 def _reasons(failures: Sequence[NobodyAskedError]) -> str:
-    return "; ".join(dict.fromkeys(failure.reason for failure in failures))
+    return clauses(*dict.fromkeys(failure.reason for failure in failures))
 
 
 def _first_step(failures: Sequence[NobodyAskedError]) -> str:

@@ -18,7 +18,7 @@ from replug.agent.commands.doctor import describe, examine
 from replug.agent.commands.terminal_style import Style
 from replug.agent.doctor import pcsc as doctor_pcsc
 from replug.agent.doctor import ssh as doctor_agent
-from replug.agent.doctor.finding import Finding, Outcome, fail, missing, ok
+from replug.agent.doctor.finding import Finding, Outcome, fail, missing, ok, warn
 from replug.agent.doctor.machine import Machine, PcscReport, Reader
 from replug.agent.doctor.socket import SocketReport
 
@@ -252,3 +252,15 @@ def test_nothing_found_can_forge_a_line() -> None:
         text = "\n".join(describe(found, style))
         assert "\x1b[2J" not in text
         assert not any(line.startswith("ok ") for line in text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("The agent is old. Its keys are lost.", "The agent is old. Its keys are lost; fix: do it ."),
+        ("systemd says: Failed to ...", "systemd says: Failed to ...; fix: do it ."),
+    ],
+)
+def test_a_reason_may_be_a_sentence(reason: str, shown: str) -> None:
+    [line] = describe(warn("release", reason, "do it ."), Style(colours=False, unicode=False, width=None))
+    assert line == f"warn release: {shown}"
