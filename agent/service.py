@@ -65,8 +65,11 @@ def serve(
     # Until the loop handles signals, they raise an exception, which would lose what the loop is at.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     loop = ClientLoop()
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return runner.run(service.run(listener, client, loop.waiting, mask))
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            return runner.run(service.run(listener, client, loop.waiting, mask))
+    finally:
+        log.info("ended")  # here, as what ends with the loop may still log something
 
 
 class _Service:
@@ -158,7 +161,6 @@ class _Service:
         try:
             return await self._ended
         finally:
-            log.info("ended")
             for task in watching + listening:
                 task.cancel()
             server.close()

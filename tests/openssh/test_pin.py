@@ -11,6 +11,7 @@ import pytest
 from rigs.agent import Agent, StartAgent
 from rigs.askpass import Askpass
 from rigs.faulty import Faulty
+from rigs.home import Home
 from rigs.softhsm import PIN, Token
 from rigs.terminal import Done
 
@@ -205,3 +206,15 @@ def test_what_failed_at_login_is_said_as_the_module_said_it(pin_agent: Agent, fa
         in pin_agent.log
     )
     assert faulty.returns("C_Login") == [0x5]
+
+
+def test_the_end_of_the_agent_is_the_last_line_of_its_log(home: Home, faulty: Faulty) -> None:
+    """What the end brings with it, such as the logout, is logged before."""
+    agent = Agent(REPLUG.with_name("replug-agent"), home, "-P", "*", env=faulty.env)
+    assert agent.add_provider(faulty.module, PIN).status == 0, agent.log
+
+    assert agent.stop() == 2
+
+    lines = [line.split(" ", 3)[-1] for line in agent.log.splitlines()]
+    assert lines[-1] == "ended", lines
+    assert lines[-2].startswith("token present token="), lines
