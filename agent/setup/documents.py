@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 _ZSH = Path("zsh", "site-functions")
+_ZSH_LINK = Path("replug", "zsh")
+"""A folder, as compinit complains about each file that links nowhere, which ours do once replug is gone."""
 
 
 def wanted_links() -> dict[Path, Path]:
@@ -20,6 +22,8 @@ def wanted_links() -> dict[Path, Path]:
     for target, name in _installed():
         if any(target == folder / name for folder in known):
             continue
+        if name.parent == _ZSH:
+            target, name = target.parent, _ZSH_LINK
         # man finds ~/.local/share/man beside ~/.local/bin (manpath(1)), and no other.
         path = (Path.home() / ".local/share" if name.parts[0] == "man" else own) / name
         if (not os.path.lexists(path) or path.is_symlink()) and _may_write_below(path):
@@ -29,7 +33,7 @@ def wanted_links() -> dict[Path, Path]:
 
 def zsh_line() -> str:
     """The line of ~/.zshrc by which zsh finds the linked completions."""
-    return f"fpath+=({_data_home() / _ZSH})"
+    return f"fpath+=({_data_home() / _ZSH_LINK})"
 
 
 def _installed() -> list[tuple[Path, Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +25,9 @@ LINKS = [
     ".local/share/man/man1/replug-agent.1",
     ".local/share/man/man1/replug.1",
     ".local/share/man/man5/replug.toml.5",
-    ".local/share/zsh/site-functions/_replug",
-    ".local/share/zsh/site-functions/_replug-agent",
 ]
+ZSH = ".local/share/replug/zsh"
+COUNT = len(LINKS) + 1
 
 
 @pytest.fixture(scope="module")
@@ -59,16 +60,17 @@ def replug(session: UserManager, *arguments: str, env: dict[str, str] | None = N
 def test_man_pages_and_completions_are_linked(session: UserManager, home: Home) -> None:
     before = session.listing()
     said = replug(session, "setup", env={"SHELL": "/usr/bin/zsh"}).out
-    assert f"({len(LINKS)} links)\n" in said
-    assert f"  fpath+=({HOME}/.local/share/zsh/site-functions)\n" in said
+    assert f"({COUNT} links)\n" in said
+    assert f"  fpath+=({HOME}/{ZSH})\n" in said
     links = [home.folder / link for link in LINKS]
     assert [link.readlink() for link in links] == [
         HOME / VENV / "share" / link.relative_to(home.folder / ".local/share") for link in links
     ]
+    assert (home.folder / ZSH).readlink() == HOME / VENV / "share/zsh/site-functions"
 
     assert replug(session, "setup").out.startswith("replug is already set up")
     removal = replug(session, "setup", "--remove").out
-    assert f"remove the {len(LINKS)} links to man pages and completions\n" in removal
+    assert f"remove the {COUNT} links to man pages and completions\n" in removal
     assert session.listing() == before
 
 
@@ -82,13 +84,29 @@ def test_man_and_fish_find_them_there(session: UserManager) -> None:
     assert fish.out.startswith("status\t"), fish
 
 
+def test_links_that_are_left_behind_disturb_nobody(session: UserManager, home: Home) -> None:
+    """It was uninstalled without `replug setup --remove`."""
+    said = replug(session, "setup", env={"SHELL": "/usr/bin/zsh"}).out
+    [line] = [line.strip() for line in said.splitlines() if line.startswith("  fpath+=")]
+    (home.folder / ".zshrc").write_text(f"{line}\nautoload -Uz compinit; compinit -u -D\n")
+    zsh = ("zsh", "-i", "-c", "echo $_comps[replug]")
+    assert session.run(*zsh) == Done(0, "_replug\n", "")
+
+    shutil.rmtree(home.folder / VENV)
+
+    assert session.run(*zsh) == Done(0, "\n", "")
+    for quiet in (("fish", "-c", "complete -C 'replug --'"), ("bash", "-c", "true")):
+        assert session.run(*quiet) == Done(0, "", "")
+    assert session.run("man", "replug").err == "No manual entry for replug\n"
+
+
 def test_links_of_pipx_are_left_alone(installed: None, home: Home, logged_in: LogIn) -> None:
     page = home.folder / LINKS[5]
     page.parent.mkdir(parents=True)
     page.symlink_to("../../venvs/replug/share/man/man1/replug.1")
     session = logged_in()
     said = replug(session, "setup").out
-    assert f"({len(LINKS) - 1} links)\n" in said
+    assert f"({COUNT - 1} links)\n" in said
     replug(session, "setup", "--remove")
     assert str(page.readlink()).startswith("..")
 
@@ -100,8 +118,8 @@ def test_links_follow_the_installation(session: UserManager, home: Home) -> None
     for link in (home.folder / ".local/bin").iterdir():
         link.unlink()
         link.symlink_to(HOME / "elsewhere/bin" / link.name)
-    assert f"({len(LINKS)} links)\n" in replug(session, "setup").out
-    assert {str((home.folder / link).readlink()).partition("/share/")[0] for link in LINKS} == {
+    assert f"({COUNT} links)\n" in replug(session, "setup").out
+    assert {str((home.folder / link).readlink()).partition("/share/")[0] for link in (*LINKS, ZSH)} == {
         f"{HOME}/elsewhere"
     }
 
@@ -164,4 +182,4 @@ def test_a_folder_of_somebody_elses_is_left_alone(installed: None, home: Home, l
     """As `sudo` leaves one behind; what matters is the agent."""
     session = logged_in()
     (home.folder / ".local/share/man").mkdir(mode=0o555)
-    assert f"({len(LINKS) - 3} links)\n" in replug(session, "setup").out
+    assert f"({COUNT - 3} links)\n" in replug(session, "setup").out
