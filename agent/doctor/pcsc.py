@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.doctor import polkit
 from replug.agent.doctor.finding import Finding, fail, missing, ok, warn
 from replug.agent.doctor.machine import Machine, Reader
 
@@ -18,11 +19,6 @@ SHARING_VIOLATION = 0x8010000B
 _DRIVERS = "usr/lib/pcsc/drivers"
 _CCID = "ifd-ccid.bundle"
 _SERVICE_STOPPED = 0x8010001E  # SCARD_E_SERVICE_STOPPED: pcscd and the library are of different versions
-
-_PERMIT = (
-    "log in at the machine itself, or allow it: write the rule under POLKIT in replug(1)"
-    " to /etc/polkit-1/rules.d/50-pcscd.rules, with its group"
-)
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,8 @@ def check_pcscd(machine: Machine) -> Iterator[Finding]:
     reached = _reach(path)
     if reached == "no" and _served_without(machine):
         yield ok("pcscd", "is not running, and the tokens here do not need it")
+    elif polkit.is_missing(machine) and not (reached == "yes" and machine.pcsc.answers):
+        yield polkit.missing_polkit(machine)
     elif reached == "no":
         installed = machine.find_program("pcscd") is not None
         if not installed:
@@ -72,7 +70,7 @@ def _answer(machine: Machine) -> Finding:
         else:
             remote = ", as it does for logins over ssh" if "SSH_CONNECTION" in machine.environment else ""
             reason = f"polkit denies this shell access to pcscd{remote}; no agent runs that could try"
-        return fail("pcscd", f"{reason} ({report.code:#x})", _PERMIT)
+        return fail("pcscd", f"{reason} ({report.code:#x})", polkit.permit_this_user())
     return ok("pcscd", "answers")
 
 
@@ -148,7 +146,8 @@ def _card(machine: Machine, reader: Reader) -> Finding:
         )
     if reader.connect == SECURITY_VIOLATION:
         whom = "the agent" if machine.pcsc.by_agent else "this shell"
-        return fail("card", f"{reader.name}: polkit denies {whom} access to the card", _PERMIT)
+        reason = f"{reader.name}: polkit denies {whom} access to the card"
+        return fail("card", reason, polkit.permit_this_user())
     if reader.mute:
         return fail(
             "card",

@@ -12,7 +12,7 @@ from pathlib import Path
 from machines.new_machine import PASSWORD, USER
 from machines.newcomer import Cost, Newcomer
 from machines.reader import Reader
-from machines.readme import examples, typed
+from machines.readme import typed
 from rigs.booted import Booted
 from rigs.piv_card import PIN
 from rigs.terminal import eventually
@@ -103,14 +103,11 @@ class Journey:
 
     def _follow(self, advice: str) -> None:
         """Do what `setup` says for logins by ssh, which these are, and where polkit is in the way."""
-        [command] = [line.strip() for line in advice.splitlines() if line.strip().startswith("echo ")]
+        [command] = re.findall(r"^ +(echo .* >>~/\S+)$", advice, re.MULTILINE)
         self._user.types(command)
-        if "POLKIT" in advice:
-            commands, rule = examples(self._repository / "docs/replug.1", "POLKIT")
-            for command in commands.splitlines():
-                self._user.types(command.replace(" you ", f" {USER} "))
-            [place] = set(re.findall(r"/etc/polkit-1/rules\.d/[\w.-]+", advice))
-            self._user.types(f"sudo tee {place} >/dev/null <<'END'\n{rule}\nEND\n")
+        for command in re.findall(r"^ +\S+ (.*/etc/polkit-1/rules\.d/.*)$", advice, re.MULTILINE):
+            print(f"   $ {command}", flush=True)
+            self._user.types(command)
 
     def plugs_the_card_in(self) -> None:
         """A card that has keys."""

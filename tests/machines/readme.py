@@ -20,10 +20,3 @@ def typed(readme: Path, heading: str) -> list[list[str]]:
         ]
         for example in examples
     ]
-
-
-def examples(page: Path, section: str) -> list[str]:
-    """The examples (.EX) in a section of a manual page."""
-    text = page.read_text().partition(f".SH {section}\n")[2].partition("\n.SH ")[0]
-    assert text, f"{page.name} has no section {section}"
-    return [one.partition("\n.EE")[0].replace("\\-", "-") for one in text.split(".EX\n")[1:]]

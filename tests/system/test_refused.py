@@ -17,7 +17,9 @@ from rigs.pcscd import Pcscd
 from rigs.piv_card import Card
 from rigs.refusing_pcscd import refusing_pcscd
 from rigs.terminal import Done, eventually
-from rigs.user_manager import HOME, UserManager
+from rigs.user_manager import HOME, USER, UserManager
+
+from replug.agent.doctor.polkit import permit
 
 SOCKET, SERVICE = "replug-agent.socket", "replug-agent.service"
 DROP_IN = f".config/systemd/user/{SERVICE}.d/mine.conf"
@@ -245,8 +247,7 @@ def test_polkit_denies_a_shell_over_ssh_and_not_the_agent_and_the_other_way_roun
         assert session.systemctl("stop", SERVICE).status == 0
         expected = re.compile(
             r"fail pcscd: polkit denies the agent access to pcscd, as where nobody is logged in at the"
-            r" machine \(0x\w+\); fix: log in at the machine itself, or allow it: write the rule under POLKIT"
-            r" in replug\(1\) to /etc/polkit-1/rules.d/50-pcscd.rules, with its group"
+            rf" machine \(0x\w+\); fix: {re.escape(permit(USER))}"
         )
         for env in (over_ssh, own(session)):
             assert expected.fullmatch(finding(doctor(session, env), "pcscd"))

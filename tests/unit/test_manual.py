@@ -15,6 +15,7 @@ from doubles.stand_ins import run
 
 from replug.agent.commands.doctor import _checks
 from replug.agent.commands.main import main, make_parser
+from replug.agent.doctor.polkit import permit
 from replug.agent.process import arguments
 from replug.protocol.messages import RemoveIdentity
 
@@ -80,6 +81,10 @@ def test_every_option_of_the_agent_is_there() -> None:
     options = section(page("replug-agent"), "OPTIONS")
     for flag in arguments._FLAGS.replace(":", ""):
         assert re.search(rf"^ +-{flag}\b", options, re.MULTILINE), flag
+
+
+def test_the_rule_for_polkit_is_that_of_the_doctor() -> None:
+    assert f" {permit('you')}\n" in section(page("replug"), "POLKIT")
 
 
 def test_every_check_of_the_doctor_is_there() -> None:

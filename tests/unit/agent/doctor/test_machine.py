@@ -8,7 +8,6 @@ import plistlib
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,23 +22,6 @@ from replug.agent.doctor.machine import Machine, PcscReport, Reader
 from replug.agent.doctor.socket import SocketReport
 
 EMPTY = Reader("Yubico YubiKey 00 00", card=False, exclusive=False, mute=False, connect=0)
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A machine with a pcscd that listens, one driver, and nothing else."""
-    for folder in ("sys", "run", "etc", "proc", "usr/lib/pcsc/drivers/ifd-ccid.bundle"):
-        (tmp_path / folder).mkdir(parents=True)
-    path = tmp_path / "pcscd.comm"
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen()
-        yield Machine(
-            {"PCSCLITE_CSOCK_NAME": str(path), "PATH": "/nowhere"},
-            home=tmp_path,
-            modules=(),
-            root=tmp_path,
-        )
 
 
 def told(machine: Machine, **facts: Any) -> Machine:
