@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from enum import Enum
 
 from replug.token.identity import TokenId
@@ -38,6 +39,7 @@ _YKMAN = (
     " && ykman piv certificates generate -s CN=ssh 9a public.pem"
 )
 """Without the certificate OpenSC does not show the key."""
+_INSTALL_YKMAN = "sudo apt-get install yubikey-manager"
 
 
 def kind_of(token: TokenId, module: str) -> TokenKind:
@@ -78,11 +80,12 @@ def how_to_get_a_key(token: TokenId, module: str, *, served: bool = True) -> str
     `served` if an agent that runs has it, which then tells `replug keygen` where its module is.
     """
     kind = kind_of(token, module)
+    ykman = _YKMAN if shutil.which("ykman") else f"{_INSTALL_YKMAN} && {_YKMAN}"
     if kind is TokenKind.YUBIKEY:
-        return _YKMAN
+        return ykman
     if kind is TokenKind.PIV:
         return (
-            f"for a YubiKey: {_YKMAN}; for other PIV cards: their maker's tool, with a certificate in slot 9A"
+            f"for a YubiKey: {ykman}; for other PIV cards: their maker's tool, with a certificate in slot 9A"
         )
     uri = Uri(
         token=token.label or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,16 @@ def test_the_command_is_for_this_token(token: TokenId, module: str, kind: TokenK
         assert parse_uri(uri) == Uri(token=token.label)
         assert what_then(token, module) == ""
         assert makes_keys_for_its_user(token, module)
+
+
+@pytest.mark.parametrize(("token", "module"), [(YUBIKEY, PROXY), (PIV, OPENSC)])
+def test_the_tool_is_installed_if_it_is_missing(
+    token: TokenId, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "sudo apt-get install yubikey-manager && ykman piv" in how_to_get_a_key(token, module)
+    (tmp_path / "ykman").touch(0o755)
+    assert "install" not in how_to_get_a_key(token, module)
 
 
 def test_a_token_that_no_agent_serves_is_named_with_its_module() -> None:
