@@ -189,7 +189,7 @@ def _say_what_is_left(manager: UserManager, ours: str, program: Path, *, ran: bo
         _say("These lines in your own files make programs use another agent; setup did not change them:")
         for line in elsewhere:
             _say(f"  {line}")
-    _say_what_doctor_finds(ours)
+    _say_what_doctor_finds(ours, shlex.quote(str(replug)) if shutil.which("replug") is None else "replug")
     if not ran:
         with suppress(ManagerError):
             manager.call("stop", SERVICE)
@@ -199,8 +199,11 @@ _ASKED_ALREADY = frozenset({"unit", "agent", "ssh-config", "config", "keys"})
 """Checks of doctor's that setup has made by itself, or whose findings follow from others."""
 
 
-def _say_what_doctor_finds(ours: str) -> None:
-    """Everything between the agent and the token that is not as it should be, and what to install."""
+def _say_what_doctor_finds(ours: str, replug: str) -> None:
+    """Everything between the agent and the token that is not as it should be, and what to install.
+
+    `replug` is what this shell calls it by.
+    """
     from replug.agent.doctor.machine import Machine
 
     environment = dict(os.environ) | {"SSH_AUTH_SOCK": ours}
@@ -217,7 +220,7 @@ def _say_what_doctor_finds(ours: str) -> None:
     packages = sorted({package for one in found for package in one.packages})
     if packages:
         _say("To install what is missing, type")
-        _say(f"  sudo apt-get install {' '.join(packages)} && replug reload")
+        _say(f"  sudo apt-get install {' '.join(packages)} && {replug} reload")
 
 
 def _without_systemd(error: ManagerError, *, remove: bool) -> int:

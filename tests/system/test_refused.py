@@ -186,7 +186,8 @@ def test_neither_pcscd_nor_a_module_is_installed(home: Home, logged_in: LogIn) -
     ) in found
     assert found[-2:] == [
         "To install what is missing, type",
-        "  sudo apt-get install opensc-pkcs11 pcscd && replug reload",
+        # Not on PATH.
+        f"  sudo apt-get install opensc-pkcs11 pcscd && {Path(sys.executable).with_name('replug')} reload",
     ]
     assert session.ssh_add("-l") == NO_IDENTITIES
     assert finding(doctor(session), "module").startswith("fail module: no PKCS#11 module is installed")
