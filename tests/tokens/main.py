@@ -1,12 +1,12 @@
 """The journey with every token, several at a time, and the table of it: `make tokens`.
 
-Run as `python tests/tokens/main.py DOCUMENT [TOKEN ...]`. The document is written if every step of every
-token has passed; else the table is only printed, and the exit status is 1. Needs root, or sudo that asks no
-password.
+It ends with 0 only if every step of every token has passed; then the table of all tokens is written to the
+document, if one is named. Else it is printed. Needs root, or sudo that asks no password.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -27,7 +27,11 @@ def main() -> int:
     """Runs it; the exit status."""
     if AS_ROOT:
         return subprocess.run([*AS_ROOT, sys.executable, *sys.argv]).returncode
-    path, chosen = Path(sys.argv[1]), sys.argv[2:] or list(TOKENS)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tokens", nargs="*", default=list(TOKENS))
+    parser.add_argument("--document", type=Path, help="the file to write")
+    given = parser.parse_args()
+    chosen = given.tokens
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         outcomes = dict(zip(chosen, pool.map(try_token, chosen), strict=True))
     text = document(outcomes)
@@ -36,12 +40,12 @@ def main() -> int:
         of_token.keys() == steps and all(outcome.result == "passed" for outcome in of_token.values())
         for of_token in outcomes.values()
     )
-    if not steps or not passed or chosen != list(TOKENS):
+    if given.document and steps and passed and chosen == list(TOKENS):
+        given.document.write_text(text)
+        print(f"{given.document} is written")
+    else:
         print(text)
-        return 0 if steps and passed else 1
-    path.write_text(text)
-    print(f"{path} is written")
-    return 0
+    return 0 if steps and passed else 1
 
 
 def try_token(token: str) -> dict[str, Outcome]:

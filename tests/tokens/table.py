@@ -12,9 +12,9 @@ from rigs.tried_all import TOKENS
 _HEAD = """# What it was tried with
 
 One user's journey (`tests/tokens/journey.py`), from the first listing to the locked PIN, on tokens that
-others wrote. `make tokens` repeats it and writes this page. The modules and the services
-behind them are real, from Debian's packages. The TPM is swtpm, the card is `tests/rigs/piv_card.py` in a real
-pcscd.
+others wrote. `.ci/run` repeats it; `make tokens` does, too, and writes this page. The modules and the
+services behind them are real, from Debian's packages. The TPM is swtpm, the card is `tests/rigs/piv_card.py`
+in a real pcscd.
 
 """
 
