@@ -4,7 +4,7 @@
 #   make picture  draws the README's picture of it
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md unless CI is set (TOKENS='tpm nss')
-#   make machines  a new Debian 12 and 13, each booted: from the README's first line to uninstalling (DISTRIBUTIONS='trixie noble')
+#   make machines  a new Debian 12 and 13, each booted: the README from its first line on, and the .deb (DISTRIBUTIONS='trixie noble')
 #   make package  sdist, wheel and a .deb for Debian 12 and 13 into dist/, each checked (DISTRIBUTIONS=trixie); as root
 #   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)

@@ -75,7 +75,7 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         old = f"the settings read at {clock(read, now)}" if read else "the settings read before"
         yield f"  {old} remain in force; PINs are forgotten on: {in_force}"
     if not status["tokens"]:
-        yield "  no token: plug one in, or add one with ssh-add -s MODULE"
+        yield "  no token: plug one in, or add one with ssh-add -s MODULE; if one is in, see replug doctor"
     for token in status["tokens"]:
         yield ""
         yield from _token(token, style, now)

@@ -89,7 +89,8 @@ def check_keys(machine: Machine) -> Iterator[Finding]:
                 "keys", "the agent offers no keys", "make one on the token: see the findings on it below"
             )
         else:
-            yield warn("keys", "the agent offers no keys", "plug a token in, or ssh-add -s MODULE")
+            step = "plug a token in, or ssh-add -s MODULE; if one is in, see the findings below"
+            yield warn("keys", "the agent offers no keys", step)
 
 
 def check_ssh_config(machine: Machine) -> Iterator[Finding]:

@@ -217,12 +217,13 @@ def test_pcscd_does_not_run_and_no_token_is_there(home: Home, logged_in: LogIn) 
     assert session.ssh_add("-l") == NO_IDENTITIES
     found = doctor(session)
     assert finding(found, "keys") == (
-        "warn keys: the agent offers no keys; fix: plug a token in, or ssh-add -s MODULE"
+        "warn keys: the agent offers no keys; fix: plug a token in, or ssh-add -s MODULE;"
+        " if one is in, see the findings below"
     )
     assert "fail pcscd: pcscd is not running" in finding(found, "pcscd")
     assert lines(session.replug("status")) == [
         *lines(session.replug("status", env=own(session)))[:1],
-        "  no token: plug one in, or add one with ssh-add -s MODULE",
+        "  no token: plug one in, or add one with ssh-add -s MODULE; if one is in, see replug doctor",
     ]
 
 

@@ -70,7 +70,7 @@ def test_status_of_a_running_agent(rig: ControlRig) -> None:
         assert (status, err) == (0, "")
         assert out.splitlines() == [
             f"replug-agent (pid {os.getppid()}) on {rig.socket}",
-            "  no token: plug one in, or add one with ssh-add -s MODULE",
+            "  no token: plug one in, or add one with ssh-add -s MODULE; if one is in, see replug doctor",
         ]
         await rig.agent.add()
         _, out, _ = await rig.replug("status")
