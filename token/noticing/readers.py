@@ -114,7 +114,7 @@ async def _connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             with contextlib.ExitStack() as failing:
                 failing.callback(writer.close)
                 writer.write(_HEADER.pack(_VERSION.size, _COMMAND_VERSION) + _VERSION.pack(*version, 0))
-                major, minor, error = _VERSION.unpack(await reader.readexactly(_VERSION.size))
+                major, minor, error = _VERSION.unpack(await _answer(reader))
                 if not error:
                     failing.pop_all()
                     return reader, writer
@@ -122,6 +122,15 @@ async def _connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             break
         version = (major, minor)
     raise ValueError(f"pcscd speaks protocol {major}.{minor}")
+
+
+async def _answer(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readexactly(_VERSION.size)
+    except (EOFError, ConnectionError) as error:
+        raise ValueError(
+            "pcscd ends the connection, as where polkit denies it (see replug doctor)"
+        ) from error
 
 
 def _parse(states: bytes) -> _Readers:

@@ -30,6 +30,7 @@ class StandInPcscd:
         self.version = version
         self.states: list[State] = []
         self.connections = 0
+        self.refuses = False
         self.told = False
         """Whether the newest client was told the states."""
         self.left = asyncio.Event()
@@ -53,6 +54,9 @@ class StandInPcscd:
         self.connections += 1
         self.told = False
         self._writers.append(writer)
+        if self.refuses:
+            writer.transport.abort()
+            return
         length, command, *theirs, _ = struct.unpack("=IIiiI", await reader.readexactly(20))
         assert (length, command) == (12, 0x11)
         fits = tuple(theirs) == self.version
@@ -185,6 +189,19 @@ def test_a_protocol_that_nobody_knows_is_left_alone_and_said_once(
 
     run(main())
     assert caplog.text.count("pcscd speaks protocol") == 1
+
+
+def test_a_pcscd_that_turns_its_clients_away(pcscd: StandInPcscd, caplog: pytest.LogCaptureFixture) -> None:
+    """By polkit (winscard_svc.c, ContextThread)."""
+    caplog.set_level("INFO")
+
+    async def main() -> None:
+        pcscd.refuses = True
+        async with following(pcscd):
+            await connected(pcscd, 3, told=False)
+
+    run(main())
+    assert caplog.text.count("as where polkit denies it (see replug doctor)") == 1
 
 
 def test_without_a_module_that_uses_it_pcscd_is_not_started(pcscd: StandInPcscd) -> None:
