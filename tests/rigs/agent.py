@@ -178,12 +178,13 @@ def _age(pid: int) -> tuple[int, int]:
 def descendants(pid: int) -> list[int]:
     """The process ids of everything this process has started, and they, that still runs."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    # Not [0-9]*/stat, as glob would fail if a process ends meanwhile.
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            state, parent = (process / "stat").read_text().rpartition(")")[2].split()[:2]
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(parent) == pid and state != "Z":
-            child = int(path.parent.name)
+            child = int(process.name)
             found += [child, *descendants(child)]
     return found

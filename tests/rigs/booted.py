@@ -32,7 +32,11 @@ class Booted:
         self._process = subprocess.Popen(
             ["sh", _SCRIPT, root], stdin=subprocess.DEVNULL, start_new_session=True
         )
-        eventually(self._has_started, "the machine has started", within=120)
+        try:
+            eventually(self._has_started, "the machine has started", within=120)
+        except BaseException:
+            self.shut_down()
+            raise
 
     @property
     def _first(self) -> int:

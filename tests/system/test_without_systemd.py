@@ -46,11 +46,11 @@ def test_it_says_so_and_changes_nothing(path: str, home: Home) -> None:
 def agents(socket: Path) -> list[int]:
     """The processes that were started with this socket's path, without those that they have forked."""
     found = {}
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if os.fsencode(socket) in path.read_bytes().split(b"\0"):
-                parent = path.with_name("stat").read_text().rpartition(")")[2].split()[1]
-                found[int(path.parent.name)] = int(parent)
+            if os.fsencode(socket) in (process / "cmdline").read_bytes().split(b"\0"):
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                found[int(process.name)] = int(parent)
     return [pid for pid, parent in found.items() if parent not in found]
 
 
