@@ -9,6 +9,8 @@ from __future__ import annotations
 from replug.protocol.secrets import copy_over, wipe
 
 _USUAL = 4096  # bytes; nearly every message fits
+_spare: list[bytearray] = []
+"""A wiped buffer of that size, for the next that receives something: most have nothing most of the time."""
 
 
 class ReceiveBuffer:
@@ -16,8 +18,8 @@ class ReceiveBuffer:
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
-        self._buffer = bytearray(_USUAL)
-        self.size = _USUAL
+        self._buffer = bytearray()
+        self.size = 0
         """How many bytes of memory it takes."""
         self._start = 0
         self._end = 0
@@ -38,20 +40,25 @@ class ReceiveBuffer:
 
     def writable(self) -> memoryview:
         """Where the next bytes belong; unless it is `full`, there is room for one at least."""
-        if self._end == self.size:
+        if not self.size:
+            self._buffer, self.size = _spare.pop() if _spare else bytearray(_USUAL), _USUAL
+        elif self._end == self.size:
             self._make_room()
         return memoryview(self._buffer)[self._end :]
 
     def received(self, count: int) -> None:
-        """The next `count` bytes have been written."""
+        """The next `count` bytes have been written, or none."""
         self._end += count
+        if not self._end:
+            self.wipe()
 
     def wipe(self) -> None:
         """Leave nothing of what has arrived."""
         wipe(self._buffer, 0, self._end)
+        if self.size == _USUAL and not _spare:
+            _spare.append(self._buffer)
+        self._buffer, self.size = bytearray(), 0
         self._start = self._end = 0
-        if self.size > _USUAL:
-            self._buffer, self.size = bytearray(_USUAL), _USUAL
 
     def _take(self, begin: int, end: int) -> bytearray:
         """A copy of `begin` to `end`, which the caller wipes; all up to `end` is gone from here."""

@@ -165,6 +165,7 @@ class Connection:
                 count = self._socket.recv_into(space)
         except BlockingIOError:
             self._readable = False
+            self._received.received(0)
             return
         except OSError:
             self.close()

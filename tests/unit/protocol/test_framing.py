@@ -57,6 +57,22 @@ def test_messages_in_any_pieces(reader: MessageReader) -> None:
     assert came == sent
 
 
+def test_readers_that_wait_for_nothing_hold_no_memory_and_others_none_of_theirs() -> None:
+    """There may be a thousand connections, of which one or two are in the middle of something."""
+    one, other = MessageReader(), MessageReader()
+    assert one.size == 0
+    assert receive(one, b"") == b""
+    assert one.size == 0
+    assert receive(one, frame(b"secret")[:-1]) == b""
+    assert deliver(other, frame(b"another")) == [b"another"]
+    assert one.size > 0
+    assert other.size == 0
+    assert deliver(one, b"t") == [b"secret"]
+    assert one.size == 0
+    with other.writable() as space:
+        assert not any(space)
+
+
 def test_the_longest_message_and_a_longer_one(reader: MessageReader) -> None:
     longest = b"x" * MAX_MESSAGE
     assert deliver(reader, frame(longest)) == [longest]
