@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
+from io import RawIOBase
+from itertools import islice
 
-_LONGEST = 4 * 1024 * 1024  # bytes; Linux allows no more for arguments and environment (execve(2))
+_PIECE = 64 * 1024  # bytes, few enough to be taken apart without delay for other threads
+_MOST_PIECES = 4
+_MOST_VARIABLES = 2048
+"""Of more, some may not be seen. Linux allows a million, and to have read them costs all other clients."""
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -14,12 +19,20 @@ def environment_of(pid: int) -> dict[str, str]:
     It is a hint, not an authority: the process can change it.
     """
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return _parse(file.read(_LONGEST).split(b"\0"))
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            return dict(islice(_variables(file), _MOST_VARIABLES))
     except OSError:
         return {}
 
 
-def _parse(entries: Iterable[bytes]) -> dict[str, str]:
-    pairs = (os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry)
-    return {name: value for name, _, value in pairs}
+def _variables(file: RawIOBase) -> Iterator[tuple[str, str]]:
+    rest = b""
+    for _ in range(_MOST_PIECES):
+        piece = file.read(_PIECE) or b""
+        *entries, rest = (rest + piece).split(b"\0")
+        for entry in entries if piece else [rest]:
+            if b"=" in entry:
+                name, _, value = os.fsdecode(entry).partition("=")
+                yield name, value
+        if not piece:
+            return

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import termios
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -223,6 +224,22 @@ def test_a_tmux_pane_comes_before_a_display() -> None:
 def test_a_terminal_that_is_known_comes_before_a_display_that_is_guessed() -> None:
     """An agent in a user namespace of its own may read no environment, but sees terminals."""
     assert Place({"DISPLAY": ":0"}, Terminal("/dev/pts/1", 1, foreground=True), certain=False).terminal_first
+
+
+def test_of_an_environment_that_is_made_to_cost_much_a_part_is_read(start: Start) -> None:
+    """The agent reads it for each question, in threads that keep its loop from running."""
+    pid = start(env={"DISPLAY": ":3"} | {f"{number:x}": "" for number in range(100_000)})
+    tracemalloc.start()
+    read = environment_of(pid)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read["DISPLAY"] == ":3"
+    assert most < 4_000_000, most
+
+
+def test_an_environment_of_usual_size_is_read_whole(start: Start) -> None:
+    given = {f"VARIABLE_{number}": "=" * number for number in range(500)} | {"LONG": "x" * 120_000}
+    assert environment_of(start(env=given)) == given
 
 
 IN_NAMESPACE = """
