@@ -178,7 +178,7 @@ def _read(
         return Login(hosts[-1], request.user)
     if form == _CERTIFICATE:
         certificate = Certificate.decode_body(data)
-        if certificate.ca_key != key_blob:
+        if certificate.ca_key != key_blob and not _same_plain_key(certificate.ca_key, key_blob):
             raise ProtocolError("by another CA key")
         return CertificateToSign(certificate, now)
     if form == _SSHSIG:
@@ -192,7 +192,7 @@ def _read(
 
 
 def _same_plain_key(named: bytes, key_blob: bytes) -> bool:
-    """Whether they are one key: ssh may name a certificate in what the plain key signs."""
+    """Whether they are one key: of one that has a certificate, a client may ask by either name."""
     return plain_blob(named) == plain_blob(key_blob)
 
 

@@ -241,6 +241,25 @@ def test_a_connection_keeps_little_of_the_hosts_it_is_bound_to(user: User) -> No
     assert "host key of more than 32768 bytes" in user.agent.log
 
 
+def test_a_certificate_is_named_though_it_is_asked_for_by_a_certificate_of_the_ca(
+    user: User, home: Home
+) -> None:
+    """Whoever sees the list has both names of the key, and a signature by either is the CA's."""
+    ca = make_key(home, "ca")
+    certify = ("ssh-keygen", "-q", "-s", ca, "-I", "own", "-n", "alice")
+    assert home.run(*certify, public_of(ca)).status == 0
+    assert user.agent.ssh_add("-q", ca).status == 0
+    evil = public_of(make_key(home, "evil"))
+    assert home.run(*certify[:4], "-I", "evil", "-n", "root", evil).status == 0
+    made = blob_of(home.folder / "evil-cert.pub")
+    unsigned = made[: made.rindex(string(b"ssh-ed25519")) - 4]
+    with user.agent.connect() as connection:
+        request = sign_request(blob_of(home.folder / "ca-cert.pub"), unsigned)
+        assert connection.ask(request)[:1] != SIGN_RESPONSE
+    [question] = user.questions
+    assert question[2:4] == ["user certificate, valid FOREVER", "for root"]
+
+
 def test_blank_characters_push_nothing_out_of_sight(user: User) -> None:
     server = Key()
     user.agrees()

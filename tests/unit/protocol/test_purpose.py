@@ -189,6 +189,14 @@ def test_a_certificate_of_another_ca_is_none() -> None:
     assert signed(body, HERE, KEY.blob) == OtherData(len(body), "a certificate (by another CA key)")
 
 
+def test_a_certificate_is_one_though_the_ca_is_asked_by_the_name_of_a_certificate_of_its_own() -> None:
+    """An agent holds both; the signature is by the same key."""
+    body = Certificate.decode(certificate(KEY, OTHER, "root")).body()
+    found = signed(body, HERE, certificate(OTHER, KEY, "ca"))
+    assert isinstance(found, CertificateToSign)
+    assert found.certificate.principals == (b"root",)
+
+
 def test_a_certificate_with_its_signature_is_none() -> None:
     blob = certificate(KEY, OTHER, "root")
     found = signed(blob, HERE, OTHER.blob)
