@@ -6,12 +6,14 @@ The copy of a key that the agent keeps to give it to another process is sealed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 
 from replug.agent.keys.key_process import KeyProcess
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.additions import KeyAddition
 from replug.protocol.secrets import wipe
+from replug.token.requester import Program, requester
 from replug.token.seal import Seal, SealedError
 from replug.token.worker.forking import ForkServer
 
@@ -21,6 +23,8 @@ _MOST_BYTES = 8 * 1024 * 1024
 """Of all requests that added them, constraints included."""
 _MOST_QUICK_BITS = 4096
 """Of an RSA key: a signature by a larger one takes a hundred times as long as most."""
+_MOST_PROCESSES = 4
+"""For quick keys: few programs sign at the same time."""
 
 
 class SoftwareKeys:
@@ -33,7 +37,7 @@ class SoftwareKeys:
         self._slow: set[bytes] = set()
         self._adding: list[bytearray] = []
         """The messages of keys that wait for a process, or are being read by one."""
-        self._quick_process = KeyProcess(seal, self._sealed, fork_server, slow=False)
+        self._quick_processes = _ByProgram(lambda: KeyProcess(seal, self._sealed, fork_server, slow=False))
         self._slow_process = KeyProcess(seal, self._sealed, fork_server, slow=True)
 
     async def add(self, addition: KeyAddition) -> None:
@@ -46,7 +50,8 @@ class SoftwareKeys:
             )
         self._adding.append(addition.message)
         try:
-            await (self._slow_process if slow else self._quick_process).add(blob, addition.message)
+            process = self._slow_process if slow else self._quick_processes.of_requester()
+            await process.add(blob, addition.message)
             self._sealed[blob] = self._seal.seal(addition.message)
         except SealedError:
             self.suspend()
@@ -60,15 +65,15 @@ class SoftwareKeys:
 
     async def sign(self, blob: bytes, data: bytes, flags: int) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's. RequestRefusedError."""
-        process = self._slow_process if blob in self._slow else self._quick_process
+        process = self._slow_process if blob in self._slow else self._quick_processes.of_requester()
         return await process.sign(blob, data, flags)
 
     def remove(self, blob: bytes) -> None:
         """Drop a key, if it is there."""
         if self._sealed.pop(blob, None) is not None:
             self._slow.discard(blob)
-            self._quick_process.remove(blob)
-            self._slow_process.remove(blob)
+            for process in self._processes():
+                process.remove(blob)
 
     def keep_only(self, blobs: Iterable[bytes]) -> None:
         """Drop all keys but these."""
@@ -89,5 +94,34 @@ class SoftwareKeys:
 
     def suspend(self) -> None:
         """Leave no key in any process; they are there again when the seal is open and they are needed."""
-        self._quick_process.end()
-        self._slow_process.end()
+        for process in self._processes():
+            process.end()
+
+    def _processes(self) -> Iterator[KeyProcess]:
+        yield from self._quick_processes
+        yield self._slow_process
+
+
+class _ByProgram:
+    """A process for each program that asks, so that what one asks for does not hold up another.
+
+    Of more programs than there are processes, those that asked last have theirs to themselves.
+    """
+
+    def __init__(self, make: Callable[[], KeyProcess]) -> None:
+        self._make = make
+        self._of_program: OrderedDict[Program | None, KeyProcess] = OrderedDict()
+        """Who asked last is last."""
+
+    def __iter__(self) -> Iterator[KeyProcess]:
+        return iter(self._of_program.values())
+
+    def of_requester(self) -> KeyProcess:
+        """The process for whose request the current task serves."""
+        program = requester.get().program
+        process = self._of_program.pop(program, None)
+        if process is None:
+            room = len(self._of_program) < _MOST_PROCESSES
+            process = self._make() if room else self._of_program.popitem(last=False)[1]
+        self._of_program[program] = process
+        return process

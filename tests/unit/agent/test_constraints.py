@@ -109,7 +109,7 @@ def test_a_key_that_is_no_authenticators_with_a_provider_for_those(agent: AgentB
     async def main() -> None:
         assert await add(agent, KEY, SkProvider(b"/usr/lib/sk.so")) == Failure()
         assert agent.reasons == ["a provider for FIDO keys was named, and the key is none"]
-        assert agent.keyring._software_keys._quick_process._process is None
+        assert not any(one._process for one in agent.keyring._software_keys._processes())
 
     run(main())
 
@@ -436,7 +436,7 @@ def test_a_locked_agent_holds_nothing_to_use_and_goes_on_after_unlocking(agent: 
         logins = len(agent.slots.logins)
         assert await agent.ask(Lock(b"secret")) == Success()
         assert pin.value == b""
-        assert agent.keyring._software_keys._quick_process._process is None
+        assert not any(one._process for one in agent.keyring._software_keys._processes())
         assert not any(process.ready for process in agent.slots.processes if process.alive)
         assert await agent.ask(Unlock(b"wrong")) == Failure()
         assert await agent.ask(Unlock(b"secret")) == Success()

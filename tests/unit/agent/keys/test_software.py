@@ -31,6 +31,7 @@ from replug.protocol.private_keys import (
     RsaPrivateKey,
 )
 from replug.protocol.signatures import Signature, verify
+from replug.token.requester import Requester, requester
 from replug.token.seal import KEY_SIZE, Seal
 from replug.token.worker.forking import Forked, ForkServer
 from replug.token.worker.process import WorkerProcess
@@ -65,9 +66,12 @@ async def refusal(awaitable: Any) -> str:
 
 
 def process_of(software: SoftwareKeys) -> int:
-    process = software._quick_process._process
-    assert process is not None
-    return process.pid
+    [process] = processes_of(software)
+    return process
+
+
+def processes_of(software: SoftwareKeys) -> list[int]:
+    return [one._process.pid for one in software._quick_processes if one._process is not None]
 
 
 def added(key: PrivateKey) -> KeyAddition:
@@ -163,7 +167,7 @@ def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
     async def main() -> None:
         software = SoftwareKeys(Seal(), fork_server)
         assert reason in await refusal(software.add(KeyAddition.decode(bad())))
-        assert software._quick_process._process is None
+        assert processes_of(software) == []
         # Nor does it disturb the keys that are there.
         await software.add(added(key := ed25519_key()))
         process = process_of(software)
@@ -259,6 +263,36 @@ def test_removing_ends_the_process_and_keeps_the_others(fork_server: ForkServer)
     run(main())
 
 
+def test_what_one_program_asks_for_does_not_hold_up_another(fork_server: ForkServer) -> None:
+    """Each has a process with what it needs, up to a number."""
+
+    async def main() -> None:
+        software, theirs, ours = SoftwareKeys(Seal(), fork_server), ed25519_key(), ed25519_key()
+
+        async def as_program(name: str, key: PrivateKey) -> None:
+            requester.set(Requester((0, name), 1))
+            await check(software, key)
+
+        await software.add(added(theirs))
+        await software.add(added(ours))
+        os.kill(process_of(software), signal.SIGSTOP)
+        stuck = asyncio.create_task(check(software, theirs))
+        await settle()
+        await asyncio.create_task(as_program("ours", ours))
+        # A key that is removed leaves those processes alone that have never needed it.
+        ours_alone = processes_of(software)[1]
+        software.remove(theirs.blob)
+        assert "removed" in await refusal(stuck)
+        assert ours_alone in processes_of(software)
+        for number in range(20):
+            await asyncio.create_task(as_program(str(number), ours))
+        assert len(processes_of(software)) == software_module._MOST_PROCESSES
+        software.clear()
+        assert processes_of(software) == []
+
+    run(main())
+
+
 def test_a_shut_seal_keeps_the_keys_from_everybody(fork_server: ForkServer) -> None:
     async def main() -> None:
         seal = Seal()
@@ -269,12 +303,12 @@ def test_a_shut_seal_keeps_the_keys_from_everybody(fork_server: ForkServer) -> N
         seal.shut(DERIVED)
         await ended(process)
         assert await refusal(software.sign(key.blob, DATA, 0)) == "the agent is locked"
-        assert software._quick_process._process is None
+        assert processes_of(software) == []
         assert await refusal(software.add(added(rsa_key()))) in (
             "the agent is locked",
             "the agent was locked meanwhile",
         )
-        assert software._quick_process._process is None
+        assert processes_of(software) == []
         seal.reopen(DERIVED)
         await check(software, key)
         software.clear()
