@@ -92,7 +92,7 @@ class Dispatcher:
         self._agent = agent
         self._history = history
         # Not the agent's: many large messages would be in the way of a session-bind, with which ssh begins.
-        self._decoding = Aside("decoding")
+        self._decoding = Aside()
         self._to_decode: list[bytearray] = []
         """Messages that wait for it, or are being decoded."""
 

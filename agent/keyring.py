@@ -70,7 +70,7 @@ class Keyring:
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
-        self._aside = Aside("aside")
+        self._aside = Aside()
         self._lock = Lock(self._seal, self._seal_all, self._unseal_all)
         self._software_keys = SoftwareKeys(self._seal, fork_server)
         token_settings = TokenSettingsFinder(settings)

@@ -5,16 +5,17 @@ What hangs in one share is not in the way of the others.
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from replug.token.errors import ExplainedError
-from replug.token.requester import requester
+from replug.token.requester import Requester, requester
 from replug.token.turns import FairSemaphore
 
 T = TypeVar("T")
@@ -39,6 +40,8 @@ _MOST_HANGING = 64
 """Threads of one share."""
 _MOST_OF_A_PROGRAM = 16
 _MOST_OF_A_PROCESS = 8
+_running: dict[Future[Any], tuple[Share, Requester]] = {}
+"""What was called in a daemon thread and has not returned: of this process, so of whichever loop it has."""
 
 
 class TooManyThreadsError(ExplainedError):
@@ -50,16 +53,18 @@ async def in_daemon_thread(share: Share, call: Callable[[], T]) -> T:
 
     asyncio's own threads are few, and the process waits for them at its end.
     """
-    there = [thread for thread in threading.enumerate() if thread.name == share.value]
-    askers = [thread.requester for thread in there if isinstance(thread, _Thread)]
+    askers = [its for its_share, its in list(_running.values()) if its_share is share]
     asker = requester.get()
     if (
-        len(there) >= _MOST_HANGING
+        len(askers) >= _MOST_HANGING
         or askers.count(asker) >= _MOST_OF_A_PROCESS
         or sum(other.program == asker.program for other in askers) >= _MOST_OF_A_PROGRAM
     ):
         raise TooManyThreadsError(f"too many earlier attempts have not ended ({share.value})")
-    return await asyncio.wrap_future(_started(share.value, call))
+    running = _started(call)
+    _running[running] = share, asker
+    running.add_done_callback(_running.pop)
+    return await asyncio.wrap_future(running)
 
 
 class Aside:
@@ -68,9 +73,8 @@ class Aside:
     A single thread takes no more than its share of Python's lock from the loop.
     """
 
-    def __init__(self, name: str, most: int = 1) -> None:
+    def __init__(self, most: int = 1) -> None:
         """At most `most` run at the same time; the others wait for their turn."""
-        self._name = name
         self._free = FairSemaphore(most)
 
     async def run(self, call: Callable[[], T], abandoned: Callable[[T], object] = lambda _: None) -> T:
@@ -90,7 +94,7 @@ class Aside:
             return result
 
         try:
-            running = _started(self._name, call_for_somebody)
+            running = _started(call_for_somebody)
         except BaseException:
             self._free.release()
             raise
@@ -109,13 +113,11 @@ class Aside:
             raise
 
 
-class _Thread(threading.Thread):
-    def __init__(self, name: str, run: Callable[[], None]) -> None:
-        super().__init__(target=run, name=name, daemon=True)
-        self.requester = requester.get()
+def _started(call: Callable[[], T]) -> Future[T]:
+    """The result to come of a thread's `call`.
 
-
-def _started(name: str, call: Callable[[], T]) -> Future[T]:
+    Not threading.Thread: its start() waits until the thread runs, and then for Python's lock, which that has.
+    """
     future: Future[T] = Future()
 
     def run() -> None:
@@ -126,7 +128,7 @@ def _started(name: str, call: Callable[[], T]) -> Future[T]:
 
     future.set_running_or_notify_cancel()  # from here on the caller may leave, and the thread finishes alone
     try:
-        _Thread(name, run).start()
+        _thread.start_new_thread(run, ())
     except RuntimeError as error:
         raise TooManyThreadsError(
             "there can be no more threads", "see the limits of the agent (ulimit -a)"

@@ -34,7 +34,7 @@ class Lock:
         self._unseal_all = unseal_all
         self._salt = b""
         self._failures = 0
-        self._aside = Aside("passphrases", _MOST_AT_ONCE)
+        self._aside = Aside(_MOST_AT_ONCE)
         self._attempts: Counter[int] = Counter()
         """Under way, the delays after failures included, by process."""
 

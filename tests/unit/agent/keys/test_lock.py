@@ -218,10 +218,11 @@ def test_a_guess_of_a_client_that_is_gone_is_not_tried(
     delays: Delays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a crowd of processes that end at once would keep the agent busy after them."""
-    tried, may_go_on = list[bytes](), threading.Event()
+    tried, begun, may_go_on = list[bytes](), threading.Semaphore(0), threading.Event()
 
     def derive(passphrase: bytearray, _salt: bytes) -> bytearray:
         tried.append(bytes(passphrase))
+        begun.release()
         may_go_on.wait(10)
         return bytearray(seal.KEY_SIZE)
 
@@ -231,7 +232,8 @@ def test_a_guess_of_a_client_that_is_gone_is_not_tried(
         monkeypatch.setattr(lock_module, "derive_key", derive)
         guesses = [bytearray(b"guess %d" % number) for number in range(lock_module._MOST_AT_ONCE + 1)]
         asked = [asyncio.create_task(lock.unlock(number, one)) for number, one in enumerate(guesses)]
-        await settle()
+        for _ in range(lock_module._MOST_AT_ONCE):
+            await asyncio.to_thread(begun.acquire)
         for one in asked:
             one.cancel()
         await asyncio.wait(asked)
