@@ -20,7 +20,7 @@ from replug.token.prompts.dialog import find_program
 from replug.token.prompts.password_agent import PasswordAgentPrompter
 from replug.token.prompts.pinentry import PinentryPrompter, find_pinentry, is_textual
 from replug.token.prompts.place import Place, Terminal, find_place
-from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest, Prompter
+from replug.token.prompts.request import AnyRequest, Asker, ConfirmRequest, PinRequest, Prompter
 from replug.token.prompts.restraint import Restraint
 from replug.token.prompts.terminal import TerminalPrompter
 from replug.token.prompts.turns import QuestionTurns
@@ -94,6 +94,10 @@ class ChoosingPrompter:
         place = find_place(pid, self._own, self._environment_of)
         return place, list(self._ways(place))
 
+    def _look_for(self, asker: Asker, pid: int | None) -> tuple[Place, list[Way]]:
+        asker.origin  # noqa: B018 - it reads /proc, and keeps what it finds
+        return self._look(pid)
+
     async def _by_first_way(self, request: AnyRequest, question: Callable[[Way], Awaitable[T]]) -> T:
         failures: list[NobodyAskedError] = []
         place, ways = await self._ways_to_ask(request)
@@ -115,7 +119,7 @@ class ChoosingPrompter:
         for share, pid in looks:
             try:
                 async with asyncio.timeout(_LONGEST_LOOK):
-                    return await in_daemon_thread(share, partial(self._look, pid))
+                    return await in_daemon_thread(share, partial(self._look_for, request.asker, pid))
             except (TimeoutError, TooManyThreadsError):
                 log.warning("cannot find out where the asking process runs", extra={"pid": pid})
         raise request.nobody_asked([NobodyAskedError("the folders of PATH do not answer")])

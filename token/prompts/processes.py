@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 _MOST_ANCESTORS = 16
+_LARGEST = 64 * 1024  # bytes of a file in /proc that is read
 _REMOTE = ("sshd", "sshd-session", "sshd-auth")
 """Their clients are on other machines, and the terminal of their ancestors is not the client's."""
 
@@ -38,12 +38,10 @@ class Process:
     def read(cls, pid: int) -> Process | None:
         """The process; None if it is gone or another user's."""
         try:
-            status = Path(f"/proc/{pid}/status").read_bytes()
-            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-            cgroup = Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
+            status, text, cgroup = (_read(f"/proc/{pid}/{name}") for name in ("status", "stat", "cgroup"))
         except OSError:
             return None
-        uid = re.search(rb"^Uid:\s+(\d+)", status, re.MULTILINE)
+        uid = re.search(r"^Uid:\s+(\d+)", status, re.MULTILINE)
         if uid is None or int(uid[1]) != os.getuid():
             return None
         start, _, rest = text.rpartition(")")
@@ -59,6 +57,18 @@ class Process:
             started=int(fields[19]),
             cgroup=cgroup,
         )
+
+
+def _read(path: str) -> str:
+    """The text of a file of /proc. OSError.
+
+    With few system calls, as all clients wait while the loop reads it for one.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _LARGEST).decode(errors="replace")
+    finally:
+        os.close(descriptor)
 
 
 def with_ancestors(pid: int | None) -> Iterator[Process]:
