@@ -23,6 +23,7 @@ from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.known_host_names import KnownHostNames, default_files
 from replug.agent.keys.lock import Lock
 from replug.agent.keys.modules import Modules
+from replug.agent.keys.provider_names import is_usual
 from replug.agent.keys.providers import Providers
 from replug.agent.keys.refusal import RequestRefusedError, unknown_key
 from replug.agent.keys.software import SoftwareKeys
@@ -92,8 +93,8 @@ class Keyring:
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
         self.sign = Signing(self.identities, settings, self._confirmations, notices, self._aside).sign
-        self._adding: Counter[Program | None] = Counter()
-        """How many providers are being added, by the program that asks."""
+        self._adding: Counter[tuple[Program | None, bool]] = Counter()
+        """How many providers are being added, by the program that asks and whether they are usual ones."""
         self._emptied = 0
         """How often everything was removed."""
         self.first_scan = FirstScan(self.modules)
@@ -174,19 +175,30 @@ class Keyring:
     async def add_provider(
         self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
     ) -> None:
-        program = client.peer.requester.program
-        if self._adding[program] >= _MOST_ADDITIONS:
-            raise RequestRefusedError(f"{_MOST_ADDITIONS} additions of the same program have not ended")
-        self._adding[program] += 1
+        try:
+            kind = self._kind_of_addition(client, name)
+        except RequestRefusedError:
+            if pin is not None:
+                pin.wipe()
+            raise
+        self._adding[kind] += 1
         # It goes on to its end when the client hangs up: a PIN must not be wiped in the middle of a login.
         adding = asyncio.create_task(self._add_provider(client, name, pin, constraints))
 
         def ended(task: asyncio.Task[None]) -> None:
-            one_less(self._adding, program)
+            one_less(self._adding, kind)
             task.cancelled() or task.exception()
 
         adding.add_done_callback(ended)
         await asyncio.shield(adding)
+
+    def _kind_of_addition(self, client: Client, name: str) -> tuple[Program | None, bool]:
+        """What it counts as; RequestRefusedError if there are too many."""
+        # Those that wait for a file system are not to keep out those that do not.
+        kind = client.peer.requester.program, is_usual(name, self.settings.options.provider_patterns)
+        if self._adding[kind] >= _MOST_ADDITIONS:
+            raise RequestRefusedError(f"{_MOST_ADDITIONS} additions of the same program have not ended")
+        return kind
 
     async def _add_provider(
         self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]

@@ -24,7 +24,8 @@ T = TypeVar("T")
 class Share(Enum):
     """What a call that may never return is for: a path on a dead network file system, say."""
 
-    ADDED_PATHS = "paths of providers to add"
+    USUAL_MODULES = "modules that are registered, or in the allowed folders"
+    OTHER_MODULES = "modules elsewhere"
     REMOVED_PATHS = "paths of providers to remove"
     CONFIGURATION = "configuration"
     CERTIFICATE_FILES = "certificate files"

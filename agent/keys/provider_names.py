@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.protocol.patterns import matches_list
 from replug.token.names.locate import locate_modules
 from replug.token.names.p11kit import ModuleSource, Registry, read_registry
 from replug.token.names.p11kit_files import P11KitFiles
@@ -20,13 +21,24 @@ _LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
 _FILE_SYSTEM_PATIENCE = 10.0  # seconds
 
 
-async def resolve(name: str) -> tuple[list[ModuleSource], Uri]:
+async def resolve(name: str, allowed: str = "") -> tuple[list[ModuleSource], Uri]:
     """The modules that `name` may mean, and what is chosen of them. RequestRefusedError, TokenError.
 
-    A path means one module; a URI that names none means all that are registered.
+    A path means one module; a URI that names none means all that are registered. `allowed`: see `is_usual`.
     """
     uri = uri_of(name)
-    return await _in_thread(name, Share.ADDED_PATHS, lambda: _sources(name, uri)), uri or Uri()
+    share = Share.USUAL_MODULES if is_usual(name, allowed) else Share.OTHER_MODULES
+    return await _in_thread(name, share, lambda: _sources(name, uri)), uri or Uri()
+
+
+def is_usual(name: str, allowed: str) -> bool:
+    """Whether `name` means registered modules, or leads by itself to one that the patterns `allowed` match.
+
+    No file system is asked, as there are none there that users have made and that may never answer.
+    """
+    uri = uri_of(name)
+    path = name if uri is None else uri.module_path
+    return path is None or (path == os.path.normpath(path) and matches_list(path, allowed))
 
 
 async def resolve_to_remove(name: str) -> tuple[list[str], Uri]:
@@ -42,7 +54,7 @@ async def resolve_to_remove(name: str) -> tuple[list[str], Uri]:
 
 async def registered() -> Registry:
     """What p11-kit has registered now. RequestRefusedError."""
-    return await _in_thread("p11-kit's configuration", Share.ADDED_PATHS, _registry)
+    return await _in_thread("p11-kit's configuration", Share.USUAL_MODULES, _registry)
 
 
 async def _in_thread(name: str, share: Share, call: Callable[[], T]) -> T:

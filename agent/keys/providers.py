@@ -201,8 +201,8 @@ class Providers:
 
     async def _resolve(self, name: str) -> tuple[list[ModuleSource], Uri]:
         """The modules that `name` may mean and that may be loaded, and what is chosen of them."""
-        sources, uri = await resolve(name)
         patterns = self._settings.options.provider_patterns
+        sources, uri = await resolve(name, patterns)
         allowed = [source for source in sources if matches_list(source.path, patterns)]
         for source in sources:
             if source not in allowed:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import os
+import threading
 from pathlib import Path
 
 import pytest
 from doubles.agent_bench import HOME_KEY, WORK_KEY, AgentBench, processes_left
-from doubles.stand_ins import PIN, WITHOUT_PIN, WRONG_PIN, Key, StandInToken, refused, run
+from doubles.stand_ins import PIN, WITHOUT_PIN, WRONG_PIN, Key, StandInToken, refused, run, settle
 
 from replug.agent import keyring as keyring_module
 from replug.agent.config.options import Options
+from replug.agent.keys import provider_names
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.messages import Failure, SignResponse, Success
 from replug.token.errors import TokenError, Verdict
@@ -165,20 +169,50 @@ def test_the_last_try_is_not_spent_by_adding(one: AgentBench, work: StandInToken
     run(main())
 
 
-@pytest.mark.parametrize("case", ["not allowed", "in a URI", "absent", "several"])
-def test_a_pin_that_is_not_used_is_wiped(two: AgentBench, case: str) -> None:
+@pytest.mark.parametrize("case", ["not allowed", "in a URI", "absent", "several", "too many"])
+def test_a_pin_that_is_not_used_is_wiped(two: AgentBench, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if case == "too many":
+        monkeypatch.setattr(keyring_module, "_MOST_ADDITIONS", 0)
+
     async def main() -> None:
         name = {
             "not allowed": "/bin/sh",
             "in a URI": two.uri("token=work", "&pin-source=file:/etc/pin"),
             "absent": two.uri("token=absent"),
             "several": str(two.module),
+            "too many": str(two.module),
         }[case]
         pin = Pin(PIN)
         with contextlib.suppress(TokenError, RequestRefusedError):
             await two.keyring.add_provider(two.client, name, pin, ())
         assert pin.value == b""
         assert two.slots.logins == []
+
+    run(main())
+
+
+def test_additions_that_wait_for_a_file_system_keep_out_no_usual_ones(
+    two: AgentBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, realpath = threading.Event(), os.path.realpath
+
+    def waits_for_the_dead(path: str, *, strict: bool = False) -> str:
+        if path.startswith("/dead"):
+            answers.wait(20)
+        return realpath(path, strict=strict)
+
+    monkeypatch.setattr(provider_names.os.path, "realpath", waits_for_the_dead)
+    monkeypatch.setattr(keyring_module, "_MOST_ADDITIONS", 3)
+
+    async def main() -> None:
+        dead = (two.keyring.add_provider(two.client, f"/dead/{n}", None, ()) for n in range(3))
+        crowd = [*map(asyncio.create_task, dead)]
+        await settle()
+        with pytest.raises(RequestRefusedError, match="3 additions of the same program have not ended"):
+            await two.keyring.add_provider(two.client, "/dead/more", None, ())
+        await two.keyring.add_provider(two.client, two.uri("token=work"), None, ())
+        answers.set()
+        await asyncio.gather(*crowd, return_exceptions=True)
 
     run(main())
 

@@ -109,10 +109,10 @@ def test_what_one_program_hangs_in_leaves_room_for_others() -> None:
         for number in range(offload._MOST_OF_A_PROGRAM + 1):
             requester.set(Requester(ONE, number))
             with pytest.raises((TimeoutError, TooManyThreadsError)) as caught:
-                await asyncio.wait_for(in_daemon_thread(Share.ADDED_PATHS, released.wait), 0.01)
+                await asyncio.wait_for(in_daemon_thread(Share.OTHER_MODULES, released.wait), 0.01)
         assert caught.type is TooManyThreadsError
         requester.set(Requester(OTHER, 1))
-        assert await in_daemon_thread(Share.ADDED_PATHS, lambda: 7) == 7
+        assert await in_daemon_thread(Share.OTHER_MODULES, lambda: 7) == 7
         released.set()
 
     run(main())
