@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -30,8 +31,13 @@ REPLUG = Path(sys.executable).with_name("replug")
 
 def large_key(p_bits: int, q_bits: int) -> tuple[bytes, bytes]:
     """An RSA key of two Mersenne primes, as a request to add it, and its blob."""
-    p, q, e = 2**p_bits - 1, 2**q_bits - 1, 65537
-    n, d, iqmp = p * q, pow(e, -1, (p - 1) * (q - 1)), pow(q, -1, p)
+    return rsa_key(2**p_bits - 1, 2**q_bits - 1)
+
+
+def rsa_key(p: int, q: int) -> tuple[bytes, bytes]:
+    """An RSA key of these, as a request to add it, and its blob."""
+    n, e = p * q, 65537
+    d, iqmp = pow(e, -1, math.lcm(p - 1, q - 1)), pow(q, -1, p)
     numbers = b"".join(map(mpint, (n, e, d, iqmp, p, q)))
     blob = string(b"ssh-rsa") + mpint(e) + mpint(n)
     return frame(ADD_KEY + string(b"ssh-rsa") + numbers + string(b"large")), blob
@@ -186,6 +192,27 @@ def test_signatures_of_one_program_do_not_hold_up_another(agent: Agent, home: Ho
         time.sleep(1)
         waits = [seconds(lambda: agent.ssh_add("-T", public_of(quick))) for _ in range(3)]
     assert min(waits) < 1, waits
+
+
+def test_what_a_program_has_its_own_keys_do_does_not_hold_up_another(agent: Agent, home: Home) -> None:
+    """A key of uneven primes (the larger is none), which takes ten times as long as others; removals."""
+    quick, slow = make_key(home, "quick"), ed25519_key()
+    assert agent.ssh_add("-q", quick).status == 0
+    odd_key, blob = rsa_key(2**4060 + 1, 2**31 - 1)
+    with agent.connect() as connection:
+        assert connection.ask(odd_key) == SUCCESS, agent.log
+        assert connection.ask(sign_request(blob, flags=4))[:1] == SIGNED
+
+    def usual_wait() -> float:
+        waits = [seconds(lambda: agent.ssh_add("-T", public_of(quick))) for _ in range(9)]
+        return statistics.median(waits)
+
+    before = usual_wait()
+    add, remove = frame(bytes(message(slow))), frame(b"\x12" + string(slow.blob))
+    with busy(agent, 4, sign_request(blob, flags=4), add, remove):
+        time.sleep(0.5)
+        during = usual_wait()
+    assert during < 2 * before + 0.04, (before, during)
 
 
 def test_of_additions_whose_client_is_gone_few_go_on(agent: Agent, home: Home) -> None:
