@@ -24,6 +24,7 @@ _LONGEST_LINE = 16 * 1024
 _MOST_LINES = 50_000
 _MOST_NAMES = 64  # kept of one key
 _MOST_PATTERNS = 256  # of one CA; each is compared with each name of a certificate
+_MOST_OF_A_KEY = 32 * 1024  # bytes of the hosts in its lines
 _MOST_CANDIDATES = 8
 _CERT_AUTHORITY, _REVOKED = b"@cert-authority", b"@revoked"
 _HASHED = "|1|"
@@ -44,7 +45,7 @@ class KnownAs:
 
 @dataclass
 class _Names:
-    """Of one key, while the files are read."""
+    """Of one key."""
 
     plain: dict[str, None] = field(default_factory=dict)
     hashed: list[tuple[bytes, bytes]] = field(default_factory=list)
@@ -53,6 +54,22 @@ class _Names:
     """Pattern lists, where the key is a CA's."""
     patterns: int = 0
     """How many patterns these have."""
+
+    def add(self, marker: bytes, hosts: str) -> None:
+        """Take what a line says of the key."""
+        if marker == _CERT_AUTHORITY:
+            # Whole lists only: what is left out may be what a name is not to fit.
+            patterns = hosts.count(",") + 1
+            if self.patterns + patterns <= _MOST_PATTERNS:
+                self.patterns += patterns
+                self.certifies.append(hosts)
+        elif hosts.startswith(_HASHED):
+            if len(self.hashed) < _MOST_NAMES and (hashed := _hashed(hosts)):
+                self.hashed.append(hashed)
+        else:
+            for host in hosts.split(","):
+                if 0 < len(host) <= LONGEST_NAME and host[0] != "!" and len(self.plain) < _MOST_NAMES:
+                    self.plain[host] = None
 
     def names(self, candidates: Sequence[str]) -> tuple[str, ...]:
         if not self.hashed:
@@ -63,7 +80,7 @@ class _Names:
 @dataclass(frozen=True)
 class _Line:
     marker: bytes
-    hosts: str
+    hosts: bytes
     key: bytes
 
 
@@ -75,7 +92,11 @@ class KnownHosts:
 
     def __init__(self, files: Iterable[bytes] = ()) -> None:
         """`files` are the files' contents."""
-        self._by_key: dict[bytes, _Names] = {}
+        # Of bytes alone, as there may be many: to look through others for garbage would take Python's lock
+        # for a tenth of a second.
+        self._by_key: dict[bytes, bytes] = {}
+        """What the lines of a key say: marker and hosts of each."""
+        self._revoked: set[bytes] = set()
         for text in files:
             for line in _lines(text):
                 self._add(line)
@@ -87,10 +108,10 @@ class KnownHosts:
         is in the files for this very key, so a client may suggest what it likes. The certificate's own
         signature must have been verified.
         """
-        found = self._by_key.get(host_key)
+        found = self._names_of(host_key)
         if found is None and (certificate := _certificate(host_key)) is not None:
-            found = self._by_key.get(certificate.key.encode(), _Names())
-            if (authority := self._by_key.get(certificate.ca_key)) is not None:
+            found = self._names_of(certificate.key.encode()) or _Names()
+            if (authority := self._names_of(certificate.ca_key)) is not None:
                 names = [*_certified(certificate, authority.certifies), *found.names(candidates)]
                 revoked = found.revoked or authority.revoked
                 return KnownAs(tuple(dict.fromkeys(names)), bool(found.hashed), revoked)
@@ -99,22 +120,23 @@ class KnownHosts:
         return KnownAs(found.names(candidates), bool(found.hashed), found.revoked)
 
     def _add(self, line: _Line) -> None:
-        names = self._by_key.setdefault(line.key, _Names())
+        before = self._by_key.get(line.key, b"")
         if line.marker == _REVOKED:
-            names.revoked = True
-        elif line.marker == _CERT_AUTHORITY:
-            # Whole lists only: what is left out may be what a name is not to fit.
-            patterns = line.hosts.count(",") + 1
-            if names.patterns + patterns <= _MOST_PATTERNS:
-                names.patterns += patterns
-                names.certifies.append(line.hosts)
-        elif line.hosts.startswith(_HASHED):
-            if len(names.hashed) < _MOST_NAMES and (hashed := _hashed(line.hosts)):
-                names.hashed.append(hashed)
-        else:
-            for host in line.hosts.split(","):
-                if 0 < len(host) <= LONGEST_NAME and host[0] != "!" and len(names.plain) < _MOST_NAMES:
-                    names.plain[host] = None
+            self._revoked.add(line.key)
+            self._by_key[line.key] = before
+        elif len(before) + len(line.hosts) <= _MOST_OF_A_KEY:
+            self._by_key[line.key] = b"%b%b %b\n" % (before, line.marker, line.hosts)
+
+    def _names_of(self, key: bytes) -> _Names | None:
+        """What the lines of this key say; None if there are none."""
+        said = self._by_key.get(key)
+        if said is None:
+            return None
+        names = _Names(revoked=key in self._revoked)
+        for line in said.splitlines():
+            marker, _, hosts = line.partition(b" ")
+            names.add(marker, hosts.decode(errors="surrogateescape"))
+        return names
 
 
 def _lines(text: bytes) -> Iterator[_Line]:
@@ -132,7 +154,7 @@ def _lines(text: bytes) -> Iterator[_Line]:
             hosts, algorithm, encoded = words[:3]
             key = binascii.a2b_base64(encoded, strict_mode=True)
             if blob_algorithm(key).encode() == algorithm:
-                yield _Line(marker, hosts.decode(errors="surrogateescape"), key)
+                yield _Line(marker, hosts, key)
         except (ValueError, ProtocolError):
             continue  # too few words, no base64, or a key of another type
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replug.protocol.known_hosts import KnownAs, KnownHosts
+from replug.protocol.wire import Writer
 
 HOST, OTHER, CA = Key(), Key(kind="rsa"), Key()
 
@@ -181,3 +183,14 @@ def test_many_lines_are_read_in_linear_time() -> None:
     hosts = KnownHosts([keys * 50_000])
     assert time.process_time() - began < 5
     assert hosts.known_as(HOST.blob) == KnownAs(("server",))
+
+
+def test_many_keys_are_not_kept_as_many_objects() -> None:
+    """To look through them for garbage, the collector would hold up all threads of the agent."""
+    blobs = [bytes(Writer().string(b"ssh-ed25519").string(n.to_bytes(32, "big"))) for n in range(20_000)]
+    text = b"".join(b"h%d ssh-ed25519 %b\n" % (n, base64.b64encode(blob)) for n, blob in enumerate(blobs))
+    gc.collect()
+    before = len(gc.get_objects())
+    known = KnownHosts([text])
+    assert len(gc.get_objects()) - before < 100
+    assert known.known_as(blobs[-1]) == KnownAs(("h19999",))
