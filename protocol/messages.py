@@ -102,6 +102,11 @@ class ListedIdentity:
     key_blob: bytes
     comment: bytes
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """Its part of the payload, built once: most of a list is in the next one, too."""
+        return bytes(Writer().string(self.key_blob).string(self.comment))
+
 
 @dataclass(frozen=True)
 class IdentitiesAnswer(_Message):
@@ -124,10 +129,7 @@ class IdentitiesAnswer(_Message):
         return super().encode()
 
     def _write(self, writer: Writer) -> Writer:
-        writer.uint32(len(self.identities))
-        for identity in self.identities:
-            writer.string(identity.key_blob).string(identity.comment)
-        return writer
+        return writer.uint32(len(self.identities)).raw(b"".join([one.encoded for one in self.identities]))
 
     @classmethod
     def decode(cls, reader: Reader) -> Self:

@@ -222,20 +222,20 @@ class Identities:
         """Compute what the queries return, after a change."""
         self._leave_to_users()
         now = self._changes.clock()
-        held = (one for entry in self._entries for one in _identities(entry))
+        held = [one for entry in self._entries for one in _identities(entry)]
         # Of one provider's tokens some may have shorter lifetimes than others.
-        current = (one for one in held if not _is_over(one.constraints.expires, now))
+        current = [one for one in held if (end := one.constraints.expires) is None or now < end]
         self._held = list({(one.blob, one.holder): one for one in current}.values())
         self._holding = {}
         for one in self._held:
             self._holding.setdefault(one.blob, []).append(one)
         self._listed = self._to_list(self._held)
-        self.destinations = sum(len(one.constraints.destinations) for one in self._held)
         self._restricted = [one for one in self._held if one.constraints.destinations]
+        self.destinations = sum(len(one.constraints.destinations) for one in self._restricted)
         self._answers = {}
         self._listing = Listing.of(self._listed)
         self._say_what_is_left_out(self._listing)
-        self._known = {one.blob for entry in self._entries for one in _identities(entry)}
+        self._known = {one.blob for one in held}
         ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
         self.limited = bool(ends)
         self._changes.until = min((end for end in ends if not _is_over(end, now)), default=None)

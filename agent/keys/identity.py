@@ -12,11 +12,15 @@ from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.software import SoftwareKeys
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, plain_algorithm
+from replug.protocol.messages import ListedIdentity
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 from replug.token.prompts.request import Asker
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
+
+LONGEST_COMMENT = 1024
+"""Bytes in a list; the rest is left out."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,14 @@ class Identity:
     """The public key or certificate it is listed as."""
     comment: bytes
     constraints: KeyConstraints
+
+    @cached_property
+    def listed(self) -> ListedIdentity:
+        """How clients see it."""
+        comment = self.comment
+        if len(comment) > LONGEST_COMMENT:
+            comment = comment[:LONGEST_COMMENT].decode(errors="ignore").encode()
+        return ListedIdentity(self.blob, comment)
 
     @cached_property
     def fingerprint(self) -> str:

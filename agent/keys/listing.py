@@ -5,7 +5,7 @@ ssh and ssh-add read no list of more than 2048 keys or 256 KiB; a longer one wou
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replug.agent.keys.identity import Identity
@@ -14,10 +14,7 @@ from replug.protocol.messages import IdentitiesAnswer, ListedIdentity
 
 MOST_IDENTITIES = 2048
 """OpenSSH's SSH_AGENT_MAX_IDENTITIES (authfd.c: too many identities)."""
-LONGEST_COMMENT = 1024
-"""Bytes; the rest is left out."""
 _ROOM = MAX_MESSAGE - 5  # bytes, without the message's type and the number of identities
-_LENGTHS = 8  # bytes before a blob and a comment
 
 
 @dataclass(frozen=True)
@@ -31,43 +28,34 @@ class Listing:
 
     def with_one_more(self, held: Identity) -> Listing | None:
         """The same with `held` at its end; None if there is no room, or others were left out."""
-        entry = ListedIdentity(held.blob, _cut(held.comment))
-        size, listed = self.size + _size(entry), self.answer.identities
+        entry = held.listed
+        size, listed = self.size + len(entry.encoded), self.answer.identities
         if self.left_out or len(listed) >= MOST_IDENTITIES or size > _ROOM:
             return None
         return Listing(IdentitiesAnswer((*listed, entry)), (), size)
 
     @classmethod
-    def of(cls, identities: Iterable[Identity]) -> Listing:
+    def of(cls, identities: Sequence[Identity]) -> Listing:
         """All of them if they fit, in order; else the token that has most to list goes short."""
-        listed = [(held, ListedIdentity(held.blob, _cut(held.comment))) for held in identities]
-        size = sum(_size(entry) for _, entry in listed)
-        if len(listed) <= MOST_IDENTITIES and size <= _ROOM:
-            return cls(IdentitiesAnswer(tuple(entry for _, entry in listed)), (), size)
+        entries = [held.listed for held in identities]
+        size = sum([len(entry.encoded) for entry in entries])
+        if len(entries) <= MOST_IDENTITIES and size <= _ROOM:
+            return cls(IdentitiesAnswer(tuple(entries)), (), size)
+        listed = [*zip(identities, entries, strict=True)]
         kept = {id(held) for held in _fitting(listed)}
         there = tuple(entry for held, entry in listed if id(held) in kept)
         left_out = tuple(held for held, _ in listed if id(held) not in kept)
-        return cls(IdentitiesAnswer(there), left_out, sum(map(_size, there)))
+        return cls(IdentitiesAnswer(there), left_out, sum(len(entry.encoded) for entry in there))
 
 
 def _fitting(listed: list[tuple[Identity, ListedIdentity]]) -> list[Identity]:
     sizes: dict[object, int] = {}
     for held, entry in listed:
-        sizes[held.holder] = sizes.get(held.holder, 0) + _size(entry)
+        sizes[held.holder] = sizes.get(held.holder, 0) + len(entry.encoded)
     room = _ROOM
     kept: list[Identity] = []
     for held, entry in sorted(listed, key=lambda one: sizes[one[0].holder]):
-        if _size(entry) <= room and len(kept) < MOST_IDENTITIES:
-            room -= _size(entry)
+        if len(entry.encoded) <= room and len(kept) < MOST_IDENTITIES:
+            room -= len(entry.encoded)
             kept.append(held)
     return kept
-
-
-def _size(entry: ListedIdentity) -> int:
-    return _LENGTHS + len(entry.key_blob) + len(entry.comment)
-
-
-def _cut(comment: bytes) -> bytes:
-    if len(comment) <= LONGEST_COMMENT:
-        return comment
-    return comment[:LONGEST_COMMENT].decode(errors="ignore").encode()

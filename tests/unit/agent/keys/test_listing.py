@@ -8,8 +8,8 @@ import pytest
 
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.constraints import KeyConstraints
-from replug.agent.keys.identity import Identity
-from replug.agent.keys.listing import LONGEST_COMMENT, MOST_IDENTITIES, Listing
+from replug.agent.keys.identity import LONGEST_COMMENT, Identity
+from replug.agent.keys.listing import MOST_IDENTITIES, Listing
 from replug.protocol.constants import MAX_MESSAGE
 from replug.token.identity import TokenId
 from replug.token.prompts.request import Asker
