@@ -32,11 +32,15 @@ class KeyAddition:
     """What the key is to be listed as: its public key, or its certificate."""
     comment: bytes
     constraints: tuple[Constraint, ...]
+    longest_secret: int
+    """Bytes of the longest number of the private key but the first."""
 
     @property
     def rsa_bits(self) -> int:
-        """The size of an RSA key; 0 for others."""
-        return self.public.n.bit_length() if isinstance(self.public, RsaPublicKey) else 0
+        """The size of an RSA key with even primes that takes as long to sign; 0 for keys of other types."""
+        if not isinstance(self.public, RsaPublicKey):
+            return 0
+        return max(self.public.n.bit_length(), 2 * 8 * (self.longest_secret - 1))
 
     @classmethod
     def decode(cls, message: bytearray) -> KeyAddition:
@@ -65,15 +69,15 @@ class KeyAddition:
         public = read_public(plain_algorithm(algorithm), certificate, reader)
         if isinstance(public, SkPublicKey):
             raise ProtocolError(f"keys of FIDO authenticators ({algorithm}) are not supported")
-        for _ in range(secret_fields(public)):
-            reader.skip_string()
+        _, *others = (reader.skip_string() for _ in range(secret_fields(public)))
         comment = reader.cstring()
         if len(comment) > MAX_COMMENT:
             raise ProtocolError(f"a comment of more than {MAX_COMMENT} bytes")
         constraints = parse_constraints(reader)
         if any(isinstance(constraint, AssociatedCerts) for constraint in constraints):
             raise ProtocolError("constraint AssociatedCerts does not belong in this request")
-        return cls(message, public, blob or public.encode(), comment, constraints)
+        longest = max(others, default=0)
+        return cls(message, public, blob or public.encode(), comment, constraints, longest)
 
     def wipe(self) -> None:
         """Overwrite the message; nothing else in it is secret."""

@@ -150,11 +150,12 @@ class Reader:
             raise ProtocolError(f"a name of {len(text)} characters")
         return text
 
-    def skip_string(self) -> None:
-        """Pass over a string without a copy of it: a secret that somebody else is to read."""
+    def skip_string(self) -> int:
+        """Pass over a string without a copy of it, a secret that somebody else is to read; its length."""
         size = self.uint32()
         self._claim(size, "a string")
         self._message.packet.seek(size, 1)
+        return size
 
     def mpint(self) -> int:
         """Take a non-negative multiple precision integer in its one shortest form."""

@@ -59,7 +59,7 @@ class KeyProcess:
         async def give(process: WorkerProcess) -> None:
             if not message:
                 raise RequestRefusedError("the agent was locked meanwhile")
-            await self._give(process, blob, message)
+            await self._give(process, blob, message, is_new=not self._slow)
 
         await self._in_turn(blob, give)
 
@@ -157,11 +157,14 @@ class KeyProcess:
                     os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)
         return process
 
-    async def _give(self, process: WorkerProcess, blob: bytes, message: bytearray) -> None:
+    async def _give(
+        self, process: WorkerProcess, blob: bytes, message: bytearray, *, is_new: bool = False
+    ) -> None:
         had = blob in self._has
         self._has.add(blob)  # from its first byte on
         try:
-            await process.ask(Request("add", {"key": blob.hex()}), self._patience, _content, message)
+            header = {"key": blob.hex(), "new": is_new}
+            await process.ask(Request("add", header), self._patience, _content, message)
         except WorkerRefusedError:
             if not had:
                 self._has.discard(blob)

@@ -209,7 +209,7 @@ TARGETS: dict[str, Target] = {
     ),
     "software keys": Target(
         _requests(AddIdentity),
-        lambda data: Operations().add({"key": "00"}, bytearray(data)),
+        lambda data: Operations().add({"key": "00", "new": True}, bytearray(data)),
         (RefusedError,),
     ),
     "certificates": Target(_certificates(), lambda data: _same_again(Certificate.decode, data)),

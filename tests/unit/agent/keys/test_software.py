@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -138,6 +139,11 @@ def other_half(key: PrivateKey) -> PrivateKey:
     raise AssertionError
 
 
+def rsa_key_of(p: int, q: int) -> RsaPrivateKey:
+    d = pow(65537, -1, math.lcm(p - 1, q - 1))
+    return RsaPrivateKey(RsaPublicKey(65537, p * q), d, pow(q, -1, p), p, q)
+
+
 def changed_rsa_key(**changes: int) -> RsaPrivateKey:
     return replace(rsa_key(), **changes)  # type: ignore[arg-type]
 
@@ -151,6 +157,7 @@ def changed_rsa_key(**changes: int) -> RsaPrivateKey:
         (lambda: message(changed_rsa_key(d=3)), "not a valid ssh-rsa key"),
         (lambda: message(changed_rsa_key(iqmp=1)), "not a valid ssh-rsa key"),
         (lambda: message(changed_rsa_key(p=1)), "not a valid ssh-rsa key"),
+        (lambda: message(rsa_key_of(2**1023 + 1, 2**1022 + 1)), "not a valid ssh-rsa key: its signatures"),
     ],
     ids=[
         "ed25519",
@@ -159,6 +166,7 @@ def changed_rsa_key(**changes: int) -> RsaPrivateKey:
         "rsa d",
         "rsa iqmp",
         "rsa p",
+        "rsa of no primes",
     ],
 )
 def test_what_is_no_key_is_refused_with_a_reason_and_leaves_no_process(
@@ -192,6 +200,23 @@ def test_the_largest_rsa_key_is_not_looked_at_for_long(
         software = SoftwareKeys(Seal(), fork_server)
         await software.add(added(key))
         await check(software, key)
+        software.clear()
+
+    run(main())
+
+
+def test_a_key_of_uneven_primes_is_in_no_others_way(fork_server: ForkServer) -> None:
+    """A signature by it takes six times as long as by others of its size."""
+
+    async def main() -> None:
+        software = SoftwareKeys(Seal(), fork_server)
+        uneven, even = rsa_key_of(2**2203 - 1, 2**1279 - 1), rsa_key()
+        await software.add(added(uneven))
+        assert processes_of(software) == []
+        await check(software, uneven)
+        assert processes_of(software) == []
+        await software.add(added(even))
+        assert len(processes_of(software)) == 1
         software.clear()
 
     run(main())
