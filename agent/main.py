@@ -20,6 +20,7 @@ from replug.agent.process.arguments import USAGE, ArgumentError, Arguments, Usag
 from replug.agent.process.service_manager import Notifications, ServiceManager
 from replug.agent.process.supervisor import Supervisor, end_likewise
 from replug.token import hardening
+from replug.token.worker.forkserver import close_all_but
 
 _FATAL = 255
 """The exit status of OpenSSH's fatal()."""
@@ -128,9 +129,10 @@ def _serve(
 ) -> int:
     """Fork the agent, and be its supervisor. Returns the exit status in both processes."""
     supervisor = os.getpid()
+    mask = daemon.without_handled(mask)
     try:
         hardening.refuse_core_dumps()
-        daemon.close_inherited(keep=listening.socket.fileno())
+        close_all_but(listening.socket.fileno())
         if not arguments.foreground:
             daemon.detach()
         elif listening.path is not None:

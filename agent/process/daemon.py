@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import resource
 import signal
 import sys
 from contextlib import suppress
@@ -51,11 +50,9 @@ def silence() -> None:
     _redirect(2)
 
 
-def close_inherited(keep: int) -> None:
-    """Close every file descriptor but the standard streams and `keep`."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, limit)
+def without_handled(mask: set[int | signal.Signals]) -> set[int | signal.Signals]:
+    """`mask` without the signals that are handled here: whoever started this may have blocked all."""
+    return mask - {*SIGNALS, signal.SIGCHLD}
 
 
 def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:

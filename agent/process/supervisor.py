@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from replug.agent.process.daemon import SIGNALS
+from replug.agent.process.daemon import SIGNALS, without_handled
 from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
 from replug.token.worker.forkserver import serve_forks
 
@@ -63,7 +63,7 @@ def run_supervised(work: Callable[[socket.socket], int]) -> int:
     """
     refuse_tracing()
     refuse_core_dumps()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask = without_handled(signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
     requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     supervisor = os.getpid()
     child = os.fork()

@@ -132,7 +132,7 @@ def _become_worker(
     server: int, connection: socket.socket, work: Callable[[socket.socket], NoReturn]
 ) -> NoReturn:
     try:
-        _close_all_but(connection.fileno())
+        close_all_but(connection.fileno())
         end_with_parent(server, signal.SIGKILL)
         _reset_signals()
         null = os.open(os.devnull, os.O_RDWR)
@@ -150,15 +150,16 @@ def _become_worker(
         os._exit(1)
 
 
-def _close_all_but(connection: int) -> None:
-    """Everything else that is open is the server's own: the way to it, and its hold on the agent.
+def close_all_but(kept: int) -> None:
+    """Close all descriptors but `kept` and the standard streams.
 
-    What is open /proc says. The limit of open files does not: any process of the user may lower it
-    (prlimit(2)), and a module that has the way to the server receives what is meant for other workers.
+    In a worker all others are the server's own: the way to it, and its hold on the agent. What is open /proc
+    says. The limit of open files does not: any process of the user may lower it (prlimit(2)), and a module
+    that has the way to the server receives what is meant for other workers.
     """
     for name in os.listdir("/proc/self/fd"):
         number = int(name)
-        if number >= _FIRST_OF_OURS and number != connection:
+        if number >= _FIRST_OF_OURS and number != kept:
             with contextlib.suppress(OSError):  # the one that listed the others is closed already
                 os.close(number)
 
