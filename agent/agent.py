@@ -67,8 +67,11 @@ class Agent(Protocol):
         Adding it again reads the tokens again and replaces the constraints. A wrong PIN costs its try.
         """
 
-    async def remove_provider(self, name: str) -> None:
-        """Stop serving the provider `name`; a path stops every provider of that module."""
+    async def remove_provider(self, client: Client, name: str) -> None:
+        """Stop serving the provider `name`; a path stops every provider of that module.
+
+        For a forwarded client the name is compared as it is, and no file system of this machine asked.
+        """
 
     def remove_key(self, client: Client, blob: bytes) -> None:
         """Remove one identity, from the agent's memory and from every provider, if the client sees it."""

@@ -99,9 +99,9 @@ async def add_provider(agent: Agent, client: Client, request: AddSmartcardKey) -
     return Success()
 
 
-async def remove_provider(agent: Agent, _client: Client, request: RemoveSmartcardKey) -> Response:
+async def remove_provider(agent: Agent, client: Client, request: RemoveSmartcardKey) -> Response:
     """RFC 9987 section 5.4, `ssh-add -e`. The PIN in the request is not used, as in ssh-agent."""
-    await agent.remove_provider(_provider_name(request.provider))
+    await agent.remove_provider(client, _provider_name(request.provider))
     return Success()
 
 

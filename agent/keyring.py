@@ -218,8 +218,8 @@ class Keyring:
             await self._providers.add(name, pin, constraints, may_be_added)
         self._expiry.plan()
 
-    async def remove_provider(self, name: str) -> None:
-        await self._providers.remove(name)
+    async def remove_provider(self, client: Client, name: str) -> None:
+        await self._providers.remove(name, follow_links=not client.remote)
 
     def remove_key(self, client: Client, blob: bytes) -> None:
         if not any(client.sees(held.constraints) for held in self.identities.holding(blob)):

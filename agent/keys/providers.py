@@ -129,14 +129,17 @@ class Providers:
         found.sort(key=lambda provider: provider is not owner)
         return [(provider, pin if provider is owner else None) for provider in found]
 
-    async def remove(self, name: str) -> None:
-        """Stop serving a provider, RequestRefusedError if it was not added."""
+    async def remove(self, name: str, *, follow_links: bool) -> None:
+        """Stop serving a provider, RequestRefusedError if it was not added.
+
+        Without `follow_links` a path is compared as it is.
+        """
         uri = uri_of(name)
         called = name if uri is None else str(uri)
         # By the name it was added by, if possible: a path on a dead mount takes its time.
         providers = self._identities.providers()
         paths = {one.module.path for one in providers if called in (one.name, one.module.path)}
-        if not paths:
+        if not paths and follow_links:
             paths = {*(await resolve_to_remove(name))[0]}
         found = self._identities.remove_provider(
             lambda one: one.module.path in paths and (uri is None or one.uri.same_choice(uri))

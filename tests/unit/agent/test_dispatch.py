@@ -87,7 +87,7 @@ class OneKey:
     ) -> None:
         raise NotImplementedError
 
-    async def remove_provider(self, name: str) -> None:
+    async def remove_provider(self, client: Client, name: str) -> None:
         raise NotImplementedError
 
     def remove_key(self, client: Client, blob: bytes) -> None:

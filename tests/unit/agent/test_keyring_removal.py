@@ -7,12 +7,21 @@ from pathlib import Path
 
 import pytest
 from doubles.agent_bench import WORK_KEY, AgentBench, processes_left
-from doubles.stand_ins import PIN, StandInToken, run, settle
+from doubles.session_hosts import bind_of
+from doubles.stand_ins import PIN, Key, StandInToken, run, settle
 
 from replug.agent.config.options import Options
 from replug.agent.keys import expiry as expiry_module
 from replug.protocol.constraints import Lifetime
-from replug.protocol.messages import Failure, RemoveAllIdentities, SignResponse, Success
+from replug.protocol.extensions import SESSION_BIND
+from replug.protocol.messages import (
+    Extension,
+    Failure,
+    RemoveAllIdentities,
+    RemoveSmartcardKey,
+    SignResponse,
+    Success,
+)
 
 # Removing.
 
@@ -44,6 +53,25 @@ def test_removing_a_uri_removes_that_choice_and_forgets_its_pin(
         assert pin.value == b""
         assert two.remembered(work) is not None
         assert isinstance(await two.sign(WORK_KEY), SignResponse)
+
+    run(main())
+
+
+def test_a_forwarded_host_has_no_file_system_asked(one: AgentBench, tmp_path: Path) -> None:
+    """It would have folders mounted here, or find out what is there. By its name it removes what it likes."""
+    link = tmp_path / "link.so"
+    link.symlink_to(one.module)
+    by_link = RemoveSmartcardKey(str(link).encode(), b"")
+
+    async def main() -> None:
+        await one.add(pin=b"")
+        far = one.new_client()
+        await one.ask(Extension(SESSION_BIND, bind_of(Key(), b"s", forwarding=True).encode()), far)
+        assert await one.ask(by_link, far) == Failure()
+        assert await one.ask(by_link) == Success()
+        await one.add(pin=b"")
+        assert await one.ask(RemoveSmartcardKey(str(one.module).encode(), b""), far) == Success()
+        assert await one.listed() == []
 
     run(main())
 
