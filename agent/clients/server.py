@@ -16,6 +16,7 @@ from replug.agent.clients.memory import Memory
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
+from replug.token.bytes_only import Disposal, bytes_only, refuse_descriptors
 from replug.token.requester import Program, Requester
 from replug.token.turns import one_less, who_has_most
 
@@ -38,6 +39,7 @@ class Server:
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
+        self._disposal = Disposal()
         self._conversation = conversation
         self._rounds = Rounds(waiting)
         self._memory = Memory()
@@ -60,6 +62,7 @@ class Server:
         self._closing = False
         self._resume: asyncio.TimerHandle | None = None
         listener.setblocking(False)
+        refuse_descriptors(listener)
         self._loop.add_reader(listener, self._acceptable)
 
     def close(self) -> None:
@@ -77,7 +80,7 @@ class Server:
     def _acceptable(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
-                client, _ = self._listener.accept()
+                accepted, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 break
             except (OSError, MemoryError) as error:
@@ -88,6 +91,7 @@ class Server:
                 self._loop.remove_reader(self._listener)
                 self._resume = self._loop.call_later(_PAUSE, self._listen)
                 break
+            client = bytes_only(accepted, self._disposal.take)
             try:
                 self._accept(client)
             except Exception as error:

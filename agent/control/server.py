@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
+from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.requester import requester
 from replug.token.turns import FairSemaphore
 
@@ -47,6 +48,7 @@ class Control:
         self._silent: dict[asyncio.StreamWriter, None] = {}
         """Those that have not said what they want, the oldest first."""
         self._turn = FairSemaphore(1)
+        self._disposal = Disposal()
 
     async def start(self) -> None:
         """Bind, in place of a dead agent's socket, and listen. Without it only `replug` does not work."""
@@ -59,10 +61,11 @@ class Control:
             log.warning("no control socket: %s", error)
             return
         # asyncio accepts as many in one turn of the loop as its "backlog", which is to be more in the kernel.
+        listening = BytesOnlyListener.of(self._listener.socket, self._disposal.take)
         self._server = await asyncio.start_unix_server(
-            self._serve, sock=self._listener.socket, limit=_LONGEST_COMMAND, backlog=_ACCEPTS_PER_TURN
+            self._serve, sock=listening, limit=_LONGEST_COMMAND, backlog=_ACCEPTS_PER_TURN
         )
-        self._listener.socket.listen(_BACKLOG)
+        listening.listen(_BACKLOG)
 
     def close(self) -> None:
         """Stop and remove the socket."""

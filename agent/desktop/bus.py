@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from replug.agent.desktop.bus_names import BusError, Signal
+from replug.token.bytes_only import BytesOnly, Disposal
 
 if TYPE_CHECKING:
     from replug.agent.desktop.bus_connection import BusConnection
@@ -68,7 +69,8 @@ async def open_bus(
 async def _connect(sockets: Sequence[bytes]) -> socket.socket:
     error: OSError | None = None
     for address in sockets:
-        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        connecting = BytesOnly.of(made, Disposal().take)
         try:
             await asyncio.get_running_loop().sock_connect(connecting, address)
         except BaseException as failure:

@@ -27,6 +27,7 @@ from jeepney.fds import FileDescriptor, fds_buf_size
 from jeepney.low_level import calc_msg_size
 
 from replug.agent.desktop.bus_names import BusError, Remote, Signal
+from replug.token.bytes_only import Disposal
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class BusConnection:
         return connection
 
     def __init__(self, connected: socket.socket, on_signal: Callable[[Signal], None] | None) -> None:
+        self._disposal = Disposal()
         self._socket = connected
         self._on_signal = on_signal
         self._message = bytearray()
@@ -137,6 +139,7 @@ class BusConnection:
         self.lost.exception()  # so that asyncio does not report it as never retrieved
         self._loop.remove_reader(self._socket)
         self._socket.close()
+        self._leave(self._descriptors)
         for reply in self._replies.values():
             if not reply.done():
                 reply.set_exception(error)
@@ -186,7 +189,7 @@ class BusConnection:
         if wanted > _LONGEST_MESSAGE and not self._to_skip:
             log.debug("skipping a message of %d bytes", wanted)
             self._to_skip = wanted
-            _close_descriptors(self._descriptors)
+            self._leave(self._descriptors)
             self._message, self._descriptors = bytearray(), []
         data, ancillary, flags, _ = self._socket.recvmsg(
             min(wanted, _LONGEST_READ), fds_buf_size(), socket.MSG_CMSG_CLOEXEC
@@ -198,7 +201,7 @@ class BusConnection:
             raise BusError("the bus sent more file descriptors than expected")
         if self._to_skip:
             self._to_skip -= len(data)
-            _close_descriptors(descriptors)
+            self._leave(descriptors)
         else:
             self._message += data
             self._descriptors += descriptors
@@ -221,7 +224,13 @@ class BusConnection:
             if header is not None and header.message_type is not MessageType.signal:
                 reply = self._replies[header.fields[HeaderFields.reply_serial]]
                 reply.set_exception(BusError(f"the answer makes no sense: {error}"))
-        _close_descriptors(descriptors)
+        self._leave(descriptors)
+
+    def _leave(self, values: Iterable[object]) -> None:
+        """Have descriptors closed, which may be anybody's."""
+        for value in values:
+            if isinstance(value, FileDescriptor):
+                self._disposal.take(value.to_raw_fd())
 
     def _is_wanted(self, header: Header) -> bool:
         if header.message_type in (MessageType.method_return, MessageType.error):
@@ -259,12 +268,6 @@ async def _authenticate(connected: socket.socket) -> None:
     except AuthenticationError as error:
         raise BusError(f"the bus does not accept us: {error}") from error
     await loop.sock_sendall(connected, BEGIN)
-
-
-def _close_descriptors(values: Iterable[object]) -> None:
-    for value in values:
-        if isinstance(value, FileDescriptor):
-            value.close()
 
 
 def _method_call(remote: Remote, method: str, signature: str, arguments: tuple[Any, ...]) -> Message:

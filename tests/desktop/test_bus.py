@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import open_dbus_connection
 from jeepney.low_level import Array
 from rigs.home import Home
+from rigs.lingering import lingering
 from rigs.logind import Logind
 from rigs.message_bus import BusService, MessageBus, RefusedError
 
@@ -148,7 +150,7 @@ class Stranger:
     """Another program on the bus, which may be another user's; use it before the agent is there."""
 
     def __init__(self, bus: MessageBus) -> None:
-        self._connection = open_dbus_connection(bus.address)
+        self._connection = open_dbus_connection(bus.address, enable_fds=True)
         self._before = self.names()
 
     def names(self) -> set[str]:
@@ -161,6 +163,14 @@ class Stranger:
         signal = new_signal(DBusAddress("/any", interface="any.body"), "Any", signature, body)
         [signal.header.fields[HeaderFields.destination]] = self.names() - self._before
         return signal.serialise(100)
+
+    def send_descriptor(self, descriptor: int) -> None:
+        """With a signal to the agent alone."""
+        [to] = self.names() - self._before
+        signal = new_signal(DBusAddress("/any", interface="any.body"), "Any", "h", (descriptor,))
+        signal.header.fields[HeaderFields.destination] = to
+        self._connection.send(signal)
+        self.names()
 
     def send(self, message: bytes) -> None:
         self._connection.sock.sendall(message)
@@ -211,6 +221,21 @@ def test_what_strangers_say_is_not_decoded(
             monkeypatch.setattr(Array, "parse_data", parse)
             await connection.owner(ECHO.name)  # what came before has been read
             assert max(decoded) < 10_000
+
+    run(main())
+
+
+def test_a_strangers_descriptor_keeps_nobody_waiting(bus: MessageBus, stranger: Stranger) -> None:
+    """The last to close a socket waits for as long as it is said to linger."""
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)], lambda _: None) as connection:
+            with lingering() as one:
+                stranger.send_descriptor(one.fileno())
+                one.close()
+                begun = time.monotonic()
+                await connection.owner(ECHO.name)
+                assert time.monotonic() - begun < 2
 
     run(main())
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
+from replug.token.bytes_only import BytesOnly, Disposal
 from replug.token.errors import NobodyAskedError
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.dialog import readable
@@ -94,11 +95,12 @@ class PasswordAgentPrompter:
 
 
 @contextmanager
-def _reply_socket(folder: Path) -> Iterator[tuple[socket.socket, Path]]:
+def _reply_socket(folder: Path) -> Iterator[tuple[BytesOnly, Path]]:
     """A socket that only our own user and root can send to, and that reports the sender."""
     make_folder(folder)
     address = folder / f"sck.{os.urandom(8).hex()}"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as reply:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with BytesOnly.of(made, Disposal().take) as reply:
         reply.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         try:
             reply.bind(str(address))
@@ -109,12 +111,13 @@ def _reply_socket(folder: Path) -> Iterator[tuple[socket.socket, Path]]:
                 address.unlink()
 
 
-async def _answer(reply: socket.socket) -> bytearray | None:
+async def _answer(reply: BytesOnly) -> bytearray | None:
     """The first answer of a permitted sender; None for a refusal."""
     buffer = bytearray(1 + LONGEST_PIN + 2)  # the kind of answer, a PIN too long by one byte, a terminator
     while True:
         await readable(reply.fileno())
         try:
+            reply.check()
             size, ancillary, _, _ = reply.recvmsg_into([buffer], socket.CMSG_SPACE(_UCRED.size))
         except BlockingIOError:
             continue

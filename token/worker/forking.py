@@ -10,6 +10,7 @@ import select
 import signal
 import socket
 
+from replug.token.bytes_only import Disposal, bytes_only, refuse_descriptors
 from replug.token.worker.forkserver import HELLO_LENGTH
 from replug.token.worker.passing import send_with_descriptor
 from replug.token.worker.vigil import is_stopped
@@ -65,6 +66,7 @@ class ForkServer:
         """`requests` leads to `forkserver.serve_forks`."""
         requests.setblocking(False)
         self._requests = requests
+        self._disposal = Disposal()
         self._spares: dict[str, Forked] = {}
         """By program. They know nothing and wait for their first request."""
         self._plans: dict[str, asyncio.TimerHandle | asyncio.Task[None]] = {}
@@ -124,7 +126,9 @@ class ForkServer:
             if len(greeting) < HELLO_LENGTH or not descriptors:
                 raise OSError(errno.ECHILD, "the new process ended at once")
             os.set_inheritable(descriptors[0], False)
-            return Forked(int.from_bytes(greeting, "big"), descriptors[0], ours)
+            refuse_descriptors(ours)  # a module may write to it
+            connection = bytes_only(ours, self._disposal.take)
+            return Forked(int.from_bytes(greeting, "big"), descriptors[0], connection)
         except BaseException as error:
             ours.close()
             if isinstance(error, TimeoutError):
