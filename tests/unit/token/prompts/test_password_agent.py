@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from doubles.screen import Screen
 from doubles.stand_ins import run
+from rigs.lingering import lingering
 from rigs.root import AS_ROOT
 
 from replug.token.errors import NobodyAskedError, PromptError
@@ -76,6 +77,24 @@ def answered(folder: Path, *answers: bytes) -> tuple[Pin, dict[str, str]]:
         return await asking, question
 
     return run(main())
+
+
+def test_a_descriptor_that_comes_with_an_answer_stops_nobody(folder: Path) -> None:
+    """The last to close a socket waits for as long as it is said to linger."""
+
+    async def main() -> None:
+        asking = asyncio.create_task(PasswordAgentPrompter(folder, 15).ask(REQUEST))
+        question = await Agent(folder).question()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, lingering() as one:
+            sender.connect(question["Socket"])
+            socket.send_fds(sender, [b"+123456"], [one.fileno()])
+            one.close()
+            begun = time.monotonic()
+            with pytest.raises(NobodyAskedError):
+                await asking
+            assert time.monotonic() - begun < 2
+
+    run(main())
 
 
 def test_the_question(folder: Path) -> None:
