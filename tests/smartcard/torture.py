@@ -34,8 +34,11 @@ from smartcard.disturbances import KINDS, Disturbances
 from smartcard.load import Load
 
 PROGRAMS = Path(sys.executable).parent
-CONFIGURATION = 'operation_timeout = "4s"\ntouch_timeout = "4s"\n'
-"""When a module counts as hung; the default would be long to wait for so often."""
+CONFIGURATION = 'operation_timeout = "{0:g}s"\ntouch_timeout = "{0:g}s"\n'
+SILENCE = 4.0
+"""Seconds, after which a module counts as hung; the default would be long to wait for so often."""
+TRANSACTION = 40
+"""A module may wait for another's transaction of so many commands to the card, and is not hung."""
 NO_DISCOVERY = "modules = []\n"
 MARGIN = 3.0
 """Seconds that the first request may take longer than a fresh pkcs11-tool needs."""
@@ -94,7 +97,8 @@ class Torture:
         discovery: bool = False,
     ) -> None:
         """Each of the card's commands takes `latency` seconds."""
-        home.write(".config/replug/config.toml", ("" if discovery else NO_DISCOVERY) + CONFIGURATION)
+        configuration = CONFIGURATION.format(max(SILENCE, TRANSACTION * latency))
+        home.write(".config/replug/config.toml", ("" if discovery else NO_DISCOVERY) + configuration)
         self._home = home
         self._askpass = Askpass(home)
         self._askpass.answers(PIN)
