@@ -14,7 +14,7 @@ from rigs.agent import LIST_REQUEST, OPENSSH, Agent, sign_request
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
 
-REPLUG = Path(os.environ.get("REPLUG_AGENT", Path(sys.executable).with_name("replug-agent")))
+REPLUG = Path(os.environ.get("REPLUG_AGENT", Path(sys.executable).with_name("replug-agent"))).absolute()
 """$REPLUG_AGENT is one that is installed as users have it: an editable installation starts more slowly."""
 KINDS = ("rsa2048", "p256", "ed25519")
 LISTING = "listing"

@@ -88,7 +88,7 @@ class Token:
 
     def _new_id(self) -> str:
         self._keys += 1
-        return f"{self._keys:02x}"
+        return self._keys.to_bytes(1 + self._keys // 256).hex()
 
     def _run(self, *argv: str | Path) -> None:
         done = self.home.run(*argv)
