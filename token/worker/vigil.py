@@ -36,14 +36,15 @@ class Vigil:
         self._begin = self.last_sign = self._loop.time()
         """When the process last did something, on the loop's clock; whoever sees it says so here."""
         self._sleeps = ""
-        self._was_stopped = False
+        self._stopped_at: float | None = None
+        """When it was first seen to be stopped, and was at each look since."""
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, patience: Patience) -> None:
         """The process has got a request."""
         self._patience = patience
         self._begin = self.last_sign = self._loop.time()
-        self._sleeps, self._was_stopped = "", False
+        self._sleeps, self._stopped_at = "", None
         look = self._begin + min(_LOOK, patience.silence, patience.longest)
         if self._timer is None or look < self._timer.when():
             self._look_at(look)
@@ -68,12 +69,14 @@ class Vigil:
         if self._patience is None:
             return
         state, sleeps = _state_of(self._pid)
-        stopped = state == _STOPPED
-        if stopped and self._was_stopped:
+        now = self._loop.time()
+        if state != _STOPPED:
+            self._stopped_at = None
+        elif self._stopped_at is None:
+            self._stopped_at = now
+        elif now - self._stopped_at > _LOOK / 2:
             self._give_up(StoppedProcessError())
             return
-        self._was_stopped = stopped
-        now = self._loop.time()
         if self._sleeps and sleeps != self._sleeps:
             self.last_sign = now
         self._sleeps = sleeps

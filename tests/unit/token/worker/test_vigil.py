@@ -88,6 +88,22 @@ def test_a_stopped_process_is_hung_at_once(sleeper: int) -> None:
     assert isinstance(error, StoppedProcessError)
 
 
+def test_a_look_that_was_meant_for_an_earlier_request_says_nothing_of_the_next(sleeper: int) -> None:
+    """It finds the process stopped a moment after its request, and the next look may come soon, too."""
+
+    async def main() -> None:
+        given_up: list[Exception] = []
+        vigil = Vigil(sleeper, given_up.append)
+        vigil.begin(Patience(0.05, LONG))
+        vigil.end()
+        os.kill(sleeper, signal.SIGSTOP)
+        vigil.begin(Patience(0.1, LONG))
+        await asyncio.sleep(0.3)
+        assert [type(error) for error in given_up] == [TimeoutError]
+
+    run(main())
+
+
 def test_an_answer_ends_the_watching(sleeper: int) -> None:
     async def main() -> None:
         given_up: list[Exception] = []
