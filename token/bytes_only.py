@@ -71,6 +71,9 @@ class BytesOnly(socket.socket):
     def of(cls, connected: socket.socket, leave: Callable[[int], object]) -> BytesOnly:
         """The same socket; `connected` is not to be used any more."""
         guarded = cls(connected.family, connected.type, connected.proto, fileno=connected.detach())
+        # A byte that is sent out of band (MSG_OOB) would not be there for who only looks, and who receives or
+        # closes would drop it, with what came with it.
+        guarded.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         guarded.leave = leave
         return guarded
 

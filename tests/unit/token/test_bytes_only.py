@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import os
 import socket
@@ -46,14 +47,19 @@ async def done(disposal: Disposal) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("flags", [0, socket.MSG_OOB], ids=["in band", "out of band"])
 @pytest.mark.parametrize("way", ["received", "received into", "closed unread"])
-def test_nobody_waits_for_a_descriptor_that_was_passed(way: str) -> None:
+def test_nobody_waits_for_a_descriptor_that_was_passed(way: str, flags: int) -> None:
     async def main() -> None:
         disposal = Disposal()
         ours, theirs = pair(disposal.take)
         with theirs, lingering() as one:
-            theirs.sendall(b"before")
-            socket.send_fds(theirs, [b"with it"], [one.fileno()])
+            if way != "closed unread":
+                theirs.sendall(b"before")
+            passed = array.array("i", [one.fileno()])  # send_fds of this Python has no use for flags
+            theirs.sendmsg([b"!"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)], flags)
+            if way != "closed unread":
+                theirs.sendall(b"after")
             one.close()
             begun, buffer = time.monotonic(), bytearray(100)
             ways = {"received": lambda: ours.recv(100), "received into": lambda: ours.recv_into(buffer)}
