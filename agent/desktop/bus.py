@@ -40,11 +40,15 @@ def system_bus(environment: Mapping[str, str]) -> list[bytes]:
 
 @asynccontextmanager
 async def open_bus(
-    sockets: Sequence[bytes], on_signal: Callable[[Signal], None] | None = None
+    sockets: Sequence[bytes],
+    on_signal: Callable[[Signal], None] | None = None,
+    *,
+    takes_descriptors: bool = False,
 ) -> AsyncIterator[BusConnection]:
     """A connection to the bus at the first of `sockets` that accepts one; BusError.
 
-    `on_signal` is called with every signal that arrives, from the event loop.
+    `on_signal` is called with every signal that arrives, from the event loop. A connection that does not take
+    descriptors is sent none: whoever takes one closes it, and may have to wait for that.
     """
     try:
         async with asyncio.timeout(_PATIENCE):
@@ -52,7 +56,9 @@ async def open_bus(
             try:
                 # In a thread: an import blocks the event loop.
                 connection_class = await asyncio.to_thread(_import_connection)
-                connection = await connection_class.open(connected, on_signal)
+                connection = await connection_class.open(
+                    connected, on_signal, takes_descriptors=takes_descriptors
+                )
             except BaseException:
                 connected.close()
                 raise

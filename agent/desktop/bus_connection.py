@@ -49,11 +49,15 @@ class BusConnection:
 
     @classmethod
     async def open(
-        cls, connected: socket.socket, on_signal: Callable[[Signal], None] | None
+        cls,
+        connected: socket.socket,
+        on_signal: Callable[[Signal], None] | None,
+        *,
+        takes_descriptors: bool,
     ) -> BusConnection:
         """Say Hello on a non-blocking socket, which the connection owns from then on; BusError, OSError."""
-        await _authenticate(connected)
-        connection = cls(connected, on_signal)
+        await _authenticate(connected, takes_descriptors=takes_descriptors)
+        connection = cls(connected, on_signal, takes_descriptors=takes_descriptors)
         try:
             await connection.call(_BUS, "Hello")
         except BaseException:
@@ -61,10 +65,17 @@ class BusConnection:
             raise
         return connection
 
-    def __init__(self, connected: socket.socket, on_signal: Callable[[Signal], None] | None) -> None:
+    def __init__(
+        self,
+        connected: socket.socket,
+        on_signal: Callable[[Signal], None] | None,
+        *,
+        takes_descriptors: bool = False,
+    ) -> None:
         self._disposal = Disposal()
         self._socket = connected
         self._on_signal = on_signal
+        self._takes_descriptors = takes_descriptors
         self._message = bytearray()
         """What has arrived of the next message."""
         self._descriptors: list[FileDescriptor] = []
@@ -191,9 +202,11 @@ class BusConnection:
             self._to_skip = wanted
             self._leave(self._descriptors)
             self._message, self._descriptors = bytearray(), []
-        data, ancillary, flags, _ = self._socket.recvmsg(
-            min(wanted, _LONGEST_READ), fds_buf_size(), socket.MSG_CMSG_CLOEXEC
-        )
+        size = min(wanted, _LONGEST_READ)
+        if self._takes_descriptors:
+            data, ancillary, flags, _ = self._socket.recvmsg(size, fds_buf_size(), socket.MSG_CMSG_CLOEXEC)
+        else:
+            data, ancillary, flags = self._socket.recv(size), [], 0
         descriptors = FileDescriptor.from_ancdata(ancillary)
         if not data:
             raise EOFError
@@ -254,10 +267,10 @@ class BusConnection:
             )
 
 
-async def _authenticate(connected: socket.socket) -> None:
+async def _authenticate(connected: socket.socket, *, takes_descriptors: bool) -> None:
     """The exchange of lines before the first message (D-Bus specification, "Authentication Protocol")."""
     loop = asyncio.get_running_loop()
-    conversation = Authenticator(enable_fds=True)
+    conversation = Authenticator(enable_fds=takes_descriptors)
     try:
         for line in conversation:
             await loop.sock_sendall(connected, line)

@@ -73,7 +73,10 @@ class SessionEvents:
         """Follow one logind process on one connection, until either ends: BusError."""
         following = _Following(self._on_suspend, self._on_screen_lock)
         try:
-            async with open_bus(system_bus(self._environment), following.on_signal) as bus:
+            bus_of_logind = open_bus(
+                system_bus(self._environment), following.on_signal, takes_descriptors=True
+            )
+            async with bus_of_logind as bus:
                 await following.begin(bus)
                 self._established, self._complained = True, False
                 log.info("listening for screen lock and suspend")

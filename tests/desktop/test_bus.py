@@ -14,6 +14,7 @@ import pytest
 from desktop.waiting import run, until
 from jeepney import DBusAddress, HeaderFields, new_signal
 from jeepney.bus_messages import message_bus
+from jeepney.fds import FileDescriptor
 from jeepney.io.blocking import open_dbus_connection
 from jeepney.low_level import Array
 from rigs.home import Home
@@ -229,7 +230,7 @@ def test_a_strangers_descriptor_keeps_nobody_waiting(bus: MessageBus, stranger: 
     """The last to close a socket waits for as long as it is said to linger."""
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)], lambda _: None) as connection:
+        async with open_bus([os.fsencode(bus.socket)], lambda _: None, takes_descriptors=True) as connection:
             with lingering() as one:
                 stranger.send_descriptor(one.fileno())
                 one.close()
@@ -240,12 +241,43 @@ def test_a_strangers_descriptor_keeps_nobody_waiting(bus: MessageBus, stranger: 
     run(main())
 
 
+class Passing(BusService):
+    """Its answer is a descriptor."""
+
+    name = ECHO.name
+    descriptor = -1
+
+    def answer(self, path, interface, method, arguments):
+        return "h", (FileDescriptor(self.descriptor),)
+
+
+def test_an_answer_with_a_descriptor_keeps_nobody_waiting(bus: MessageBus) -> None:
+    """Any program may be the one that shows notifications."""
+    passing = Passing(bus.address)
+
+    async def main() -> None:
+        async with open_bus([os.fsencode(bus.socket)]) as connection:
+            with lingering() as one:
+                passing.descriptor = one.detach()
+                answer: object = None
+                with suppress(BusError):
+                    answer = await connection.call(ECHO, "Echo", patience=0.5)
+                await asyncio.sleep(0.2)  # the service has closed its own
+                begun = time.monotonic()
+                del answer
+                await asyncio.sleep(0)
+                assert time.monotonic() - begun < 2
+
+    run(main())
+    passing.stop()
+
+
 def test_a_descriptor_that_nobody_takes_is_closed(bus: MessageBus) -> None:
     logind = Logind(bus.address)
     manager = Remote(Logind.name, "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)]) as connection:
+        async with open_bus([os.fsencode(bus.socket)], takes_descriptors=True) as connection:
             with logind.slow(), pytest.raises(BusError, match="did not answer"):
                 await connection.call(manager, "Inhibit", "ssss", "", "", "", "", patience=0.05)
             await until(lambda: logind.inhibitors)
