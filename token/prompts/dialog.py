@@ -72,14 +72,18 @@ async def _end(process: subprocess.Popen[bytes]) -> None:
     finally:
         with suppress(PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_TIME_TO_CLEAN_UP)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TIME_TO_CLEAN_UP):
+                await exit_status(process)
 
 
-async def exit_status(process: subprocess.Popen[bytes]) -> int:
-    """The status, once the process has ended by itself."""
+async def exit_status(process: subprocess.Popen[bytes]) -> int | None:
+    """The status, once the process has ended by itself; None if another program keeps it.
+
+    That one traces it (ptrace(2)): until it lets go, to wait for the process would be to wait for ever.
+    """
     await _exited(process)
-    return process.wait()
+    return process.poll()
 
 
 async def _exited(process: subprocess.Popen[bytes]) -> None:

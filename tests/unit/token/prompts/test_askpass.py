@@ -6,6 +6,8 @@ import asyncio
 import os
 import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,6 +23,14 @@ from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
 TOKEN = TokenId("Maker", "Model", "5001234", "work")
 REQUEST = PinRequest(TOKEN, TokenFlag.LOGIN_REQUIRED, "login key", Asker("ssh (pid 4711)"))
 NAME = 'token "work" (serial 5001234)'
+
+_TRACES = """
+import ctypes, os, sys, time
+while not (os.path.exists(sys.argv[1]) and (pid := open(sys.argv[1]).read())):
+    time.sleep(0.01)
+print(ctypes.CDLL(None).ptrace(0x4206, int(pid), 0, 0), flush=True)  # PTRACE_SEIZE
+time.sleep(10)
+"""
 
 Askpass = Callable[..., AskpassPrompter]
 
@@ -81,6 +91,35 @@ def test_an_answer_that_is_too_long_is_none(askpass: Askpass, body: str) -> None
     """Cut short it would be a wrong PIN, and cost a try."""
     with pytest.raises(TokenError):
         ask(askpass(body))
+
+
+@pytest.mark.parametrize("timeout", [15, 0.5], ids=["it ends", "it is ended"])
+def test_one_that_another_program_traces_keeps_nobody_waiting(
+    askpass: Askpass, tmp_path: Path, timeout: float
+) -> None:
+    """What is traced is not gone after its end, until that program lets go of it."""
+    command = [sys.executable, "-c", _TRACES, tmp_path / "pid"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tracer:
+        longest_turn = 0.0
+
+        async def main() -> None:
+            nonlocal longest_turn
+            prompt = asyncio.create_task(
+                askpass(f"echo $$ >{tmp_path}/pid; exec sleep 1", timeout).ask(REQUEST)
+            )
+            while not prompt.done():
+                began = time.monotonic()
+                await asyncio.sleep(0.01)
+                longest_turn = max(longest_turn, time.monotonic() - began)
+            with pytest.raises(PromptError):
+                await prompt
+
+        run(main())
+        tracer.kill()
+        assert tracer.stdout
+        if tracer.stdout.read() != "0\n":
+            pytest.skip("no program may trace another here")
+    assert longest_turn < 0.5
 
 
 def test_a_prompt_that_stands_too_long_is_closed(askpass: Askpass, tmp_path: Path) -> None:
