@@ -32,10 +32,7 @@ def configure(*, foreground: bool, debug: bool) -> None:
         handler = StderrHandler()
         handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)s "))
     elif os.path.exists(_SYSLOG):
-        from logging.handlers import SysLogHandler
-
-        handler = SysLogHandler(_SYSLOG, SysLogHandler.LOG_AUTH)
-        handler.socket.setblocking(False)  # type: ignore[attr-defined]
+        handler = _syslog_handler()
         handler.setFormatter(FieldFormatter(f"replug-agent[{os.getpid()}]: "))
     else:
         handler = logging.NullHandler()
@@ -115,6 +112,22 @@ class JournalHandler(logging.Handler):
             self._socket.sendto(b"".join(_journal_field(*item) for item in entry.items()), self._address)
         except OSError:
             return
+
+
+def _syslog_handler() -> logging.Handler:
+    from logging.handlers import SysLogHandler  # few machines need it
+
+    class SyslogHandler(SysLogHandler):
+        """Drops what syslog does not take at once, and connects again after that."""
+
+        def _connect_unixsocket(self, address: str) -> None:
+            super()._connect_unixsocket(address)  # type: ignore[misc]
+            self.socket.setblocking(False)  # type: ignore[attr-defined]
+
+        def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+            """Say nothing: it may be that nobody listens."""
+
+    return SyslogHandler(_SYSLOG, SysLogHandler.LOG_AUTH)
 
 
 def _journal_field(name: str, value: object) -> bytes:

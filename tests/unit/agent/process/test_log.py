@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,6 +260,43 @@ def test_a_daemon_without_a_journal_writes_to_syslog(replug_logger: logging.Logg
             handler.close()
     # <4 * 8 + 4>: auth.warning
     assert text.rstrip("\0") == f"<36>replug-agent[{os.getpid()}]: refused why=locked"
+
+
+def test_a_syslog_that_does_not_read_stops_nobody(replug_logger: logging.Logger, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(tmp_path / "syslog"))
+        configure(foreground=False, debug=False)
+        log = logging.getLogger("replug.agent")
+        most = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text())
+
+        def write() -> None:
+            for number in range(most + 10):
+                log.info("line %d", number)
+
+        writing = threading.Thread(target=write, daemon=True)
+        writing.start()
+        writing.join(10)
+        stopped = writing.is_alive()
+        # It goes on with what comes when there is room.
+        for _ in range(most):
+            syslog.recv(65536)
+        log.warning("later")
+        syslog.settimeout(10)
+        while b"later" not in (line := syslog.recv(65536)):
+            assert b"line" in line
+        for handler in replug_logger.handlers:
+            handler.close()
+    assert not stopped
+
+
+def test_where_nobody_listens_at_syslogs_socket_the_log_is_dropped(
+    replug_logger: logging.Logger, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as gone:
+        gone.bind(str(tmp_path / "syslog"))
+    configure(foreground=False, debug=False)
+    logging.getLogger("replug.agent").warning("refused")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_daemon_without_either_is_silent(
