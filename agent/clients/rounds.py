@@ -60,8 +60,8 @@ class Rounds:
         if fd in self._watched:
             self._epoll.modify(fd, events | select.EPOLLET)
         else:
-            self._watched[fd] = connection
             self._epoll.register(fd, events | select.EPOLLET)
+            self._watched[fd] = connection  # now: `forget` is for what is there
 
     def forget(self, connection: Connection) -> None:
         """Undo `watch`, if it was called; before the socket is closed."""

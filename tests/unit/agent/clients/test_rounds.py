@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from doubles.stand_ins import run, settle, waiting
@@ -42,7 +44,7 @@ class Watched:
 
     asker, has_turn, events = Requester(None, 1), False, 0
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket | BinaryIO) -> None:
         self._end = end
         self.seen: list[int] = []
         self.turns = 0
@@ -72,6 +74,20 @@ def pairs() -> Iterator[list[Pair]]:
             end.setblocking(False)
             stack.enter_context(end)
         yield made
+
+
+def test_one_that_cannot_be_watched_can_be_closed(tmp_path: Path) -> None:
+    """As where the kernel has no room for one more: max_user_watches in epoll(7), or no memory."""
+
+    async def main() -> None:
+        rounds = Rounds(waiting())
+        with (tmp_path / "file").open("wb") as file:
+            connection = Watched(file)  # epoll takes no files
+            with pytest.raises(PermissionError):
+                rounds.watch(connection, READING)
+            rounds.forget(connection)
+
+    run(main())
 
 
 def test_a_process_with_many_connections_has_as_many_turns_as_one_with_one() -> None:
