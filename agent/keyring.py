@@ -50,6 +50,8 @@ from replug.token.worker.forking import ForkServer
 _MOMENT = 0.05  # seconds
 _MOST_ADDITIONS = 16
 """Of providers, at the same time and by one program: they go on though their clients are gone."""
+_MOST_PROVIDERS = 128
+"""Each is looked through at every addition and change, with however few keys: no user has so many."""
 _MOST_IDENTITIES = 4096
 """Of all providers, certificates included: each costs at every change, and no client reads so long a list."""
 _QUICK_DESTINATIONS = 100
@@ -194,6 +196,11 @@ class Keyring:
 
     def _kind_of_addition(self, client: Client, name: str) -> tuple[Program | None, bool]:
         """What it counts as; RequestRefusedError if there are too many."""
+        count = len(self.identities.providers())
+        if count >= _MOST_PROVIDERS:
+            raise RequestRefusedError(
+                f"the agent serves {count} providers already", "remove some (ssh-add -e)"
+            )
         # Those that wait for a file system are not to keep out those that do not.
         kind = client.peer.requester.program, is_usual(name, self.settings.options.provider_patterns)
         if self._adding[kind] >= _MOST_ADDITIONS:

@@ -69,6 +69,22 @@ def test_the_same_keys_in_ever_more_providers_are_refused(
     run(main())
 
 
+def test_providers_are_refused_from_a_number_on(one: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each costs at every addition and change, however few keys it chooses; no PIN is tried in vain."""
+    monkeypatch.setattr(keyring_module, "_MOST_PROVIDERS", 2)
+
+    async def main() -> None:
+        await one.add()
+        uris = [f"pkcs11:{choice}?module-path={one.module}" for choice in ("token=work", "type=private")]
+        assert await one.add(provider=uris[0]) == Success()
+        asked = len(one.slots.processes)
+        assert await one.add(provider=uris[1]) == Failure()
+        assert one.reasons == ["the agent serves 2 providers already"]
+        assert len(one.slots.processes) == asked
+
+    run(main())
+
+
 def test_a_link_to_the_module_is_the_module(one: AgentBench, tmp_path: Path) -> None:
     async def main() -> None:
         link = tmp_path / "link.so"
