@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -95,22 +95,6 @@ def test_what_the_service_may_not_do(home: Home, set_up: LogIn) -> None:
     assert session.ssh_add("-l") == NO_IDENTITIES
     done = session.run("sh", "-c", "cd $XDG_RUNTIME_DIR && ls *.can")
     assert done.lines == ["runtime.can"]
-
-
-def test_slow_keys_have_what_others_leave_of_the_processor(session: UserManager) -> None:
-    assert session.run("ssh-keygen", "-q", "-N", "", "-t", "rsa", "-b", "4352", "-f", "slow").status == 0
-    assert session.ssh_add("-q", "slow").status == 0
-
-    def is_nice() -> bool:
-        for pid in session.processes():
-            with suppress(ProcessLookupError):
-                if os.getpriority(os.PRIO_PROCESS, pid) > 0:
-                    return True
-        return False
-
-    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
-    session.start("timeout", "4", "sh", "-c", "while ssh-add -T slow.pub; do :; done", env=agent)
-    eventually(is_nice, "the process of slow keys leaves room", 4)
 
 
 def test_it_takes_no_user_namespace(session: UserManager) -> None:
