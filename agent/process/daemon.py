@@ -56,15 +56,15 @@ def without_handled(mask: set[int | signal.Signals]) -> set[int | signal.Signals
 
 
 def end_on_signals(*, foreground: bool, socket_activated: bool) -> None:
-    """Raise SystemExit on the signals that end the agent, with ssh-agent's exit status.
+    """End the process on the signals that end the agent, with ssh-agent's exit status.
 
-    For the time until the event loop has its own handlers. SIGUSR1 is ignored, as there are no keys to drop
-    yet; SIGINT ends only an agent in the foreground.
+    For the time until the event loop has its own handlers, in which there is nothing to clean up. An
+    exception would be lost in a destructor, or in what import does with its locks. SIGUSR1 is ignored, as
+    there are no keys to drop yet; SIGINT ends only an agent in the foreground.
     """
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a second one must not interrupt the clean-up
-        raise SystemExit(0 if number == signal.SIGTERM and socket_activated else 2)
+        os._exit(0 if number == signal.SIGTERM and socket_activated else 2)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGHUP, end)

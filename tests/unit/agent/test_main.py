@@ -322,6 +322,27 @@ def test_a_signal_before_the_loop_handles_any(number: signal.Signals, home: Home
     assert sockets(home) == []
 
 
+def test_a_signal_in_a_destructor_ends_it_too(home: Home) -> None:
+    """Where Python drops exceptions, as in the callbacks of import's locks."""
+    destructor = """
+import time
+class Last:
+    def __del__(self):
+        import time
+        print('importing', flush=True)
+        time.sleep(30)
+Last()
+while True: time.sleep(0.01)
+"""
+    with running(home, "-D", env={"STAND_IN_IMPORT": destructor}) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "importing\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 2
+    assert sockets(home) == []
+
+
 def test_a_signal_as_soon_as_there_is_a_process(home: Home, run: Run) -> None:
     at_once = """
 import os, signal
