@@ -62,7 +62,7 @@ def serve(
     sys.setswitchinterval(_SWITCH_INTERVAL)
     logging_setup.configure(foreground=foreground, debug=options.debug)
     service = _Service(options, fork_server, manager, foreground=foreground)
-    # Until the loop handles signals, they raise an exception, which would lose what the loop is at.
+    # Until the loop handles signals, they end the process at once, and what the loop has made would stay.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     loop = ClientLoop()
     try:

@@ -26,7 +26,7 @@ def test_a_socket_that_lingers(agent: Agent, data: bytes, which: str) -> None:
                 except PermissionError:
                     return  # this kernel refuses it; how it is on others is in unit/token/test_bytes_only.py
                 one.close()
-                time.sleep(0.1)  # it is received, in vain
+                time.sleep(0.1)  # it has been received by now
                 begun = time.monotonic()
                 assert connection.ask(LIST_REQUEST)[:1] == b"\x0c"
                 assert time.monotonic() - begun < 2

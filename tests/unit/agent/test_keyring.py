@@ -70,7 +70,7 @@ def test_the_same_keys_in_ever_more_providers_are_refused(
 
 
 def test_providers_are_refused_from_a_number_on(one: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each costs at every addition and change, however few keys it chooses; no PIN is tried in vain."""
+    """Each costs at every addition and change, however few keys it chooses. No PIN is tried before that."""
     monkeypatch.setattr(keyring_module, "_MOST_PROVIDERS", 2)
 
     async def main() -> None:
