@@ -180,16 +180,18 @@ def _say_what_is_left(manager: UserManager, ours: str, program: Path, *, ran: bo
         file = login_file(home, os.environ.get("SHELL", ""))
         _say("Logins at the console, by ssh and by su -l get no SSH_AUTH_SOCK from systemd. For those, type")
         _say(f"  echo {shlex.quote(profile_line(ours))} >>~/{file.relative_to(home)}")
-    replug = program.with_name("replug")
-    if shutil.which("replug") is None:
-        _say(f"This shell does not find replug by its name; type {replug}, or have its folder on PATH:")
-        _say(f"  export PATH={shlex.quote(str(replug.parent))}:$PATH")
+    replug = "replug"
+    if shutil.which(replug) is None:
+        path = program.with_name(replug)
+        _say(f"This shell does not find replug by its name; type {path}, or have its folder on PATH:")
+        _say(f"  export PATH={shlex.quote(str(path.parent))}:$PATH")
+        replug = shlex.quote(str(path))
     elsewhere = list(rivals.leads_elsewhere(ours))
     if elsewhere:
         _say("These lines in your own files make programs use another agent; setup did not change them:")
         for line in elsewhere:
             _say(f"  {line}")
-    _say_what_doctor_finds(ours, shlex.quote(str(replug)) if shutil.which("replug") is None else "replug")
+    _say_what_doctor_finds(ours, replug)
     if not ran:
         with suppress(ManagerError):
             manager.call("stop", SERVICE)

@@ -76,9 +76,9 @@ class Module:
         self._asked_for = False
         """Whether the keys were listed, without those of a token that is out, since the last close look."""
         self._inserted = _NEVER
+        """When a card was inserted that may be a missed token, on the loop's clock, until one is read."""
         self._removals = 0
         """How often tokens were seen to leave, other than by a scan."""
-        """When a card was inserted that may be a missed token, on the loop's clock, until one is read."""
         self._close_look = _NEVER
         """When the last one began, on the loop's clock."""
 
