@@ -55,15 +55,15 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _make_and_tell(chosen: argparse.Namespace, fork_server: socket.socket) -> int:
-    import asyncio
     import logging
 
+    from replug.agent.process.supervisor import run_until_signal
     from replug.token.errors import ExplainedError
 
     # What the agent would log is said to the user here.
     logging.getLogger("replug").addHandler(logging.NullHandler())
     try:
-        made = asyncio.run(_make(chosen, fork_server))
+        made = run_until_signal(_make(chosen, fork_server))
     except (_UsageError, ExplainedError) as error:
         _say(printable(str(error)))
         return 1

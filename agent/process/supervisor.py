@@ -12,13 +12,15 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import NoReturn
+from typing import Any, TypeVar
 
 from replug.agent.process.daemon import SIGNALS, without_handled
 from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
 from replug.token.worker.forkserver import serve_forks
+
+T = TypeVar("T")
 
 _FOR_THEIR_END = 1.0  # seconds
 
@@ -70,8 +72,6 @@ def run_supervised(work: Callable[[socket.socket], int]) -> int:
     if child == 0:
         requests.close()
         end_with_parent(supervisor, signal.SIGTERM)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _end)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return work(theirs)
     supervision = Supervisor(child)
@@ -80,9 +80,32 @@ def run_supervised(work: Callable[[socket.socket], int]) -> int:
     return end_likewise(supervision.run(requests, lambda _: None))
 
 
-def _end(number: int, _frame: FrameType | None) -> NoReturn:
-    """End with the exit status that shells give a signal, after what was begun is undone."""
-    raise SystemExit(128 + number)
+def run_until_signal(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` in an event loop; SIGTERM and SIGHUP cancel it, so that it undoes what it has begun.
+
+    SystemExit with the status that shells give such a signal, but not from the signal's handler: Python drops
+    what that raises in a destructor, or in what import does with its locks.
+    """
+    import asyncio
+
+    received: list[int] = []
+
+    async def cancellable() -> T:
+        loop = asyncio.get_running_loop()
+        working = loop.create_task(work)
+
+        def cancel(number: int) -> None:
+            received.append(number)
+            working.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, cancel, number)
+        return await working
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + received[0]) from None
 
 
 def _wait_for_workers() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import asyncio, ctypes, os, resource, signal, sys
-from replug.agent.process.supervisor import run_supervised
+from replug.agent.process.supervisor import run_supervised, run_until_signal
 from replug.token.worker.forking import ForkServer
 
 started = os.getpid()
@@ -48,16 +48,38 @@ def test_workers_are_forked_by_the_one_above() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_signal_lets_it_clean_up() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_lets_it_clean_up(number: signal.Signals) -> None:
     """A terminal whose echo is off, for one."""
     done = run(
-        "try:\n"
-        "        os.kill(started, signal.SIGTERM)\n"
-        "        signal.pause()\n"
-        "    finally:\n"
-        "        print('cleaned up', flush=True)"
+        "async def begin():\n"
+        "        try:\n"
+        f"            os.kill(started, {number.value})\n"
+        "            await asyncio.sleep(60)\n"
+        "        finally:\n"
+        "            print('cleaned up', flush=True)\n"
+        "    run_until_signal(begin())"
     )
-    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "cleaned up\n")
+    assert (done.returncode, done.stdout) == (128 + number, "cleaned up\n")
+
+
+def test_a_signal_ends_what_has_begun_nothing() -> None:
+    done = run("os.kill(started, signal.SIGTERM)\n    signal.pause()")
+    assert done.returncode == -signal.SIGTERM
+
+
+def test_a_signal_is_not_lost_in_a_destructor() -> None:
+    """Where Python drops what a signal's handler raises."""
+    done = run(
+        "class Slow:\n"
+        "        def __del__(self):\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    async def begin():\n"
+        "        Slow()\n"
+        "        await asyncio.sleep(60)\n"
+        "    run_until_signal(begin())"
+    )
+    assert done.returncode == 128 + signal.SIGTERM
 
 
 def test_a_crash_ends_the_same_way() -> None:
