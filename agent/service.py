@@ -31,6 +31,7 @@ from replug.agent.process.status_line import keep_status
 from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
 from replug.agent.status import forget, status
+from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.noticing.hotplug import UsbHotplug
 from replug.token.noticing.readers import CardReaders
@@ -43,6 +44,7 @@ from replug.token.worker.forking import ForkServer
 log = logging.getLogger(__name__)
 
 _SWITCH_INTERVAL = 0.0005  # seconds for which a thread that computes keeps the event loop from running
+_FOR_IMPORTS = 5.0  # seconds for what is being imported at the end; its files may be on a dead file system
 _ENDED_BY_SIGNAL = 2  # as ssh-agent does (cleanup_handler)
 
 
@@ -108,6 +110,7 @@ class _Service:
             on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
             on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
         )
+        address = listener.getsockname()
         listening: list[asyncio.Task[None]] = []
 
         def listen_for_events() -> None:
@@ -116,9 +119,9 @@ class _Service:
 
         reloader = Reloader(keyring, listen_for_events)
         control = Control(
-            listener.getsockname(),
+            address,
             {
-                "status": lambda: status(keyring, history, listener.getsockname(), self._release),
+                "status": lambda: status(keyring, history, address, self._release),
                 "forget": functools.partial(forget, keyring),
                 "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),
@@ -129,7 +132,8 @@ class _Service:
         def conversation(peer: Peer) -> Conversation:
             return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=keyring.at_hand))
 
-        server = Server(listener, conversation, waiting)
+        clients = BytesOnlyListener.of(listener, Disposal().take)
+        server = Server(clients, conversation, waiting)
         await control.start()
         if client is not None:
             self._end_with(client)
@@ -154,7 +158,7 @@ class _Service:
         preparation = asyncio.create_task(self._prepare(keyring))
         preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")
-        log.info("started", extra={"address": listener.getsockname()})
+        log.info("started", extra={"address": address})
         if readable_through_user_namespace():
             next_step = "remove PrivateUsers= from the unit: replug setup writes one without"
             log.error("the user's other programs can read PINs and keys", extra={"next_step": next_step})
@@ -166,7 +170,7 @@ class _Service:
             server.close()
             control.close()
             keyring.end()
-            await asyncio.wait([preparation])
+            await asyncio.wait([preparation], timeout=_FOR_IMPORTS)
             self._fork_server.close()
             # Once the loop is closed, a second signal would kill the process and change its exit status.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -16,7 +16,7 @@ from replug.agent.clients.memory import Memory
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
-from replug.token.bytes_only import Disposal, bytes_only, refuse_descriptors
+from replug.token.bytes_only import BytesOnlyListener
 from replug.token.requester import Program, Requester
 from replug.token.turns import one_less, who_has_most
 
@@ -35,11 +35,10 @@ class Server:
     """Serves `listener` (bound, listening); `conversation` begins one with a peer."""
 
     def __init__(
-        self, listener: socket.socket, conversation: Callable[[Peer], Conversation], waiting: Waiting
+        self, listener: BytesOnlyListener, conversation: Callable[[Peer], Conversation], waiting: Waiting
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener = listener
-        self._disposal = Disposal()
         self._conversation = conversation
         self._rounds = Rounds(waiting)
         self._memory = Memory()
@@ -62,7 +61,6 @@ class Server:
         self._closing = False
         self._resume: asyncio.TimerHandle | None = None
         listener.setblocking(False)
-        refuse_descriptors(listener)
         self._loop.add_reader(listener, self._acceptable)
 
     def close(self) -> None:
@@ -80,7 +78,7 @@ class Server:
     def _acceptable(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
-                accepted, _ = self._listener.accept()
+                client, _ = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 break
             except (OSError, MemoryError) as error:
@@ -91,7 +89,6 @@ class Server:
                 self._loop.remove_reader(self._listener)
                 self._resume = self._loop.call_later(_PAUSE, self._listen)
                 break
-            client = bytes_only(accepted, self._disposal.take)
             try:
                 self._accept(client)
             except Exception as error:

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles.link import Script
@@ -16,6 +17,7 @@ from replug.agent.clients import server as server_module
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
 from replug.protocol.framing import frame
+from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.requester import Requester
 
 REQUEST = frame(b"hello")
@@ -24,9 +26,9 @@ REQUEST = frame(b"hello")
 class Place:
     """A listening socket; make the server of it in a running loop."""
 
-    def __init__(self, folder: Path, kind: type[socket.socket] = socket.socket) -> None:
+    def __init__(self, folder: Path, kind: type[BytesOnlyListener] = BytesOnlyListener) -> None:
         self.path = str(folder / "agent")
-        self.listener = kind(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener = kind.of(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), Disposal().take)
         self.listener.bind(self.path)
         self.listener.listen(128)
         self.peers: list[Peer] = []
@@ -234,13 +236,13 @@ def test_a_closed_server_accepts_nobody(place: Place, clients: int) -> None:
     run(main())
 
 
-def exhausted(code: int) -> type[socket.socket]:
+def exhausted(code: int) -> type[BytesOnlyListener]:
     """A listening socket that cannot accept at first."""
 
-    class Listener(socket.socket):
+    class Listener(BytesOnlyListener):
         failures = 2
 
-        def accept(self) -> tuple[socket.socket, object]:
+        def accept(self) -> tuple[socket.socket, Any]:
             if self.failures:
                 self.failures -= 1
                 raise OSError(code, os.strerror(code))
