@@ -1,4 +1,8 @@
-"""The identities the agent holds, in the order they were added: software keys and those of providers."""
+"""The identities the agent holds: software keys and those of providers.
+
+What users have added comes first, in the order it was added, and then what the agent serves by itself: ssh
+tries the keys in this order, and servers let it try only a few.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.entry import (
+    Entry,
+    UsersShare,
+    ends_of,
+    goes_on,
+    identities_of,
+    is_configured,
+    is_over,
+    same_entry,
+    same_provider,
+)
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
 from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
@@ -28,7 +43,8 @@ class Identities:
         """`lists_absent` says whether keys whose tokens are out are listed, after all others."""
         self._changes = changes
         self._lists_absent = lists_absent
-        self._entries: list[SoftwareIdentity | ServedProvider] = []
+        self._entries: list[Entry] = []
+        """In the order they are listed in."""
         self._held: list[Identity] = []
         """Each blob once for each holder, at the first entry's place, with the last entry's constraints."""
         self._holding: dict[bytes, list[Identity]] = {}
@@ -41,6 +57,7 @@ class Identities:
         """How many identities of each place the list has no room for."""
         self._listing = Listing.of(())
         """Made of `_listed` when something changes; used while nothing is `_restricted`."""
+        self._added = UsersShare(0, 0, 0)
         self._restricted: list[Identity] = []
         """Those with destinations, which not all clients see."""
         self._answers: dict[tuple[bool, ...], IdentitiesAnswer] = {}
@@ -88,7 +105,7 @@ class Identities:
         holding = self._holding.get(blob, [])
         if self.limited:
             now = self._changes.clock()
-            holding = [held for held in holding if not _is_over(held.constraints.expires, now)]
+            holding = [held for held in holding if not is_over(held.constraints.expires, now)]
         return holding if len(holding) < 2 else sorted(holding, key=lambda held: held.distance)
 
     def on(self, token: ServedToken) -> list[TokenBackedIdentity]:
@@ -99,7 +116,7 @@ class Identities:
     @property
     def count(self) -> int:
         """How many there are: each once for each provider that has it."""
-        return sum(len(_identities(entry)) for entry in self._entries)
+        return sum(len(identities_of(entry)) for entry in self._entries)
 
     def software_keys(self) -> list[SoftwareIdentity]:
         """The identities that are on no token."""
@@ -114,7 +131,7 @@ class Identities:
     def over(self, token: ServedToken) -> bool:
         """Whether the lifetime of `token`'s keys has ended in every provider that serves it."""
         times = [added.expires_on(token) for added in self._providers() if added.provider.serves(token)]
-        return bool(times) and all(_is_over(end, self._changes.clock()) for end in times)
+        return bool(times) and all(is_over(end, self._changes.clock()) for end in times)
 
     def providers(self) -> list[Provider]:
         """The providers, in the order they were added."""
@@ -126,30 +143,35 @@ class Identities:
             provider.update()
         self._arrange()
 
-    def add(self, entry: SoftwareIdentity | ServedProvider) -> None:
+    def add(self, entry: Entry) -> None:
         """Add an entry, in the place of the one that is for the same key or provider if there is one."""
         if isinstance(entry, SoftwareIdentity) and self._append(entry):
             return
-        place = next((i for i, there in enumerate(self._entries) if _same(there, entry)), len(self._entries))
+        place = next(
+            (i for i, there in enumerate(self._entries) if same_entry(there, entry)), len(self._entries)
+        )
         self._entries[place : place + 1] = [entry]
+        self._entries.sort(key=is_configured)
         self._arrange()
 
     def _append(self, key: SoftwareIdentity) -> bool:
-        """Add a key behind all others, as `_arrange` would, without going through thousands of them.
+        """Add a key behind all that users added, as `_arrange` would, without going through thousands.
 
         False if it is no such key, or it changes more than that.
         """
         end = key.constraints.expires
-        if key.blob in self._known or self._lists_absent() or _is_over(end, self._changes.clock()):
+        if key.blob in self._known or self._lists_absent() or is_over(end, self._changes.clock()):
             return False
-        listing = self._listing.with_one_more(key)
+        added = self._added
+        listing = self._listing.with_one_more(key, added.listed)
         if listing is None:
             return False
-        self._entries.append(key)
+        self._entries.insert(added.entries, key)
         self._known.add(key.blob)
-        self._held.append(key)
+        self._held.insert(added.held, key)
         self._holding[key.blob] = [key]
-        self._listed.append(key)
+        self._listed.insert(added.listed, key)
+        self._added = UsersShare(*[end + 1 for end in added])
         self._listing = listing
         if key.constraints.destinations:
             self.destinations += len(key.constraints.destinations)
@@ -164,14 +186,14 @@ class Identities:
 
     def has(self, provider: Provider) -> bool:
         """Whether this provider was added."""
-        return any(_same_provider(added.provider, provider) for added in self._providers())
+        return any(same_provider(added.provider, provider) for added in self._providers())
 
     def restore_configured(self, named: Sequence[Provider]) -> None:
         """Remove configured providers that are not in `named`; restore removed identities of the others."""
         for served in list(self._providers()):
             if served.configured:
                 served.removed = frozenset()
-                if not any(_same_provider(served.provider, provider) for provider in named):
+                if not any(same_provider(served.provider, provider) for provider in named):
                     self._entries.remove(served)
         self.changed()
 
@@ -202,14 +224,14 @@ class Identities:
         now = self._changes.clock()
         if self._changes.until is None or now < self._changes.until:
             return False
-        return self._keep(lambda entry: _goes_on(entry, now))
+        return self._keep(lambda entry: goes_on(entry, now))
 
     def next_expiry(self) -> float | None:
         """Seconds until the next lifetime ends; None if none will."""
         end = self._changes.until
         return None if end is None else max(0.0, end - self._changes.clock())
 
-    def _keep(self, wanted: Callable[[SoftwareIdentity | ServedProvider], bool]) -> bool:
+    def _keep(self, wanted: Callable[[Entry], bool]) -> bool:
         before = len(self._entries)
         self._entries = [entry for entry in self._entries if wanted(entry)]
         self._arrange()
@@ -222,7 +244,7 @@ class Identities:
         """Compute what the queries return, after a change."""
         self._leave_to_users()
         now = self._changes.clock()
-        held = [one for entry in self._entries for one in _identities(entry)]
+        held = [one for entry in self._entries for one in identities_of(entry)]
         # Of one provider's tokens some may have shorter lifetimes than others.
         current = [one for one in held if (end := one.constraints.expires) is None or now < end]
         self._held = list({(one.blob, one.holder): one for one in current}.values())
@@ -230,15 +252,16 @@ class Identities:
         for one in self._held:
             self._holding.setdefault(one.blob, []).append(one)
         self._listed = self._to_list(self._held)
+        self._added = UsersShare.of(self._entries, self._held, self._listed)
         self._restricted = [one for one in self._held if one.constraints.destinations]
         self.destinations = sum(len(one.constraints.destinations) for one in self._restricted)
         self._answers = {}
         self._listing = Listing.of(self._listed)
         self._say_what_is_left_out(self._listing)
         self._known = {one.blob for one in held}
-        ends = [end for entry in self._entries for end in _ends(entry) if end is not None]
+        ends = [end for entry in self._entries for end in ends_of(entry) if end is not None]
         self.limited = bool(ends)
-        self._changes.until = min((end for end in ends if not _is_over(end, now)), default=None)
+        self._changes.until = min((end for end in ends if not is_over(end, now)), default=None)
         self._changes.count += 1
 
     def _say_what_is_left_out(self, listing: Listing) -> None:
@@ -257,7 +280,7 @@ class Identities:
         """Have configured providers give up the keys that a user has added, too.
 
         Such a key is served with the user's constraints only, and does not come back from the configuration
-        when the user removes it or its lifetime ends.
+        when the user removes it or its lifetime added.
         """
         providers = list(self._providers())
         configured = [served for served in providers if served.configured]
@@ -270,10 +293,6 @@ class Identities:
                     served.update()
 
 
-def _identities(entry: SoftwareIdentity | ServedProvider) -> Sequence[Identity]:
-    return (entry,) if isinstance(entry, SoftwareIdentity) else entry.identities
-
-
 def _is_in(held: Identity) -> bool:
     return not isinstance(held, TokenBackedIdentity) or held.token.state is not TokenState.ABSENT
 
@@ -283,28 +302,3 @@ def _once_each(identities: Iterable[Identity]) -> list[Identity]:
     for held in identities:
         once.setdefault(held.blob, held)
     return list(once.values())
-
-
-def _ends(entry: SoftwareIdentity | ServedProvider) -> list[float | None]:
-    return [entry.constraints.expires] if isinstance(entry, SoftwareIdentity) else entry.expiries
-
-
-def _goes_on(entry: SoftwareIdentity | ServedProvider, now: float) -> bool:
-    # What the configuration serves stays for tokens that are still to come.
-    if isinstance(entry, ServedProvider) and entry.configured:
-        return True
-    return not all(_is_over(end, now) for end in _ends(entry))
-
-
-def _is_over(end: float | None, now: float) -> bool:
-    return end is not None and now >= end
-
-
-def _same(one: SoftwareIdentity | ServedProvider, other: SoftwareIdentity | ServedProvider) -> bool:
-    if isinstance(one, SoftwareIdentity):
-        return isinstance(other, SoftwareIdentity) and one.blob == other.blob
-    return isinstance(other, ServedProvider) and _same_provider(one.provider, other.provider)
-
-
-def _same_provider(one: Provider, other: Provider) -> bool:
-    return one.module is other.module and one.uri.same_choice(other.uri)

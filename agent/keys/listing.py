@@ -26,13 +26,13 @@ class Listing:
     size: int
     """Bytes of what is in the answer."""
 
-    def with_one_more(self, held: Identity) -> Listing | None:
-        """The same with `held` at its end; None if there is no room, or others were left out."""
+    def with_one_more(self, held: Identity, place: int) -> Listing | None:
+        """The same with `held` as number `place`; None if there is no room, or others were left out."""
         entry = held.listed
         size, listed = self.size + len(entry.encoded), self.answer.identities
         if self.left_out or len(listed) >= MOST_IDENTITIES or size > _ROOM:
             return None
-        return Listing(IdentitiesAnswer((*listed, entry)), (), size)
+        return Listing(IdentitiesAnswer((*listed[:place], entry, *listed[place:])), (), size)
 
     @classmethod
     def of(cls, identities: Sequence[Identity]) -> Listing:

@@ -173,6 +173,21 @@ def test_filter_order_comment_and_confirmation_of_each_token(
     assert "Allow use of key spare" not in askpass.text
 
 
+def test_what_the_user_added_is_tried_before_what_is_served_unasked(
+    home: Home, token: Token, start_agent: StartAgent
+) -> None:
+    """A plugged-in token full of keys used to end in "Too many authentication failures"."""
+    home.configure(f'modules = "{MODULE}"')
+    agent = start_agent()
+    assert len(comments(agent)) > 1
+    added = make_key(home, "added")
+    assert agent.ssh_add("-q", added).status == 0
+    server = Server(home, "MaxAuthTries 2")
+    server.authorize(public_of(added))
+    assert server.login(agent).status == 0, server.log
+    assert comments(agent)[0] == "added"
+
+
 def test_the_lifetime_of_a_tokens_keys(
     home: Home, token: Token, other: Token, start_agent: StartAgent, askpass: Askpass
 ) -> None:

@@ -97,10 +97,15 @@ class Held(Identities):
         super().__init__(lambda: False, Changes(clock))
         self._now = clock
 
-    def add_provider(self, added: Provider, lifetime: int | None) -> None:
+    def add_provider(self, added: Provider, lifetime: int | None, *, configured: bool = False) -> None:
         expires = None if lifetime is None else self._now() + lifetime
         connect(self, *added.module.tokens.values())
-        self.add(ServedProvider(added, KeyConstraints(expires), Certificates(()), FILES, lambda _: SETTINGS))
+        constraints, no_certificates = KeyConstraints(expires), Certificates(())
+        self.add(
+            ServedProvider(
+                added, constraints, no_certificates, FILES, lambda _: SETTINGS, configured=configured
+            )
+        )
 
     def remove_key(self, blob: bytes) -> bool:
         found = bool(self.holding(blob))
@@ -132,6 +137,22 @@ def test_keys_are_listed_in_the_order_they_were_added(identities: Held) -> None:
     identities.add_provider(provider(module(token("1", Key("a"), Key("b")), token("2", Key("c")))), None)
     identities.add_provider(provider(module(token("3", Key("d")), path="/other.so")), None)
     assert comments(identities) == ["a", "b", "c", "d"]
+
+
+def test_what_users_added_is_listed_before_what_is_served_unasked(identities: Held) -> None:
+    """ssh tries keys in this order, and a server hangs up after a few."""
+    identities.add_provider(provider(module(token("1", Key("unasked")))), None, configured=True)
+    for comment in (b"first", b"second"):
+        key = SoftwareIdentity(Key().blob, comment, KeyConstraints(None), None)  # type: ignore[arg-type]
+        identities.add(key)
+    assert comments(identities) == ["first", "second", "unasked"]
+    identities.add_provider(provider(module(token("2", Key("token")), path="/other.so")), None)
+    identities.add_provider(
+        provider(module(token("3", Key("unasked too")), path="/third.so")), None, configured=True
+    )
+    assert comments(identities) == ["first", "second", "token", "unasked", "unasked too"]
+    identities.clear()
+    assert comments(identities) == []
 
 
 def test_a_key_without_a_label_is_called_by_its_provider(identities: Held) -> None:
@@ -454,9 +475,15 @@ def state(identities: Identities) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, list) else value for name, value in own.items()}
 
 
-def test_a_new_key_is_added_as_if_all_were_arranged_again(identities: Held, clock: Clock) -> None:
+@pytest.mark.parametrize("configured", [False, True])
+def test_a_new_key_is_added_as_if_all_were_arranged_again(
+    identities: Held, clock: Clock, configured: bool
+) -> None:
     on_token = Key("on a token")
-    identities.add_provider(provider(module(token("1", on_token))), None)
+    out = token("2", Key("on a token that is out"))
+    identities.add_provider(provider(module(token("1", on_token), out)), None, configured=configured)
+    out.left()
+    assert len(identities.listed(everything)) == 1
     blobs = [Key().blob for _ in range(6)]
     for number, blob in enumerate([*blobs, blobs[2], on_token.blob, Key().blob]):
         end = clock.now + (100 - number) * (-1 if number == 8 else 1) if number % 2 else None
