@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import _thread
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 from typing import Any, TypeVar
 
 from replug.token.errors import ExplainedError
@@ -22,7 +22,10 @@ T = TypeVar("T")
 
 
 class Share(Enum):
-    """What a call that may never return is for: a path on a dead network file system, say."""
+    """What a call that may never return is for: a path on a dead network file system, say.
+
+    Any program of the user may mount a file system that never answers over any folder of the user's.
+    """
 
     USUAL_MODULES = "modules that are registered, or in the allowed folders"
     OTHER_MODULES = "modules elsewhere"
@@ -33,6 +36,12 @@ class Share(Enum):
     PIN_SOURCES = "PIN sources"
     ASKING_PROGRAMS = "asking programs"
     PROMPT_PROGRAMS = "prompt programs"
+    PROMPT_FOLDER = "the folder of systemd's password agents"
+    SESSION_BUS = "the session's message bus"
+    SYSTEM_BUS = "the system's message bus"
+    CARD_READERS = "pcscd's socket"
+    CONTROL_SOCKET = "the control socket"
+    LIBRARIES = "libraries"
     SEEN_BEFORE = "tokens seen before"
     DIAGNOSIS = "diagnosis"
 
@@ -49,10 +58,13 @@ class TooManyThreadsError(ExplainedError):
     """Too many earlier calls have not returned, or there can be no more threads."""
 
 
-async def in_daemon_thread(share: Share, call: Callable[[], T]) -> T:
+async def in_daemon_thread(
+    share: Share, call: Callable[[], T], abandoned: Callable[[T], object] | None = None
+) -> T:
     """What `call` returns or raises, run in a thread that keeps nobody waiting. TooManyThreadsError.
 
-    asyncio's own threads are few, and the process waits for them at its end.
+    asyncio's own threads are few, and the process waits for them at its end. If the caller is gone by then,
+    `abandoned` gets the result, in a thread as well.
     """
     askers = [its for its_share, its in list(_running.values()) if its_share is share]
     asker = requester.get()
@@ -62,10 +74,18 @@ async def in_daemon_thread(share: Share, call: Callable[[], T]) -> T:
         or sum(other.program == asker.program for other in askers) >= _MOST_OF_A_PROGRAM
     ):
         raise TooManyThreadsError(f"too many earlier attempts have not ended ({share.value})")
-    running = _started(call)
-    _running[running] = share, asker
-    running.add_done_callback(_running.pop)
-    return await asyncio.wrap_future(running)
+
+    def started(call: Callable[[], Any]) -> Future[Any]:
+        running = _started(call)
+        _running[running] = share, asker
+        running.add_done_callback(_running.pop)
+        return running
+
+    def left_behind(result: T) -> None:
+        if abandoned is not None:
+            started(partial(abandoned, result))
+
+    return await _outcome(started(call), left_behind)
 
 
 class Aside:
@@ -86,16 +106,8 @@ class Aside:
         """
         loop = asyncio.get_running_loop()
         await self._free.acquire()
-        gone = threading.Event()
-
-        def call_for_somebody() -> T:
-            result = call()
-            if gone.is_set():
-                abandoned(result)
-            return result
-
         try:
-            running = _started(call_for_somebody)
+            running = _started(call)
         except BaseException:
             self._free.release()
             raise
@@ -105,13 +117,21 @@ class Aside:
                 loop.call_soon_threadsafe(self._free.release)
 
         running.add_done_callback(ended)
-        try:
-            return await asyncio.wrap_future(running)
-        except asyncio.CancelledError:
-            gone.set()
-            if running.done() and running.exception() is None:
-                abandoned(running.result())
-            raise
+        return await _outcome(running, abandoned)
+
+
+async def _outcome(running: Future[T], abandoned: Callable[[T], object]) -> T:
+    """What it returns or raises; `abandoned` gets the result if the caller is gone when there is one."""
+
+    def ended(its: Future[T]) -> None:
+        if its.exception() is None:
+            abandoned(its.result())
+
+    try:
+        return await asyncio.wrap_future(running)
+    except asyncio.CancelledError:
+        running.add_done_callback(ended)  # called at once if it has ended already
+        raise
 
 
 def _started(call: Callable[[], T]) -> Future[T]:

@@ -9,12 +9,15 @@ import asyncio
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replug.agent.desktop.bus_names import BusError, Signal
 from replug.token.bytes_only import BytesOnly, Disposal
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.unix_path import connect
 
 if TYPE_CHECKING:
     from replug.agent.desktop.bus_connection import BusConnection
@@ -24,38 +27,46 @@ _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 _PATIENCE = 5.0  # seconds, from connecting to the bus's first answer
 
 
-def session_bus(environment: Mapping[str, str]) -> list[bytes]:
-    """The sockets of the user's bus: $DBUS_SESSION_BUS_ADDRESS, or else `bus` in $XDG_RUNTIME_DIR."""
+@dataclass(frozen=True)
+class Bus:
+    """Where a bus is: any of these sockets. Who waits for one bus is not in the way of another."""
+
+    share: Share
+    sockets: tuple[bytes, ...]
+
+
+def session_bus(environment: Mapping[str, str]) -> Bus:
+    """The user's bus: $DBUS_SESSION_BUS_ADDRESS, or else `bus` in $XDG_RUNTIME_DIR."""
     address = environment.get("DBUS_SESSION_BUS_ADDRESS")
-    if address:
-        return _sockets(address)
     folder = environment.get("XDG_RUNTIME_DIR")
-    return [os.fsencode(folder) + b"/bus"] if folder else []
+    if address:
+        return Bus(Share.SESSION_BUS, _sockets(address))
+    return Bus(Share.SESSION_BUS, (os.fsencode(folder) + b"/bus",) if folder else ())
 
 
-def system_bus(environment: Mapping[str, str]) -> list[bytes]:
-    """The sockets of the machine's bus: $DBUS_SYSTEM_BUS_ADDRESS, or the well-known one."""
-    return _sockets(environment.get("DBUS_SYSTEM_BUS_ADDRESS") or _SYSTEM_BUS)
+def system_bus(environment: Mapping[str, str]) -> Bus:
+    """The machine's bus: $DBUS_SYSTEM_BUS_ADDRESS, or the well-known one."""
+    return Bus(Share.SYSTEM_BUS, _sockets(environment.get("DBUS_SYSTEM_BUS_ADDRESS") or _SYSTEM_BUS))
 
 
 @asynccontextmanager
 async def open_bus(
-    sockets: Sequence[bytes],
+    bus: Bus,
     on_signal: Callable[[Signal], None] | None = None,
     *,
     takes_descriptors: bool = False,
 ) -> AsyncIterator[BusConnection]:
-    """A connection to the bus at the first of `sockets` that accepts one; BusError.
+    """A connection to the first of the bus's sockets that accepts one; BusError.
 
     `on_signal` is called with every signal that arrives, from the event loop. A connection that does not take
     descriptors is sent none: whoever takes one closes it, and may have to wait for that.
     """
     try:
         async with asyncio.timeout(_PATIENCE):
-            connected = await _connect(sockets)
+            connected = await _connect(bus)
             try:
                 # In a thread: an import blocks the event loop.
-                connection_class = await asyncio.to_thread(_import_connection)
+                connection_class = await in_daemon_thread(Share.LIBRARIES, _import_connection)
                 connection = await connection_class.open(
                     connected, on_signal, takes_descriptors=takes_descriptors
                 )
@@ -64,6 +75,8 @@ async def open_bus(
                 raise
     except TimeoutError:
         raise BusError(f"the bus did not answer within {_PATIENCE:g} s") from None
+    except TooManyThreadsError as error:
+        raise BusError(f"no bus: {error.reason}") from error
     except OSError as error:
         raise BusError(f"no bus: {error.strerror or error}") from error
     try:
@@ -72,20 +85,13 @@ async def open_bus(
         connection.close()
 
 
-async def _connect(sockets: Sequence[bytes]) -> socket.socket:
+async def _connect(bus: Bus) -> socket.socket:
     error: OSError | None = None
-    for address in sockets:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        connecting = BytesOnly.of(made, Disposal().take)
+    for address in bus.sockets:
         try:
-            await asyncio.get_running_loop().sock_connect(connecting, address)
-        except BaseException as failure:
-            connecting.close()
-            if not isinstance(failure, OSError):
-                raise
+            return BytesOnly.of(await connect(bus.share, address), Disposal().take)
+        except OSError as failure:
             error = failure
-        else:
-            return connecting
     raise error or BusError("no bus: the environment names none")
 
 
@@ -95,7 +101,7 @@ def _import_connection() -> type[BusConnection]:
     return BusConnection
 
 
-def _sockets(address: str) -> list[bytes]:
+def _sockets(address: str) -> tuple[bytes, ...]:
     """The Unix sockets in an address (D-Bus specification, "Server Addresses"); others are ignored."""
     found = []
     for entry in address.split(";"):
@@ -105,7 +111,7 @@ def _sockets(address: str) -> list[bytes]:
             found.append(_unescape(options["path"]))
         elif transport == "unix" and "abstract" in options:
             found.append(b"\0" + _unescape(options["abstract"]))
-    return found
+    return tuple(found)
 
 
 def _unescape(value: str) -> bytes:

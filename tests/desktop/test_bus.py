@@ -23,11 +23,16 @@ from rigs.logind import Logind
 from rigs.message_bus import BusService, MessageBus, RefusedError
 
 from replug.agent.desktop import bus as bus_module
-from replug.agent.desktop.bus import open_bus, session_bus, system_bus
+from replug.agent.desktop.bus import Bus, open_bus, session_bus, system_bus
 from replug.agent.desktop.bus_connection import BusConnection
 from replug.agent.desktop.bus_names import BusError, Remote, Signal
+from replug.token.offload import Share
 
 ECHO = Remote("org.example.Echo", "/org/example/Echo", "org.example.Echo")
+
+
+def bus_at(path: Path) -> Bus:
+    return Bus(Share.SESSION_BUS, (os.fsencode(path),))
 
 
 class Echo(BusService):
@@ -69,7 +74,7 @@ def echo(bus: MessageBus) -> Iterator[Echo]:
     ],
 )
 def test_the_sessions_bus(environment: dict[str, str], expected: list[bytes]) -> None:
-    assert session_bus(environment) == expected
+    assert session_bus(environment) == Bus(Share.SESSION_BUS, tuple(expected))
 
 
 @pytest.mark.parametrize(
@@ -80,12 +85,12 @@ def test_the_sessions_bus(environment: dict[str, str], expected: list[bytes]) ->
     ],
 )
 def test_the_systems_bus(environment: dict[str, str], expected: list[bytes]) -> None:
-    assert system_bus(environment) == expected
+    assert system_bus(environment) == Bus(Share.SYSTEM_BUS, tuple(expected))
 
 
 def test_calls_overlap(bus: MessageBus, echo: Echo) -> None:
     async def main() -> None:
-        async with open_bus([b"/nowhere", os.fsencode(bus.socket)]) as connection:
+        async with open_bus(Bus(Share.SESSION_BUS, (b"/nowhere", os.fsencode(bus.socket)))) as connection:
             texts = [f"text {number}" for number in range(50)]
             answers = await asyncio.gather(*[connection.call(ECHO, "Echo", "s", text) for text in texts])
             assert answers == [(text,) for text in texts]
@@ -97,7 +102,7 @@ def test_what_a_service_does_not_do_is_an_error(bus: MessageBus, echo: Echo) -> 
     nobody = Remote("org.example.Nobody", "/", "org.example.Nobody")
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)]) as connection:
+        async with open_bus(bus_at(bus.socket)) as connection:
             with pytest.raises(BusError, match=r"^org\.example\.Echo refuses Sing: no method Sing$"):
                 await connection.call(ECHO, "Sing")
             with pytest.raises(BusError, match=r"^org\.example\.Echo did not answer Ignore within 0\.05 s$"):
@@ -111,7 +116,7 @@ def test_what_a_service_does_not_do_is_an_error(bus: MessageBus, echo: Echo) -> 
 
 def test_calls_that_wait_end_with_the_bus(bus: MessageBus, echo: Echo) -> None:
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)]) as connection:
+        async with open_bus(bus_at(bus.socket)) as connection:
             waiting = asyncio.create_task(connection.call(ECHO, "Ignore", patience=3600))
             await until(lambda: echo.arrived)
             bus.stop()
@@ -133,7 +138,7 @@ def test_signals_that_are_too_long_are_skipped(bus: MessageBus, echo: Echo) -> N
             heard.append(signal)
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)], hear) as connection:
+        async with open_bus(bus_at(bus.socket), hear) as connection:
             await connection.owner(ECHO.name)
             await connection.subscribe(interface=ECHO.interface)
             for text in ("one", "x" * 3_000_000, "two", "y" * 2_000_000, "z" * 30_000):
@@ -192,7 +197,7 @@ def test_strangers_do_not_end_the_connection(bus: MessageBus, stranger: Stranger
     heard: list[Signal] = []
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)], heard.append) as connection:
+        async with open_bus(bus_at(bus.socket), heard.append) as connection:
             await connection.owner(ECHO.name)
             await connection.subscribe(interface=ECHO.interface)
             # A descriptor that does not come with it.
@@ -217,7 +222,7 @@ def test_what_strangers_say_is_not_decoded(
         return parse_array(self, buf, pos, endianness, fds=fds)
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)], lambda _: None) as connection:
+        async with open_bus(bus_at(bus.socket), lambda _: None) as connection:
             stranger.send(stranger.signal("as", ["x"] * 3000))
             monkeypatch.setattr(Array, "parse_data", parse)
             await connection.owner(ECHO.name)  # what came before has been read
@@ -230,7 +235,7 @@ def test_a_strangers_descriptor_keeps_nobody_waiting(bus: MessageBus, stranger: 
     """The last to close a socket waits for as long as it is said to linger."""
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)], lambda _: None, takes_descriptors=True) as connection:
+        async with open_bus(bus_at(bus.socket), lambda _: None, takes_descriptors=True) as connection:
             with lingering() as one:
                 stranger.send_descriptor(one.fileno())
                 one.close()
@@ -256,7 +261,7 @@ def test_an_answer_with_a_descriptor_keeps_nobody_waiting(bus: MessageBus) -> No
     passing = Passing(bus.address)
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)]) as connection:
+        async with open_bus(bus_at(bus.socket)) as connection:
             with lingering() as one:
                 passing.descriptor = one.detach()
                 answer: object = None
@@ -277,7 +282,7 @@ def test_a_descriptor_that_nobody_takes_is_closed(bus: MessageBus) -> None:
     manager = Remote(Logind.name, "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 
     async def main() -> None:
-        async with open_bus([os.fsencode(bus.socket)], takes_descriptors=True) as connection:
+        async with open_bus(bus_at(bus.socket), takes_descriptors=True) as connection:
             with logind.slow(), pytest.raises(BusError, match="did not answer"):
                 await connection.call(manager, "Inhibit", "ssss", "", "", "", "", patience=0.05)
             await until(lambda: logind.inhibitors)
@@ -301,7 +306,7 @@ def hello_from(answers: list[bytes], folder: Path) -> str:
 
         async with await asyncio.start_unix_server(serve, path):
             with pytest.raises(BusError) as raised:
-                async with open_bus([os.fsencode(path)]):
+                async with open_bus(bus_at(path)):
                     pass
         return str(raised.value)
 

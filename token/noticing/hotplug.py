@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from replug.token.offload import Share, in_daemon_thread
+
 log = logging.getLogger(__name__)
 
 _UDEV = "/run/udev/control"
@@ -36,7 +38,7 @@ class UsbHotplug:
         while True:
             try:
                 # In a thread: pyudev is slow to import, and runs a program to find libudev.
-                monitor, self._readers = await asyncio.to_thread(_open_monitor)
+                monitor, self._readers = await in_daemon_thread(Share.LIBRARIES, _open_monitor)
             except Exception as error:  # pyudev has an exception class for every kind of errno
                 if not said:
                     log.info("cannot watch USB events; tokens are noticed a little later: %s", error)

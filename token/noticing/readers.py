@@ -15,6 +15,9 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from replug.token.offload import Share, TooManyThreadsError
+from replug.token.unix_path import connect
+
 log = logging.getLogger(__name__)
 
 _SOCKET = "/run/pcscd/pcscd.comm"
@@ -64,7 +67,7 @@ class CardReaders:
             if self._needed():
                 try:
                     await self._follow()
-                except (OSError, EOFError, TimeoutError, ValueError) as error:
+                except (OSError, EOFError, TimeoutError, ValueError, TooManyThreadsError) as error:
                     if not said:
                         log.info("cannot follow pcscd's readers; cards are noticed a little later: %s", error)
                     said = True
@@ -110,7 +113,8 @@ async def _connected() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     for _ in range(2):
         async with asyncio.timeout(_PATIENCE):
             path = os.environ.get(_SOCKET_VARIABLE, _SOCKET)
-            reader, writer = await asyncio.open_unix_connection(path)
+            connected = await connect(Share.CARD_READERS, path)
+            reader, writer = await asyncio.open_unix_connection(sock=connected)
             with contextlib.ExitStack() as failing:
                 failing.callback(writer.close)
                 writer.write(_HEADER.pack(_VERSION.size, _COMMAND_VERSION) + _VERSION.pack(*version, 0))
