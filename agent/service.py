@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 
 from replug.agent.clients.client import Client
@@ -62,6 +63,8 @@ def serve(
     In the foreground the log goes to stderr and SIGINT ends the agent.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL)
+    # Threads start programs, and one that uses vfork(2) has Python's lock until the program's file is loaded.
+    subprocess._USE_VFORK = False  # type: ignore[misc]
     logging_setup.configure(foreground=foreground, debug=options.debug)
     service = _Service(options, fork_server, manager, foreground=foreground)
     # Until the loop handles signals, they end the process at once, and what the loop has made would stay.

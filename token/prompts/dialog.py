@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from replug.token.errors import NobodyAskedError
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
+_TIME_TO_START = 10.0  # seconds
 _TIME_TO_CLEAN_UP = 1.0  # seconds; a dialog on a terminal restores the screen
 
 
@@ -38,8 +40,9 @@ async def dialog(
 
     NobodyAskedError with `next_step` if it does not start.
     """
-    try:
-        process = subprocess.Popen(
+
+    def started() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             argv,
             stdin=stdin,
             stdout=subprocess.PIPE,
@@ -48,6 +51,15 @@ async def dialog(
             # neither stops for using a terminal that happens to be the agent's.
             start_new_session=True,
         )
+
+    try:
+        # In a thread, which waits until the program is loaded: its folder may never answer.
+        async with asyncio.timeout(_TIME_TO_START):
+            process = await in_daemon_thread(Share.PROMPT_PROGRAMS, started, _end_late)
+    except TimeoutError:
+        raise NobodyAskedError(f"{argv[0]} does not start: its folder does not answer", next_step) from None
+    except TooManyThreadsError as error:
+        raise NobodyAskedError(f"{argv[0]} does not start: {error.reason}", next_step) from error
     except OSError as error:
         raise NobodyAskedError(f"{argv[0]} does not start: {error.strerror}", next_step) from error
     try:
@@ -58,6 +70,12 @@ async def dialog(
                 stream.close()
         if process.returncode is None:
             await _end(process)
+
+
+def _end_late(process: subprocess.Popen[bytes]) -> None:
+    """End one that nobody waits for any more."""
+    with process, suppress(PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 async def _end(process: subprocess.Popen[bytes]) -> None:

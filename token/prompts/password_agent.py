@@ -1,4 +1,4 @@
-"""Asking through systemd's password agents (https://systemd.io/PASSWORD_AGENTS/).
+"""Asking through systemd's password agents (https://systemd.io/PROMPT_FOLDER/).
 
 A question is a file in a folder that the agents watch, with the address of a socket for the answer. It cannot
 be found out whether an agent is watching.
@@ -12,13 +12,14 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
 from replug.token.bytes_only import BytesOnly, Disposal
 from replug.token.errors import NobodyAskedError
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.dialog import readable
 from replug.token.prompts.place import Terminal
@@ -26,6 +27,8 @@ from replug.token.prompts.request import ConfirmRequest, PinRequest
 from replug.token.trusted_file import make_folder
 
 _UCRED = struct.Struct("3i")
+_PATIENCE = 5.0  # seconds for the folder to take a question
+_PARTING = 1.0  # seconds for it to let go of one
 _ANSWER, _REFUSAL = ord("+"), ord("-")
 
 
@@ -49,11 +52,13 @@ class PasswordAgentPrompter:
     async def ask(self, request: PinRequest) -> Pin:
         """Write the question; the first answer counts."""
         try:
-            with _reply_socket(self._folder) as (reply, address), self._question(request, address):
+            async with _standing(_Question(self._folder, self._timeout, request)) as reply:
                 async with asyncio.timeout(self._timeout):
                     typed = await _answer(reply)
         except TimeoutError:
             raise request.too_late(self._timeout) from None
+        except TooManyThreadsError as error:
+            raise NobodyAskedError(error.reason) from error
         except OSError as error:
             raise NobodyAskedError(f"{self._folder} cannot be used: {error.strerror or error}") from error
         if typed is None:
@@ -64,51 +69,79 @@ class PasswordAgentPrompter:
         """Always NobodyAskedError: password agents ask for passwords only."""
         raise NobodyAskedError("systemd's password agents cannot ask for a yes or no")
 
-    @contextmanager
-    def _question(self, request: PinRequest, address: Path) -> Iterator[None]:
-        """The file with the question, removed afterwards."""
+
+class _Question:
+    """The files of one question. All that it does can block: any program may mount something there."""
+
+    def __init__(self, folder: Path, timeout: float, request: PinRequest) -> None:
+        self.folder = folder
+        self._timeout = timeout
+        self._request = request
         name = os.urandom(8).hex()
-        draft, final = self._folder / f"tmp.{name}", self._folder / f"ask.{name}"
-        token, *rest = request.facts()
+        self._draft, self._final = folder / f"tmp.{name}", folder / f"ask.{name}"
+        self._address = folder / f"sck.{name}"
+
+    def post(self) -> socket.socket:
+        """Put it up; returns the socket for the answer, which only our own user and root can send to."""
+        make_folder(self.folder)
+        reply = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            os.fchmod(reply.fileno(), 0o600)  # which the file then has from its beginning
+            reply.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            reply.bind(str(self._address))
+            self._draft.write_text(self._content(), encoding="utf-8")
+            self._draft.rename(self._final)  # agents may only see it complete
+        except BaseException:
+            reply.close()
+            self.withdraw()
+            raise
+        return reply
+
+    def withdraw(self) -> None:
+        """Remove its files."""
+        for file in (self._draft, self._final, self._address):
+            with suppress(OSError):
+                file.unlink()
+
+    def _content(self) -> str:
+        token, *rest = self._request.facts()
         # Agents on a console cut a long line at its end.
-        text = ", ".join([token, *(warning.rstrip(".") for warning in request.warnings()), *rest])
-        content = (
+        text = ", ".join([token, *(warning.rstrip(".") for warning in self._request.warnings()), *rest])
+        return (
             "[Ask]\n"
             f"PID={os.getpid()}\n"
-            f"Socket={address}\n"
+            f"Socket={self._address}\n"
             "AcceptCached=0\n"
             "Echo=0\n"
             f"NotAfter={time.monotonic_ns() // 1000 + round(self._timeout * 1e6)}\n"
             "Icon=dialog-password\n"
-            f"Id=replug:{re.sub('[^A-Za-z0-9.-]', '_', request.token.serial)}\n"
+            f"Id=replug:{re.sub('[^A-Za-z0-9.-]', '_', self._request.token.serial)}\n"
             # The colon keeps a token's label from ending the line in a backslash, which would continue it.
             f"Message={text}:\n"
         )
-        try:
-            draft.write_text(content, encoding="utf-8")
-            draft.rename(final)  # agents may only see it complete
-            yield
-        finally:
-            for file in (draft, final):
-                with suppress(OSError):
-                    file.unlink()
 
 
-@contextmanager
-def _reply_socket(folder: Path) -> Iterator[tuple[BytesOnly, Path]]:
-    """A socket that only our own user and root can send to, and that reports the sender."""
-    make_folder(folder)
-    address = folder / f"sck.{os.urandom(8).hex()}"
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    with BytesOnly.of(made, Disposal().take) as reply:
-        reply.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+@asynccontextmanager
+async def _standing(question: _Question) -> AsyncIterator[BytesOnly]:
+    """The socket for the answer, while the question is put up. NobodyAskedError, TooManyThreadsError."""
+
+    def give_up(posted: socket.socket) -> None:
+        posted.close()
+        question.withdraw()
+
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            posted = await in_daemon_thread(Share.PROMPT_FOLDER, question.post, give_up)
+    except TimeoutError:
+        raise NobodyAskedError(f"{question.folder} does not answer") from None
+    with BytesOnly.of(posted, Disposal().take) as reply:
         try:
-            reply.bind(str(address))
-            address.chmod(0o600)
-            yield reply, address
+            yield reply
         finally:
-            with suppress(OSError):
-                address.unlink()
+            # One that cannot be removed in time is over by what is written in it.
+            with suppress(TimeoutError, TooManyThreadsError):
+                async with asyncio.timeout(_PARTING):
+                    await in_daemon_thread(Share.PROMPT_FOLDER, question.withdraw)
 
 
 async def _answer(reply: BytesOnly) -> bytearray | None:

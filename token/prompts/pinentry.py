@@ -62,9 +62,12 @@ class PinentryPrompter:
     ) -> None:
         """The dialog appears on the `terminal`, or without one where `environment` says.
 
-        `timeout` is how long a dialog may stay unanswered, in seconds.
+        `timeout` is how long a dialog may stay unanswered, in seconds. The program's path is looked at, which
+        can block: call it in a thread.
         """
         self._program = program
+        # Here, where it may block.
+        self._takes_escape_for_yes = _real_name(program) in _YES_BY_ESCAPE
         self._environment = environment
         self._timeout = timeout
         self.terminal = terminal
@@ -96,7 +99,7 @@ class PinentryPrompter:
 
     async def confirm(self, request: ConfirmRequest) -> bool:
         """CONFIRM."""
-        if _real_name(self._program) in _YES_BY_ESCAPE:
+        if self._takes_escape_for_yes:
             raise NobodyAskedError(f"{self._program} takes Escape for a yes", "install another pinentry")
         async with self._conversation(request) as pinentry:
             await pinentry.tell("SETDESC", request.text())
