@@ -18,7 +18,7 @@ from replug.agent.config.model import ConfigError
 from replug.agent.process import daemon, lean, shell
 from replug.agent.process.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
 from replug.agent.process.service_manager import Notifications, ServiceManager
-from replug.agent.process.supervisor import Supervisor, end_likewise
+from replug.agent.process.supervisor import Supervisor, do_in_time, end_likewise
 from replug.token import hardening
 from replug.token.worker.forkserver import close_all_but
 
@@ -146,6 +146,7 @@ def _serve(
             daemon.end_on_signals(foreground=arguments.foreground, socket_activated=listening.path is None)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             manager = ServiceManager(theirs if notifications.wanted else None)
+            notifications.close()
             return _as_agent(arguments, listening, client, theirs, manager)
 
         supervision = Supervisor(agent)
@@ -157,7 +158,7 @@ def _serve(
         status = supervision.run(requests, notifications.send)
     finally:
         if os.getpid() == supervisor:
-            listening.remove()
+            do_in_time(listening.remove)
     return end_likewise(status)
 
 
@@ -207,14 +208,17 @@ def _as_agent(
     if not arguments.foreground:
         daemon.silence()
     options = replace(arguments.options, socket_activated=listening.path is None)
-    return serve(
+    fork_server = ForkServer(supervisor)
+    status = serve(
         listening.socket,
         options,
         client=client,
         foreground=arguments.foreground,
-        fork_server=ForkServer(supervisor),
+        fork_server=fork_server,
         manager=manager,
     )
+    fork_server.leave(status)
+    return status
 
 
 def _tell_shell(lines: str) -> None:

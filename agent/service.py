@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
@@ -137,7 +138,12 @@ class _Service:
 
         clients = BytesOnlyListener.of(listener, Disposal().take)
         server = Server(clients, conversation, waiting)
-        await control.start()
+        self._handle_signals(keyring, reloader)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # It may wait for a folder that does not answer, and may be told to end meanwhile.
+        starting = asyncio.create_task(control.start())
+        first: tuple[asyncio.Future[Any], ...] = (starting, self._ended)
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if client is not None:
             self._end_with(client)
         watcher = Watcher(keyring.modules)
@@ -156,8 +162,6 @@ class _Service:
         ]
         watching = [asyncio.create_task(task) for task in tasks]
         listen_for_events()
-        self._handle_signals(keyring, reloader)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         preparation = asyncio.create_task(self._prepare(keyring))
         preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")
@@ -168,11 +172,11 @@ class _Service:
         try:
             return await self._ended
         finally:
-            for task in watching + listening:
+            for task in [starting, *watching, *listening]:
                 task.cancel()
             server.close()
-            control.close()
             keyring.end()
+            await control.close()
             await asyncio.wait([preparation], timeout=_FOR_IMPORTS)
             self._fork_server.close()
             # Once the loop is closed, a second signal would kill the process and change its exit status.

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 _BACKLOG = 128
-_SOCKET_UMASK = 0o177
+_SOCKET_MODE = 0o600
 _ACTIVATED_FD = 3
 _ADDRESS_SIZE = 108
 """Bytes in sockaddr_un's sun_path, the last of them a NUL."""
@@ -157,16 +157,15 @@ def _bind(path: str, folder: str | None = None) -> Listener:
     file = os.path.abspath(path)
     fits = len(os.fsencode(file)) < _ADDRESS_SIZE
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    previous = os.umask(_SOCKET_UMASK)
     try:
+        # The file has this mode from its beginning; umask(2) would be for all threads.
+        os.fchmod(listening.fileno(), _SOCKET_MODE)
         # The absolute path, if possible: the socket's address then means the same in any folder.
         listening.bind(file if fits else path)
         listening.listen(_BACKLOG)
     except OSError:
         listening.close()
         raise
-    finally:
-        os.umask(previous)
     return Listener(listening, path, file, _inode(file), folder)
 
 

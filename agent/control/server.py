@@ -19,6 +19,7 @@ from replug.agent.clients.listener import Listener, ListenerError, is_dead, list
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
 from replug.token.bytes_only import BytesOnlyListener, Disposal
+from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.requester import requester
 from replug.token.turns import FairSemaphore
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _LONGEST_COMMAND = 1024
 _PATIENCE = 5.0  # seconds for a client to say what it wants, and for it to read the answer
+_PARTING = 1.0  # seconds to remove the socket
 _MOST_OF_A_PROCESS = 4  # connections at once
 _MOST = 32
 _ACCEPTS_PER_TURN = 2  # so that what each has sent is read before many others come
@@ -33,6 +35,11 @@ _BACKLOG = 128
 
 Answer: TypeAlias = dict[str, Any]
 Commands: TypeAlias = Mapping[str, Callable[[], Answer | Awaitable[Answer]]]
+
+
+def _not_needed(late: Listener) -> None:
+    late.socket.close()
+    late.remove()
 
 
 class Control:
@@ -53,25 +60,35 @@ class Control:
     async def start(self) -> None:
         """Bind, in place of a dead agent's socket, and listen. Without it only `replug` does not work."""
         try:
-            with suppress(FileNotFoundError):
-                if is_dead(self._path):
-                    os.unlink(self._path)
-            self._listener = listen_at(self._path)
-        except (OSError, ListenerError) as error:
+            async with asyncio.timeout(_PATIENCE):
+                self._listener = await in_daemon_thread(Share.CONTROL_SOCKET, self._bound, _not_needed)
+        except TimeoutError:
+            log.warning("no control socket: its folder does not answer")
+            return
+        except (OSError, ListenerError, TooManyThreadsError) as error:
             log.warning("no control socket: %s", error)
             return
         # asyncio accepts as many in one turn of the loop as its "backlog", which is to be more in the kernel.
         listening = BytesOnlyListener.of(self._listener.socket, self._disposal.take)
-        self._server = await asyncio.start_unix_server(
+        # Not start_unix_server: from Python 3.13 on that looks at the path, and removes it.
+        self._server = await asyncio.start_server(
             self._serve, sock=listening, limit=_LONGEST_COMMAND, backlog=_ACCEPTS_PER_TURN
         )
         listening.listen(_BACKLOG)
 
-    def close(self) -> None:
-        """Stop and remove the socket."""
+    def _bound(self) -> Listener:
+        with suppress(FileNotFoundError):
+            if is_dead(self._path):
+                os.unlink(self._path)
+        return listen_at(self._path)
+
+    async def close(self) -> None:
+        """Stop and remove the socket, if its folder answers."""
         if self._server is not None and self._listener is not None:
             self._server.close()
-            self._listener.remove()
+            with suppress(TimeoutError, TooManyThreadsError):
+                async with asyncio.timeout(_PARTING):
+                    await in_daemon_thread(Share.CONTROL_SOCKET, self._listener.remove)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer.of(writer.get_extra_info("socket"))

@@ -17,6 +17,17 @@ class Notifications:
         address = os.environ.pop("NOTIFY_SOCKET", "")
         # How sd_notify writes the abstract namespace.
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._socket: socket.socket | None = None
+        """Connected once: later any program of the user may have mounted something over the folder.
+
+        Non-blocking, as a slow manager is to miss a status rather than delay the agent.
+        """
+        if self._address:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                self._socket.connect(self._address)
+            except OSError as error:
+                self._complain(error)
 
     @property
     def wanted(self) -> bool:
@@ -28,17 +39,22 @@ class Notifications:
 
         If that fails, stderr says so and the agent goes on.
         """
-        if not self._address:
+        if self._socket is None:
             return
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.setblocking(False)  # a slow manager misses a status rather than delay the agent
-                sender.sendto(state, self._address)
+            self._socket.send(state)
         except OSError as error:
-            address = self._address.replace("\0", "@")
-            sys.stderr.write(
-                f"replug-agent: cannot notify the service manager at {address}: {error.strerror}\n"
-            )
+            self._complain(error)
+
+    def close(self) -> None:
+        """Leave it to another process that has this."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _complain(self, error: OSError) -> None:
+        address = self._address.replace("\0", "@")
+        sys.stderr.write(f"replug-agent: cannot notify the service manager at {address}: {error.strerror}\n")
 
 
 class ServiceManager:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
 
 from replug.agent.process.daemon import SIGNALS, without_handled
 from replug.token.hardening import end_with_parent, refuse_core_dumps, refuse_tracing
-from replug.token.worker.forkserver import serve_forks
+from replug.token.worker.forkserver import LEAVING, serve_forks
 
 T = TypeVar("T")
 
@@ -33,19 +35,36 @@ class Supervisor:
         self._agent = agent
         self._notice = os.pidfd_open(agent)
         self._status: int | None = None
+        self._leaves_with: int | None = None
+        """The exit status that it has announced."""
         signal.signal(signal.SIGCHLD, self._reap)
         for number in SIGNALS:
             signal.signal(number, self._pass_on)
 
     def run(self, requests: socket.socket, tell: Callable[[bytes], None]) -> int:
         """Serve the agent's `requests` (see `serve_forks`) until it ends; return its exit status."""
-        serve_forks(requests, tell)
+        serve_forks(requests, partial(self._hear, tell))
         # This call still handles a signal that has arrived, before it removes the handler.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if self._status is None:
-            _, self._status = os.waitpid(self._agent, 0)
+        status = self._end_of_agent() if self._status is None else os.waitstatus_to_exitcode(self._status)
         _wait_for_workers()
-        return os.waitstatus_to_exitcode(self._status)
+        return status
+
+    def _hear(self, tell: Callable[[bytes], None], message: bytes) -> None:
+        if message.startswith(LEAVING):
+            self._leaves_with = int(message.removeprefix(LEAVING))
+        else:
+            tell(message)
+
+    def _end_of_agent(self) -> int:
+        """Wait for its exit status; not for ever if it has said that it ends.
+
+        While one of its threads waits for a file system that does not answer, the kernel does not let it end.
+        """
+        if self._leaves_with is None or _in_time(self._notice):
+            return os.waitstatus_to_exitcode(os.waitpid(self._agent, 0)[1])
+        signal.pidfd_send_signal(self._notice, signal.SIGKILL)
+        return self._leaves_with
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -78,6 +97,33 @@ def run_supervised(work: Callable[[socket.socket], int]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     return end_likewise(supervision.run(requests, lambda _: None))
+
+
+def do_in_time(call: Callable[[], object]) -> None:
+    """Call it in a process of its own, and wait until it has returned, but not for long.
+
+    A file system that does not answer keeps a process from ending, however many threads it has.
+    """
+    try:
+        child = os.fork()
+    except OSError:  # there can be none now
+        call()
+        return
+    if child == 0:
+        try:
+            call()
+        finally:
+            os._exit(0)
+    notice = os.pidfd_open(child)
+    _in_time(notice)
+    os.close(notice)
+
+
+def _in_time(notice: int) -> bool:
+    """Whether a process ends soon."""
+    poll = select.poll()
+    poll.register(notice, select.POLLIN)
+    return bool(poll.poll(_FOR_THEIR_END * 1000))
 
 
 def run_until_signal(work: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,7 @@ import signal
 import socket
 
 from replug.token.bytes_only import Disposal, bytes_only, refuse_descriptors
-from replug.token.worker.forkserver import HELLO_LENGTH
+from replug.token.worker.forkserver import HELLO_LENGTH, LEAVING
 from replug.token.worker.passing import send_with_descriptor
 from replug.token.worker.vigil import is_stopped
 
@@ -91,6 +91,12 @@ class ForkServer:
             plan.cancel()
         while self._spares:
             self._spares.popitem()[1].discard()
+
+    def leave(self, status: int) -> None:
+        """This process ends with this status, and its parent need not wait for it for long."""
+        with contextlib.suppress(OSError):  # the parent has ended
+            self._requests.send(b"%b%d" % (LEAVING, status))
+            self._requests.shutdown(socket.SHUT_RDWR)
 
     def _plan(self, program: str) -> None:
         if program in self._plans:

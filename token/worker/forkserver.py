@@ -28,6 +28,8 @@ HELLO_LENGTH = 4
 
 One byte instead is the errno of a fork that failed.
 """
+LEAVING = b"leaving with "
+"""How the agent's last message begins: its exit status follows."""
 _LONGEST = 4096  # bytes of a message
 _FIRST_OF_OURS = 3  # descriptor that is no standard stream
 

@@ -88,7 +88,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "next_step": "see which keys there are with ssh-add -l; add a token's with ssh-add -s MODULE",
             "purpose": "",
         }
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -102,7 +102,7 @@ def test_a_locked_agent_shows_no_keys(rig: ControlRig) -> None:
         answer = json.loads(out)
         assert answer["locked"]
         assert [token["keys"] for token in answer["tokens"]] == [[]]
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -115,7 +115,7 @@ def test_the_socket_is_its_owners_alone_and_goes_with_the_agent(rig: ControlRig)
         assert rig.path == Path(rig.socket + ".control")
         await rig.control.start()
         assert stat.filemode(rig.path.stat().st_mode) == "srw-------"
-        rig.control.close()
+        await rig.control.close()
         assert not rig.path.exists()
 
     run(main())
@@ -127,7 +127,7 @@ def test_the_socket_of_a_dead_agent_is_replaced(rig: ControlRig) -> None:
             pass
         await rig.control.start()
         assert (await rig.replug("status"))[0] == 0
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -140,7 +140,7 @@ def test_what_is_alive_or_no_socket_is_left_alone(
         with occupy(rig.path):
             before = rig.path.stat().st_ino
             await rig.control.start()
-            rig.control.close()
+            await rig.control.close()
             assert rig.path.stat().st_ino == before
 
     run(main())
@@ -155,7 +155,7 @@ def test_a_path_that_is_too_long_costs_only_the_control_socket(
     async def main() -> None:
         too_long = Control(f"/tmp/{'x' * 100}", {})
         await too_long.start()
-        too_long.close()
+        await too_long.close()
 
     run(main())
     [warning] = caplog.records
@@ -167,7 +167,7 @@ def test_a_socket_that_somebody_removed_does_not_disturb_the_end(rig: ControlRig
     async def main() -> None:
         await rig.control.start()
         rig.path.unlink()
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -177,7 +177,7 @@ def test_a_socket_that_somebody_replaced_is_not_ours_to_remove(rig: ControlRig) 
         await rig.control.start()
         rig.path.unlink()
         with listening(rig.path):
-            rig.control.close()
+            await rig.control.close()
             assert rig.path.exists()
 
     run(main())
@@ -191,7 +191,7 @@ def test_another_user_gets_no_answer(rig: ControlRig, monkeypatch: pytest.Monkey
         await rig.control.start()
         monkeypatch.setattr(Peer, "of", lambda _client: Peer(1, 1 + max(os.geteuid(), 1)))
         assert await rig.say(b"status\n") == b""
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -203,7 +203,7 @@ def test_a_command_that_does_not_exist(rig: ControlRig, text: bytes) -> None:
         answer = json.loads(await rig.say(text))
         assert list(answer) == ["error"]
         assert answer["error"].startswith("unknown command ")
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -213,7 +213,7 @@ def test_a_command_that_never_ends(rig: ControlRig) -> None:
         await rig.control.start()
         assert await rig.say(b"x" * 100_000) == b""
         assert (await rig.replug("status"))[0] == 0
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -224,7 +224,7 @@ def test_a_client_that_says_nothing_is_sent_away(rig: ControlRig, monkeypatch: p
         await rig.control.start()
         assert await rig.say(b"stat") == b""
         assert (await rig.replug("status"))[0] == 0
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -246,7 +246,7 @@ def test_silent_clients_keep_nobody_out(rig: ControlRig, monkeypatch: pytest.Mon
             assert b'"version"' in await reader.read()
         for _, writer in silent:
             writer.close()
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -274,7 +274,7 @@ def test_a_process_that_waits_for_many_answers_keeps_no_other_out(
         never.cancel()
         for _, writer in slow:
             writer.close()
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -312,6 +312,6 @@ def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: p
             await asyncio.sleep(0.05)
         for _, writer in clients:
             writer.close()
-        rig.control.close()
+        await rig.control.close()
 
     run(main())

@@ -1,0 +1,215 @@
+"""A program of the user mounts a file system that never answers over folders that the agent uses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from rigs.agent import LIST_REQUEST, Agent, sign_request
+from rigs.faulty import Faulty
+from rigs.home import Home
+from rigs.key_files import blob_of, make_key, public_of
+from rigs.logind import Logind
+from rigs.message_bus import MessageBus
+from rigs.mute_folder import MuteFolder, Request, build
+from rigs.pcscd import OPENSC
+from rigs.terminal import eventually
+
+_SOON = 3.0
+"""Seconds: far less than what the agent waits for, and enough for a busy machine."""
+Mute = Callable[[Agent, Path, Request], MuteFolder]
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("mute"))
+
+
+@pytest.fixture
+def start(home: Home) -> Iterator[Callable[..., Agent]]:
+    """Starts an agent in namespaces in which this user may mount."""
+    if subprocess.run(["unshare", "-Um", "--map-current-user", "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    program = Path(sys.executable).with_name("replug-agent")
+    script = f'#!/bin/sh\nexec unshare -Um --map-current-user {program} "$@"\n'
+    wrapper = home.write("in-namespaces", script, 0o755)
+    with ExitStack() as agents:
+
+        def start(*options: str, env: dict[str, str] | None = None) -> Agent:
+            agent = Agent(wrapper, home, *options, env=env)
+            agents.callback(lambda: agent.process.poll() is None and agent.stop())
+            return agent
+
+        yield start
+
+
+@pytest.fixture
+def mute(built: Path, start: object) -> Iterator[Mute]:
+    """Mounts it over a folder that an agent uses, until the agent has ended."""
+    with ExitStack() as stack:
+
+        def mute(agent: Agent, folder: Path, request: Request) -> MuteFolder:
+            words = [built, folder, os.getuid(), request.value, agent.process.pid]
+            process = subprocess.Popen(
+                [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            muted = MuteFolder(process)
+            stack.callback(muted.end)
+            return muted
+
+        yield mute
+
+
+def goes_on(agent: Agent) -> None:
+    """It answers, and then it ends when it is told to, though nothing else answers it."""
+    begun = time.monotonic()
+    assert agent.alive(), agent.log
+    assert time.monotonic() - begun < _SOON, agent.log
+    begun = time.monotonic()
+    assert agent.stop() == 2, agent.log
+    assert time.monotonic() - begun < 2 * _SOON, agent.log
+
+
+@contextmanager
+def signing(agent: Agent, public: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Somebody has a key sign, and waits."""
+    with subprocess.Popen(["ssh-add", "-T", public], env=agent.home.env | agent.env) as client:
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+@pytest.mark.parametrize(
+    "request_", [Request.LOOKUP, Request.MKNOD, Request.CREATE, Request.WRITE, Request.RENAME]
+)
+def test_the_folder_of_password_agents(
+    request_: Request, home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
+) -> None:
+    folder = home.folder / "run" / "systemd" / "ask-password"
+    folder.mkdir(parents=True)
+    home.configure('modules = []\nprompt = "systemd"')
+    agent = start("-P", "*", env=faulty.env)
+    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    muted = mute(agent, folder, request_)
+    with signing(agent, faulty.public) as client:
+        muted.await_question()
+        with agent.connect(_SOON) as another:
+            assert another.ask(LIST_REQUEST)[:1] == b"\x0c"
+        assert client.wait(30) != 0
+    assert f"{folder} does not answer" in agent.log
+    goes_on(agent)
+
+
+def test_a_question_that_cannot_be_taken_back(
+    home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
+) -> None:
+    folder = home.folder / "run" / "systemd" / "ask-password"
+    folder.mkdir(parents=True)
+    home.configure('modules = []\nprompt = "systemd"\nprompt_timeout = "1s"')
+    agent = start("-P", "*", env=faulty.env)
+    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    muted = mute(agent, folder, Request.UNLINK)
+    with signing(agent, faulty.public) as client:
+        muted.await_question()
+        assert client.wait(30) != 0
+    goes_on(agent)
+
+
+def test_the_folder_of_a_program_that_asks(
+    home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
+) -> None:
+    folder = home.folder / "programs"
+    folder.mkdir()
+    home.configure('modules = []\nprompt = "askpass"')
+    asking = {"SSH_ASKPASS": str(folder / "program"), "SSH_ASKPASS_REQUIRE": "force"}
+    agent = start("-P", "*", env=faulty.env | asking)
+    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    muted = mute(agent, folder, Request.OPEN)
+    with signing(agent, faulty.public):
+        muted.await_question()
+        goes_on(agent)
+
+
+def test_the_folder_of_the_sessions_bus(
+    home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
+) -> None:
+    """However many notices wait for it, the system's bus does not."""
+    session, system = home.folder / "run", home.folder / "system"
+    system.mkdir()
+    home.configure('modules = []\nforget_pin_on = ["screen-lock"]\ntouch_notification = "1s"')
+    buses = {
+        "DBUS_SESSION_BUS_ADDRESS": f"unix:path={session}/bus",
+        "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={system}/bus",
+    }
+    agent = start("-P", "*", env=faulty.env | buses)
+    assert agent.add_provider(faulty.module, "123456").status == 0, agent.log
+    muted = mute(agent, session, Request.LOOKUP)
+    faulty.tell("C_Sign", "hang")
+    with signing(agent, faulty.public):
+        muted.await_question()
+        with agent.connect(_SOON) as another:
+            assert another.ask(LIST_REQUEST)[:1] == b"\x0c"
+        bus = MessageBus(system)
+        logind = Logind(bus.address)
+        try:
+            eventually(lambda: "listening for screen lock" in agent.log, "it listens", 60)
+        finally:
+            logind.stop()
+            bus.stop()
+        goes_on(agent)
+
+
+def test_the_folder_of_pcscds_socket(home: Home, start: Callable[..., Agent], mute: Mute) -> None:
+    folder = home.folder / "run" / "pcscd"
+    folder.mkdir()
+    home.configure(f'modules = ["{OPENSC}"]')
+    agent = start(env={"PCSCLITE_CSOCK_NAME": str(folder / "pcscd.comm")})
+    assert agent.alive(), agent.log  # it has looked for tokens once
+    mute(agent, folder, Request.LOOKUP).await_question()
+    goes_on(agent)
+
+
+def test_the_folder_of_the_service_managers_socket(
+    home: Home, start: Callable[..., Agent], mute: Mute
+) -> None:
+    """The process that forks all others tells it what the agent does."""
+    folder = home.folder / "run" / "systemd"
+    folder.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(folder / "notify"))
+        manager.settimeout(30)
+        agent = start(env={"NOTIFY_SOCKET": str(folder / "notify")})
+        while b"READY=1" not in manager.recv(4096):
+            pass
+        mute(agent, folder, Request.LOOKUP)
+        # A locked agent says so to its manager.
+        with agent.connect(30) as client:
+            assert client.ask(b"\x00\x00\x00\x08\x16\x00\x00\x00\x03abc") == b"\x06"
+            while b"ocked" not in manager.recv(4096):
+                pass
+            assert client.ask(b"\x00\x00\x00\x08\x17\x00\x00\x00\x03abc") == b"\x06"
+        key = make_key(home, "key")
+        assert agent.ssh_add(key).status == 0, agent.log
+        with agent.connect(10) as client:
+            assert client.ask(sign_request(blob_of(public_of(key))))[:1] == b"\x0e"
+        goes_on(agent)
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["at its start", "later"])
+def test_the_folder_of_its_own_sockets(
+    started: bool, home: Home, start: Callable[..., Agent], mute: Mute
+) -> None:
+    """They cannot be removed at the end, and who has forked all others ends as well."""
+    agent = start()
+    if started:
+        eventually(lambda: "INFO started" in agent.log, "it has started")
+    mute(agent, home.folder, Request.LOOKUP)
+    goes_on(agent)
