@@ -20,9 +20,13 @@ from replug.protocol.wire import ProtocolError
 
 LONGEST_NAME = 253
 """Characters of a host name (RFC 1035); a longer one is not shown as one."""
+MOST_SHOWN = 3
+"""Names of one host, and of what else there may be several of."""
+ROOM = 160
+"""Characters for several names; pinentry takes 1000 for a whole question."""
 _LONGEST_LINE = 16 * 1024
 _MOST_LINES = 50_000
-_MOST_NAMES = 64  # kept of one key
+_MOST_NAMES = 64  # of one key that are looked at
 _MOST_PATTERNS = 256  # of one CA; each is compared with each name of a certificate
 _MOST_OF_A_KEY = 32 * 1024  # bytes of the hosts in its lines
 _MOST_CANDIDATES = 8
@@ -36,7 +40,9 @@ class KnownAs:
     """What known_hosts says about one host key."""
 
     names: tuple[str, ...] = ()
-    """In the order of the files, as written there: `host`, `10.0.0.5`, `[host]:2222`, `*.example.com`."""
+    """The first few, in the order of the files, as written there: `host`, `10.0.0.5`, `[host]:2222`."""
+    more: int = 0
+    """How many names it has besides: no more are kept with each connection than are shown."""
     hashed: bool = False
     """There are hashed names besides, which nobody suggested."""
     revoked: bool = False
@@ -71,10 +77,8 @@ class _Names:
                 if 0 < len(host) <= LONGEST_NAME and host[0] != "!" and len(self.plain) < _MOST_NAMES:
                     self.plain[host] = None
 
-    def names(self, candidates: Sequence[str]) -> tuple[str, ...]:
-        if not self.hashed:
-            return tuple(self.plain)
-        return tuple(dict.fromkeys([*self.plain, *_confirmed(self.hashed, candidates)]))
+    def names(self, candidates: Sequence[str]) -> list[str]:
+        return [*self.plain, *(_confirmed(self.hashed, candidates) if self.hashed else ())]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,14 @@ class _Line:
 
 
 _NOT_KNOWN = KnownAs()
+
+
+def _known_as(names: Iterable[str], *, hashed: bool, revoked: bool) -> KnownAs:
+    found = list(dict.fromkeys(names))
+    kept = found[:MOST_SHOWN]
+    while len(kept) > 1 and len(",".join(kept)) > ROOM:
+        del kept[-1]
+    return KnownAs(tuple(kept), len(found) - len(kept), hashed, revoked)
 
 
 class KnownHosts:
@@ -114,10 +126,10 @@ class KnownHosts:
             if (authority := self._names_of(certificate.ca_key)) is not None:
                 names = [*_certified(certificate, authority.certifies), *found.names(candidates)]
                 revoked = found.revoked or authority.revoked
-                return KnownAs(tuple(dict.fromkeys(names)), bool(found.hashed), revoked)
+                return _known_as(names, hashed=bool(found.hashed), revoked=revoked)
         if found is None:
             return _NOT_KNOWN
-        return KnownAs(found.names(candidates), bool(found.hashed), found.revoked)
+        return _known_as(found.names(candidates), hashed=bool(found.hashed), revoked=found.revoked)
 
     def _add(self, line: _Line) -> None:
         before = self._by_key.get(line.key, b"")

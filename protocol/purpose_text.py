@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from replug.protocol.certificates import Certificate
 from replug.protocol.keys import fingerprint
-from replug.protocol.known_hosts import LONGEST_NAME
+from replug.protocol.known_hosts import LONGEST_NAME, MOST_SHOWN, ROOM
 from replug.protocol.purpose import (
     FOREVER,
     CertificateToSign,
@@ -26,8 +26,6 @@ from replug.protocol.signed_data import HostKeyProof, SshSignature
 from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader
 
-_MOST_SHOWN = 3  # names of a host, hops, principals, options
-_ROOM = 160  # characters for several names; pinentry takes 1000 for a whole question
 _SMALLEST_LOGIN = 65  # bytes; what is smaller can be the hash of a key exchange, which is 20 to 64
 _LAST_DATE = 253_402_300_799  # seconds since 1970: the end of the year 9999
 _UNITS = ((86_400, "days"), (3_600, "hours"), (60, "minutes"), (1, "seconds"))
@@ -78,7 +76,7 @@ def host_in_words(host: Host) -> str:
         return f"the host with key {host.fingerprint}" + (f" ({claim})" if claim else "")
     warning = "REVOKED " if known.revoked else ""
     if known.names:
-        names = _some(visible(name, LONGEST_NAME) for name in known.names)
+        names = _some((visible(name, LONGEST_NAME) for name in known.names), more=known.more)
         return f"{names} ({warning}{host.fingerprint})"
     where = "in known_hosts under a hashed name" if known.hashed else "not in known_hosts"
     return f"the host with {warning}key {host.fingerprint} ({'; '.join(filter(None, (where, claim)))})"
@@ -124,16 +122,20 @@ def _options(certificate: Certificate) -> Iterable[str]:
         yield visible(name) + (f" {visible(value)}" if value else "")
 
 
-def _some(names: Iterable[str]) -> str:
-    """The first few of them, and how many there are besides; all but the first only if they are short."""
+def _some(names: Iterable[str], more: int = 0) -> str:
+    """The first few of them, and how many there are besides; all but the first only if they are short.
+
+    There are `more` that are not among `names`.
+    """
     listed = list(names)
     shown = ""
     for count, name in enumerate(listed):
         longer = f"{shown},{name}" if shown else name
-        if count == _MOST_SHOWN or (shown and len(longer) > _ROOM):
-            return f"{shown} and {len(listed) - count} more"
+        if count == MOST_SHOWN or (shown and len(longer) > ROOM):
+            more += len(listed) - count
+            break
         shown = longer
-    return shown
+    return f"{shown} and {more} more" if more else shown
 
 
 def _date(seconds: int) -> str:

@@ -176,6 +176,20 @@ def test_any_bytes_are_a_file(pieces: list[bytes]) -> None:
     KnownHosts([b"".join(pieces)]).known_as(HOST.blob, ["server"])
 
 
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [
+        (b"a,b,c,d,e", KnownAs(("a", "b", "c"), 2)),
+        (b"a,%b" % b",".join(b"h%d" % n for n in range(63)), KnownAs(("a", "h0", "h1"), 61)),
+        (b"a" * 253 + b",b,c", KnownAs(("a" * 253,), 2)),
+        (b"a" * 158 + b",b,c", KnownAs(("a" * 158, "b"), 1)),
+    ],
+)
+def test_no_more_names_are_kept_than_are_shown(hosts: bytes, expected: KnownAs) -> None:
+    assert known(line(hosts)) == expected
+    assert known(line(hosts) * 2) == expected
+
+
 def test_many_lines_are_read_in_linear_time() -> None:
     """CPU time, so that a busy machine decides nothing."""
     keys = line(b"server") + line(b"x", OTHER)

@@ -112,6 +112,8 @@ def test_no_user_name_reads_like_our_words(user: str) -> None:
         (KnownAs(hashed=True), "the host with key {} (in known_hosts under a hashed name)"),
         (KnownAs(("a", "[b]:22"), hashed=True), "a,[b]:22 ({})"),
         (KnownAs(("a", "b", "c", "d", "e")), "a,b,c and 2 more ({})"),
+        (KnownAs(("a", "b", "c"), 61), "a,b,c and 61 more ({})"),
+        (KnownAs(("a" * 150, "b" * 20, "c"), 4), "a" * 150 + " and 6 more ({})"),
         (KnownAs(("a" * 150, "b" * 20, "c")), "a" * 150 + " and 2 more ({})"),
         (KnownAs(("a" * 253, "b")), "a" * 253 + " and 1 more ({})"),
         (KnownAs(("a",), revoked=True), "a (REVOKED {})"),
