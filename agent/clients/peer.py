@@ -35,10 +35,12 @@ class Peer:
         installed = False
         try:
             path = os.readlink(f"{process}/exe")
-            self.executable = os.stat(f"{process}/ns/mnt").st_ino, path
+            namespace = os.stat(f"{process}/ns/mnt").st_ino
+            self.executable = namespace, path
             if path.startswith(_INSTALLED) and not path.startswith(_PERHAPS_NOT):
-                # In a user namespace of their own users mount at /usr what they like.
-                installed = os.stat(f"{process}/ns/user").st_ino == _user_namespace()
+                # In others users mount at /usr what they like: in user namespaces, or by setuid programs that
+                # make sandboxes.
+                installed = namespace == _mount_namespace()
         except OSError:
             self.executable = None
         self.requester = Requester(self.executable if installed else None, self.pid)
@@ -70,6 +72,6 @@ class Peer:
 
 
 @cache
-def _user_namespace() -> int:
+def _mount_namespace() -> int:
     """Our own."""
-    return os.stat("/proc/self/ns/user").st_ino
+    return os.stat("/proc/self/ns/mnt").st_ino

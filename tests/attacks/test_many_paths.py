@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rigs.agent import Agent
 from rigs.home import Home
+from rigs.root import AS_ROOT
 from rigs.terminal import eventually
 
 from replug.agent.clients.peer import Peer
@@ -87,6 +88,14 @@ def test_so_do_programs_that_were_put_elsewhere_in_a_namespace(tmp_path: Path) -
     shutil.copy("/usr/bin/sleep", tmp_path / "copied")
     script = f"mount --bind {tmp_path / 'copied'} /usr/bin/tac && exec /usr/bin/tac 60"
     assert requester_of("unshare", "-Urm", "sh", "-c", script, name="tac").program is None
+
+
+def test_so_do_programs_that_a_sandbox_of_root_shows_elsewhere(tmp_path: Path) -> None:
+    """bwrap, where it is setuid root, and the like: no user namespace, and a file of the user's in /usr."""
+    shutil.copy("/usr/bin/sleep", tmp_path / "copied")
+    become = ("setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--clear-groups")
+    script = f"mount --bind {tmp_path / 'copied'} /usr/bin/tac && exec {' '.join(become)} /usr/bin/tac 60"
+    assert requester_of(*AS_ROOT, "unshare", "--mount", "sh", "-c", script, name="tac").program is None
 
 
 def test_so_do_programs_without_a_path() -> None:
