@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +89,19 @@ class TokenEntry:
     comment: str = "{label}"
     lifetime: int | None = None
 
+    def __post_init__(self) -> None:
+        self.real_module  # noqa: B018 - now, where it may take as long as the file system likes
+
+    @cached_property
+    def real_module(self) -> str | None:
+        """Where `module` led when this was read."""
+        return None if self.module is None else os.path.realpath(self.module)
+
     def matches(self, identity: TokenId, module: str) -> bool:
         """Whether the entry applies to this token when it is served through `module` (a real path)."""
         if not self.uri.matches_token(identity):
             return False
-        return self.module is None or module in (self.module, os.path.realpath(self.module))
+        return self.module is None or module in (self.module, self.real_module)
 
 
 @dataclass(frozen=True)
@@ -182,8 +191,7 @@ class Config:
     def workers_for(self, module: str) -> int:
         """How many processes load the module with the real path `module`."""
         for entry in self.tokens:
-            named = entry.module is not None and os.path.realpath(entry.module) == module
-            if named and entry.workers is not None:
+            if entry.real_module == module and entry.workers is not None:
                 return entry.workers
         return self.workers
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from rigs.agent import LIST_REQUEST, Agent, sign_request
+from rigs.agent import LIST_REQUEST, Agent, frame, sign_request, string
 from rigs.faulty import Faulty
 from rigs.home import Home
 from rigs.key_files import blob_of, make_key, public_of
@@ -165,6 +165,22 @@ def test_the_folder_of_the_sessions_bus(
             logind.stop()
             bus.stop()
         goes_on(agent)
+
+
+def test_the_folder_of_a_module_in_the_configuration(
+    home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
+) -> None:
+    """Whether its entry is meant is asked for every token of any module."""
+    folder = home.folder / "modules"
+    folder.mkdir()
+    home.configure(f'modules = []\n[[token]]\nuri = "pkcs11:"\nmodule = "{folder}/module.so"')
+    agent = start("-P", "*", env=faulty.env)
+    assert agent.alive(), agent.log
+    mute(agent, folder, Request.LOOKUP)
+    with agent.connect(15) as client:
+        add = frame(b"\x14" + string(os.fsencode(faulty.module)) + string(b""))
+        assert client.ask(add) == b"\x06", agent.log
+    goes_on(agent)
 
 
 def test_the_folder_of_pcscds_socket(home: Home, start: Callable[..., Agent], mute: Mute) -> None:
