@@ -8,10 +8,12 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from rigs.agent import PIN_PROMPT
 from rigs.home import Home
 from rigs.pcscd import OPENSC, YKCS11, Pcscd
@@ -81,20 +83,57 @@ def test_a_smart_card(module: Path, home: Home, set_up: LogIn) -> None:
         sign_with_all(session)
 
 
-def test_what_the_service_may_not_do(home: Home, set_up: LogIn) -> None:
+def has_vsock() -> bool:
+    """Whether this machine's kernel has sockets that lead to the host of a virtual machine."""
+    try:
+        socket.socket(socket.AF_VSOCK).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_what_the_service_may_and_may_not_do(home: Home, set_up: LogIn) -> None:
     attempts = {
         "namespaces": "unshare --user true",
         "setuid": "cp /bin/true %t/program && chmod u+s %t/program",
         "priority": "chrt --fifo 1 true",
         "runtime": "touch %t/written",
+        "vsock": f"{sys.executable} -I %h/vsock.py",
     }
+    home.write("vsock.py", "import socket\nsocket.socket(socket.AF_VSOCK)\n", 0o644)
     (home.folder / DROP_INS).mkdir(parents=True)
     tried = "".join(f"ExecStartPre=sh -c '{one} && touch %t/{name}.can'\n" for name, one in attempts.items())
     home.write(f"{DROP_INS}/attempts.conf", "[Service]\n" + tried.replace("=sh", "=-sh"), 0o644)
     session = set_up()
     assert session.ssh_add("-l") == NO_IDENTITIES
     done = session.run("sh", "-c", "cd $XDG_RUNTIME_DIR && ls *.can")
-    assert done.lines == ["runtime.can"]
+    assert done.lines == ["runtime.can", *(["vsock.can"] if has_vsock() else [])]
+
+
+def test_slow_keys_have_what_others_leave_of_the_processor(session: UserManager, home: Home) -> None:
+    """Their process lives as long as one signature: with this key longer than it takes to look."""
+    p, q, e = 2**9689 - 1, 2**4423 - 1, 65537  # Mersenne primes
+    d = pow(e, -1, (p - 1) * (q - 1))
+    public = rsa.RSAPublicNumbers(e, p * q)
+    numbers = rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), public)
+    key = numbers.private_key(unsafe_skip_rsa_key_validation=True)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    session.run("tee", "slow", text=pem)
+    session.run("sh", "-c", "chmod 600 slow && ssh-keygen -y -f slow >slow.pub")
+    assert session.ssh_add("-q", "slow").status == 0
+
+    def niceness() -> set[int]:
+        found = set()
+        for pid in session.processes():
+            with suppress(ProcessLookupError, FileNotFoundError):
+                if Path(f"/proc/{pid}/comm").read_text() == "replug-agent\n":
+                    found.add(os.getpriority(os.PRIO_PROCESS, pid))
+        return found
+
+    assert niceness() == {0}
+    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
+    session.start("timeout", "60", "sh", "-c", "while ssh-add -T slow.pub; do :; done", env=agent)
+    eventually(lambda: niceness() == {0, 10}, "the process of slow keys leaves room to others", 60)
 
 
 def test_it_takes_no_user_namespace(session: UserManager) -> None:
