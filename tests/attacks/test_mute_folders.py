@@ -20,7 +20,9 @@ from rigs.logind import Logind
 from rigs.message_bus import MessageBus
 from rigs.mute_folder import MuteFolder, Request, build
 from rigs.pcscd import OPENSC
+from rigs.softhsm import MODULE, Token
 from rigs.terminal import eventually
+from rigs.user_manager import UID, UserManager
 
 _SOON = 3.0
 """Seconds: far less than what the agent waits for, and enough for a busy machine."""
@@ -121,6 +123,29 @@ def test_a_question_that_cannot_be_taken_back(
         muted.await_question()
         assert client.wait(30) != 0
     goes_on(agent)
+
+
+def test_the_folder_of_password_agents_of_the_service(
+    home: Home, log_in: Callable[[], UserManager], built: Path
+) -> None:
+    Token(home).add("p256", "key")
+    home.configure(f'modules = ["{MODULE}"]\nprompt = "systemd"')
+    session = log_in()
+    assert session.replug("setup").status == 0
+    agent = {"SSH_AUTH_SOCK": session.environment()["SSH_AUTH_SOCK"]}
+    assert session.run("sh", "-c", "ssh-add -L >key.pub", env=agent).status == 0
+    folder = session.runtime / "systemd" / "ask-password"
+    session.run("mkdir", "-p", folder)
+    muted = MuteFolder(session.start(built, folder, str(UID), str(Request.LOOKUP.value), as_root=True))
+    client = session.start("ssh-add", "-T", "key.pub", env=agent)
+    muted.await_question()
+    begun = time.monotonic()
+    assert session.run("ssh-add", "-l", env=agent).status == 0
+    assert time.monotonic() - begun < _SOON
+    assert client.wait(30) != 0
+    # What the kernel keeps from ending is no part of the next one.
+    assert session.systemctl("stop", "replug-agent").status == 0
+    assert session.run("ssh-add", "-l", env=agent).status == 0
 
 
 def test_the_folder_of_a_program_that_asks(

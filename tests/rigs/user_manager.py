@@ -102,14 +102,18 @@ class UserManager:
         )
 
     def start(
-        self, *argv: str | Path, env: dict[str, str] | None = None, given: bytes = b""
+        self,
+        *argv: str | Path,
+        env: dict[str, str] | None = None,
+        given: bytes = b"",
+        as_root: bool = False,
     ) -> subprocess.Popen[bytes]:
         """Starts `argv` as `run` does, gives it something on standard input, and leaves it running.
 
         It ends with the session at the latest.
         """
         process = subprocess.Popen(
-            [str(word) for word in self._command(argv, env or {}, as_root=False)],
+            [str(word) for word in self._command(argv, env or {}, as_root)],
             env=_OUTSIDE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         self._started.append(process)
