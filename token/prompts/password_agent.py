@@ -1,4 +1,4 @@
-"""Asking through systemd's password agents (https://systemd.io/PROMPT_FOLDER/).
+"""Asking through systemd's password agents (https://systemd.io/PASSWORD_AGENTS/).
 
 A question is a file in a folder that the agents watch, with the address of a socket for the answer. It cannot
 be found out whether an agent is watching.
