@@ -41,6 +41,7 @@ from replug.token.noticing.watch import Watcher
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
+from replug.token.prompts.terminals import Terminals
 from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
@@ -96,15 +97,17 @@ class _Service:
         loop = asyncio.get_running_loop()
         self._ended = loop.create_future()
         config = self._options.config
+        terminals = Terminals(self._fork_server)
         prompter = ChoosingPrompter(
             os.environ,
             config.prompt_timeout,
             way=config.prompt,
             pinentry_program=config.pinentry_program,
             environment_of=environment_of,
+            terminals=terminals,
         )
         settings = Settings(self._options)
-        notices = TouchNotices(os.environ, lambda: settings.options.config.touch_notification)
+        notices = TouchNotices(os.environ, lambda: settings.options.config.touch_notification, terminals)
         keyring = Keyring(settings, prompter, notices, self._fork_server)
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()

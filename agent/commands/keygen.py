@@ -78,6 +78,7 @@ async def _make(chosen: argparse.Namespace, fork_server: socket.socket) -> NewKe
     from replug.agent.config.model import Config, ConfigError
     from replug.token.keygen.key_making import KeyMaker
     from replug.token.prompts.choice import ChoosingPrompter
+    from replug.token.prompts.terminals import Terminals
     from replug.token.worker.forking import ForkServer
 
     uri, wish = _wanted(chosen)
@@ -86,6 +87,7 @@ async def _make(chosen: argparse.Namespace, fork_server: socket.socket) -> NewKe
     except ConfigError as error:
         _say(str(error))
         config = Config()
+    forks = ForkServer(fork_server)
     prompter = ChoosingPrompter(
         os.environ,
         config.prompt_timeout,
@@ -93,8 +95,9 @@ async def _make(chosen: argparse.Namespace, fork_server: socket.socket) -> NewKe
         pinentry_program=config.pinentry_program,
         # With nothing but our own environment the terminal comes first, if there is one.
         environment_of=lambda _: {},
+        terminals=Terminals(forks),
     )
-    maker = KeyMaker(ForkServer(fork_server), config.deadlines, prompter, _say)
+    maker = KeyMaker(forks, config.deadlines, prompter, _say)
     return await maker.make(await maker.find(await _sources(uri, config.providers()), uri), wish)
 
 

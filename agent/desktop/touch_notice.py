@@ -21,6 +21,7 @@ from replug.agent.desktop.bus_names import BusError, Remote
 from replug.token.prompts.announcement import announce
 from replug.token.prompts.request import Asker
 from replug.token.prompts.shown import shown
+from replug.token.prompts.terminals import Terminals
 from replug.token.turns import FairSemaphore
 
 if TYPE_CHECKING:
@@ -43,13 +44,16 @@ _HINTS = {"urgency": ("y", 1), "category": ("s", "device"), "transient": ("b", T
 class TouchNotices:
     """Shows a notification for each signature that waits, for as long as it does; of many, some at a time."""
 
-    def __init__(self, environment: Mapping[str, str], moment: Callable[[], float | None]) -> None:
-        """`environment` says where the session's bus is.
+    def __init__(
+        self, environment: Mapping[str, str], moment: Callable[[], float | None], terminals: Terminals
+    ) -> None:
+        """`environment` says where the session's bus is; `terminals` uses terminals for this process.
 
         `moment` returns the seconds that a signature takes before there is a notice; 0 or None is never.
         """
         self._environment = environment
         self._moment = moment
+        self._terminals = terminals
         self._room = FairSemaphore(_MOST_AT_ONCE)
         self._waits = Alarms()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,7 +83,7 @@ class TouchNotices:
         """A context to wait for one of `tokens` to be plugged in: whoever set that wait is told at once."""
         over, wanted = asyncio.Event(), f"lug in {' or '.join(map(shown, tokens))}"
         self.notify(over, f"P{wanted}", _body(key, asker))
-        self._begin(announce(f"replug-agent: p{wanted} to go on", asker.pid))
+        self._begin(announce(f"replug-agent: p{wanted} to go on", asker.pid, self._terminals))
         try:
             yield
         finally:

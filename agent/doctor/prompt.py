@@ -11,6 +11,7 @@ from replug.token.errors import NobodyAskedError, clauses
 from replug.token.prompts.askpass import AskpassPrompter
 from replug.token.prompts.choice import ChoosingPrompter, Way
 from replug.token.prompts.environment import environment_of
+from replug.token.prompts.terminals import Terminals
 
 
 def check_prompt(machine: Machine) -> Iterator[Finding]:
@@ -22,6 +23,7 @@ def check_prompt(machine: Machine) -> Iterator[Finding]:
         way=config.prompt,
         pinentry_program=config.pinentry_program,
         environment_of=environment_of,
+        terminals=Terminals(None),
     )
     ways = chooser.ways(os.getpid())
     failures = {way: failure for way in ways if (failure := _failure(way)) is not None}

@@ -20,6 +20,7 @@ from replug.agent.desktop import bus as bus_module
 from replug.agent.desktop import touch_notice
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.token.prompts.request import Asker
+from replug.token.prompts.terminals import Terminals
 from replug.token.requester import Requester, requester
 
 MOMENT = 0.05  # seconds
@@ -51,7 +52,7 @@ def desktop(bus: MessageBus) -> Iterator[Notifications]:
 
 @pytest.fixture
 def notices(bus: MessageBus) -> WatchedNotices:
-    return WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: MOMENT)
+    return WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: MOMENT, Terminals(None))
 
 
 async def await_one(desktop: Notifications) -> Notice:
@@ -155,8 +156,8 @@ def test_a_quick_signature_asks_nobody(notices: WatchedNotices, desktop: Notific
 @pytest.mark.parametrize("moment", [0, None])
 def test_it_can_be_turned_off(moment: float | None, bus: MessageBus, desktop: Notifications) -> None:
     async def main() -> None:
-        off = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: moment)
-        on = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: MOMENT)
+        off = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: moment, Terminals(None))
+        on = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": bus.address}, lambda: MOMENT, Terminals(None))
         with off.waiting("token off", "", Asker()), on.waiting("token on", "", Asker()):
             assert (await await_one(desktop)).summary == "Touch token on (or it may be busy)"
 
@@ -166,7 +167,7 @@ def test_it_can_be_turned_off(moment: float | None, bus: MessageBus, desktop: No
 
 def test_the_bus_is_found_in_the_runtime_folder(home: Home, bus: MessageBus, desktop: Notifications) -> None:
     async def main() -> None:
-        with TouchNotices({"XDG_RUNTIME_DIR": str(home.folder)}, lambda: MOMENT).waiting(
+        with TouchNotices({"XDG_RUNTIME_DIR": str(home.folder)}, lambda: MOMENT, Terminals(None)).waiting(
             "token", "", Asker()
         ):
             await await_one(desktop)
@@ -326,7 +327,7 @@ def test_without_a_bus_a_signature_is_just_slow(
     environment: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        notices = WatchedNotices(environment, lambda: MOMENT)
+        notices = WatchedNotices(environment, lambda: MOMENT, Terminals(None))
         for count in (1, 2):
             with notices.waiting("token", "", Asker()):
                 await notices.finish(count)
@@ -403,7 +404,9 @@ def test_a_bus_that_hangs_delays_nobody(
     silent = SilentBus(home.folder / "silent")
 
     async def main() -> None:
-        notices = WatchedNotices({"DBUS_SESSION_BUS_ADDRESS": silent.address}, lambda: MOMENT)
+        notices = WatchedNotices(
+            {"DBUS_SESSION_BUS_ADDRESS": silent.address}, lambda: MOMENT, Terminals(None)
+        )
         with notices.waiting("token", "", Asker()):
             await until(lambda: notices.begun)
             await asyncio.sleep(0)  # its task begins
@@ -421,10 +424,12 @@ def test_dbus_code_is_imported_only_when_there_is_a_bus() -> None:
 import asyncio, sys
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.token.prompts.request import Asker
+from replug.token.prompts.terminals import Terminals
 import replug.agent.service
 
 async def main():
-    notices = TouchNotices({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"}, lambda: 0.001)
+    bus = {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nowhere/bus"}
+    notices = TouchNotices(bus, lambda: 0.001, Terminals(None))
     with notices.waiting("token", "", Asker()):
         while not notices._complained:
             await asyncio.sleep(0.01)
@@ -440,7 +445,7 @@ def test_a_quick_wait_costs_next_to_nothing() -> None:
     """It is about 2 us. The fastest of twenty counts, beside a task that is made and cancelled."""
 
     async def main() -> tuple[float, float]:
-        notices = TouchNotices({}, lambda: LONG)
+        notices = TouchNotices({}, lambda: LONG, Terminals(None))
         best = least = LONG
         for _ in range(20):
             started = time.perf_counter()

@@ -41,6 +41,7 @@ from replug.protocol.messages import (
 )
 from replug.protocol.signatures import verify
 from replug.token.pins.pin import Pin
+from replug.token.prompts.terminals import Terminals
 
 LOGIN_KEY, WORK_KEY, HOME_KEY = Key("login"), Key("work key"), Key("home key")
 
@@ -63,7 +64,9 @@ class AgentBench:
         self.person = person or Person()
         settings = Settings(options or Options(provider_patterns=f"{folder}/*"))
         desk = AtOneDesk(self.person, lambda: keyring.boottime())
-        self.keyring = Keyring(settings, desk, TouchNotices({}, lambda: None), self.slots.fork_server)
+        self.keyring = Keyring(
+            settings, desk, TouchNotices({}, lambda: None, Terminals(None)), self.slots.fork_server
+        )
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self._conversations: dict[int, Conversation] = {}

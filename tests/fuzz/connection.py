@@ -31,6 +31,7 @@ from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
 from replug.token.errors import TokenError
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
+from replug.token.prompts.terminals import Terminals
 from replug.token.requester import Requester
 
 SEEDS = recorded("requests")
@@ -58,7 +59,9 @@ class Agent:
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
         self.fork_server = RunningForkServer()
-        self.keyring = Keyring(Settings(options), Nobody(), TouchNotices({}, lambda: None), self.fork_server)
+        self.keyring = Keyring(
+            Settings(options), Nobody(), TouchNotices({}, lambda: None, Terminals(None)), self.fork_server
+        )
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
@@ -112,7 +115,7 @@ async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int],
 async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
     if agent.keyring.locked:
-        notices = TouchNotices({}, lambda: None)
+        notices = TouchNotices({}, lambda: None, Terminals(None))
         fresh = Keyring(agent.keyring.settings, Nobody(), notices, agent.fork_server)
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._agent = fresh

@@ -23,6 +23,7 @@ from replug.token.prompts.place import Place, Terminal, find_place
 from replug.token.prompts.request import AnyRequest, Asker, ConfirmRequest, PinRequest, Prompter
 from replug.token.prompts.restraint import Restraint
 from replug.token.prompts.terminal import TerminalPrompter
+from replug.token.prompts.terminals import Terminals
 from replug.token.prompts.turns import QuestionTurns
 from replug.token.prompts.way import PromptWay
 
@@ -60,18 +61,20 @@ class ChoosingPrompter:
         way: PromptWay,
         pinentry_program: str | None,
         environment_of: Callable[[int], Mapping[str, str]],
+        terminals: Terminals,
     ) -> None:
         """`own` is the agent's environment, `timeout` how long a question may stay unanswered, in seconds.
 
         A `way` other than auto is the only one tried. `pinentry_program` is a path, or a name to look up in
         PATH; None takes the first pinentry there is. `environment_of` reads the environment of a process,
-        which may block; it is empty if it cannot be read.
+        which may block; it is empty if it cannot be read. `terminals` uses terminals for this process.
         """
         self._own = own
         self._timeout = timeout
         self._way = way
         self._pinentry_program = pinentry_program
         self._environment_of = environment_of
+        self._terminals = terminals
         self._turns = QuestionTurns(timeout)
         self._restraint = Restraint(boottime)
 
@@ -161,7 +164,7 @@ class ChoosingPrompter:
             program = find_program(self._pinentry_program, self._own.get("PATH"))
             if program is not None and is_textual(program):
                 return self._pinentry(place, place.terminal)
-        return TerminalPrompter(place.terminal, self._timeout)
+        return TerminalPrompter(place.terminal, self._timeout, self._terminals)
 
     def _pinentry(self, place: Place, terminal: Terminal | None) -> Way:
         """The pinentry on `terminal`, or without one on the display."""
@@ -178,7 +181,7 @@ class ChoosingPrompter:
                 return _NoWay(f"pinentry_program {self._pinentry_program} cannot be run", _OTHER_PINENTRY)
             if windows and is_textual(program):
                 return _NoWay(f"pinentry_program {self._pinentry_program} has no windows", _OTHER_PINENTRY)
-        return PinentryPrompter(program, place.in_full(self._own), self._timeout, terminal)
+        return PinentryPrompter(program, place.in_full(self._own), self._timeout, terminal, self._terminals)
 
     @property
     def _password_folder(self) -> Path:

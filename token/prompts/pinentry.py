@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from replug.token.errors import NobodyAskedError
 from replug.token.pins.pin import Pin
@@ -18,7 +18,8 @@ from replug.token.prompts.assuan import Conversation, FailedError, RefusedError
 from replug.token.prompts.dialog import dialog, find_program, on_display
 from replug.token.prompts.place import Terminal
 from replug.token.prompts.request import AnyRequest, ConfirmRequest, PinRequest
-from replug.token.prompts.terminal import free_terminal
+from replug.token.prompts.terminal_program import free_terminal
+from replug.token.prompts.terminals import NoAnswerError, Terminals
 
 _WITH_WINDOWS = (
     "pinentry-gnome3",
@@ -58,7 +59,12 @@ class PinentryPrompter:
     """A pinentry, on a display or on a terminal."""
 
     def __init__(
-        self, program: str, environment: Mapping[str, str], timeout: float, terminal: Terminal | None
+        self,
+        program: str,
+        environment: Mapping[str, str],
+        timeout: float,
+        terminal: Terminal | None,
+        terminals: Terminals,
     ) -> None:
         """The dialog appears on the `terminal`, or without one where `environment` says.
 
@@ -71,13 +77,17 @@ class PinentryPrompter:
         self._environment = environment
         self._timeout = timeout
         self.terminal = terminal
+        self._terminals = terminals
 
     def __str__(self) -> str:
         where = on_display(self._environment) if self.terminal is None else f" on {self.terminal.path}"
         return f"{self._program}{where}"
 
     def check(self) -> None:
-        """Raise NobodyAskedError if the program cannot be run or its terminal is in use."""
+        """Raise NobodyAskedError if the program cannot be run or its terminal is in use.
+
+        This process waits as long as the terminal takes.
+        """
         if find_program(self._program, self._environment.get("PATH")) is None:
             raise NobodyAskedError(f"{self._program} cannot be run", _NEXT_STEP)
         if self.terminal is not None:
@@ -114,25 +124,25 @@ class PinentryPrompter:
     @asynccontextmanager
     async def _conversation(self, request: AnyRequest) -> AsyncIterator[Conversation]:
         """A running pinentry that has been told where to appear."""
-        with ExitStack() as stack:
+        running = dialog([self._program], self._environment, _NEXT_STEP, stdin=subprocess.PIPE)
+        try:
             if self.terminal is not None:
-                stack.enter_context(free_terminal(self.terminal))
-            try:
-                async with (
-                    dialog([self._program], self._environment, _NEXT_STEP, stdin=subprocess.PIPE) as process,
-                    asyncio.timeout(self._timeout + _GRACE),
-                ):
-                    pinentry = Conversation(process)
-                    await pinentry.answer()
-                    for option, value in self._options().items():
-                        await pinentry.suggest("OPTION", f"{option}={value}")
-                    await pinentry.suggest("SETTIMEOUT", str(math.ceil(self._timeout)))
-                    await pinentry.suggest("SETTITLE", "replug")
-                    yield pinentry
-            except TimeoutError:
-                raise request.too_late(self._timeout) from None
-            except (FailedError, OSError) as error:
-                raise NobodyAskedError(f"{self._program}: {error}") from error
+                await self._terminals.check(self.terminal, self._timeout)
+                running = self._terminals.counted(running)
+            async with running as process, asyncio.timeout(self._timeout + _GRACE):
+                pinentry = Conversation(process)
+                await pinentry.answer()
+                for option, value in self._options().items():
+                    await pinentry.suggest("OPTION", f"{option}={value}")
+                await pinentry.suggest("SETTIMEOUT", str(math.ceil(self._timeout)))
+                await pinentry.suggest("SETTITLE", "replug")
+                yield pinentry
+        except NoAnswerError as error:
+            raise request.too_late(self._timeout, str(error)) from error
+        except TimeoutError:
+            raise request.too_late(self._timeout) from None
+        except (FailedError, OSError) as error:
+            raise NobodyAskedError(f"{self._program}: {error}") from error
 
     def _options(self) -> Mapping[str, str]:
         environment = self._environment

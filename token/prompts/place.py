@@ -36,13 +36,13 @@ _UNIX98_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
 
 @dataclass(frozen=True)
 class Terminal:
-    """The controlling terminal of the asking process."""
+    """The controlling terminal of the asking process, or of an ancestor."""
 
     path: str
     device: int
     """As in st_rdev."""
-    foreground: bool
-    """Whether the process may use it now: its group is the one in the foreground."""
+    process: int
+    """The process that has it."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,8 @@ def _controlling_terminal(process: Process) -> Terminal | None:
     """The terminal of a process, if there is a device for it."""
     if process.terminal == 0:
         return None
-    # The number is coded as in kdev_t.h, new_encode_dev.
-    major, minor = process.terminal >> 8 & 0xFFF, process.terminal & 0xFF | process.terminal >> 12 & 0xFFF00
-    device = os.makedev(major, minor)
+    device = process.device
+    major, minor = os.major(device), os.minor(device)
     try:
         if major in _UNIX98_MAJORS:
             path = f"/dev/pts/{(major - _UNIX98_MAJORS.start) * 256 + minor}"
@@ -123,7 +122,7 @@ def _controlling_terminal(process: Process) -> Terminal | None:
         return None
     if not stat.S_ISCHR(state.st_mode) or state.st_rdev != device:
         return None
-    return Terminal(path, device, process.group == process.foreground_group)
+    return Terminal(path, device, process.pid)
 
 
 def _checked(said: Mapping[str, str]) -> dict[str, str]:

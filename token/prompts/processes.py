@@ -34,6 +34,12 @@ class Process:
     cgroup: str = ""
     """Of cgroups(7); systemd gives each service and each program of a desktop its own."""
 
+    @property
+    def device(self) -> int:
+        """That of its terminal, as in st_rdev; 0 is none."""
+        # The number is coded as in kdev_t.h, new_encode_dev.
+        return os.makedev(self.terminal >> 8 & 0xFFF, self.terminal & 0xFF | self.terminal >> 12 & 0xFFF00)
+
     @classmethod
     def read(cls, pid: int) -> Process | None:
         """The process; None if it is gone or another user's."""

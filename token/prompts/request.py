@@ -129,9 +129,9 @@ class PinRequest:
         """The error to raise when the user gives no PIN."""
         return self._declined("the PIN prompt was cancelled", "try again and enter the PIN")
 
-    def too_late(self, timeout: float) -> DeclinedError:
-        """The error to raise when there was no answer for `timeout` seconds."""
-        return self._declined(f"no PIN was entered within {timeout:g} s", _AGAIN_IN_TIME)
+    def too_late(self, timeout: float, cause: str = "") -> DeclinedError:
+        """The error to raise when there was no answer for `timeout` seconds; the `cause`, if it is known."""
+        return self._declined(_with_cause(f"no PIN was entered within {timeout:g} s", cause), _AGAIN_IN_TIME)
 
     def held_back(self, pause: int) -> HeldBackError:
         """The error to raise when this is not asked, for `pause` seconds after the last question."""
@@ -173,9 +173,10 @@ class ConfirmRequest:
             _first_step(failures) or "run the program on a terminal or a desktop",
         )
 
-    def too_late(self, timeout: float) -> DeclinedError:
-        """The error to raise when there was no answer for `timeout` seconds."""
-        return DeclinedError(f"{self._subject}: nobody answered within {timeout:g} s", _AGAIN_IN_TIME)
+    def too_late(self, timeout: float, cause: str = "") -> DeclinedError:
+        """The error to raise when there was no answer for `timeout` seconds; the `cause`, if it is known."""
+        reason = _with_cause(f"{self._subject}: nobody answered within {timeout:g} s", cause)
+        return DeclinedError(reason, _AGAIN_IN_TIME)
 
     def held_back(self, pause: int) -> HeldBackError:
         """The error to raise when this is not asked, for `pause` seconds after the last question."""
@@ -187,6 +188,10 @@ class ConfirmRequest:
 
 
 AnyRequest = PinRequest | ConfirmRequest
+
+
+def _with_cause(reason: str, cause: str) -> str:
+    return f"{reason}: {cause}" if cause else reason
 
 
 def _held_back(subject: str, pause: int) -> HeldBackError:

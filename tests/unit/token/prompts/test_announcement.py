@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import subprocess
 import termios
-from collections.abc import Iterator
 
 import pytest
 from doubles.screen import Screen
 from doubles.stand_ins import run
 
 from replug.token.prompts.announcement import announce
+from replug.token.prompts.terminal_program import free_terminal
 
 TEXT = "replug-agent: plug in it to go on"
 
 
 @pytest.fixture
-def program(screen: Screen) -> Iterator[int]:
+def program(screen: Screen) -> int:
     """The process id of a program in the foreground of the screen."""
-    process = subprocess.Popen(
-        ["/bin/sleep", "600"],
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(screen.keyboard, termios.TIOCSCTTY, 0),
-    )
-    yield process.pid
-    process.kill()
-    process.wait()
+    return screen.program
 
 
 def said(screen: Screen, pid: int | None) -> str:
     """What has been written on the screen once it was announced."""
 
     async def main() -> None:
-        await announce(TEXT, pid)
+        await announce(TEXT, pid, screen.terminals)
         os.write(screen.keyboard, b"end")
         await screen.shows("end")
 
@@ -53,18 +44,10 @@ def test_it_is_one_line_and_changes_nothing(screen: Screen, program: int) -> Non
     assert os.read(screen.keyboard, 100) == b"typed ahead\n"
 
 
-def test_a_mode_that_the_program_sets_meanwhile_stays(
-    screen: Screen, program: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write = os.write
-
-    def write_late(descriptor: int, data: bytes) -> int:
-        if data != b"end":
-            screen.set_single_keys()
-        return write(descriptor, data)
-
-    monkeypatch.setattr(os, "write", write_late)
-    assert said(screen, program) == f"{TEXT}\n"
+def test_a_mode_that_the_program_sets_meanwhile_stays(screen: Screen) -> None:
+    with free_terminal(screen.terminal) as opened:
+        screen.set_single_keys()
+        opened.write_some(TEXT)
     assert not screen.mode[3] & termios.ICANON
 
 
@@ -75,7 +58,7 @@ def test_a_program_that_reads_single_keys_is_left_alone(screen: Screen, program:
 
 def test_output_that_is_held_is_not_waited_for(screen: Screen, program: int) -> None:
     termios.tcflow(screen.keyboard, termios.TCOOFF)
-    run(announce(TEXT, program))
+    run(announce(TEXT, program, screen.terminals))
     assert not select.select([screen.keyboard], [], [], 0)[0]
 
 

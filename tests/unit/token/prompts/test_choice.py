@@ -112,7 +112,12 @@ def choosing(
     environment_of: Callable[[int], Mapping[str, str]] = environment_of,
 ) -> ChoosingPrompter:
     return ChoosingPrompter(
-        desk.own, timeout, way=way, pinentry_program=pinentry_program, environment_of=environment_of
+        desk.own,
+        timeout,
+        way=way,
+        pinentry_program=pinentry_program,
+        environment_of=environment_of,
+        terminals=desk.screen.terminals,
     )
 
 

@@ -214,9 +214,8 @@ def test_a_token_cannot_write_lines_of_the_file(folder: Path, label: str) -> Non
     assert len(question) == 8
 
 
-def test_the_agent_of_systemd(folder: Path) -> None:
+def test_the_agent_of_systemd(folder: Path, screen: Screen) -> None:
     """systemd-tty-ask-password-agent, in a mount namespace in which it finds our folder where it looks."""
-    screen = Screen()
 
     async def main() -> Pin:
         asking = asyncio.create_task(PasswordAgentPrompter(folder, 60).ask(REQUEST))
@@ -237,7 +236,4 @@ def test_the_agent_of_systemd(folder: Path) -> None:
             agent.wait(15)
         return pin
 
-    try:
-        assert run(main()).value == b"123456"
-    finally:
-        screen.close()
+    assert run(main()).value == b"123456"

@@ -19,9 +19,11 @@ from doubles.screen import Screen
 from rigs.agent import descendants
 from rigs.terminal import eventually
 
+from replug.token.errors import NobodyAskedError
 from replug.token.prompts.environment import environment_of
 from replug.token.prompts.place import Place, Terminal, find_place
 from replug.token.prompts.processes import Process
+from replug.token.prompts.terminal_program import free_terminal
 
 OWN = {"DISPLAY": ":7", "SSH_ASKPASS": "/own/askpass", "PATH": "/own", "LANG": "C.UTF-8", "HOME": "/own"}
 AGENTS_OWN = Place({"DISPLAY": ":7", "LANG": "C.UTF-8"}, None, certain=False)
@@ -72,7 +74,7 @@ def test_display_and_terminal_of_the_process(start: Start, screen: Screen) -> No
     pid = start(env={"DISPLAY": ":3", "XAUTHORITY": "/home/me/.Xauthority", "TERM": "xterm"}, screen=screen)
     assert find_place(pid, OWN, environment_of) == Place(
         {"DISPLAY": ":3", "XAUTHORITY": "/home/me/.Xauthority", "TERM": "xterm"},
-        Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=True),
+        Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, pid),
     )
 
 
@@ -135,7 +137,7 @@ def test_a_process_without_an_environment_is_where_its_parent_is(start: Start, s
     shell = start("/bin/sh", "-c", "env -i sleep 600 & wait", env={"DISPLAY": ":3"}, screen=screen)
     place = find_place(child_of(shell), OWN, environment_of)
     assert place.environment["DISPLAY"] == ":3"
-    assert place.terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=True)
+    assert place.terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, child_of(shell))
 
 
 def test_a_process_with_a_session_of_its_own_is_where_its_parent_is(start: Start, screen: Screen) -> None:
@@ -145,10 +147,35 @@ def test_a_process_with_a_session_of_its_own_is_where_its_parent_is(start: Start
     assert terminal.path == screen.path
 
 
-def test_a_job_in_the_background_may_not_use_its_terminal(start: Start, screen: Screen) -> None:
+def test_a_job_in_the_background_has_its_terminal_but_may_not_use_it(start: Start, screen: Screen) -> None:
     shell = start("/bin/sh", "-mc", "sleep 600 & wait", env={"TERM": "xterm"}, screen=screen)
     terminal = find_place(child_of(shell), OWN, environment_of).terminal
-    assert terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, foreground=False)
+    assert terminal == Terminal(screen.path, os.fstat(screen.keyboard).st_rdev, child_of(shell))
+    with pytest.raises(NobodyAskedError, match="not in the foreground"), free_terminal(terminal):
+        pass
+
+
+def test_whether_it_is_in_the_background_is_seen_when_its_terminal_is_used(
+    start: Start, screen: Screen
+) -> None:
+    """Its question may have waited for its turn in between."""
+    shell = start("/bin/sh", "-mc", "sleep 600; sleep 600", env={"TERM": "xterm"}, screen=screen)
+    program = child_of(shell)
+    terminal = find_place(program, OWN, environment_of).terminal
+    assert terminal is not None
+    eventually(lambda: is_in_foreground(program), "a job in the foreground")
+    with free_terminal(terminal):
+        pass
+    os.kill(program, signal.SIGSTOP)
+    eventually(lambda: not is_in_foreground(program), "another job in the foreground")
+    with pytest.raises(NobodyAskedError, match="not in the foreground"), free_terminal(terminal):
+        pass
+
+
+def is_in_foreground(pid: int) -> bool:
+    process = Process.read(pid)
+    assert process is not None
+    return process.group == process.foreground_group
 
 
 def test_a_parents_number_that_a_younger_process_has_by_now(
@@ -215,7 +242,7 @@ def test_another_user_is_not_looked_at(start: Start) -> None:
 
 
 def test_a_tmux_pane_comes_before_a_display() -> None:
-    terminal = Terminal("/dev/pts/1", 1, foreground=True)
+    terminal = Terminal("/dev/pts/1", 1, 4711)
     assert Place({"DISPLAY": ":0", "TMUX": "/tmp/tmux,1,0"}, terminal).terminal_first
     assert not Place({"DISPLAY": ":0"}, terminal).terminal_first
     assert not Place({"DISPLAY": ":0", "TMUX": "/tmp/tmux,1,0"}).terminal_first
@@ -223,7 +250,7 @@ def test_a_tmux_pane_comes_before_a_display() -> None:
 
 def test_a_terminal_that_is_known_comes_before_a_display_that_is_guessed() -> None:
     """An agent in a user namespace of its own may read no environment, but sees terminals."""
-    assert Place({"DISPLAY": ":0"}, Terminal("/dev/pts/1", 1, foreground=True), certain=False).terminal_first
+    assert Place({"DISPLAY": ":0"}, Terminal("/dev/pts/1", 1, 4711), certain=False).terminal_first
 
 
 def test_of_an_environment_that_is_made_to_cost_much_a_part_is_read(start: Start) -> None:

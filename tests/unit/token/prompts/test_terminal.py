@@ -6,7 +6,9 @@ import asyncio
 import os
 import subprocess
 import sys
+import termios
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from doubles.screen import Screen
@@ -25,7 +27,7 @@ CONFIRM = ConfirmRequest("login key", "SHA256:abc", ASKER)
 
 
 def prompter(screen: Screen, timeout: float = 15) -> TerminalPrompter:
-    return TerminalPrompter(screen.terminal, timeout)
+    return TerminalPrompter(screen.terminal, timeout, screen.terminals)
 
 
 def pin_typed(screen: Screen, *keys: str | bytes) -> Pin:
@@ -188,48 +190,60 @@ def test_keys_that_another_program_reads_are_not_ours(screen: Screen) -> None:
     assert caught.value.reason == f"a program reads single keys on {screen.path}"
 
 
-def test_a_program_in_the_background_is_not_asked_for(screen: Screen) -> None:
-    terminal = replace(screen.terminal, foreground=False)
+def test_a_program_that_has_ended_or_has_another_terminal_is_not_asked_for(screen: Screen) -> None:
+    terminal = replace(screen.terminal, process=os.getpid())
     with pytest.raises(NobodyAskedError, match="not in the foreground"):
-        run(TerminalPrompter(terminal, 15).ask(REQUEST))
+        run(TerminalPrompter(terminal, 15, screen.terminals).ask(REQUEST))
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/tty", "/dev/null"])
 def test_what_is_no_terminal(screen: Screen, path: str) -> None:
     with pytest.raises(NobodyAskedError, match=path):
-        run(TerminalPrompter(replace(screen.terminal, path=path), 15).ask(REQUEST))
+        run(TerminalPrompter(replace(screen.terminal, path=path), 15, screen.terminals).ask(REQUEST))
 
 
 def test_a_terminal_whose_name_another_one_has_by_now(screen: Screen) -> None:
-    terminal = replace(screen.terminal, device=os.makedev(136, 999999))
+    other, keyboard = os.openpty()
+    terminal = replace(screen.terminal, path=os.ttyname(keyboard))
     with pytest.raises(NobodyAskedError, match="another terminal by now"):
-        run(TerminalPrompter(terminal, 15).ask(REQUEST))
+        run(TerminalPrompter(terminal, 15, screen.terminals).ask(REQUEST))
+    os.close(other)
+    os.close(keyboard)
 
 
 IN_BACKGROUND = """
 import asyncio, fcntl, os, signal, sys, termios
-from replug.token.errors import NobodyAskedError
+from doubles.fork_servers import running_fork_server
 from replug.token.prompts.place import Terminal
 from replug.token.prompts.request import Asker, ConfirmRequest
 from replug.token.prompts.terminal import TerminalPrompter
+from replug.token.prompts.terminals import Terminals
 os.setsid()
 keyboard = os.open(sys.argv[1], os.O_RDWR)
 fcntl.ioctl(keyboard, termios.TIOCSCTTY, 0)
 if os.fork():  # the shell, whose job in the foreground it is itself
     sys.exit(os.waitstatus_to_exitcode(os.waitpid(-1, os.WUNTRACED)[1]))
 os.setpgid(0, 0)
-terminal = Terminal(sys.argv[1], os.fstat(keyboard).st_rdev, foreground=True)
-try:
+terminal = Terminal(sys.argv[1], os.fstat(keyboard).st_rdev, os.getppid())
+with running_fork_server() as server:
     question = ConfirmRequest("key", "SHA256:abc", Asker("ssh", 1, ""))
-    asyncio.run(TerminalPrompter(terminal, 15).confirm(question))
-except NobodyAskedError as error:
-    sys.exit(error.reason != f"the agent itself is in the background of {sys.argv[1]}")
+    prompter = TerminalPrompter(terminal, 15, Terminals(server))
+    sys.exit(not asyncio.run(prompter.confirm(question)))
 """
 
 
-def test_an_agent_in_the_background_of_its_own_terminal_is_not_stopped(screen: Screen) -> None:
-    """Reading there would be answered with SIGTTIN, and nobody would ever continue the agent."""
-    done = subprocess.run(
-        [sys.executable, "-c", IN_BACKGROUND, screen.path], timeout=60, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+def test_an_agent_in_the_background_of_its_own_terminal_asks_there(screen: Screen) -> None:
+    """And nothing is stopped: others are who read there (SIGTTIN), or write after `stty tostop` (SIGTTOU)."""
+    mode = screen.mode
+    mode[3] |= termios.TOSTOP
+    termios.tcsetattr(screen.keyboard, termios.TCSANOW, mode)
+    tests = Path(__file__).parents[3]
+    agent = subprocess.Popen([sys.executable, "-c", IN_BACKGROUND, screen.path], cwd=tests)
+    try:
+        run(screen.shows("(yes/no) "))
+        screen.type("yes\n")
+        assert agent.wait(timeout=15) == 0
+    finally:
+        agent.kill()
+        agent.wait()
+    assert screen.mode == mode
