@@ -19,6 +19,7 @@ from replug.agent.process import daemon, lean, shell
 from replug.agent.process.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
 from replug.agent.process.service_manager import Notifications, ServiceManager
 from replug.agent.process.supervisor import Supervisor, do_in_time, end_likewise
+from replug.agent.process.terminal_output import terminal_writer
 from replug.token import hardening
 from replug.token.worker.forkserver import close_all_but
 
@@ -139,9 +140,13 @@ def _serve(
             _tell_shell(shell.foreground_lines(listening.path, supervisor, csh=arguments.csh))
         notifications = Notifications()
         requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        errors = terminal_writer() if arguments.foreground else None
         agent = os.fork()
         if agent == 0:
             requests.close()
+            if errors is not None:
+                os.dup2(errors, sys.stderr.fileno())
+                os.close(errors)
             hardening.end_with_parent(supervisor, signal.SIGTERM)
             daemon.end_on_signals(foreground=arguments.foreground, socket_activated=listening.path is None)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -152,6 +157,8 @@ def _serve(
         supervision = Supervisor(agent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
+        if errors is not None:
+            os.close(errors)
         listening.socket.close()
         if not arguments.foreground:
             daemon.silence()
@@ -223,8 +230,11 @@ def _as_agent(
 
 def _tell_shell(lines: str) -> None:
     """Write `lines` to stdout at once; paths in them may be in no encoding at all."""
+    # In the background of a terminal after `stty tostop` this would stop us.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTTOU])
     sys.stdout.buffer.write(os.fsencode(lines))
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _complain(text: str) -> None:

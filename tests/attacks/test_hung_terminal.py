@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 import sys
 import time
@@ -15,10 +18,13 @@ from rigs.agent import (
     LIST_REQUEST,
     PIN_PROMPT,
     Agent,
+    Connection,
     StartAgent,
+    sign_request,
 )
 from rigs.faulty import Faulty
 from rigs.home import Home
+from rigs.shell import Shell
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.terminal import eventually
 from rigs.user_manager import UserManager
@@ -31,6 +37,12 @@ HUNG = f"no PIN was entered within {PATIENCE} s: /dev/pts/"
 UNANSWERED = f"no PIN was entered within {PATIENCE} s"
 CONFIG = f"modules = []\nprompt_timeout = '{PATIENCE}s'\n"
 PINENTRY = "prompt = 'pinentry'\npinentry_program = 'pinentry-tty'"
+OPEN_MEMORY = """
+for process in /proc/[0-9]*; do
+    grep -qs 'replug-agen[t]' $process/cmdline || continue
+    (: <$process/mem) 2>/dev/null && echo $process || echo closed
+done
+"""
 Hang = Callable[[Agent, str], None]
 
 
@@ -164,6 +176,48 @@ def test_the_agent_ends_though_a_question_stands_there(
     assert time.monotonic() - begun < 5
 
 
+def test_the_log_on_a_terminal_that_hangs_stops_nobody(home: Home, built: Path, tmp_path: Path) -> None:
+    """It is the user's own, which any program of the user may open."""
+    path = home.folder / "agent.sock"
+    # The terminal is a shell's, as usual.
+    one = subprocess.Popen(
+        [built, tmp_path, "late", "sh", "-c", '"$@"; true', "-", PROGRAM, "-D", "-a", path],
+        env=home.env,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert one.stdout
+        lines = []
+        while "hung\n" not in lines or len(lines) < 3:
+            lines.append(one.stdout.readline())
+            if lines[-1].startswith("skip"):
+                pytest.skip(lines[-1])
+        with Connection(path, timeout=3) as connection:
+            for _ in range(3000):  # lines for which there is no room, in the end
+                assert connection.ask(sign_request(b"no key"))[:1] == b"\x05"
+        (started,) = (int(line.split()[-1].rstrip(";")) for line in lines if line.startswith("echo"))
+        ended = os.pidfd_open(started)
+        signal.pidfd_send_signal(ended, signal.SIGTERM)
+        assert select.select([ended], [], [], 5)[0]
+        os.close(ended)
+    finally:
+        one.kill()
+        one.communicate()
+
+
+def test_a_log_in_the_background_after_stty_tostop_does_not_stop_the_agent(home: Home) -> None:
+    shell = Shell(home)
+    try:
+        shell.run("stty tostop")
+        shell.run(f"replug-agent -D -a {home.folder}/sock & agent=$!")
+        shell.run("until test -S sock; do sleep 0.05; done", expect="SSH_AUTH_SOCK=")
+        shell.run("SSH_AUTH_SOCK=sock timeout 10 ssh-add -l", status=1, expect="The agent has no identities")
+        shell.run("kill $agent; wait $agent", status=2)
+    finally:
+        shell.close()
+
+
 def cannot_be_ended(pid: int) -> bool:
     """Whether a process waits in the kernel, where signals do not end it; proc(5)."""
     with suppress(OSError):
@@ -220,6 +274,10 @@ def test_an_ordinary_users_agent(
     while ASKED.encode() not in shown:
         shown += (piece := asked.stdout.read1())
         assert piece, shown
+    # Started, forked, the worker, and what reads the PIN: nobody opens their memory.
+    seen = session.run("sh", "-c", OPEN_MEMORY).out.splitlines()
+    assert len(seen) >= 4
+    assert set(seen) == {"closed"}
     asked.stdin.write(f"{PIN}\n".encode())
     asked.stdin.flush()
     assert asked.wait(timeout=60) == 0
