@@ -164,6 +164,8 @@ def test_whether_it_is_in_the_background_is_seen_when_its_terminal_is_used(
     terminal = find_place(program, OWN, environment_of).terminal
     assert terminal is not None
     eventually(lambda: is_in_foreground(program), "a job in the foreground")
+    # Until then the shell, which may have used vfork(2), waits for it in the kernel.
+    eventually(lambda: Path(f"/proc/{program}/comm").read_text() == "sleep\n", "the job's own program")
     with free_terminal(terminal):
         pass
     os.kill(program, signal.SIGSTOP)
