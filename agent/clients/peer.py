@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass, field
 from functools import cache
 
+from replug.agent.clients.program_file import same_file
 from replug.token.requester import Program, Requester
 
 _UCRED = struct.Struct("3i")
@@ -39,8 +40,8 @@ class Peer:
             self.executable = namespace, path
             if path.startswith(_INSTALLED) and not path.startswith(_PERHAPS_NOT):
                 # In others users mount at /usr what they like: in user namespaces, or by setuid programs that
-                # make sandboxes.
-                installed = namespace == _mount_namespace()
+                # make sandboxes. They can run that outside of these, too: so it is to be what we find there.
+                installed = namespace == _mount_namespace() and same_file(f"{process}/exe", path)
         except OSError:
             self.executable = None
         self.requester = Requester(self.executable if installed else None, self.pid)

@@ -36,7 +36,7 @@ def few(home: Home, request: pytest.FixtureRequest) -> Iterator[Agent]:
 
 @contextmanager
 def started(*argv: str | Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         try:
             yield process
@@ -96,6 +96,29 @@ def test_so_do_programs_that_a_sandbox_of_root_shows_elsewhere(tmp_path: Path) -
     become = ("setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--clear-groups")
     script = f"mount --bind {tmp_path / 'copied'} /usr/bin/tac && exec {' '.join(become)} /usr/bin/tac 60"
     assert requester_of(*AS_ROOT, "unshare", "--mount", "sh", "-c", script, name="tac").program is None
+
+
+def test_so_do_programs_that_come_from_a_namespace(tmp_path: Path) -> None:
+    """What is mounted in one can be run outside of it, and its path is one at which only root can put things."""
+    if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    script = "mount -t tmpfs none /usr/share && cp /usr/bin/sleep /usr/share/copied && echo ready && exec cat"
+    with started("unshare", "-Urm", "sh", "-c", script) as holding:
+        assert holding.stdout
+        assert holding.stdout.readline() == "ready\n"
+        elsewhere = Path(f"/proc/{holding.pid}/root/usr/share/copied")
+        assert requester_of(elsewhere, "60", name="copied").program is None
+
+
+def test_one_that_is_mounted_over_an_installed_program_is_not_that(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    shutil.copy("/usr/bin/sleep", tmp_path / "copied")
+    script = f"mount --bind {tmp_path / 'copied'} /usr/bin/tac && echo ready && exec cat"
+    with started("unshare", "-Urm", "sh", "-c", script) as holding:
+        assert holding.stdout
+        assert holding.stdout.readline() == "ready\n"
+        assert requester_of(f"/proc/{holding.pid}/root/usr/bin/tac", "60", name="tac").program is None
 
 
 def test_so_do_programs_without_a_path() -> None:
