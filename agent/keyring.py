@@ -127,7 +127,9 @@ class Keyring:
             answer = self.identities.answer(client.sees)
             if out or not self.first_scan.done:
                 return answer
-        client.at_hand.frame = answer.framed
+        # For one that is bound to a session it is made each time: kept with each, they would fill the memory.
+        if client.at_hand is self.at_hand:
+            client.at_hand.frame = answer.framed
         return answer
 
     def listing_takes_long(self, client: Client) -> bool:

@@ -31,7 +31,7 @@ class Client:
     hosts: tuple[Host, ...] = ()
     """The hosts of those sessions, each with its names as of the session-bind."""
     at_hand: ListAtHand = field(default_factory=ListAtHand)
-    """The last list that it was sent; shared with all clients that see the same."""
+    """The last list that was sent; those bound to no session share one, as they see the same."""
 
     @property
     def remote(self) -> bool:
@@ -39,7 +39,7 @@ class Client:
         return self.sessions.bind_attempted
 
     def bound(self, sessions: Sessions) -> None:
-        """It is bound to these sessions now, or was to be: what it sees is its own."""
+        """It is bound to these sessions now, or was to be: what it sees is its own, and never at hand."""
         self.sessions = sessions
         self.at_hand = ListAtHand()
 

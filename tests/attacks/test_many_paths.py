@@ -99,7 +99,7 @@ def test_so_do_programs_that_a_sandbox_of_root_shows_elsewhere(tmp_path: Path) -
 
 
 def test_so_do_programs_that_come_from_a_namespace(tmp_path: Path) -> None:
-    """What is mounted in one can be run outside of it, and its path is one at which only root can put things."""
+    """What is mounted in one can be run outside of it, with a path at which only root can put things."""
     if subprocess.run(["unshare", "-Urm", "true"], check=False, capture_output=True).returncode:
         pytest.skip("no user namespaces here")
     script = "mount -t tmpfs none /usr/share && cp /usr/bin/sleep /usr/share/copied && echo ready && exec cat"
