@@ -34,6 +34,7 @@ from replug.protocol.messages import (
     Unlock,
 )
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError
 from replug.token.pins.pin import LONGEST_PIN, Pin
 
@@ -144,7 +145,7 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
             raise locked()
         case extensions.QUERY if not request.contents:
             return ExtensionResponse(extensions.QUERY, QueryResponse((extensions.SESSION_BIND,)).encode())
-    log.debug("unknown extension", extra={"extension": request.name})
+    log.debug("unknown extension", extra={"extension": visible(request.name)})
     return Failure()
 
 

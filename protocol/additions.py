@@ -16,6 +16,7 @@ from replug.protocol.keys import (
 )
 from replug.protocol.private_keys import read_public, secret_fields
 from replug.protocol.secrets import wipe
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader
 
 _TYPES = (MessageType.ADD_IDENTITY, MessageType.ADD_ID_CONSTRAINED)
@@ -65,10 +66,10 @@ class KeyAddition:
             blob = reader.string()
             certificate = Certificate.decode(blob)
             if certificate.algorithm != algorithm:
-                raise ProtocolError(f"a {certificate.algorithm!r} in a private key named {algorithm!r}")
+                raise ProtocolError(f"a {certificate.algorithm} in a private key named {visible(algorithm)}")
         public = read_public(plain_algorithm(algorithm), certificate, reader)
         if isinstance(public, SkPublicKey):
-            raise ProtocolError(f"keys of FIDO authenticators ({algorithm}) are not supported")
+            raise ProtocolError(f"keys of FIDO authenticators ({visible(algorithm)}) are not supported")
         _, *others = (reader.skip_string() for _ in range(secret_fields(public)))
         comment = reader.cstring()
         if len(comment) > MAX_COMMENT:

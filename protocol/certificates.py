@@ -18,6 +18,7 @@ from replug.protocol.keys import (
     read_fields,
 )
 from replug.protocol.signatures import verify_any
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 _EMPTY_STRING = bytes(4)
@@ -75,7 +76,7 @@ class Certificate:
         reader = Reader(blob)
         algorithm = reader.name()
         if not is_certificate(algorithm):
-            raise ProtocolError(f"{algorithm!r} is not a certificate")
+            raise ProtocolError(f"{visible(algorithm)} is not a certificate")
         certificate = cls(
             nonce=reader.string(),
             key=read_fields(plain_algorithm(algorithm), reader),

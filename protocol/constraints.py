@@ -18,6 +18,7 @@ from replug.protocol.constants import (
     MAX_USER,
     ConstraintType,
 )
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 RESTRICT_DESTINATION = "restrict-destination-v00@openssh.com"
@@ -119,6 +120,11 @@ class DestinationConstraint:
     def hop_keys(self) -> int:
         """How many host keys it names."""
         return len(self.from_hop.keys) + len(self.to_hop.keys)
+
+    @property
+    def size(self) -> int:
+        """How much there is to keep of it: itself, and each of those keys."""
+        return 1 + self.hop_keys
 
     def encode(self) -> bytes:
         """Return the contents of the string that is a destination constraint."""
@@ -242,7 +248,7 @@ def _read_constraint(reader: Reader) -> Constraint:
         raise UnknownConstraintError(f"unknown key constraint {number}")
     name = reader.name()
     if name not in _EXTENSIONS:
-        raise UnknownConstraintError(f"unknown key constraint {name!r}")
+        raise UnknownConstraintError(f"unknown key constraint {visible(name)}")
     return _EXTENSIONS[name](reader)
 
 

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 from replug.protocol.constants import MAX_RSA_BITS, MAX_RSA_EXPONENT_BITS, MIN_RSA_BITS
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class EcdsaPublicKey(_Key):
         """Take the curve's name, which must be `curve`'s, and the point."""
         name = reader.name()
         if name != curve.value:
-            raise ProtocolError(f"curve {name!r} in a key on {curve.value}")
+            raise ProtocolError(f"curve {visible(name)} in a key on {curve.value}")
         return cls(curve, reader.string())
 
     def to_cryptography(self) -> EllipticCurvePublicKey:
@@ -250,7 +251,7 @@ def read_fields(algorithm: str, reader: Reader) -> PublicKey | SkPublicKey:
         case "sk-ecdsa-sha2-nistp256@openssh.com":
             return SkPublicKey(EcdsaPublicKey.read_fields(Curve.NISTP256, reader), reader.text())
         case _:
-            raise ProtocolError(f"key type {algorithm!r} is not supported")
+            raise ProtocolError(f"key type {visible(algorithm)} is not supported")
 
 
 def parse_any_public_key(blob: bytes) -> PublicKey | SkPublicKey:
@@ -269,7 +270,7 @@ def parse_public_key(blob: bytes) -> PublicKey:
     """Like `parse_any_public_key`, but `ProtocolError` for a FIDO key."""
     key = parse_any_public_key(blob)
     if isinstance(key, SkPublicKey):
-        raise ProtocolError(f"key type {key.algorithm!r} is not supported here")
+        raise ProtocolError(f"key type {visible(key.algorithm)} is not supported here")
     return key
 
 

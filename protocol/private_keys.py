@@ -21,6 +21,7 @@ from replug.protocol.keys import (
     plain_algorithm,
     read_fields,
 )
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 
@@ -145,7 +146,7 @@ def read_private_key(reader: Reader) -> PrivateKey:
     if is_certificate(algorithm):
         certificate = Certificate.decode(reader.string())
         if certificate.algorithm != algorithm:
-            raise ProtocolError(f"a {certificate.algorithm!r} in a private key named {algorithm!r}")
+            raise ProtocolError(f"a {certificate.algorithm} in a private key named {visible(algorithm)}")
     match read_public(plain_algorithm(algorithm), certificate, reader):
         case RsaPublicKey() as public:
             d, iqmp, p, q = reader.mpint(), reader.mpint(), reader.mpint(), reader.mpint()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from replug.protocol.constants import SignFlag
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey, SkPublicKey
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def verify_any(key: PublicKey | SkPublicKey, signature_blob: bytes, data: bytes)
     except ProtocolError as error:
         raise InvalidSignatureError(f"malformed signature: {error}") from error
     if algorithm != key.algorithm:
-        raise InvalidSignatureError(f"a {algorithm!r} signature for a key of {key.algorithm!r}")
+        raise InvalidSignatureError(f"a {visible(algorithm)} signature for a key of {visible(key.algorithm)}")
     application = hashlib.sha256(key.application.encode()).digest()
     signed = application + bytes(flags_and_counter) + hashlib.sha256(data).digest()
     verify(key.key, Signature(key.key.algorithm, value).encode(), signed)
@@ -170,14 +171,16 @@ def _verify_rsa(key: RsaPublicKey, signature: Signature, data: bytes) -> None:
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 
     if signature.algorithm not in _RSA_DIGEST_INFO:
-        raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an RSA key")
+        raise InvalidSignatureError(f"a {visible(signature.algorithm)} signature for an RSA key")
     value = signature.value.rjust((key.n.bit_length() + 7) // 8, b"\0")
     _loaded(key).verify(value, data, PKCS1v15(), hash_algorithm(rsa_hash_name(signature.algorithm)))
 
 
 def _verify_ecdsa(key: EcdsaPublicKey, signature: Signature, data: bytes) -> None:
     if signature.algorithm != key.algorithm:
-        raise InvalidSignatureError(f"a {signature.algorithm!r} signature for a key on {key.curve.value}")
+        raise InvalidSignatureError(
+            f"a {visible(signature.algorithm)} signature for a key on {key.curve.value}"
+        )
     reader = Reader(signature.value)
     r, s = reader.mpint(), reader.mpint()
     reader.check_end()
@@ -212,7 +215,7 @@ def _ecdsa_verifier(hash_name: str) -> Callable[[Any, int, int, bytes], None]:
 
 def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:
     if signature.algorithm != key.algorithm:
-        raise InvalidSignatureError(f"a {signature.algorithm!r} signature for an Ed25519 key")
+        raise InvalidSignatureError(f"a {visible(signature.algorithm)} signature for an Ed25519 key")
     _loaded(key).verify(signature.value, data)
 
 

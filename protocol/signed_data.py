@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 SSHSIG_MAGIC = b"SSHSIG"
@@ -24,7 +25,7 @@ class SshSignature:
         if not self.namespace:
             raise ProtocolError("an SSHSIG without a namespace")
         if self.hash_name not in _HASHES or len(self.digest) != hashlib.new(self.hash_name).digest_size:
-            raise ProtocolError(f"an SSHSIG with {len(self.digest)} bytes of {self.hash_name!r}")
+            raise ProtocolError(f"an SSHSIG with {len(self.digest)} bytes of {visible(self.hash_name)}")
 
     def encode(self) -> bytes:
         """Return the data to sign."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
 USERAUTH_REQUEST = 50
@@ -43,7 +44,7 @@ class UserauthRequest:
         if (number, service, signed) != (USERAUTH_REQUEST, _SERVICE, 1):
             raise ProtocolError("not a login")
         if method not in (_PLAIN_METHOD, _HOST_BOUND_METHOD):
-            raise ProtocolError(f"a login by {method!r}")
+            raise ProtocolError(f"a login by {visible(method)}")
         host_key = reader.string() if method == _HOST_BOUND_METHOD else None
         reader.check_end()
         if not session_id:
@@ -52,5 +53,5 @@ class UserauthRequest:
         plain, mark, rest = algorithm.partition(_RSA_CERTIFICATE_MARK)
         key_type = f"ssh-rsa{mark}" if plain in _RSA_NAMES and not rest else algorithm
         if not key_blob.startswith(bytes(Writer().string(key_type.encode()))):
-            raise ProtocolError(f"a login by {algorithm!r} with another type of key")
+            raise ProtocolError(f"a login by {visible(algorithm)} with another type of key")
         return cls(session_id, user, algorithm, key_blob, host_key)

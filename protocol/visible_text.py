@@ -4,8 +4,12 @@ from __future__ import annotations
 
 LONGEST = 64
 """Characters that are shown of a text, escapes included."""
+_LONGEST_PATH = 160
+"""Of a path or a URI; those of modules are shorter."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@%+=:/*?![]-")
 _ESCAPED = {'"': '\\"', "\\": "\\\\"}
+BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Characters that show as nothing though Unicode counts them among letters, marks and symbols."""
 _SURROGATES = range(0xDC80, 0xDD00)
 
 
@@ -28,6 +32,11 @@ def visible(text: str | bytes, longest: int = LONGEST) -> str:
             return f'"{"".join(shown)}..." ({len(text)} characters)'
         shown.append(piece)
     return f'"{"".join(shown)}"'
+
+
+def visible_path(text: str) -> str:
+    """Return a path or a URI as `visible` does."""
+    return visible(text, _LONGEST_PATH)
 
 
 def _escape(character: str) -> str:

@@ -7,6 +7,8 @@ from enum import IntFlag
 from functools import cached_property
 from typing import Any
 
+from replug.protocol.visible_text import BLANK
+
 
 @dataclass(frozen=True, order=True)
 class TokenId:
@@ -51,11 +53,15 @@ LONGEST_LABEL = 256
 
 
 def printable(text: str) -> str:
-    """`text` without control characters, so that a token's or program's name cannot fake lines of ours."""
-    if text.isprintable():
+    """`text` without control characters, so that a token's or program's name cannot fake lines of ours.
+
+    Nor with what shows as nothing, which could move the rest of a line out of sight.
+    """
+    if text.isprintable() and BLANK.isdisjoint(text):
         return text
     return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+        character if character.isprintable() and character not in BLANK else "\N{REPLACEMENT CHARACTER}"
+        for character in text
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from replug.agent.clients.program_file import same_file
+from replug.protocol.visible_text import visible
 from replug.token.requester import Program, Requester
 
 _UCRED = struct.Struct("3i")
@@ -68,7 +69,7 @@ class Peer:
                     name = file.read().strip()
             except OSError:
                 name = "process"
-            self._program = f"{name} (pid {self.pid})"
+            self._program = f"{visible(name)} (pid {self.pid})"
         return self._program
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.patterns import matches_list
+from replug.protocol.visible_text import visible_path
 from replug.token.names.locate import locate_modules
 from replug.token.names.p11kit import ModuleSource, Registry, read_registry
 from replug.token.names.p11kit_files import P11KitFiles
@@ -63,11 +64,13 @@ async def _in_thread(name: str, share: Share, call: Callable[[], T]) -> T:
         async with asyncio.timeout(_FILE_SYSTEM_PATIENCE):
             return await in_daemon_thread(share, call)
     except (TimeoutError, TooManyThreadsError):
-        raise RequestRefusedError(f"{name}: the file system does not answer") from None
+        raise RequestRefusedError(f"{visible_path(name)}: the file system does not answer") from None
     except FileNotFoundError:
-        raise RequestRefusedError(f"{name} does not exist", "give the path of a module, or a URI") from None
+        raise RequestRefusedError(
+            f"{visible_path(name)} does not exist", "give the path of a module, or a URI"
+        ) from None
     except OSError as error:
-        raise RequestRefusedError(f"{name}: {error.strerror}") from error
+        raise RequestRefusedError(f"{visible_path(name)}: {error.strerror}") from error
 
 
 def uri_of(name: str) -> Uri | None:

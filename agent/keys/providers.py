@@ -21,6 +21,7 @@ from replug.agent.keys.served_provider import ServedProvider, SettingsFinder
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.protocol.constraints import AssociatedCerts, Constraint, Lifetime
 from replug.protocol.patterns import matches_list
+from replug.protocol.visible_text import visible_path
 from replug.token.errors import TokenError, clauses
 from replug.token.modules.module import Module
 from replug.token.modules.provider import Provider
@@ -86,7 +87,7 @@ class Providers:
                     if its_pin is not None or len(providers) == 1:
                         raise
                     failures.append(error)
-                    log.info("not served", extra={"provider": provider.name, "why": str(error)})
+                    log.info("not served", extra={"provider": provider.shown, "why": str(error)})
             if not is_added:
                 raise failures[0]
 
@@ -95,10 +96,13 @@ class Providers:
         provider = added.provider
         if not added.identities:
             raise RequestRefusedError(
-                f"{provider.name}: none of the certificates is for a key of this provider"
+                f"{provider.shown}: none of the certificates is for a key of this provider"
             )
         self._identities.add(added)
-        log.info("provider added", extra={"provider": provider.name, "path": provider.module.path})
+        log.info(
+            "provider added",
+            extra={"provider": provider.shown, "path": provider.module.path},
+        )
 
     async def _found(
         self, providers: Sequence[Provider], pin: Pin | None
@@ -118,12 +122,15 @@ class Providers:
         if not found:
             paths = ", ".join(provider.module.path for provider in providers)
             raise TokenError(
-                f"{providers[0].name}: no such token is present at any registered module ({paths})",
+                f"{providers[0].shown}: no such token is present at any registered module ({paths})",
                 "plug it in, or check the name",
             )
         owners = [one for one in found if any(token.wants_login for token in one.present)]
         if pin is not None and len(owners) != 1:
-            log.warning("the PIN was used for none of several modules", extra={"provider": found[0].name})
+            log.warning(
+                "the PIN was used for none of several modules",
+                extra={"provider": found[0].shown},
+            )
         owner = owners[0] if len(owners) == 1 else None
         # The one with the PIN comes first: if that is wrong, nothing is added.
         found.sort(key=lambda provider: provider is not owner)
@@ -146,11 +153,11 @@ class Providers:
         )
         if not found:
             raise RequestRefusedError(
-                f"{called} was not added",
+                f"{visible_path(called)} was not added",
                 "see what was added with replug status --json, under providers",
             )
         self._modules.serve_what_is_added()
-        log.info("provider removed", extra={"provider": called})
+        log.info("provider removed", extra={"provider": visible_path(called)})
 
     async def serve_configured(self, still_wanted: Callable[[], bool]) -> None:
         """Serve the providers that the configuration names, and stop those that only an earlier one named.
@@ -171,14 +178,17 @@ class Providers:
             if config is not self._settings.config or not still_wanted():
                 return
             if refusal is not None:
-                log.info("not served", extra={"provider": name, "why": str(refusal)})
+                log.info("not served", extra={"provider": visible_path(name), "why": str(refusal)})
             for called, source, uri in meant:
                 provider = self._modules.provider(called, source, uri)
                 named.append(provider)
                 if not self._identities.has(provider):
                     self._identities.add(self._as_configured(provider))
                     self._modules.serve_what_is_added()
-                    log.info("serving a configured provider", extra={"provider": name, "path": source.path})
+                    log.info(
+                        "serving a configured provider",
+                        extra={"provider": visible_path(name), "path": source.path},
+                    )
                     new.append(provider)
         self._identities.restore_configured(named)
         self._modules.serve_what_is_added()
@@ -215,7 +225,7 @@ class Providers:
                 )
                 if not allowed:
                     raise refusal
-                log.info("not served", extra={"provider": name, "why": str(refusal)})
+                log.info("not served", extra={"provider": visible_path(name), "why": str(refusal)})
         return allowed, uri
 
     def _as_added(

@@ -70,7 +70,7 @@ class ServedProvider:
             self._said_full = True
             log.warning(
                 "only the first keys of the provider are served",
-                extra={"provider": self.provider.name, "keys": MOST_IDENTITIES},
+                extra={"provider": self.provider.shown, "keys": MOST_IDENTITIES},
             )
 
     def _identities(self, token: ServedToken) -> Iterator[TokenBackedIdentity]:

@@ -8,10 +8,12 @@ import select
 import socket
 from contextlib import suppress
 
+from replug.protocol.visible_text import BLANK
+
 _LONGEST_LINE = select.PIPE_BUF // 4 - 1  # characters, of at most four bytes
 _LONGEST_VALUE = 500  # characters; what a client sends must not fill a disk
 _STDERR = 2
-_QUOTED = frozenset(' "=\\')
+_QUOTED = BLANK.union(' "=\\')
 _JOURNAL = "/run/systemd/journal/socket"
 _SYSLOG = "/dev/log"
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -143,13 +145,15 @@ def _quote(value: object) -> str:
     if text and printable and _QUOTED.isdisjoint(text):
         return text
     text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text if printable else _escape(text)}"'
+    return f'"{text if printable and BLANK.isdisjoint(text) else _escape(text)}"'
 
 
 def _escape(text: str) -> str:
-    """`text` with unprintable characters as Python's escape sequences."""
+    """`text` with what is unprintable, or shows as nothing, as Python's escape sequences."""
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
+        character
+        if character.isprintable() and character not in BLANK
+        else character.encode("unicode_escape").decode()
         for character in text
     )
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from replug.protocol.visible_text import visible_path
 from replug.token.errors import PinNeededError, PinRejectedError, TokenError
 from replug.token.keygen.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
@@ -27,6 +28,11 @@ class Provider:
     name: str
     module: Module
     uri: Uri
+
+    @property
+    def shown(self) -> str:
+        """The name in reasons and in the log."""
+        return visible_path(self.name)
 
     def tokens(self) -> list[ServedToken]:
         """The tokens seen so far, present or not."""
@@ -58,7 +64,7 @@ class Provider:
             await self.module.look(fresh=fresh)
             await self._read(self.present)
         except TokenError as error:
-            log.info("slot scan failed", extra={"provider": self.name, "why": str(error)})
+            log.info("slot scan failed", extra={"provider": self.shown, "why": str(error)})
 
     async def load(self, pin: Pin | None) -> None:
         """Look for the tokens on a fresh worker, and read their keys; log in with `pin` if there is one.
@@ -71,7 +77,7 @@ class Provider:
         present = self.present
         if not present:
             next_step = "plug it in, or check the name" if self.module.takes_tokens else "check the name"
-            raise TokenError(f"{self.name}: no such token is present", next_step)
+            raise TokenError(f"{self.shown}: no such token is present", next_step)
         owner = _owner(present) if pin is not None else None
         if pin is not None and owner is None:
             names = ", ".join(str(token.identity) for token in present)
@@ -81,7 +87,8 @@ class Provider:
         await self._read([token for token in present if token is not owner])
         if not any(token.present for token, _ in self.token_keys()):
             raise TokenError(
-                f"{self.name}: no key that SSH can use is visible", self._how_to_get_a_key(present)
+                f"{self.shown}: no key that SSH can use is visible",
+                self._how_to_get_a_key(present),
             )
 
     def _how_to_get_a_key(self, present: list[ServedToken]) -> str:

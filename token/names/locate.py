@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 
+from replug.protocol.visible_text import visible_path
 from replug.token.errors import TokenError
 from replug.token.names.p11kit import ModuleSource, Registry
 from replug.token.names.uri import Uri
@@ -38,7 +39,10 @@ def locate_modules(uri: Uri, registry: Registry) -> list[ModuleSource]:
     if registry.empty:
         return [ModuleSource(_find(uri, _USUAL_NAMES))]
     if not registry.modules:
-        raise TokenError(f"{uri}: no module that p11-kit has registered can be used", "see replug doctor")
+        raise TokenError(
+            f"{visible_path(str(uri))}: no module that p11-kit has registered can be used",
+            "see replug doctor",
+        )
     return [one.source for one in registry.modules]
 
 
@@ -50,5 +54,6 @@ def _find(uri: Uri, names: tuple[str, ...]) -> str:
                 for path in sorted(glob.glob(os.path.join(folder, glob.escape(file_name)))):
                     return os.path.realpath(path, strict=True)
     raise TokenError(
-        f"{uri}: no module {' or '.join(names)} is installed", "name one with ?module-path=/path/to/module.so"
+        f"{visible_path(str(uri))}: no module {' or '.join(map(visible_path, names))} is installed",
+        "name one with ?module-path=/path/to/module.so",
     )

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from replug.protocol.visible_text import visible
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 
@@ -130,10 +131,10 @@ def _collect(
         name, equals, encoded = part.partition("=")
         if not equals or not name:
             # The query may hold a piece of a PIN.
-            what = repr(part) if attributes is _PATH_ATTRIBUTES else "something in the query"
+            what = visible(part) if attributes is _PATH_ATTRIBUTES else "something in the query"
             raise UriError(f"{what} is not an attribute with a value")
         if name in seen:
-            raise UriError(f"{name} is given twice")
+            raise UriError(f"{visible(name)} is given twice")
         seen.add(name)
         if not pattern.fullmatch(encoded):
             raise UriError(f"the value of {name} has characters that must be percent-encoded")
@@ -144,7 +145,7 @@ def _collect(
             values[attributes[name]] = _decode(name, encoded)
         elif attributes is _PATH_ATTRIBUTES:
             # It narrows the choice in a way we cannot apply: by slot, by library, or vendor-specific.
-            raise UriError(f"attribute {name} is not supported")
+            raise UriError(f"attribute {visible(name)} is not supported")
 
 
 def _decode(name: str, encoded: str) -> str | bytes:

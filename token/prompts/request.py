@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Protocol
 
 from replug.protocol.secrets import wipe
+from replug.protocol.visible_text import visible
 from replug.token.errors import DeclinedError, NobodyAskedError, PromptError, Rejection, clauses
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
@@ -184,7 +185,7 @@ class ConfirmRequest:
 
     @property
     def _subject(self) -> str:
-        return f"key {shown(self.key)} needs a confirmation"
+        return f"key {visible(self.key)} needs a confirmation"
 
 
 AnyRequest = PinRequest | ConfirmRequest

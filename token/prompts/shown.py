@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 
-from replug.protocol.visible_text import visible
+from replug.protocol.visible_text import BLANK, visible
 
 _LONGEST = 80  # characters
 _MOST_BYTES = 96  # pinentry takes 1000 for a whole question
 _MOST_MARKS = 2  # in a row, as real scripts have them; a pile of them covers other lines
-_BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
-"""Characters that show as nothing though Unicode counts them among letters, marks and symbols."""
 
 
 def shown(text: str) -> str:
@@ -34,7 +32,7 @@ def _size(text: str) -> int:
 def _can_be_seen(text: str) -> bool:
     marks = 0
     for character in text:
-        if not character.isprintable() or character in _BLANK:
+        if not character.isprintable() or character in BLANK:
             return False
         marks = marks + 1 if unicodedata.category(character)[0] == "M" else 0
         if marks > _MOST_MARKS:

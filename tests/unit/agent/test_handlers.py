@@ -157,7 +157,7 @@ REFUSALS: dict[str, tuple[Request | bytes, str]] = {
     ),
     "a provider's name with too long a part": (
         AddSmartcardKey(b"/" + 256 * b"x", PIN),
-        f"/{256 * 'x'}: File name too long",
+        f'"/{159 * "x"}..." (257 characters): File name too long',
     ),
     "no provider's name": (AddSmartcardKey(b"", PIN), "the provider has no name"),
     "a module that is not there": (

@@ -341,7 +341,7 @@ def test_a_pin_is_not_asked_for_as_a_permission(askpass: Askpass, tmp_path: Path
 def test_a_permission_nobody_gives_in_time_is_neither_yes_nor_no(askpass: Askpass, tmp_path: Path) -> None:
     with pytest.raises(PromptError) as caught:
         confirm(askpass(f"echo $$ >{tmp_path}/pid; exec sleep 60", timeout=1))
-    assert caught.value.reason == "key login key needs a confirmation: nobody answered within 1 s"
+    assert caught.value.reason == 'key "login key" needs a confirmation: nobody answered within 1 s'
     assert_gone(tmp_path / "pid")
 
 

@@ -269,7 +269,9 @@ def test_who_cancels_is_not_asked_again_elsewhere(desk: Desk) -> None:
 def test_a_permission(desk: Desk) -> None:
     desk.display().pinentry()
     assert run(choosing(desk).confirm(CONFIRM)) is True
-    with pytest.raises(PromptError, match="key login key needs a confirmation: the agent has no way to ask"):
+    with pytest.raises(
+        PromptError, match='key "login key" needs a confirmation: the agent has no way to ask'
+    ):
         run(choosing(desk, way="systemd").confirm(CONFIRM))
 
 
