@@ -31,7 +31,7 @@ from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.signing import Signing
 from replug.protocol.additions import KeyAddition
-from replug.protocol.constraints import Constraint, SkProvider
+from replug.protocol.constraints import Constraint, RestrictDestination, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer
 from replug.protocol.purpose import Host
@@ -54,6 +54,8 @@ _MOST_PROVIDERS = 128
 """Each is looked through at every addition and change, with however few keys: no user has so many."""
 _MOST_IDENTITIES = 4096
 """Of all providers, certificates included: each costs at every change, and no client reads so long a list."""
+_MOST_DESTINATIONS = 8192
+"""Of all keys and providers, and host keys in them: while the garbage collector looks at them, all wait."""
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
 _NOTHING = IdentitiesAnswer(())
@@ -151,6 +153,7 @@ class Keyring:
         if any(isinstance(constraint, SkProvider) for constraint in addition.constraints):
             raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
         self._refuse_if_hidden(client, addition.blob)
+        self._refuse_too_many_destinations(addition.constraints)
         await self._software_keys.add(addition)
         try:
             self._refuse_if_changed_since(emptied)
@@ -180,6 +183,7 @@ class Keyring:
         self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
     ) -> None:
         try:
+            self._refuse_too_many_destinations(constraints)
             kind = self._kind_of_addition(client, name)
         except RequestRefusedError:
             if pin is not None:
@@ -321,6 +325,15 @@ class Keyring:
     def _unseal_all(self) -> None:
         self.changes.count += 1
         self.pins.unseal(self._seal)
+
+    def _refuse_too_many_destinations(self, added: tuple[Constraint, ...]) -> None:
+        restrictions = (one for one in added if isinstance(one, RestrictDestination))
+        new = sum(destination.size for one in restrictions for destination in one.constraints)
+        kept = self.identities.kept_destinations if new else 0
+        if kept + new > _MOST_DESTINATIONS:
+            raise RequestRefusedError(
+                f"the agent keeps {kept} destinations and host keys already", "remove some (ssh-add -d or -e)"
+            )
 
     def _refuse_if_changed_since(self, emptied: int) -> None:
         if self.locked or emptied != self._emptied:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import logging
 import os
 import signal
@@ -42,6 +43,7 @@ from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
 from replug.token.prompts.terminals import Terminals
+from replug.token.turns import FairSemaphore
 from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
@@ -125,10 +127,16 @@ class _Service:
                 listening.append(asyncio.create_task(events.run()))
 
         reloader = Reloader(keyring, listen_for_events)
+        describing = FairSemaphore(1)
+
+        async def described() -> dict[str, Any]:
+            async with describing:
+                return await status(keyring, history, address, self._release)
+
         control = Control(
             address,
             {
-                "status": lambda: status(keyring, history, address, self._release),
+                "status": described,
                 "forget": functools.partial(forget, keyring),
                 "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),
@@ -204,6 +212,8 @@ class _Service:
         await keyring.aside(_prepare_reloading)
         self._release = await keyring.aside(_installed_release)
         await keyring.aside(_prepare_signing)
+        # What is there now stays: the garbage collector, for which all wait, need not go through it again.
+        gc.freeze()
 
     def _end_with(self, client: int) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from replug.agent.config.confirm_when import ConfirmWhen
@@ -14,6 +15,7 @@ from replug.token.identity import TokenFlag
 from replug.token.keygen.key_advice import how_to_get_a_key, what_then, without_keys
 from replug.token.keys import LeftOut
 from replug.token.modules.module import Module
+from replug.token.pieces import Pieces
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
 
@@ -26,11 +28,20 @@ _TRIES = (
 )
 
 
-def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release: str) -> dict[str, Any]:
-    """The agent's state now. Like ssh-add, `replug status` gets no keys from a locked agent."""
+async def status(
+    keyring: Keyring, history: RefusalHistory, agent_socket: str, release: str
+) -> dict[str, Any]:
+    """The agent's state now. Like ssh-add, `replug status` gets no keys from a locked agent.
+
+    To describe thousands of keys takes a tenth of a second, in which clients are served.
+    """
     keyring.drop_expired()
-    locked = keyring.locked
-    software = [] if locked else keyring.identities.software_keys()
+    locked, pieces = keyring.locked, Pieces()
+    served = [(module, token) for module in keyring.modules() for token in module.tokens.values()]
+    tokens = [await _token(keyring, module, token, pieces) for module, token in served]
+    software = [] if locked else await _keys(keyring, keyring.identities.software_keys(), pieces)
+    if keyring.locked and not locked:
+        return await status(keyring, history, agent_socket, release)
     return {
         "version": STATUS_VERSION,
         "release": release,
@@ -48,10 +59,8 @@ def status(keyring: Keyring, history: RefusalHistory, agent_socket: str, release
             {"name": provider.name, "module": provider.module.path}
             for provider in keyring.identities.providers()
         ],
-        "tokens": [
-            _token(keyring, module, token) for module in keyring.modules() for token in module.tokens.values()
-        ],
-        "software_keys": [_key(keyring, held) for held in software],
+        "tokens": tokens,
+        "software_keys": software,
         "refusals": [_refusal(refusal) for refusal in history],
     }
 
@@ -61,7 +70,8 @@ def forget(keyring: Keyring) -> dict[str, Any]:
     return {"version": STATUS_VERSION, "forgotten": keyring.forget_pins()}
 
 
-def _token(keyring: Keyring, module: Module, token: ServedToken) -> dict[str, Any]:
+async def _token(keyring: Keyring, module: Module, token: ServedToken, pieces: Pieces) -> dict[str, Any]:
+    await pieces.next()
     held = [] if keyring.locked else keyring.identities.on(token)
     lifetime = keyring.identities.lifetime_left(token)
     pin_left = keyring.pin_expires_in(token) if token.pin_remembered else None
@@ -81,7 +91,7 @@ def _token(keyring: Keyring, module: Module, token: ServedToken) -> dict[str, An
         "expires_in": None if lifetime is None else round(lifetime),
         "last_inserted": token.last_inserted,
         "last_removed": token.last_removed,
-        "keys": [_key(keyring, one) for one in held],
+        "keys": await _keys(keyring, held, pieces),
         "left_out": [] if keyring.locked else [_left_out(key) for key in token.left_out],
         **_without_keys(module, token),
     }
@@ -110,6 +120,14 @@ def _pin_tries(token: ServedToken) -> str:
         if flag in token.flags:
             return word
     return "full"
+
+
+async def _keys(keyring: Keyring, held: Iterable[Identity], pieces: Pieces) -> list[dict[str, Any]]:
+    described = []
+    for one in held:
+        await pieces.next()
+        described.append(_key(keyring, one))
+    return described
 
 
 def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
 from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.pieces import Pieces
 from replug.token.requester import requester
 from replug.token.turns import FairSemaphore
 
@@ -141,9 +142,24 @@ class Control:
         ask = self._commands.get(command)
         if ask is None:
             return json.dumps({"error": f"unknown command {command!r}"}).encode()
-        # One in each turn of the loop: an answer that names many keys takes milliseconds.
+        # One after the other: an answer that names many keys takes its time.
         async with self._turn:
             answer = ask()
-            encoded = json.dumps(answer).encode() if isinstance(answer, dict) else b""
             await asyncio.sleep(0)
-        return json.dumps(await answer).encode() if isinstance(answer, Awaitable) else encoded
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        async with self._turn:
+            return await _encoded(answer)
+
+
+async def _encoded(answer: Answer) -> bytes:
+    """The answer as JSON."""
+    pieces, fields = Pieces(), []
+    for name, value in answer.items():
+        encoded = []
+        for one in value if isinstance(value, list) else ():
+            await pieces.next()
+            encoded.append(json.dumps(one))
+        text = f"[{', '.join(encoded)}]" if isinstance(value, list) else json.dumps(value)
+        fields.append(f"{json.dumps(name)}: {text}")
+    return f"{{{', '.join(fields)}}}".encode()

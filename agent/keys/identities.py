@@ -118,6 +118,11 @@ class Identities:
         """How many there are: each once for each provider that has it."""
         return sum(len(identities_of(entry)) for entry in self._entries)
 
+    @property
+    def kept_destinations(self) -> int:
+        """How many destinations the entries were added with, and host keys in them."""
+        return sum([one.size for entry in self._entries for one in entry.constraints.destinations])
+
     def software_keys(self) -> list[SoftwareIdentity]:
         """The identities that are on no token."""
         return [entry for entry in self._entries if isinstance(entry, SoftwareIdentity)]

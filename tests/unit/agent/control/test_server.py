@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from doubles.agent_bench import LOGIN_KEY, ControlRig, listening
-from doubles.stand_ins import run
+from doubles.stand_ins import Key, run
 
 from replug.agent.clients.peer import Peer
 from replug.agent.control import server as control_module
 from replug.agent.control.server import Control
+from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.identity import SoftwareIdentity
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import RemoveIdentity
 
@@ -293,6 +295,29 @@ def test_many_answers_are_made_one_in_each_turn_of_the_loop(rig: ControlRig) -> 
 
     run(main())
     assert len(set(made)) == 10, made
+
+
+def test_a_status_of_many_keys_is_made_and_encoded_in_pieces(
+    rig: ControlRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands take a tenth of a second, in which everybody else would wait."""
+    monkeypatch.setattr("replug.token.pieces._PIECE", 0.0)
+    keyring = rig.agent.keyring
+    turns = 0
+
+    async def main() -> None:
+        nonlocal turns
+        for number in range(50):
+            blob = Key(f"key {number}").blob
+            keyring.identities.add(SoftwareIdentity(blob, b"", KeyConstraints(), keyring._software_keys))
+        answer = asyncio.create_task(rig.control._answer("status"))
+        while not answer.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert len(json.loads(answer.result())["software_keys"]) == 50
+
+    run(main())
+    assert turns > 100
 
 
 def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
