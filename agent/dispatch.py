@@ -125,6 +125,10 @@ class Dispatcher:
                 if request is not None:
                     request.wipe()
 
+    def broken(self, client: Client, error: ProtocolError) -> None:
+        """A connection is closed because what comes on it is no message; a reason like any other."""
+        self._refuse(client, "Connection", error)
+
     async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
         """The reply to a message that is decoded beside the event loop."""
         request: _Wipeable | None = None
@@ -222,6 +226,7 @@ class Conversation:
         self._changes = changes
         self._client = client
         self.answer = partial(dispatcher.answer, client)
+        self.broken = partial(dispatcher.broken, client)
 
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""

@@ -37,6 +37,9 @@ class Conversation(Protocol):
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""
 
+    def broken(self, error: ProtocolError) -> None:
+        """What the client sends is no message: the connection is over."""
+
 
 class Connection:
     """Reads requests from `client` (non-blocking), and writes what the `conversation` answers to each.
@@ -218,7 +221,7 @@ class Connection:
         """Close: with too little memory, what failed would fail again and again."""
         self.close()
         if isinstance(error, ProtocolError):
-            log.warning("connection closed: %s", error)
+            self._conversation.broken(error)
         else:
             log.error("connection closed: %s", _in_words(error))
 

@@ -16,6 +16,7 @@ from replug.token.identity import printable
 _ASKED = {
     "AddIdentity": "to add a key",
     "AddSmartcardKey": "to add the keys of a token (ssh-add -s)",
+    "Connection": "with what is no message, so the connection was closed",
     "Extension": "for an extension of the protocol",
     "Lock": "to lock the agent (ssh-add -x)",
     "RemoveAllIdentities": "to remove all keys (ssh-add -D)",

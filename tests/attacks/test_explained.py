@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def test_nor_do_those_of_another_process_of_the_program(agent: Agent) -> None:
     assert agent.run(sys.executable, "-c", f"{client}; s.recv(30 * 5, 256)").status == 0
     explained = agent.run(REPLUG, "explain", "-n", "20").out
     assert f"(pid {os.getpid()})" in explained, explained
+
+
+def test_connections_that_are_closed_do_not_fill_the_log(agent: Agent) -> None:
+    """They cost a program, or a host that the agent is forwarded to, no more than a length that is none."""
+    for length in range(1000):
+        with agent.connect() as connection:
+            assert connection.ask(struct.pack(">I", 2**32 - 1 - length)) == b""
+    assert agent.log.count("\n") < 300
+    assert agent.log.count("too many refusals: no more of this program's in this minute") == 1
+    assert "message of 4294966296 bytes" in agent.run(REPLUG, "explain").out.replace("\n", " ")
 
 
 def test_refusals_do_not_fill_the_log(agent: Agent) -> None:

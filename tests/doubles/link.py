@@ -12,6 +12,7 @@ from doubles.stand_ins import settle, waiting
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.memory import Memory
 from replug.agent.clients.rounds import Rounds
+from replug.protocol.wire import ProtocolError
 from replug.token.requester import Requester
 
 Answer = Callable[[bytes], bytes | Awaitable[bytes]]
@@ -27,12 +28,16 @@ class Script:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self.at_hand = b""
+        self.errors: list[ProtocolError] = []
 
     def answer(self, message: bytearray) -> bytes | Awaitable[bytes]:
         return self._answer(bytes(message))
 
     def listing_at_hand(self) -> bytes:
         return self.at_hand
+
+    def broken(self, error: ProtocolError) -> None:
+        self.errors.append(error)
 
 
 class Link:
