@@ -19,6 +19,7 @@ from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 T = TypeVar("T")
 
 _LONGEST_NAME = 4096  # bytes, Linux's PATH_MAX
+_MOST_PARTS = 64  # of a path; each costs a thread time that the event loop then waits for
 _FILE_SYSTEM_PATIENCE = 10.0  # seconds
 
 
@@ -77,6 +78,8 @@ def uri_of(name: str) -> Uri | None:
     """The URI that `name` is; None for a path. RequestRefusedError."""
     if len(os.fsencode(name)) > _LONGEST_NAME:
         raise RequestRefusedError(f"the provider's name is longer than {_LONGEST_NAME} bytes")
+    if name.count("/") > _MOST_PARTS:
+        raise RequestRefusedError(f"the provider's name has more than {_MOST_PARTS} parts")
     try:
         return parse_uri(name) if is_uri(name) else None
     except UriError as error:

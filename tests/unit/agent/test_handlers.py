@@ -159,6 +159,10 @@ REFUSALS: dict[str, tuple[Request | bytes, str]] = {
         AddSmartcardKey(b"/" + 256 * b"x", PIN),
         f'"/{159 * "x"}..." (257 characters): File name too long',
     ),
+    "a provider's name with too many parts": (
+        AddSmartcardKey(b"/usr/.." * 33, PIN),
+        "the provider's name has more than 64 parts",
+    ),
     "no provider's name": (AddSmartcardKey(b"", PIN), "the provider has no name"),
     "a module that is not there": (
         AddSmartcardKey(b"/nonexistent/module.so", PIN),
