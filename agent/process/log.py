@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import socket
+import time
 from contextlib import suppress
 
 from replug.protocol.visible_text import BLANK
@@ -32,7 +33,7 @@ def configure(*, foreground: bool, debug: bool) -> None:
         handler = JournalHandler(_JOURNAL)
     elif foreground:
         handler = StderrHandler()
-        handler.setFormatter(FieldFormatter("%(asctime)s %(levelname)s "))
+        handler.setFormatter(FieldFormatter(dated=True))
     elif os.path.exists(_SYSLOG):
         handler = _syslog_handler()
         handler.setFormatter(FieldFormatter(f"replug-agent[{os.getpid()}]: "))
@@ -61,19 +62,37 @@ def fields_of(record: logging.LogRecord) -> dict[str, object]:
 
 
 class FieldFormatter(logging.Formatter):
-    """`prefix`, the message, then `name=value` for each field, quoted where it would be ambiguous."""
+    """`prefix`, the message, then `name=value` for each field, quoted where it would be ambiguous.
 
-    def __init__(self, prefix: str = "") -> None:
-        super().__init__(f"{prefix}%(message)s")
+    Not by logging's own formats: each signature has a line, and they take a tenth of its time.
+    """
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+    def __init__(self, prefix: str = "", *, dated: bool = False) -> None:
+        """With `dated`, a line begins with the time and the level."""
+        super().__init__()
+        self._prefix = prefix
+        self._dated = dated
+        self._second = -1
+        """Of the last line, in seconds since the epoch."""
+        self._date_and_time = ""
+
+    def format(self, record: logging.LogRecord) -> str:
         """Return one line: text from a client or a token cannot start a second one."""
-        line = super().formatMessage(record)
+        line = self._prefix + record.getMessage()
+        if self._dated:
+            line = f"{self._time_of(record)} {record.levelname} {line}"
         if not line.isprintable():
             line = _escape(line)
         for name, value in fields_of(record).items():
             line += f" {name}={_quote(value)}"
-        return line
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _time_of(self, record: logging.LogRecord) -> str:
+        second = int(record.created)
+        if second != self._second:
+            self._second = second
+            self._date_and_time = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return f"{self._date_and_time},{int(record.msecs):03}"
 
 
 class StderrHandler(logging.Handler):
@@ -101,11 +120,12 @@ class JournalHandler(logging.Handler):
         self._address = address
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)
+        self.setFormatter(FieldFormatter())
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one datagram, or drop it: a journal that does not keep up must not stop the agent."""
         entry = {
-            "MESSAGE": FieldFormatter().format(record),
+            "MESSAGE": self.format(record),
             "PRIORITY": _PRIORITIES.get(record.levelno, 6),
             "SYSLOG_IDENTIFIER": "replug-agent",
             **{f"REPLUG_{name.upper()}": value for name, value in fields_of(record).items()},
