@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from replug.protocol.constants import SignFlag
 from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey, SkPublicKey
 from replug.protocol.visible_text import visible
-from replug.protocol.wire import ProtocolError, Reader, Writer
+from replug.protocol.wire import ProtocolError, Reader, Writer, mpint, string
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.hashes import HashAlgorithm
@@ -43,7 +43,7 @@ class Signature:
 
     def encode(self) -> bytes:
         """Return the signature blob."""
-        return bytes(Writer().string(self.algorithm.encode()).string(self.value))
+        return string(self.algorithm.encode()) + string(self.value)
 
     @classmethod
     def decode(cls, blob: bytes) -> Signature:
@@ -90,7 +90,7 @@ def verified_ecdsa(key: EcdsaPublicKey, raw: bytes, data: bytes) -> Signature:
 
 def ecdsa_signature(curve: Curve, r: int, s: int) -> Signature:
     """Return the signature of two numbers (RFC 5656 section 3.1.2)."""
-    return Signature(f"ecdsa-sha2-{curve.value}", bytes(Writer().mpint(r).mpint(s)))
+    return Signature(f"ecdsa-sha2-{curve.value}", mpint(r) + mpint(s))
 
 
 def rsa_hash_name(algorithm: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["ProtocolError", "Reader", "Writer"]
+__all__ = ["ProtocolError", "Reader", "Writer", "mpint", "string"]
 
 
 def _load_message_class() -> type[Message]:
@@ -66,7 +66,8 @@ class Reader:
 
     def __init__(self, data: bytes | bytearray) -> None:
         self._message = _Message(data)
-        self._get: Callable[[int], bytes] = self._message.get_bytes
+        # Not get_bytes, which is for messages that may be too short.
+        self._get: Callable[[int], bytes] = self._message.packet.read
         self._secrets: list[bytearray] = []
         self.remaining = len(data)
         """The number of bytes not yet taken."""
@@ -100,8 +101,7 @@ class Reader:
 
     def string(self) -> bytes:
         """Take a string: a uint32 length and that many bytes."""
-        self._claim(4, "a uint32")
-        size = int.from_bytes(self._get(4), "big")
+        size = self.uint32()
         self._claim(size, "a string")
         return self._get(size)
 
@@ -194,6 +194,17 @@ class Reader:
             raise ProtocolError(f"{self.remaining} bytes too many")
 
 
+def string(value: bytes) -> bytes:
+    """Return a string: a uint32 length and the bytes."""
+    return len(value).to_bytes(4, "big") + value
+
+
+def mpint(value: int) -> bytes:
+    """Return a multiple precision integer; `OverflowError` if it is negative."""
+    # One bit more than the number has, rounded up, keeps the sign bit clear; zero is the empty string.
+    return string(value.to_bytes(value.bit_length() // 8 + 1, "big") if value else b"")
+
+
 class Writer:
     """Put fields one after another; every method returns the writer, `bytes(writer)` the data."""
 
@@ -246,5 +257,4 @@ class Writer:
 
     def mpint(self, value: int) -> Writer:
         """Put a multiple precision integer; `OverflowError` if it is negative."""
-        # One bit more than the number has, rounded up, keeps the sign bit clear; zero is the empty string.
-        return self.string(value.to_bytes(value.bit_length() // 8 + 1, "big") if value else b"")
+        return self.raw(mpint(value))
