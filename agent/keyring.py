@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
+from replug.agent.ca.certifying import Certifying
+from replug.agent.ca.journal import Journal
 from replug.agent.clients.client import Client, ListAtHand
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
@@ -67,11 +69,19 @@ class Keyring:
     """The one implementation of `replug.agent.agent.Agent`."""
 
     def __init__(
-        self, settings: Settings, prompter: Prompter, notices: TouchNotices, fork_server: ForkServer
+        self,
+        settings: Settings,
+        prompter: Prompter,
+        notices: TouchNotices,
+        fork_server: ForkServer,
+        journal: Journal,
     ) -> None:
         self.settings = settings
         self.changes = Changes(boottime)
-        self.identities = Identities(lambda: bool(settings.config.wait_for_token), self.changes)
+        self._certifying = Certifying(settings, journal)
+        self.identities = Identities(
+            lambda: bool(settings.config.wait_for_token), self._certifying.names, self.changes
+        )
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
@@ -96,7 +106,9 @@ class Keyring:
         self.drop_expired = self._expiry.drop_expired
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
-        self.sign = Signing(self.identities, settings, self._confirmations, notices, self._aside).sign
+        self.sign = Signing(
+            self.identities, settings, self._confirmations, self._certifying, notices, self._aside
+        ).sign
         self._adding: Counter[tuple[Program | None, bool]] = Counter()
         """How many providers are being added, by the program that asks and whether they are usual ones."""
         self._emptied = 0
@@ -126,7 +138,7 @@ class Keyring:
         else:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
-            answer = self.identities.answer(client.sees)
+            answer = self.identities.answer(self._seen_by(client))
             if out or not self.first_scan.done:
                 return answer
         # For one that is bound to a session it is made each time: kept with each, they would fill the memory.
@@ -235,9 +247,10 @@ class Keyring:
         await self._providers.remove(name, follow_links=not client.remote)
 
     def remove_key(self, client: Client, blob: bytes) -> None:
-        if not any(client.sees(held.constraints) for held in self.identities.holding(blob)):
+        sees = self._seen_by(client)
+        if not any(map(sees, self.identities.holding(blob))):
             raise unknown_key(blob)
-        self.identities.remove(blob, client.sees)
+        self.identities.remove(blob, sees)
         self._software_keys.keep_only(held.blob for held in self.identities.software_keys())
 
     def remove_all(self) -> None:
@@ -341,5 +354,15 @@ class Keyring:
 
     def _refuse_if_hidden(self, client: Client, blob: bytes) -> None:
         """A client must not relax the constraints of a key it cannot see."""
-        if any(not client.sees(held.constraints) for held in self.identities.holding(blob)):
-            raise RequestRefusedError(f"key {fingerprint(blob)} is there already, for other destinations")
+        for held in self.identities.holding(blob):
+            if not self._seen_by(client)(held):
+                why = "as a CA key" if self.is_ca(held) else "for other destinations"
+                raise RequestRefusedError(f"key {fingerprint(blob)} is there already, {why}")
+
+    def is_ca(self, held: Identity) -> bool:
+        """Whether a `[[ca]]` names this key."""
+        return self._certifying.names(held)
+
+    def _seen_by(self, client: Client) -> Callable[[Identity], bool]:
+        """Whether an identity exists for this client: a CA key is nothing to log in with."""
+        return lambda held: client.sees(held.constraints) and not (client.remote and self.is_ca(held))

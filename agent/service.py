@@ -14,6 +14,7 @@ import subprocess
 import sys
 from typing import Any
 
+from replug.agent.ca.journal import Journal, journal_path
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
@@ -110,7 +111,7 @@ class _Service:
         )
         settings = Settings(self._options)
         notices = TouchNotices(os.environ, lambda: settings.options.config.touch_notification, terminals)
-        keyring = Keyring(settings, prompter, notices, self._fork_server)
+        keyring = Keyring(settings, prompter, notices, self._fork_server, Journal(journal_path))
         keyring.begin()  # before anybody can ask
         history = RefusalHistory()
         dispatcher = Dispatcher(keyring, history)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import or_
 
+from replug.agent.ca.certifying import Certifying
 from replug.agent.clients.client import Client
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.settings import Settings
@@ -55,6 +56,7 @@ class Signing:
         identities: Identities,
         settings: Settings,
         confirmations: Confirmations,
+        certifying: Certifying,
         notices: TouchNotices,
         aside: Aside,
     ) -> None:
@@ -63,6 +65,7 @@ class Signing:
         self._settings = settings
         self._notices = notices
         self._confirmations = confirmations
+        self._certifying = certifying
 
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign what is asked for; SignRefusedError.
@@ -105,6 +108,9 @@ class Signing:
             changed = now[0].constraints != held.constraints
             if changed and self._still_required(attempt, attempt.permitted(now)):
                 raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
+            # The rules may have been read again meanwhile.
+            await self._certifying.check(attempt.client, request, attempt.purpose)
+            await self._certifying.record(attempt.client, attempt.purpose, held)
             return Signed(signature, held, asker, attempt.confirmed)
         assert unable is not None
         raise unable
@@ -131,6 +137,7 @@ class Signing:
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""
         while True:
+            await self._certifying.check(attempt.client, attempt.request, attempt.purpose)
             held = self._identities.holding(attempt.request.key_blob)
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
             permitted = partial(attempt.permitted, held)
@@ -147,6 +154,7 @@ class Signing:
         If one of them requires it, none is used before the user agrees: which one is nearest changes.
         """
         when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
+        when |= self._certifying.confirm_when(attempt.request.key_blob)
         if attempt.confirmed is Confirmed.BY_REMEMBERED_YES and ConfirmWhen.AGAIN in when:
             return when
         given = attempt.confirmed or not when or not when.asks(attempt.purpose)

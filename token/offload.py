@@ -43,6 +43,8 @@ class Share(Enum):
     CONTROL_SOCKET = "the control socket"
     LIBRARIES = "libraries"
     SEEN_BEFORE = "tokens seen before"
+    ISSUED = "the journal of certificates"
+    USER_NAMES = "names of users"
     DIAGNOSIS = "diagnosis"
 
 

@@ -23,10 +23,15 @@ def check_choice(choice: str) -> None:
         if any((uri.token, uri.manufacturer, uri.serial, uri.model, uri.module_path, uri.module_name)):
             raise ValueError("the URI may have only id=, object= and type=: the token is chosen with uri")
     elif choice.startswith(_FINGERPRINT):
-        if not _WHOLE_FINGERPRINT.fullmatch(choice):
-            raise ValueError("not a fingerprint: ssh-add -l shows them, SHA256: and 43 characters")
+        check_fingerprint(choice)
     elif not choice:
         raise ValueError('must not be empty; "*" chooses every key')
+
+
+def check_fingerprint(text: str) -> None:
+    """Raise ValueError unless `text` is a fingerprint as `ssh-add -l` shows it."""
+    if not _WHOLE_FINGERPRINT.fullmatch(text):
+        raise ValueError("not a fingerprint: ssh-add -l shows them, SHA256: and 43 characters")
 
 
 def chosen_keys(keys: Iterable[TokenKey], choices: Sequence[str]) -> list[TokenKey]:

@@ -1,4 +1,4 @@
-"""Every key of the configuration file: the table for parsing, showing, the example and their tests.
+"""The keys of the whole file and of a `[[token]]`: for parsing, showing, the example and their tests.
 
 The defaults are in `model`, with the values.
 """
@@ -21,7 +21,7 @@ from replug.agent.config.kinds import (
     Time,
     absolute_path,
 )
-from replug.agent.config.model import AUTO, Config, TokenEntry
+from replug.agent.config.model import AUTO
 from replug.token.names.uri import Uri, is_uri, parse_uri
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.source import PinSource, parse_pin_source
@@ -43,15 +43,6 @@ class Key:
     """A value for the example, if there is no default."""
     needs_restart: bool = False
     """Whether a running agent keeps the old value when it reloads the file."""
-
-    @property
-    def default(self) -> str:
-        """The default as TOML; empty if there is none."""
-        if self.sample:
-            return ""
-        if self.inherits is not None:
-            return next(key for key in GLOBAL_KEYS if key.name == self.inherits).default
-        return self.kind.write(getattr(Config if self in GLOBAL_KEYS else TokenEntry, self.name))
 
 
 def _token_uri(text: str) -> Uri:

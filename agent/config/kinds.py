@@ -110,6 +110,19 @@ class Confirmation(Kind):
 
 
 @dataclass(frozen=True)
+class YesOrNo(Kind):
+    """true or false."""
+
+    def read(self, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise WrongValueError(((), " must be true or false"))
+        return value
+
+    def write(self, value: bool) -> str:
+        return "true" if value else "false"
+
+
+@dataclass(frozen=True)
 class Count(Kind):
     """A whole number from 1 to `most`."""
 

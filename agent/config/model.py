@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
@@ -139,6 +140,8 @@ class Config:
     touch_notification: float | None = 1.0
     """How long a signature takes before a notification asks for a touch; None is never."""
     tokens: tuple[TokenEntry, ...] = ()
+    cas: tuple[CaEntry, ...] = ()
+    """The keys that sign certificates only."""
 
     @property
     def deadlines(self) -> Deadlines:
@@ -155,6 +158,10 @@ class Config:
     def entry_for(self, identity: TokenId, module: str) -> TokenEntry | None:
         """The `[[token]]` that applies to this token when it is served through `module` (a real path)."""
         return next((entry for entry in self.tokens if entry.matches(identity, module)), None)
+
+    def ca(self, fingerprint: str) -> CaEntry | None:
+        """The `[[ca]]` of the key with this fingerprint (SHA256)."""
+        return next((entry for entry in self.cas if entry.key == fingerprint), None)
 
     def settings(self, entry: TokenEntry | None) -> TokenSettings:
         """The settings of the tokens that `entry` applies to; None: of those that no entry applies to."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
+from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.ca_keys import contradictions
+from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import WrongValueError, or_
 from replug.agent.config.model import Config, Problem, TokenEntry
+from replug.agent.config.tables import CAS, TABLES, TOKENS, Table
 from replug.agent.config.toml_lines import KeyPath, key_lines
 
-_TOKENS = "token"
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -60,21 +62,41 @@ class _Reader:
 
     def config(self, values: Mapping[str, Any]) -> Config:
         given = dict(values)
-        tokens = given.pop(_TOKENS, [])
-        if not isinstance(tokens, list) or not all(isinstance(token, dict) for token in tokens):
-            self._complain((_TOKENS,), f"{_TOKENS} must be a list of tables: write [[{_TOKENS}]] above each")
-            tokens = []
+        entries: dict[str, Any] = {
+            table.field: self._entries(table, given.pop(table.name, [])) for table in TABLES
+        }
         settings = self._values(given, GLOBAL_KEYS, ())
-        entries = [self._token(token, place) for place, token in enumerate(tokens)]
-        found = [(place, entry) for place, entry in enumerate(entries) if entry is not None]
-        self._complain_of_hidden(found)
-        return Config(**settings, tokens=tuple(entry for _, entry in found))
+        return Config(**settings, **entries)
 
-    def _token(self, values: Mapping[str, Any], place: int) -> TokenEntry | None:
-        path = (_TOKENS, place)
-        settings = self._values(values, TOKEN_KEYS, path)
+    def _entries(self, table: Table, tables: object) -> tuple[Any, ...]:
+        """The valid entries of a table that may be repeated."""
+        if not isinstance(tables, list) or not all(isinstance(values, dict) for values in tables):
+            name = table.name
+            self._complain((name,), f"{name} must be a list of tables: write [[{name}]] above each")
+            return ()
+        read, covers = (self._token, _covers) if table is TOKENS else (self._ca, _same_key)
+        entries = [read(values, (table.name, place)) for place, values in enumerate(tables)]
+        found = [(place, entry) for place, entry in enumerate(entries) if entry is not None]
+        self._complain_of_hidden(table, found, covers)
+        return tuple(entry for _, entry in found)
+
+    def _ca(self, values: Mapping[str, Any], path: KeyPath) -> CaEntry | None:
+        settings = self._values(values, CAS.keys, path)
+        missing = [key for key in CAS.keys if key.sample and key.name not in settings]
+        for key in missing:
+            if key.name not in values:
+                self._complain(path, f"a [[{CAS.name}]] needs {key.name}, such as {key.name} = {key.sample}")
+        if missing:
+            return None
+        entry = CaEntry(**settings)
+        for name, why in contradictions(entry):
+            self._complain((*path, name), f"{name}: {why}")
+        return entry
+
+    def _token(self, values: Mapping[str, Any], path: KeyPath) -> TokenEntry | None:
+        settings = self._values(values, TOKENS.keys, path)
         if "uri" not in values:
-            self._complain(path, f'a [[{_TOKENS}]] needs a uri, such as uri = "pkcs11:token=work"')
+            self._complain(path, f'a [[{TOKENS.name}]] needs a uri, such as uri = "pkcs11:token=work"')
         uri = settings.pop("uri", None)
         if uri is None:
             return None
@@ -99,14 +121,16 @@ class _Reader:
                     self._complain((*path, name, *place), f"{name}{text}")
         return read
 
-    def _complain_of_hidden(self, entries: Sequence[tuple[int, TokenEntry]]) -> None:
+    def _complain_of_hidden(
+        self, table: Table, entries: Sequence[tuple[int, Any]], covers: Callable[[Any, Any], bool]
+    ) -> None:
         for index, (place, entry) in enumerate(entries):
             for earlier_place, earlier in entries[:index]:
-                if _covers(earlier, entry):
-                    line = self.lines[(_TOKENS, earlier_place)]
+                if covers(earlier, entry):
+                    line = self.lines[(table.name, earlier_place)]
                     self._complain(
-                        (_TOKENS, place),
-                        f"this [[{_TOKENS}]] never applies: the one in line {line} comes first",
+                        (table.name, place),
+                        f"this [[{table.name}]] never applies: the one in line {line} comes first",
                     )
                     break
 
@@ -119,15 +143,26 @@ class _Reader:
 
 def _unknown(name: str, keys: Sequence[Key]) -> str:
     here = [key.name for key in keys]
-    elsewhere = TOKEN_KEYS if keys is GLOBAL_KEYS else GLOBAL_KEYS
-    if any(name == key.name for key in elsewhere):
-        if keys is GLOBAL_KEYS:
-            return f"{name} is a key of a [[{_TOKENS}]], not of the whole file"
-        return f"{name} applies to the whole file: put it above the first [[{_TOKENS}]]"
+    tables = [table for table in TABLES if any(name == key.name for key in table.keys)]
+    if keys is GLOBAL_KEYS and tables:
+        return f"{name} is a key of a {_names(tables)}, not of the whole file"
+    if keys is not GLOBAL_KEYS and any(name == key.name for key in GLOBAL_KEYS):
+        return f"{name} applies to the whole file: put it above the first {_names(TABLES)}"
+    if keys is not GLOBAL_KEYS and tables:
+        return f"{name} is a key of a {_names(tables)}"
     import difflib  # only needed for misspelt keys
 
-    close = difflib.get_close_matches(name, [*here, _TOKENS] if keys is GLOBAL_KEYS else here, n=1)
+    names = [table.name for table in TABLES]
+    close = difflib.get_close_matches(name, [*here, *names] if keys is GLOBAL_KEYS else here, n=1)
     return f"unknown key {name!r}" + (f"; did you mean {or_(close)}?" if close else "")
+
+
+def _names(tables: Sequence[Table]) -> str:
+    return " or ".join(f"[[{table.name}]]" for table in tables)
+
+
+def _same_key(earlier: CaEntry, later: CaEntry) -> bool:
+    return earlier.key == later.key
 
 
 def _covers(earlier: TokenEntry, later: TokenEntry) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
-from replug.agent.config.model import Config, TokenEntry
+from replug.agent.config.keys import GLOBAL_KEYS, Key
+from replug.agent.config.model import Config
+from replug.agent.config.tables import TABLES, Table, default_of
 
 _WIDTH = 100
 _DEFAULTS = Config()
@@ -18,9 +19,6 @@ EXAMPLE_HEAD = """\
 # ssh-agent -t: "90", "30s", "1h30m", "1w". `replug config check` checks the file, `replug config show` shows
 # the settings in effect.
 """
-EXAMPLE_TOKENS = """\
-# Settings of single tokens: one [[token]] for each. Global keys must be above the first of them.
-"""
 
 
 def shown(config: Config) -> Iterator[str]:
@@ -29,15 +27,16 @@ def shown(config: Config) -> Iterator[str]:
         value = getattr(config, key.name)
         comment = "  # default" if value == getattr(_DEFAULTS, key.name) else ""
         yield f"{key.name} = {key.kind.write(value)}{comment}"
-    for entry in config.tokens:
-        yield ""
-        yield "[[token]]"
-        yield from _shown_entry(config, entry)
+    for table in TABLES:
+        for entry in getattr(config, table.field):
+            yield ""
+            yield f"[[{table.name}]]"
+            yield from _shown_entry(config, table, entry)
 
 
-def _shown_entry(config: Config, entry: TokenEntry) -> Iterator[str]:
+def _shown_entry(config: Config, table: Table, entry: object) -> Iterator[str]:
     above = {key.name: key for key in GLOBAL_KEYS}
-    for key in TOKEN_KEYS:
+    for key in table.keys:
         value = getattr(entry, key.name)
         if key.inherits is not None and value is None:
             common = above[key.inherits].kind.write(getattr(config, key.inherits))
@@ -45,7 +44,7 @@ def _shown_entry(config: Config, entry: TokenEntry) -> Iterator[str]:
         elif key.sample and value is None:
             yield f"# {key.name} is not set"
         else:
-            comment = "  # default" if key.default == key.kind.write(value) and not key.inherits else ""
+            comment = "  # default" if default_of(key) == key.kind.write(value) and not key.inherits else ""
             yield f"{key.name} = {key.kind.write(value)}{comment}"
 
 
@@ -55,14 +54,19 @@ def example() -> str:
         [
             EXAMPLE_HEAD,
             *(_explained(key) for key in GLOBAL_KEYS),
-            "\n",
-            EXAMPLE_TOKENS,
-            "\n#[[token]]\n",
-            *(_explained(key) for key in TOKEN_KEYS),
+            *(text for table in TABLES for text in _example_of(table)),
         ]
     )
 
 
+def _example_of(table: Table) -> Iterator[str]:
+    yield f"\n{_comment(table.meaning)}\n\n#[[{table.name}]]\n"
+    yield from map(_explained, table.keys)
+
+
 def _explained(key: Key) -> str:
-    meaning = textwrap.fill(key.meaning, _WIDTH, initial_indent="# ", subsequent_indent="# ")
-    return f"\n{meaning}\n#{key.name} = {key.sample or key.default}\n"
+    return f"\n{_comment(key.meaning)}\n#{key.name} = {key.sample or default_of(key)}\n"
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")

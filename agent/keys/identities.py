@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from replug.agent.keys.changes import Changes
-from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.entry import (
     Entry,
     UsersShare,
@@ -39,10 +38,16 @@ _MOST_ANSWERS = 16
 class Identities:
     """All entries, and what clients are shown of them."""
 
-    def __init__(self, lists_absent: Callable[[], bool], changes: Changes) -> None:
-        """`lists_absent` says whether keys whose tokens are out are listed, after all others."""
+    def __init__(
+        self, lists_absent: Callable[[], bool], is_ca: Callable[[Identity], bool], changes: Changes
+    ) -> None:
+        """`lists_absent` says whether keys whose tokens are out are listed, after all others.
+
+        `is_ca` says which are CA keys by the configuration; `changed` is to be called when that changes.
+        """
         self._changes = changes
         self._lists_absent = lists_absent
+        self._is_ca = is_ca
         self._entries: list[Entry] = []
         """In the order they are listed in."""
         self._held: list[Identity] = []
@@ -59,7 +64,7 @@ class Identities:
         """Made of `_listed` when something changes; used while nothing is `_restricted`."""
         self._added = UsersShare(0, 0, 0)
         self._restricted: list[Identity] = []
-        """Those with destinations, which not all clients see."""
+        """Those with destinations, and CA keys, which not all clients see."""
         self._answers: dict[tuple[bool, ...], IdentitiesAnswer] = {}
         """The listings made since the last change, by which of `_restricted` are seen."""
         self.destinations = 0
@@ -71,13 +76,14 @@ class Identities:
         """The time, as `KeyConstraints.expires` counts it."""
         return self._changes.clock()
 
-    def listed(self, visible: Callable[[KeyConstraints], bool]) -> list[Identity]:
-        """What is listed for a client; `visible` says which identities with destinations it sees."""
+    def listed(self, visible: Callable[[Identity], bool]) -> list[Identity]:
+        """What is listed for a client; `visible` says which of the restricted identities it sees."""
         if not self._restricted:
             return self._listed
-        return self._to_list(
-            held for held in self._held if not held.constraints.destinations or visible(held.constraints)
-        )
+        return self._to_list(held for held in self._held if not self._is_restricted(held) or visible(held))
+
+    def _is_restricted(self, held: Identity) -> bool:
+        return bool(held.constraints.destinations) or self._is_ca(held)
 
     def _to_list(self, identities: Iterable[Identity]) -> list[Identity]:
         """Each key once; those whose tokens are out last, if at all: ssh tries them in order."""
@@ -85,12 +91,12 @@ class Identities:
         present = [one for one in held if _is_in(one)]
         return _once_each([*present, *held] if self._lists_absent() else present)
 
-    def answer(self, visible: Callable[[KeyConstraints], bool]) -> IdentitiesAnswer:
+    def answer(self, visible: Callable[[Identity], bool]) -> IdentitiesAnswer:
         """`listed` as the reply to the client; made once for all clients that see the same."""
         if not self._restricted:
             return self._listing.answer
         answers = self._answers  # a change meanwhile, if this is not the loop's thread, begins another
-        seen = tuple(visible(held.constraints) for held in self._restricted)
+        seen = tuple(visible(held) for held in self._restricted)
         if seen not in answers:
             if len(answers) >= _MOST_ANSWERS:
                 answers.clear()
@@ -178,7 +184,7 @@ class Identities:
         self._listed.insert(added.listed, key)
         self._added = UsersShare(*[end + 1 for end in added])
         self._listing = listing
-        if key.constraints.destinations:
+        if self._is_restricted(key):
             self.destinations += len(key.constraints.destinations)
             self._restricted.append(key)
         self._answers = {}
@@ -206,16 +212,16 @@ class Identities:
         """Remove the providers for which `chosen` returns true; returns whether there were any."""
         return self._keep(lambda entry: isinstance(entry, SoftwareIdentity) or not chosen(entry.provider))
 
-    def remove(self, blob: bytes, visible: Callable[[KeyConstraints], bool]) -> None:
+    def remove(self, blob: bytes, visible: Callable[[Identity], bool]) -> None:
         """Remove an identity from all entries where it is visible.
 
         A token's key is back when its provider is added again.
         """
         for entry in list(self._entries):
             if isinstance(entry, SoftwareIdentity):
-                if entry.blob == blob and visible(entry.constraints):
+                if entry.blob == blob and visible(entry):
                     self._entries.remove(entry)
-            elif any(one.blob == blob and visible(one.constraints) for one in entry.identities):
+            elif any(one.blob == blob and visible(one) for one in entry.identities):
                 entry.removed |= {blob}
                 entry.update()
         self._arrange()
@@ -258,7 +264,7 @@ class Identities:
             self._holding.setdefault(one.blob, []).append(one)
         self._listed = self._to_list(self._held)
         self._added = UsersShare.of(self._entries, self._held, self._listed)
-        self._restricted = [one for one in self._held if one.constraints.destinations]
+        self._restricted = [one for one in self._held if self._is_restricted(one)]
         self.destinations = sum(len(one.constraints.destinations) for one in self._restricted)
         self._answers = {}
         self._listing = Listing.of(self._listed)

@@ -14,6 +14,7 @@ import pytest
 from doubles.stand_ins import PIN, AtOneDesk, Key, Person, Slots, StandInToken, use_slots
 
 from replug.agent import keyring
+from replug.agent.ca.journal import Journal
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.commands.main import main
@@ -64,9 +65,9 @@ class AgentBench:
         self.person = person or Person()
         settings = Settings(options or Options(provider_patterns=f"{folder}/*"))
         desk = AtOneDesk(self.person, lambda: keyring.boottime())
-        self.keyring = Keyring(
-            settings, desk, TouchNotices({}, lambda: None, Terminals(None)), self.slots.fork_server
-        )
+        self.journal = folder / "state" / "issued.jsonl"
+        notices = TouchNotices({}, lambda: None, Terminals(None))
+        self.keyring = Keyring(settings, desk, notices, self.slots.fork_server, Journal(lambda: self.journal))
         self.history = RefusalHistory()
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self._conversations: dict[int, Conversation] = {}

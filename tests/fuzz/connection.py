@@ -14,6 +14,7 @@ from doubles.fork_servers import RunningForkServer
 from doubles.stand_ins import waiting
 from fuzz.targets import recorded
 
+from replug.agent.ca.journal import Journal
 from replug.agent.clients.client import Client
 from replug.agent.clients.connection import Connection
 from replug.agent.clients.memory import Memory
@@ -59,8 +60,14 @@ class Agent:
         with tempfile.TemporaryDirectory() as nothing_in_it:
             options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
         self.fork_server = RunningForkServer()
+        # Nothing is ever written there.
+        self.journal = Journal(lambda: Path(nothing_in_it) / "issued.jsonl")
         self.keyring = Keyring(
-            Settings(options), Nobody(), TouchNotices({}, lambda: None, Terminals(None)), self.fork_server
+            Settings(options),
+            Nobody(),
+            TouchNotices({}, lambda: None, Terminals(None)),
+            self.fork_server,
+            self.journal,
         )
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
@@ -116,7 +123,7 @@ async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
     if agent.keyring.locked:
         notices = TouchNotices({}, lambda: None, Terminals(None))
-        fresh = Keyring(agent.keyring.settings, Nobody(), notices, agent.fork_server)
+        fresh = Keyring(agent.keyring.settings, Nobody(), notices, agent.fork_server, agent.journal)
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._agent = fresh
 

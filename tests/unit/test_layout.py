@@ -26,6 +26,7 @@ FLOORS = (
     ("agent/commands",),
     ("agent/doctor", "agent/setup"),
     ("agent",),  # the spine
+    ("agent/ca",),
     ("agent/clients", "agent/control", "agent/desktop", "agent/keys"),
     ("agent/config", "agent/process"),
     ("token/noticing",),

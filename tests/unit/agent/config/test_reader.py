@@ -7,9 +7,11 @@ from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS
+from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.keys import GLOBAL_KEYS
 from replug.agent.config.model import Config
 from replug.agent.config.reader import read_config
+from replug.agent.config.tables import TABLES
 
 
 def problems(text: str) -> list[str]:
@@ -74,13 +76,17 @@ def test_the_whole_file(text: str, problem: str) -> None:
         ('urI = "a"', "unknown key 'urI'; did you mean \"uri\"?"),
         (
             'wait_for_token = "9"',
-            "wait_for_token applies to the whole file: put it above the first [[token]]",
+            "wait_for_token applies to the whole file: put it above the first [[token]] or [[ca]]",
         ),
         ('module = "a.so"', "module must be an absolute path or begin with ~/, not 'a.so'"),
         ("confirm = 1", 'confirm must be true, false, "forwarded" or "other"'),
         ('confirm = "true"', 'confirm must be true, false, "forwarded" or "other"'),
         ('confirm = ["other", "login"]', 'confirm must be "forwarded" or "other"'),
-        ('confirm_for = "10m"', "confirm_for applies to the whole file: put it above the first [[token]]"),
+        (
+            'confirm_for = "10m"',
+            "confirm_for applies to the whole file: put it above the first [[token]] or [[ca]]",
+        ),
+        ('max_validity = "1h"', "max_validity is a key of a [[ca]]"),
         ('keys = "*"', "keys must be a list: [...]"),
         ('keys = [""]', "keys must not be empty"),
         ('keys = ["SHA256:short"]', "keys: not a fingerprint: ssh-add -l shows them"),
@@ -146,6 +152,106 @@ def test_a_token_that_never_holds(earlier: str, later: str, hidden: bool) -> Non
     line = text.splitlines().index("[[token]]", 2) + 1
     expected = [f"{line}: this [[token]] never applies: the one in line 2 comes first"]
     assert problems(text) == (expected if hidden else [])
+
+
+FINGERPRINT = f"SHA256:{'x' * 43}"
+CA = f"""\
+[[ca]]
+key = "{FINGERPRINT}"
+max_validity = "1h"
+principals = ["root", "{{user}}@web"]
+"""
+
+
+def test_a_ca() -> None:
+    reading = read_config(f'{CA}types = ["user"]\nrequired_options = ["source-address"]\nconfirm = true\n')
+    assert reading.problems == []
+    assert reading.config.cas == (
+        CaEntry(
+            FINGERPRINT,
+            3600,
+            ("root", "{user}@web"),
+            types=("user",),
+            extensions=(
+                "permit-X11-forwarding",
+                "permit-agent-forwarding",
+                "permit-port-forwarding",
+                "permit-pty",
+                "permit-user-rc",
+            ),
+            required_options=("source-address",),
+            confirm=True,
+        ),
+    )
+    assert reading.config.ca(FINGERPRINT) == reading.config.cas[0]
+    assert reading.config.ca(f"SHA256:{'y' * 43}") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('types = ["admin"]', 'types must be "user" or "host"'),
+        ("types = []", 'types: allows no certificate: name "user", "host" or both'),
+        ('types = ["user", "user"]', 'types: "user" is there twice'),
+        ('extensions = ["force-command"]', "extensions: force-command is a critical option"),
+        ('extensions = [""]', "extensions: not the name of an extension"),
+        ('required_options = ["permit-pty"]', 'required_options must be "force-command", "source-address"'),
+        ('confirm = "other"', "confirm must be true or false"),
+        ('user = "a"', "unknown key 'user'"),
+        ('uri = "pkcs11:"', "uri is a key of a [[token]]"),
+        ('pin_idle_time = "1h"', "pin_idle_time applies to the whole file: put it above the first"),
+    ],
+)
+def test_what_is_wrong_in_a_ca(text: str, problem: str) -> None:
+    (found,) = problems(f"{CA}{text}\n")
+    assert found.startswith(f"5: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        (FINGERPRINT, "SHA256:short", "2: key: not a fingerprint: ssh-add -l shows them"),
+        (FINGERPRINT, "ca key", "2: key: not a fingerprint: ssh-add -l shows them"),
+        ('"1h"', '"0"', "3: max_validity must not be zero"),
+        ('"1h"', '"never"', "3: max_validity: not a duration: 'never'"),
+        ('["root", "{user}@web"]', "[]", "4: principals: allows no certificate: name one"),
+        (
+            '["root", "{user}@web"]',
+            '["*", "a"]',
+            '4: principals: "*" allows every name: leave out the others',
+        ),
+        ('["root", "{user}@web"]', '["a", "a"]', '4: principals: "a" is there twice'),
+        ('"root"', '""', '4: principals must not be empty; "*" allows every name'),
+        ('"root"', '"web*"', '4: principals: "*" stands alone, for every name; there are no patterns'),
+        ('"root"', '"{host}"', "4: principals: the only field in braces is {user}"),
+        ('"root"', '"a\\nb"', "4: principals must be printable"),
+    ],
+)
+def test_what_a_ca_needs(old: str, new: str, problem: str) -> None:
+    (found,) = problems(CA.replace(old, new))
+    assert found.startswith(problem)
+
+
+def test_a_ca_without_anything() -> None:
+    assert problems("[[ca]]") == [
+        f'1: a [[ca]] needs key, such as key = "SHA256:{"A" * 43}"',
+        '1: a [[ca]] needs max_validity, such as max_validity = "1h"',
+        '1: a [[ca]] needs principals, such as principals = ["root", "{user}"]',
+    ]
+
+
+def test_one_key_has_one_ca() -> None:
+    assert problems(f"{CA}{CA}") == ["5: this [[ca]] never applies: the one in line 1 comes first"]
+
+
+def test_what_a_host_certificate_never_has() -> None:
+    assert problems(
+        f'{CA}types = ["host"]\nrequired_options = ["source-address"]\nextensions = ["permit-pty"]'
+    ) == [
+        "4: principals: {user} is no name of a host",
+        "6: required_options: never met: host certificates have no critical options",
+        "7: extensions: never apply: host certificates have none",
+    ]
 
 
 def test_everything_is_said_at_once_in_the_order_of_the_lines() -> None:
@@ -216,7 +322,8 @@ def test_problems_leave_nothing_half_read() -> None:
     assert read_config("workers = 0").config == Config()
 
 
-names = st.sampled_from([key.name for key in (*GLOBAL_KEYS, *TOKEN_KEYS)] + ["token", "colour", '"a b"'])
+KEYS = [*GLOBAL_KEYS, *(key for table in TABLES for key in table.keys)]
+names = st.sampled_from([key.name for key in KEYS] + ["token", "ca", "colour", '"a b"'])
 scalars = st.sampled_from(
     ['""', '"1h"', '"never"', "true", "0", "7", "1.5", "1979-05-27", '"pkcs11:token=a"', '"/a"', "nan"]
 )
@@ -229,7 +336,9 @@ values = st.recursive(
     max_leaves=4,
 )
 statements = st.one_of(
-    st.tuples(names, values).map(" = ".join), st.just("[[token]]"), names.map(lambda name: f"[{name}]")
+    st.tuples(names, values).map(" = ".join),
+    st.sampled_from([f"[[{table.name}]]" for table in TABLES]),
+    names.map(lambda name: f"[{name}]"),
 )
 
 

@@ -13,12 +13,14 @@ from doubles.unhurried import unhurried
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replug.agent.config.ca_entry import SSH_KEYGEN_EXTENSIONS, CaEntry
 from replug.agent.config.comment_template import FIELDS
 from replug.agent.config.confirm_when import ConfirmWhen
-from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
+from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import quoted
 from replug.agent.config.model import Config, PromptWay, TokenEntry
 from replug.agent.config.reader import read_config
+from replug.agent.config.tables import TABLES, default_of
 from replug.agent.config.text import example, shown
 from replug.token.names.uri import Uri
 from replug.token.pins.lifetime import ForgetOn
@@ -26,7 +28,7 @@ from replug.token.pins.source import PinSource, SourceKind
 
 DOCS = Path(__file__).parents[4] / "docs"
 MAN_PAGE = DOCS / "replug.toml.5"
-KEYS = [*GLOBAL_KEYS, *TOKEN_KEYS]
+KEYS = [*GLOBAL_KEYS, *(key for table in TABLES for key in table.keys)]
 
 some_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 path = some_text.filter(lambda text: "\0" not in text).map(lambda text: f"/{text}")
@@ -49,6 +51,16 @@ entries = st.builds(
     forget_pin_on=st.one_of(st.none(), forgets),
     workers=st.one_of(st.none(), st.integers(1, 64)),
 )
+cas = st.builds(
+    CaEntry,
+    key=st.just(f"SHA256:{'x' * 43}"),
+    max_validity=seconds,
+    principals=st.sampled_from([("*",), ("root", "{user}"), ('"a"\\',)]),
+    types=st.sampled_from([("user",), ("user", "host")]),
+    extensions=st.sampled_from([(), SSH_KEYGEN_EXTENSIONS, ("permit-pty", "a@example.com")]),
+    required_options=st.sampled_from([(), ("source-address", "force-command")]),
+    confirm=st.booleans(),
+)
 configs = st.builds(
     Config,
     modules=st.lists(st.one_of(path, st.sampled_from(["auto", "pkcs11:token=a"]))).map(tuple),
@@ -68,6 +80,7 @@ configs = st.builds(
     workers=st.integers(1, 64),
     # One is enough: several might hide each other.
     tokens=st.lists(entries, max_size=1).map(tuple),
+    cas=st.lists(cas, max_size=1).map(tuple),
 )
 
 
@@ -113,14 +126,16 @@ def test_what_is_not_set_is_marked() -> None:
 
 
 def test_every_field_has_a_key_and_every_key_a_field() -> None:
-    assert {key.name for key in GLOBAL_KEYS} | {"tokens"} == set(Config.__dataclass_fields__)
-    assert {key.name for key in TOKEN_KEYS} == set(TokenEntry.__dataclass_fields__)
-    assert all(key.inherits in {above.name for above in GLOBAL_KEYS} for key in TOKEN_KEYS if key.inherits)
+    tables = {table.field for table in TABLES}
+    assert {key.name for key in GLOBAL_KEYS} | tables == set(Config.__dataclass_fields__)
+    for table in TABLES:
+        assert {key.name for key in table.keys} == set(table.entry.__dataclass_fields__)
+    assert all(key.inherits in {above.name for above in GLOBAL_KEYS} for key in KEYS if key.inherits)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: key.name)
 def test_a_default_is_a_value(key: Key) -> None:
-    value = tomllib.loads(f"a = {key.sample or key.default}")["a"]
+    value = tomllib.loads(f"a = {key.sample or default_of(key)}")["a"]
     key.kind.read(value)
 
 
@@ -138,22 +153,26 @@ def test_all_of_the_example_can_be_uncommented() -> None:
     reading = read_config(text)
     assert reading.problems == []
     values = tomllib.loads(text)
-    (token,) = values.pop("token")
+    for table in TABLES:
+        (entry,) = values.pop(table.name)
+        assert list(entry) == [key.name for key in table.keys]
     assert list(values) == [key.name for key in GLOBAL_KEYS]
-    assert list(token) == [key.name for key in TOKEN_KEYS]
     # What is the default in it is the default.
-    (entry,) = reading.config.tokens
+    (entry,), (ca,) = reading.config.tokens, reading.config.cas
     settings = {name: getattr(reading.config, name) for name in values}
     assert Config(**settings) == Config()
     assert Config(tokens=(entry,)).settings(entry).keys == Config().settings(None).keys
+    assert ca == CaEntry(ca.key, ca.max_validity, ca.principals)
 
 
 def test_the_man_page_has_every_key_with_its_default() -> None:
-    whole_file, of_tokens = MAN_PAGE.read_text().split(".Sh TOKENS")
-    for part, keys in ((whole_file, GLOBAL_KEYS), (of_tokens.split(".Sh FILES")[0], TOKEN_KEYS)):
+    headings = r"^\.Sh (?:TOKENS|CERTIFICATE AUTHORITIES|FILES)$"
+    whole_file, *tables = re.split(headings, MAN_PAGE.read_text(), flags=re.MULTILINE)
+    of_keys = [GLOBAL_KEYS, *(table.keys for table in TABLES)]
+    for part, keys in zip([whole_file, *tables[:-1]], of_keys, strict=True):
         found = re.findall(r"^\.It Ic (\w+) = (?:Ar [A-Z]+|(.*))$", part, flags=re.MULTILINE)
         assert [(name, default.replace(r"\(dq", '"')) for name, default in found] == [
-            (key.name, key.default) for key in keys
+            (key.name, default_of(key)) for key in keys
         ]
 
 

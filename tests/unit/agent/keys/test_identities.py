@@ -80,7 +80,7 @@ def provider(of: Any, uri: Uri | None = None, name: str = "/module.so") -> Provi
     return Provider(name, of, uri or Uri())
 
 
-def everything(_: KeyConstraints) -> bool:
+def everything(_: Identity) -> bool:
     """Sees all there is."""
     return True
 
@@ -94,7 +94,8 @@ class Held(Identities):
     """The identities, with providers added and keys removed as the tests say it."""
 
     def __init__(self, clock: Clock) -> None:
-        super().__init__(lambda: False, Changes(clock))
+        super().__init__(lambda: False, lambda held: held.blob in self.cas, Changes(clock))
+        self.cas: set[bytes] = set()
         self._now = clock
 
     def add_provider(self, added: Provider, lifetime: int | None, *, configured: bool = False) -> None:
@@ -337,7 +338,7 @@ def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: 
 def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
     """Putting it together for each of them would hold up the others."""
     hidden = KeyConstraints(destinations=(object(),))  # type: ignore[arg-type]
-    identities = Identities(lambda: False, Changes(clock))
+    identities = Identities(lambda: False, lambda _: False, Changes(clock))
     for blob, terms in ((b"open", KeyConstraints()), (b"restricted", hidden)):
         identities.add(SoftwareIdentity(blob, blob, terms, keys=None))  # type: ignore[arg-type]
     seen = {True: [b"open", b"restricted"], False: [b"open"]}
@@ -352,7 +353,7 @@ def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
 def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     first, other = token("1", Key("a")), token("2", Key("b"))
     tokens = module(first)
-    identities = Identities(lambda: False, Changes(clock))
+    identities = Identities(lambda: False, lambda _: False, Changes(clock))
     files = CertificateFiles(Settings(Options()), identities.changed)
     settings = SETTINGS
     added = ServedProvider(
@@ -400,7 +401,7 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
 
 
 def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> None:
-    identities = Identities(lambda: False, Changes(clock))
+    identities = Identities(lambda: False, lambda _: False, Changes(clock))
     for _ in range(2):
         identities.add(SoftwareIdentity(b"blob", b"mine", KeyConstraints(), keys=None))  # type: ignore[arg-type]
         assert called(identities.listed(everything)) == ["mine"]
@@ -412,7 +413,7 @@ def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> Non
 def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock) -> None:
     key, hidden = Key("a"), KeyConstraints(confirm=True)
     held = module(token("1", key))
-    identities = Identities(lambda: False, Changes(clock))
+    identities = Identities(lambda: False, lambda _: False, Changes(clock))
     for uri, terms in (
         (Uri(), KeyConstraints()),
         (Uri(serial="1"), KeyConstraints(5000.0)),
@@ -421,9 +422,27 @@ def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock)
         one = provider(held, uri)
         identities.add(ServedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
     identities.add(SoftwareIdentity(key.blob, b"mine", hidden, keys=None))  # type: ignore[arg-type]
-    identities.remove(key.blob, lambda terms: terms is not hidden)
+    identities.remove(key.blob, lambda held: held.constraints is not hidden)
     assert [one.constraints for one in identities.listed(everything)] == [hidden]
     assert [one.comment for one in identities.software_keys()] == [b"mine"]
+
+
+def test_a_ca_key_is_listed_for_those_that_may_see_it(identities: Held) -> None:
+    key, other, late = Key("a"), Key("b"), Key("c")
+    identities.cas = {key.blob, late.blob}
+    identities.add_provider(provider(module(token("1", key, other))), None)
+    # What is added behind all others does not go through them.
+    identities.add(SoftwareIdentity(late.blob, b"c", KeyConstraints(), keys=None))  # type: ignore[arg-type]
+
+    def no_ca(held: Identity) -> bool:
+        return held.blob not in identities.cas
+
+    assert called(identities.listed(no_ca)) == ["b"]
+    assert [one.comment for one in identities.answer(no_ca).identities] == [b"b"]
+    assert comments(identities) == ["a", "b", "c"]
+    identities.cas = set()
+    identities.changed()
+    assert called(identities.listed(lambda _: False)) == ["a", "b", "c"]
 
 
 def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:

@@ -1,0 +1,98 @@
+"""What a key that a `[[ca]]` names may be used for: certificates within its rules, which are recorded."""
+
+from __future__ import annotations
+
+import logging
+
+from replug.agent.ca.journal import Journal, issued
+from replug.agent.ca.rules import needs_user_name, why_not
+from replug.agent.ca.user_names import user_name
+from replug.agent.clients.client import Client
+from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.settings import Settings
+from replug.agent.keys.identity import Identity
+from replug.agent.keys.refusal import RequestRefusedError
+from replug.protocol.constants import SignFlag
+from replug.protocol.keys import blob_algorithm, fingerprint, plain_algorithm
+from replug.protocol.messages import SignRequest
+from replug.protocol.purpose import CertificateToSign, Purpose
+
+log = logging.getLogger(__name__)
+
+_RULES = "the rules are in the [[ca]] of config.toml, see replug.toml(5)"
+
+
+class Certifying:
+    """Applies the `[[ca]]` rules as they are now to requests by clients."""
+
+    def __init__(self, settings: Settings, journal: Journal) -> None:
+        self._settings = settings
+        self._journal = journal
+
+    def names(self, held: Identity) -> bool:
+        """Whether this is a CA key, which is nothing to log in with."""
+        config = self._settings.config
+        return bool(config.cas) and config.ca(held.fingerprint) is not None
+
+    def confirm_when(self, key_blob: bytes) -> ConfirmWhen:
+        """When the user is asked before the key signs, by its `[[ca]]`."""
+        entry = self._entry(key_blob)
+        return ConfirmWhen.ALWAYS if entry is not None and entry.confirm else ConfirmWhen.NEVER
+
+    async def check(self, client: Client, request: SignRequest, purpose: Purpose) -> None:
+        """Raise RequestRefusedError if the request is for a CA key and not within its rules."""
+        entry = self._entry(request.key_blob)
+        if entry is None:
+            return
+        if client.remote:
+            raise RequestRefusedError(
+                "a CA key signs nothing over a connection that is bound to a session or forwarded",
+                "log in with another key; certificates are signed for programs on this machine only",
+            )
+        if not isinstance(purpose.signed, CertificateToSign):
+            raise RequestRefusedError(
+                f"key {entry.key} is a CA key: it signs certificates and nothing else",
+                f"use another key; {_RULES}",
+            )
+        weak = plain_algorithm(blob_algorithm(request.key_blob)) == "ssh-rsa" and not request.flags & (
+            SignFlag.RSA_SHA2_256 | SignFlag.RSA_SHA2_512
+        )
+        if weak:
+            # Who chooses what is signed could make two bodies with the same SHA-1.
+            raise RequestRefusedError("an RSA CA key does not sign with SHA-1", "ask for rsa-sha2-512")
+        user = await user_name(client.peer.uid) if needs_user_name(entry) else ""
+        reason = why_not(entry, purpose.signed, user)
+        if reason:
+            raise RequestRefusedError(reason, _RULES)
+
+    async def record(self, client: Client, purpose: Purpose, signer: Identity) -> None:
+        """Write the certificate into the journal if a CA key signed it; RequestRefusedError if that fails."""
+        signed = purpose.signed
+        if self._entry(signer.blob) is None or not isinstance(signed, CertificateToSign):
+            return
+        uid = client.peer.uid
+        try:
+            user = await user_name(uid)
+        except RequestRefusedError:
+            user = str(uid)
+        line = issued(signed.certificate, signer.place, user=user, uid=uid, program=client.peer.program)
+        await self._journal.append(line)
+        log.info(
+            "certificate issued",
+            extra={
+                "key": line.key,
+                "ca": line.ca,
+                "token": line.ca_place,
+                "serial": line.serial,
+                "key_id": line.key_id,
+                "principals": ",".join(line.principals),
+                "valid_for": signed.seconds_left,
+                "program": line.program,
+                "uid": uid,
+            },
+        )
+
+    def _entry(self, key_blob: bytes) -> CaEntry | None:
+        config = self._settings.config
+        return config.ca(fingerprint(key_blob)) if config.cas else None

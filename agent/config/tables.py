@@ -1,0 +1,51 @@
+"""The tables of the configuration file that may be repeated: `[[token]]`, `[[ca]]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.ca_keys import CA_KEYS
+from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
+from replug.agent.config.model import Config, TokenEntry
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name, the field of `Config` with its entries, their class and their keys."""
+
+    name: str
+    field: str
+    entry: type[Any]
+    keys: tuple[Key, ...]
+    meaning: str
+    """A sentence or two for the example."""
+
+
+TOKENS = Table(
+    "token",
+    "tokens",
+    TokenEntry,
+    TOKEN_KEYS,
+    "Settings of single tokens: one [[token]] for each. Global keys must be above the first table.",
+)
+CAS = Table(
+    "ca",
+    "cas",
+    CaEntry,
+    CA_KEYS,
+    "CA keys on tokens: one [[ca]] for each. The key signs certificates within these rules and nothing "
+    "else, and none over a forwarded connection.",
+)
+TABLES = (TOKENS, CAS)
+
+
+def default_of(key: Key) -> str:
+    """The default of a key as TOML; empty if there is none."""
+    if key.sample:
+        return ""
+    if key.inherits is not None:
+        return default_of(next(above for above in GLOBAL_KEYS if above.name == key.inherits))
+    owner = next((table.entry for table in TABLES if key in table.keys), Config)
+    return key.kind.write(getattr(owner, key.name))
