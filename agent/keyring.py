@@ -78,9 +78,9 @@ class Keyring:
     ) -> None:
         self.settings = settings
         self.changes = Changes(boottime)
-        self._certifying = Certifying(settings, journal)
+        self.certifying = Certifying(settings, journal)
         self.identities = Identities(
-            lambda: bool(settings.config.wait_for_token), self._certifying.names, self.changes
+            lambda: bool(settings.config.wait_for_token), self.certifying.names, self.changes
         )
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
@@ -107,7 +107,7 @@ class Keyring:
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
         self.sign = Signing(
-            self.identities, settings, self._confirmations, self._certifying, notices, self._aside
+            self.identities, settings, self._confirmations, self.certifying, notices, self._aside
         ).sign
         self._adding: Counter[tuple[Program | None, bool]] = Counter()
         """How many providers are being added, by the program that asks and whether they are usual ones."""
@@ -356,13 +356,11 @@ class Keyring:
         """A client must not relax the constraints of a key it cannot see."""
         for held in self.identities.holding(blob):
             if not self._seen_by(client)(held):
-                why = "as a CA key" if self.is_ca(held) else "for other destinations"
+                why = "as a CA key" if self.certifying.names(held) else "for other destinations"
                 raise RequestRefusedError(f"key {fingerprint(blob)} is there already, {why}")
-
-    def is_ca(self, held: Identity) -> bool:
-        """Whether a `[[ca]]` names this key."""
-        return self._certifying.names(held)
 
     def _seen_by(self, client: Client) -> Callable[[Identity], bool]:
         """Whether an identity exists for this client: a CA key is nothing to log in with."""
-        return lambda held: client.sees(held.constraints) and not (client.remote and self.is_ca(held))
+        return lambda held: (
+            client.sees(held.constraints) and not (client.remote and self.certifying.names(held))
+        )

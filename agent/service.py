@@ -34,7 +34,7 @@ from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
 from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
-from replug.agent.status import forget, status
+from replug.agent.status import authorities, forget, status
 from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.noticing.hotplug import UsbHotplug
@@ -138,6 +138,7 @@ class _Service:
             address,
             {
                 "status": described,
+                "ca": lambda: authorities(keyring, address),
                 "forget": functools.partial(forget, keyring),
                 "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),

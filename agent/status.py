@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterable
 from typing import Any
 
+from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.control.refusals import Refusal, RefusalHistory
 from replug.agent.keyring import Keyring
@@ -70,6 +72,39 @@ def forget(keyring: Keyring) -> dict[str, Any]:
     return {"version": STATUS_VERSION, "forgotten": keyring.forget_pins()}
 
 
+async def authorities(keyring: Keyring, agent_socket: str) -> dict[str, Any]:
+    """The keys that a `[[ca]]` names, in its order, for `replug ca`; a locked agent shows none of them.
+
+    As for a listing, tokens that are just being read are waited for.
+    """
+    await keyring.first_scan.wait()
+    await keyring.wait_for_expected()
+    held: list[Identity] = []
+    if not keyring.locked:
+        held += keyring.identities.software_keys()
+        held += (one for token in keyring.tokens() for one in keyring.identities.on(token))
+    return {
+        "version": STATUS_VERSION,
+        "socket": agent_socket,
+        "locked": keyring.locked,
+        "authorities": [_authority(entry, held) for entry in keyring.settings.config.cas],
+    }
+
+
+def _authority(entry: CaEntry, held: list[Identity]) -> dict[str, Any]:
+    keys = [one for one in held if one.fingerprint == entry.key and not one.is_certificate]
+    nearest = min(keys, key=lambda one: one.distance, default=None)
+    return {
+        "fingerprint": entry.key,
+        "key": "" if nearest is None else base64.b64encode(nearest.blob).decode(),
+        "place": "" if nearest is None else nearest.place,
+        "present": nearest is not None and not nearest.distance[0],
+        "types": list(entry.types),
+        "principals": list(entry.principals),
+        "max_validity": entry.max_validity,
+    }
+
+
 async def _token(keyring: Keyring, module: Module, token: ServedToken, pieces: Pieces) -> dict[str, Any]:
     await pieces.next()
     held = [] if keyring.locked else keyring.identities.on(token)
@@ -131,7 +166,7 @@ async def _keys(keyring: Keyring, held: Iterable[Identity], pieces: Pieces) -> l
 
 
 def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
-    when = confirm_when(held, keyring.settings.config)
+    when = confirm_when(held, keyring.settings.config) | keyring.certifying.confirm_when(held.blob)
     always = ConfirmWhen.ALWAYS in when
     return {
         "fingerprint": held.fingerprint,
@@ -141,6 +176,7 @@ def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
         "confirm": always,
         "confirm_when": [] if always else when.words,
         "restricted": bool(held.constraints.destinations),
+        "ca": keyring.certifying.names(held),
     }
 
 

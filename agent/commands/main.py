@@ -7,6 +7,7 @@ import os
 import sys
 
 from replug.agent.commands import (
+    ca,
     config,
     doctor,
     explain,
@@ -31,6 +32,7 @@ COMMANDS: tuple[Command, ...] = (
     forget,
     refresh,
     keygen,
+    ca,
     doctor,
     explain,
     logs,

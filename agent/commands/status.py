@@ -27,6 +27,7 @@ _PROPERTIES = (
     ("certificate", "certificate"),
     ("confirm", "asks each time"),
     ("restricted", "some hosts only"),
+    ("ca", "signs certificates only"),
 )
 _ASKS = {"forwarded": "asks if forwarded", "other": "asks unless it is a login"}
 _TRIES = {

@@ -28,7 +28,7 @@ from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
-from replug.agent.status import forget, status
+from replug.agent.status import authorities, forget, status
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Request, Response, decode_response
 from replug.protocol.framing import frame
@@ -141,6 +141,7 @@ class ControlRig:
         self.path = Path(control_path(self.socket))
         commands = {
             "status": lambda: status(agent.keyring, agent.history, self.socket, self.release),
+            "ca": lambda: authorities(agent.keyring, self.socket),
             "forget": partial(forget, agent.keyring),
             "refresh": partial(refresh, agent.keyring),
             "reload": partial(reload, Reloader(agent.keyring, lambda: None)),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import stat
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from doubles.agent_bench import LOGIN_KEY, ControlRig, listening
 from doubles.stand_ins import Key, run
 
 from replug.agent.clients.peer import Peer
+from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.model import Config
 from replug.agent.control import server as control_module
 from replug.agent.control.server import Control
 from replug.agent.keys.constraints import KeyConstraints
@@ -78,6 +82,7 @@ def test_status_as_json(rig: ControlRig) -> None:
                     "confirm": False,
                     "confirm_when": [],
                     "restricted": False,
+                    "ca": False,
                 },
             ],
             "left_out": [],
@@ -105,6 +110,69 @@ def test_a_locked_agent_shows_no_keys(rig: ControlRig) -> None:
         assert answer["locked"]
         assert [token["keys"] for token in answer["tokens"]] == [[]]
         await rig.control.close()
+
+    run(main())
+
+
+CA = CaEntry(fingerprint(LOGIN_KEY.blob), 600, ("root",), confirm=True)
+UNKNOWN = CaEntry(f"SHA256:{'x' * 43}", 60, ("*",), types=("host",))
+
+
+def test_ca_keys_as_json(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        options = rig.agent.keyring.settings.options
+        rig.agent.keyring.change_options(replace(options, config=Config(cas=(CA, UNKNOWN))))
+        await rig.agent.add()
+        known, unknown = json.loads(await rig.say(b"ca\n"))["authorities"]
+        assert known == {
+            "fingerprint": CA.key,
+            "key": base64.b64encode(LOGIN_KEY.blob).decode(),
+            "place": 'token "work" (serial 1)',
+            "present": True,
+            "types": ["user"],
+            "principals": ["root"],
+            "max_validity": 600,
+        }
+        assert unknown == {
+            "fingerprint": UNKNOWN.key,
+            "key": "",
+            "place": "",
+            "present": False,
+            "types": ["host"],
+            "principals": ["*"],
+            "max_validity": 60,
+        }
+        _, out, _ = await rig.replug("status", "--json")
+        (key,) = json.loads(out)["tokens"][0]["keys"]
+        assert (key["ca"], key["confirm"]) == (True, True)
+        _, out, _ = await rig.replug("status")
+        assert "(ED25519, asks each time, signs certificates only)" in out
+        # One that is out is known still.
+        rig.agent.slots.tokens.clear()
+        for module in rig.agent.keyring.modules():
+            await module.look()
+        known, _ = json.loads(await rig.say(b"ca\n"))["authorities"]
+        assert (known["present"], bool(known["key"])) == (False, True)
+        rig.control.close()
+
+    run(main())
+
+
+def test_a_locked_agent_shows_no_ca_keys(rig: ControlRig) -> None:
+    async def main() -> None:
+        await rig.control.start()
+        options = rig.agent.keyring.settings.options
+        rig.agent.keyring.change_options(replace(options, config=Config(cas=(CA,))))
+        await rig.agent.add()
+        await rig.agent.keyring.lock(b"secret")
+        answer = json.loads(await rig.say(b"ca\n"))
+        assert answer["locked"]
+        assert [one["key"] for one in answer["authorities"]] == [""]
+        status, out, error = await rig.replug("ca", "trust")
+        assert (status, out) == (1, "")
+        assert error == "replug: the agent is locked: unlock it with ssh-add -X\n"
+        rig.control.close()
 
     run(main())
 
