@@ -7,11 +7,13 @@ import os
 import socket
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from doubles.fork_servers import RunningForkServer
 from doubles.stand_ins import waiting
+from fuzz.authority import CA, OPTIONS, REQUESTS, CaKey, only_what_is_allowed
 from fuzz.targets import recorded
 
 from replug.agent.ca.journal import Journal
@@ -20,12 +22,13 @@ from replug.agent.clients.connection import Connection
 from replug.agent.clients.memory import Memory
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
-from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
+from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.identity import SoftwareIdentity
 from replug.protocol.decoding import decode_response
 from replug.protocol.framing import frame
 from replug.protocol.messages import IdentitiesAnswer, RequestIdentities
@@ -35,7 +38,7 @@ from replug.token.prompts.request import ConfirmRequest, PinRequest
 from replug.token.prompts.terminals import Terminals
 from replug.token.requester import Requester
 
-SEEDS = recorded("requests")
+SEEDS = [*recorded("requests"), *REQUESTS]
 _PATIENCE = 30.0  # seconds, for any one thing
 
 
@@ -58,10 +61,11 @@ class Agent:
         self._rounds = Rounds(waiting())
         self._loop.set_exception_handler(lambda _, context: self.faults.append(context))
         with tempfile.TemporaryDirectory() as nothing_in_it:
-            options = Options(provider_patterns=f"{Path(nothing_in_it)}/*")
+            options = replace(OPTIONS, provider_patterns=f"{Path(nothing_in_it)}/*")
         self.fork_server = RunningForkServer()
-        # Nothing is ever written there.
-        self.journal = Journal(lambda: Path(nothing_in_it) / "issued.jsonl")
+        self._state = tempfile.TemporaryDirectory()
+        self.journal = Journal(lambda: Path(self._state.name) / "issued.jsonl")
+        self.ca_key = CaKey()
         self.keyring = Keyring(
             Settings(options),
             Nobody(),
@@ -71,6 +75,11 @@ class Agent:
         )
         self.history = RefusalHistory()
         self._dispatcher = Dispatcher(self.keyring, self.history)
+
+    def hold_ca_key(self) -> None:
+        """Whatever was removed, it is there again."""
+        key: Any = self.ca_key
+        self.keyring.identities.add(SoftwareIdentity(CA.blob, b"ca", KeyConstraints(), key))
 
     def connect(self) -> socket.socket:
         """A client's end of a new connection."""
@@ -98,11 +107,13 @@ class Agent:
         self.keyring.remove_all()
         for _ in range(10):
             await asyncio.sleep(0)
+        self._state.cleanup()
 
 
 async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int], raw: bytes) -> None:
     """Sends the messages, each framed, in pieces of these sizes, then `raw`; all but that is answered."""
     loop = asyncio.get_running_loop()
+    agent.hold_ca_key()
     async with asyncio.timeout(_PATIENCE):
         with agent.connect() as client:
             sending = asyncio.create_task(_send(loop, client, b"".join(map(frame, messages)) + raw, pieces))
@@ -117,6 +128,8 @@ async def attack(agent: Agent, messages: Sequence[bytes], pieces: Sequence[int],
         assert await agent.lists()
         await _unlock(agent)
     assert agent.faults == []
+    while agent.ca_key.signed:
+        only_what_is_allowed(agent.ca_key.signed.pop())
 
 
 async def _unlock(agent: Agent) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuzz import authority
+
 from replug.agent.keys.software_worker import Operations
 from replug.protocol.additions import KeyAddition
 from replug.protocol.certificates import Certificate
@@ -226,6 +228,7 @@ TARGETS: dict[str, Target] = {
         lambda data: _same_again(UserauthRequest.decode, data),
     ),
     "purposes": Target([request.data for request in _decoded(SignRequest)], _purpose, ()),
+    "CA keys": Target(authority.BODIES, authority.check, ()),
     "known_hosts": Target(list(_KNOWN_HOSTS), _known_hosts, ()),
     "session-bind": Target(
         [request.contents for request in _decoded(Extension) if request.name.startswith("session-bind")],
