@@ -15,7 +15,7 @@ from doubles.agent_bench import AgentBench
 from doubles.certificate_bodies import body, user_certificate
 from doubles.private_keys import message, rsa_key
 from doubles.session_hosts import bind_of, certificate
-from doubles.stand_ins import Key, Person, StandInToken, run
+from doubles.stand_ins import PIN, Key, Person, StandInToken, run
 
 from replug.agent.ca import user_names
 from replug.agent.ca.journal import read_journal
@@ -129,7 +129,6 @@ def login(blob: bytes = b"") -> bytes:
     return UserauthRequest(b"session", "root", "ssh-ed25519", blob or CA.blob, SERVER.blob).encode()
 
 
-TWO_LISTS = user_certificate(CA, "root")
 OTHER_DATA = {
     "a login": login(),
     "an SSHSIG": SshSignature(b"git", "sha512", bytes(64)).encode(),
@@ -304,7 +303,6 @@ def test_the_question_shows_what_is_certified(monkeypatch: pytest.MonkeyPatch, t
 def test_a_rule_that_is_read_while_the_user_is_asked_holds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Both ways: before the token signs, and while it does."""
     bench = CaBench(monkeypatch, tmp_path, replace(RULE, confirm=True))
 
     async def main() -> None:
@@ -313,6 +311,26 @@ def test_a_rule_that_is_read_while_the_user_is_asked_holds(
         bench.person.may_answer = answered.wait()
         signing = asyncio.create_task(bench.certify("root"))
         await bench.person.asked.wait()
+        bench.reload(cas=(replace(RULE, principals=("alice",)),))
+        answered.set()
+        assert not await signing
+        assert bench.reasons == ["principal 'root' is not allowed"]
+        assert bench.serials == []
+
+    run(main())
+
+
+def test_a_rule_that_is_read_while_the_token_signs_holds(bench: CaBench) -> None:
+    """The signature is there, and stays in the agent."""
+
+    async def main() -> None:
+        bench.person.answers = [PIN]
+        await bench.add(pin=b"")
+        answered = asyncio.Event()
+        bench.person.may_answer = answered.wait()
+        signing = asyncio.create_task(bench.certify("root"))
+        await bench.person.asked.wait()
+        assert len(bench.person.requests) == 1
         bench.reload(cas=(replace(RULE, principals=("alice",)),))
         answered.set()
         assert not await signing

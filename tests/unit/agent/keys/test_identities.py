@@ -429,20 +429,27 @@ def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock)
 
 def test_a_ca_key_is_listed_for_those_that_may_see_it(identities: Held) -> None:
     key, other, late = Key("a"), Key("b"), Key("c")
-    identities.cas = {key.blob, late.blob}
-    identities.add_provider(provider(module(token("1", key, other))), None)
-    # What is added behind all others does not go through them.
-    identities.add(SoftwareIdentity(late.blob, b"c", KeyConstraints(), keys=None))  # type: ignore[arg-type]
 
     def no_ca(held: Identity) -> bool:
         return held.blob not in identities.cas
 
-    assert called(identities.listed(no_ca)) == ["b"]
-    assert [one.comment for one in identities.answer(no_ca).identities] == [b"b"]
-    assert comments(identities) == ["a", "b", "c"]
+    def seen() -> list[str]:
+        answer = identities.answer(no_ca).identities
+        assert called(identities.listed(no_ca)) == [one.comment.decode() for one in answer]
+        return called(identities.listed(no_ca))
+
+    identities.cas = {key.blob, late.blob}
+    identities.add_provider(provider(module(token("2", other))), None)
+    assert seen() == ["b"]
+    # What is added behind all others does not go through them.
+    identities.add(SoftwareIdentity(late.blob, b"c", KeyConstraints(), keys=None))  # type: ignore[arg-type]
+    assert seen() == ["b"]
+    identities.add_provider(provider(module(token("1", key))), None)
+    assert seen() == ["b"]
+    assert comments(identities) == ["b", "c", "a"]
     identities.cas = set()
     identities.changed()
-    assert called(identities.listed(lambda _: False)) == ["a", "b", "c"]
+    assert called(identities.listed(lambda _: False)) == ["b", "c", "a"]
 
 
 def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:
