@@ -154,7 +154,7 @@ def test_ca_keys_as_json(rig: ControlRig) -> None:
             await module.look()
         known, _ = json.loads(await rig.say(b"ca\n"))["authorities"]
         assert (known["present"], bool(known["key"])) == (False, True)
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -172,7 +172,7 @@ def test_a_locked_agent_shows_no_ca_keys(rig: ControlRig) -> None:
         status, out, error = await rig.replug("ca", "trust")
         assert (status, out) == (1, "")
         assert error == "replug: the agent is locked: unlock it with ssh-add -X\n"
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
