@@ -15,8 +15,9 @@ from replug.agent.config.reader import Reading
 from replug.agent.config.toml_lines import KeyPath
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
+from replug.token.names.pin_source import SourceKind
 from replug.token.names.uri import is_uri, parse_uri
-from replug.token.pins.source import SourceKind, read_pin
+from replug.token.pins.source import read_pin
 
 _WILDCARDS = frozenset("*?[")
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from replug.token.identity import TokenId, printable
-from replug.token.keys import TokenKey
+
+if TYPE_CHECKING:
+    from replug.token.keys import TokenKey
 
 FIELDS = ("label", "id", "token", "serial", "manufacturer", "model")
 """The fields: the key's label, its id in hexadecimal, and the token's label and other attributes."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from replug.protocol.keys import fingerprint
 from replug.protocol.patterns import matches
-from replug.token.keys import TokenKey
 from replug.token.names.uri import is_uri, parse_uri
+
+if TYPE_CHECKING:
+    from replug.token.keys import TokenKey
 
 _FINGERPRINT = "SHA256:"
 _WHOLE_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}", re.ASCII)

@@ -22,9 +22,9 @@ from replug.agent.config.kinds import (
     absolute_path,
 )
 from replug.agent.config.model import AUTO
+from replug.token.names.pin_source import PinSource, parse_pin_source
 from replug.token.names.uri import Uri, is_uri, parse_uri
 from replug.token.pins.lifetime import ForgetOn
-from replug.token.pins.source import PinSource, parse_pin_source
 from replug.token.prompts.way import PromptWay
 
 _MOST_WORKERS = 64

@@ -17,8 +17,8 @@ from replug.token.prompts.way import PromptWay
 from replug.token.worker.deadlines import Deadlines
 
 if TYPE_CHECKING:
+    from replug.token.names.pin_source import PinSource
     from replug.token.names.uri import Uri
-    from replug.token.pins.source import PinSource
 
 AUTO = "auto"
 """In `modules` the modules that the machine has; as `pinentry_program` the first pinentry that it has."""

@@ -7,8 +7,9 @@ import os
 from replug.agent.config.model import Config, TokenSettings
 from replug.agent.config.settings import Settings
 from replug.token.identity import TokenId
+from replug.token.names.pin_source import PinSource
 from replug.token.pins.policy import PinPolicy, PolicyOf
-from replug.token.pins.source import ConfiguredPin, PinSource
+from replug.token.pins.source import ConfiguredPin
 
 
 class TokenSettingsFinder:

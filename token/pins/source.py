@@ -10,64 +10,23 @@ import os
 import stat
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from hashlib import blake2b
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
 from replug.token.errors import TokenError
+from replug.token.names.pin_source import PinSource, SourceKind
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import LONGEST_PIN, Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
 _LARGEST_FILE = LONGEST_PIN + len(b"\r\n")
 _MARK_SIZE = 32  # bytes
-_LONGEST_NAME = 255  # of a credential (systemd's credential_name_valid)
-_PROMPT = "prompt"
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # For a service of another user systemd leaves the file root's and lets that user read it by an ACL, the mask
 # of which shows as the group's bits.
 _CREDENTIAL_BY_OTHERS = _BY_OTHERS & ~stat.S_IRGRP
-
-
-class SourceKind(StrEnum):
-    """The kind of a source."""
-
-    FILE = "file"
-    CREDENTIAL = "credential"
-
-
-@dataclass(frozen=True)
-class PinSource:
-    """A source of a PIN; `name` is the file's absolute path or the credential's name."""
-
-    kind: SourceKind
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.name}"
-
-
-def parse_pin_source(text: str) -> PinSource | None:
-    """The source that `file:/path` or `credential:NAME` means, None for `prompt`; ValueError.
-
-    The error does not repeat `text`: it may be a PIN, written there by mistake.
-    """
-    kind, _, name = text.partition(":")
-    if text == _PROMPT:
-        return None
-    if kind == SourceKind.FILE:
-        path = os.path.expanduser(name)
-        if not os.path.isabs(path) or "\0" in path:
-            raise ValueError('the path after "file:" must be absolute or begin with ~/')
-        return PinSource(SourceKind.FILE, path)
-    if kind == SourceKind.CREDENTIAL:
-        if not name or name in (".", "..") or "/" in name or "\0" in name or len(name) > _LONGEST_NAME:
-            raise ValueError('the name after "credential:" must be that of a credential of the service')
-        return PinSource(SourceKind.CREDENTIAL, name)
-    raise ValueError('must be "prompt", "file:/path" or "credential:NAME"; a PIN itself is not written here')
 
 
 def read_pin(source: PinSource, environment: Mapping[str, str]) -> Pin:

@@ -464,7 +464,7 @@ def test_whose_pin_the_file_is_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     """An entry that matches two tokens does not make its PIN go to both."""
 
     async def main() -> None:
-        from replug.token.pins.source import PinSource, SourceKind
+        from replug.token.names.pin_source import PinSource, SourceKind
 
         pin = tmp_path / "pin"
         pin.touch(mode=0o600)

@@ -11,9 +11,9 @@ from replug.agent.config.model import Config, TokenEntry, TokenSettings
 from replug.agent.config.options import Options
 from replug.agent.config.reader import read_config
 from replug.token.identity import TokenId
+from replug.token.names.pin_source import PinSource, SourceKind
 from replug.token.names.uri import Uri
 from replug.token.pins.lifetime import ForgetOn
-from replug.token.pins.source import PinSource, SourceKind
 from replug.token.worker.client import Deadlines
 
 WORK = TokenId("Yubico", "YubiKey", "5001234", "work")

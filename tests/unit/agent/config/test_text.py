@@ -22,9 +22,9 @@ from replug.agent.config.model import Config, PromptWay, TokenEntry
 from replug.agent.config.reader import read_config
 from replug.agent.config.tables import TABLES, default_of
 from replug.agent.config.text import example, shown
+from replug.token.names.pin_source import PinSource, SourceKind
 from replug.token.names.uri import Uri
 from replug.token.pins.lifetime import ForgetOn
-from replug.token.pins.source import PinSource, SourceKind
 
 DOCS = Path(__file__).parents[4] / "docs"
 MAN_PAGE = DOCS / "replug.toml.5"

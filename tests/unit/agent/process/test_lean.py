@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rigs.agent import descendants
 
 
 def python(program: str) -> str:
@@ -40,16 +41,40 @@ def test_what_serves_has_no_need_of_ssl() -> None:
     )
 
 
-def test_the_running_agent_has_no_ssl(tmp_path: Path) -> None:
+def test_what_forks_workers_needs_little() -> None:
+    """The process that was started: it reads the configuration, and lives as long as the agent."""
+    assert (
+        python(
+            "import sys\n"
+            "import replug.agent.main, replug.agent.config.reader\n"
+            "from replug.token.worker import forkserver\n"
+            "forkserver.load('replug.token.worker.inside.program')\n"
+            "unwanted = {'asyncio', 'cryptography', 'pyudev', 'ssl', '_ssl'}\n"
+            "print(unwanted & set(sys.modules), 'pkcs11' in sys.modules)"
+        )
+        == "set() True"
+    )
+
+
+@pytest.mark.parametrize("configuration", [None, "modules = []\n"])
+def test_the_running_agent_has_no_ssl(tmp_path: Path, configuration: str | None) -> None:
+    if configuration is not None:
+        (tmp_path / "replug").mkdir()
+        (tmp_path / "replug/config.toml").write_text(configuration)
     program = [Path(sys.executable).with_name("replug-agent"), "-D", "-a", tmp_path / "s"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE) as agent:
+    environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path)}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, env=environment) as agent:
         assert agent.stdout
         agent.stdout.readline()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "s"))
             client.sendall(b"\0\0\0\1\x0b")
             assert client.recv(100) == b"\0\0\0\5\x0c\0\0\0\0"
-        maps = Path(f"/proc/{agent.pid}/maps").read_text() if os.geteuid() == 0 else ""
+        maps = ""
+        if os.geteuid() == 0:
+            processes = [agent.pid, *descendants(agent.pid)]
+            assert len(processes) > 1
+            maps = "".join(Path(f"/proc/{pid}/maps").read_text() for pid in processes)
         agent.terminate()
     assert "/_ssl." not in maps
 

@@ -13,10 +13,11 @@ from doubles.token_bench import COUNT_LOW, FINAL_TRY, KEYPAD, Bench, bench, care
 
 from replug.token.errors import PinRejectedError, TokenError
 from replug.token.identity import TokenFlag, TokenId
+from replug.token.names.pin_source import PinSource, SourceKind
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import Pin
 from replug.token.pins.policy import PinPolicy
-from replug.token.pins.source import ConfiguredPin, PinSource, SourceKind
+from replug.token.pins.source import ConfiguredPin
 from replug.token.seal import Seal
 
 

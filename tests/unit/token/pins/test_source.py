@@ -11,8 +11,9 @@ from doubles.stand_ins import Key
 
 from replug.token.errors import TokenError
 from replug.token.identity import TokenFlag, TokenId
+from replug.token.names.pin_source import PinSource, SourceKind, parse_pin_source
 from replug.token.pins.owner import PinOwner
-from replug.token.pins.source import ConfiguredPin, PinSource, SourceKind, parse_pin_source, read_pin
+from replug.token.pins.source import ConfiguredPin, read_pin
 from replug.token.serving.shown_keys import ShownKeys
 
 ANOTHER = 54321  # a user id
