@@ -7,6 +7,8 @@ it: without power, on reset, and when an application is selected.
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from enum import IntEnum
 
@@ -36,6 +38,7 @@ class Instruction(IntEnum):
     GET_VERSION = 0xFD
 
 
+_LONGEST_HISTORY = 1000
 _PIN_REFERENCE = 0x80
 _PUK_REFERENCE = 0x81
 _PIN_LENGTH = 8
@@ -87,6 +90,8 @@ class Card:
         """The status word by which the next signature is refused, and no other."""
 
         self.commands = 0
+        self.history: deque[tuple[float, str]] = deque(maxlen=_LONGEST_HISTORY)
+        """The last commands: when each began, by the clock, and what it was."""
         self.verifies = 0
         """VERIFY commands that carried a PIN."""
         self.wrong_pins = 0
@@ -140,6 +145,7 @@ class Card:
 
     def _execute(self, command: Command) -> bytes:
         self.commands += 1
+        self.history.append((time.time() - self.latency, _name(command)))
         # "PIN always" means a VERIFY immediately before.
         just_verified, self._pin_just_verified = self._pin_just_verified, False
         if command.instruction == Instruction.SELECT:
@@ -261,6 +267,19 @@ class Card:
             return self.keys[slot], POLICIES[slot]
         except (ValueError, KeyError):
             raise RefusedError(Status.NO_REFERENCE_DATA) from None
+
+
+def _name(command: Command) -> str:
+    """What the command is, without what it sends."""
+    known = command.instruction in list(Instruction)
+    name = Instruction(command.instruction).name if known else f"{command.instruction:02x}"
+    if command.instruction == Instruction.GET_DATA:
+        return f"{name} {parse_tlv(command.data).get(0x5C, b'').hex()}"
+    return f"{name} {command.p1:02x}{command.p2:02x}{' with PIN' if _carries_pin(command) else ''}"
+
+
+def _carries_pin(command: Command) -> bool:
+    return command.instruction == Instruction.VERIFY and bool(command.data)
 
 
 def _objects(serial: int, keys: Mapping[Slot, Key]) -> dict[int, bytes]:

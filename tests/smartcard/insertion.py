@@ -8,7 +8,6 @@ from when the reader has found the card: that pcscd looks for one every 0.4 seco
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import signal
 import statistics
@@ -27,6 +26,7 @@ from rigs.pcscd import OPENSC, YKCS11, Pcscd, home_with_pcscd
 from rigs.piv_card import PIN, Card
 from rigs.piv_keys import Algorithm, Slot
 from rigs.terminal import Done, eventually
+from smartcard.reference import sign_with_pkcs11_tool
 
 REPLUG_AGENT = Path(sys.executable).with_name("replug-agent")
 TURNING = 3.0
@@ -62,7 +62,6 @@ def measure(
     pcscd.slot.insert(card)
     pcscd.await_present()
     public = card.keys[Slot.AUTHENTICATION].write_public(home, "9a")
-    digest = home.write("digest", hashlib.sha256(b"data").digest())
     agent = Agent(REPLUG_AGENT, home)
     try:
         added = agent.add_provider(module, PIN)
@@ -72,10 +71,7 @@ def measure(
             return agent.ssh_add("-T", public)
 
         def by_pkcs11_tool() -> Done:
-            return home.run(
-                "pkcs11-tool", "--module", module, "--login", "--pin", PIN, "--sign", "--id", "01",
-                "--mechanism", "ECDSA", "--input-file", digest, "--output-file", "/dev/null",
-            )  # fmt: skip
+            return sign_with_pkcs11_tool(home, module)
 
         ours, theirs = Figures(), Figures()
         take_out(pcscd)

@@ -3,13 +3,12 @@
 A seed decides what comes when, so that a run can be repeated: `make torture SEED=3 COUNT=50`. All the while
 eight clients sign with a software key and two with the card's. LATENCY=100 slows each of the card's commands
 by so many ms; DISCOVERY=on has the agent also serve what p11-kit has registered, which is the same card.
+A first request is late that takes much longer than a pkcs11-tool that was started at the same moment.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import random
 import statistics
 import sys
@@ -31,7 +30,9 @@ from rigs.piv_card import PIN, Card
 from rigs.piv_keys import Slot
 from rigs.terminal import Done
 from smartcard.disturbances import KINDS, Disturbances
+from smartcard.footprint import Footprint
 from smartcard.load import Load
+from smartcard.reference import Reference, reference
 
 PROGRAMS = Path(sys.executable).parent
 CONFIGURATION = 'operation_timeout = "{0:g}s"\ntouch_timeout = "{0:g}s"\n'
@@ -42,35 +43,17 @@ TRANSACTION = 40
 NO_DISCOVERY = "modules = []\n"
 MARGIN = 3.0
 """Seconds that the first request may take longer than a fresh pkcs11-tool needs."""
-TOOL_ROUNDS = 5
 PATIENCE = 30
 """Seconds that the agent has to sign in after all when it failed, for the run to go on."""
 SETTLED = 2.5
 """Seconds in which no process has started or ended: workers have ended, and a spare one is forked by then."""
 GROWTH = 1.1
 """How much of its memory after warming up the agent may have at the end."""
+BEFORE = 10.0
+"""Seconds before a late request, from which on the report shows what the card was asked."""
 LOG_TAIL = 40
-"""Lines of the agent's log that a failure's report shows."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """What the agent takes: memory in KiB, open files, processes."""
-
-    memory: int
-    files: int
-    processes: int
-
-    @classmethod
-    def of(cls, agent: Agent) -> Footprint:
-        """Right now. Open files are 0 unless we are root: the agent lets nobody else look."""
-        process = Path(f"/proc/{agent.pid}")
-        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        try:
-            files = len(os.listdir(process / "fd"))
-        except PermissionError:
-            files = 0
-        return cls(int(fields["VmRSS"].split()[0]), files, len(agent.children()))
+"""Lines of the agent's log that a failure's report shows, not counting those of software keys that signed."""
+SIGNED_IN_SOFTWARE = "token=memory"
 
 
 @dataclass
@@ -78,8 +61,11 @@ class Tally:
     """What became of one kind of disturbance."""
 
     failures: int = 0
+    late: int = 0
     seconds: list[float] = field(default_factory=list)
     """How long each first request took."""
+    tool_seconds: list[float] = field(default_factory=list)
+    """How long pkcs11-tool took at the same moments."""
 
 
 class Torture:
@@ -92,6 +78,7 @@ class Torture:
         program: Path,
         module: Path,
         seed: int,
+        reference: Reference,
         *,
         latency: float = 0.0,
         discovery: bool = False,
@@ -110,8 +97,7 @@ class Torture:
         self._module = module
         self._seed = seed
         self._chance = random.Random(seed)
-        self._tool_seconds = [self._time_of_pkcs11_tool() for _ in range(TOOL_ROUNDS)]
-        self._pins_of_the_tool = self._card.verifies
+        self._reference = reference
         self.agent = Agent(program, home, env=self._askpass.env)
         software = make_key(home, "software")
         assert self.agent.ssh_add(software).status == 0, self.agent.log
@@ -121,6 +107,7 @@ class Torture:
         self._disturbances = Disturbances(pcscd, self.agent, self._card, self._chance, self._load)
         self.tallies = {kind: Tally() for kind in KINDS}
         self.failures: list[str] = []
+        self.late: list[str] = []
         self._warm: Footprint
         self._end: Footprint
 
@@ -139,21 +126,22 @@ class Torture:
 
     def table(self) -> str:
         """How it went by kind, and the totals."""
-        lines = [f"{'':34}{'times':>6}{'failed':>8}{'median s':>10}{'p95 s':>8}{'longest s':>11}"]
+        lines = [f"{'':34}{'times':>6}{'failed':>8}{'late':>6}{'median s':>10}{'p95 s':>8}{'longest s':>11}"]
         for kind, tally in self.tallies.items():
             if seconds := tally.seconds:
                 lines.append(
-                    f"{kind.replace('_', ' '):34}{len(seconds):6}{tally.failures:8}"
+                    f"{kind.replace('_', ' '):34}{len(seconds):6}{tally.failures:8}{tally.late:6}"
                     f"{statistics.median(seconds):10.2f}{p95(seconds):8.2f}{max(seconds):11.2f}"
                 )
-        sent = self._card.verifies - self._disturbances.wrong_pins - self._pins_of_the_tool
+        sent = self._card.verifies - self._disturbances.wrong_pins
         all_seconds = [second for tally in self.tallies.values() for second in tally.seconds]
-        tool, software = self._tool_seconds, self._load.software_seconds or [0.0]
-        late = sum(second > statistics.median(tool) + MARGIN for second in all_seconds)
+        tool = [second for tally in self.tallies.values() for second in tally.tool_seconds]
+        software = self._load.software_seconds or [0.0]
         lines += [
             f"The first signature after each: median {statistics.median(all_seconds):.2f} s,"
-            f" p95 {p95(all_seconds):.2f} s; more than {MARGIN:g} s longer than pkcs11-tool: {late}",
-            f"pkcs11-tool: median {statistics.median(tool):.2f} s, p95 {p95(tool):.2f} s",
+            f" p95 {p95(all_seconds):.2f} s; {len(self.late)} of {len(all_seconds)} more than {MARGIN:g} s"
+            " longer than pkcs11-tool",
+            f"pkcs11-tool at the same moments: median {statistics.median(tool):.2f} s, p95 {p95(tool):.2f} s",
             f"Meanwhile: {len(software)} signatures in software, median {statistics.median(software):.3f} s,"
             f" p95 {p95(software):.3f} s, refused {self._load.software_failures};"
             f" {self._load.card_signatures} by the card for other clients",
@@ -176,9 +164,18 @@ class Torture:
     def _disturb(self, step: int, kind: str) -> None:
         getattr(self._disturbances, kind)()
         slot = self._chance.choice(list(self._publics))
-        tally, started = self.tallies[kind], time.monotonic()
+        tally, begin, began_at = self.tallies[kind], time.monotonic(), time.time()
+        by_the_tool = self._reference.begin()
         done = self._use(slot)
-        tally.seconds.append(time.monotonic() - started)
+        seconds = time.monotonic() - begin
+        tool_seconds = by_the_tool.result()
+        tally.seconds.append(seconds)
+        tally.tool_seconds.append(tool_seconds)
+        what = f"step {step}, {kind}, {slot:x}: {seconds:.2f} s, pkcs11-tool {tool_seconds:.2f} s"
+        print(what, file=sys.stderr)
+        if seconds > tool_seconds + MARGIN:
+            tally.late += 1
+            self.late.append(self._reported(f"{what}\n{self._commands_since(began_at)}"))
         under_way, self._disturbances.under_way = self._disturbances.under_way, None
         outcomes = {
             f"the first request, with {slot:x}": done,
@@ -196,26 +193,26 @@ class Torture:
                     self.failures
                 )
 
-    def _time_of_pkcs11_tool(self) -> float:
-        """How long a fresh pkcs11-tool takes for a signature, in seconds."""
-        digest = self._home.write("digest", hashlib.sha256(b"data").digest())
-        begin = time.monotonic()
-        done = self._home.run(
-            "pkcs11-tool", "--module", self._module, "--login", "--pin", PIN, "--sign", "--id", "01",
-            "--mechanism", "ECDSA", "--input-file", digest, "--output-file", "/dev/null",
-        )  # fmt: skip
-        assert done.status == 0, done
-        return time.monotonic() - begin
+    def _commands_since(self, when: float) -> str:
+        """What the card was asked, with the clock as in the agent's log."""
+        commands = [(began, name) for began, name in self._card.history if began > when - BEFORE]
+        lines = [
+            f"{time.strftime('%H:%M:%S', time.localtime(began))},{began % 1 * 1000:03.0f} {name}"
+            for began, name in commands
+        ]
+        return "\n".join(lines)
 
     def _use(self, slot: Slot) -> Done:
         return self.agent.ssh_add("-T", self._publics[slot])
 
     def _report(self, what: str) -> None:
-        log = "\n".join(self.agent.log.splitlines()[-LOG_TAIL:])
+        self.failures.append(self._reported(what))
+
+    def _reported(self, what: str) -> str:
+        told = [line for line in self.agent.log.splitlines() if SIGNED_IN_SOFTWARE not in line]
+        log = "\n".join(told[-LOG_TAIL:])
         status = self.agent.run(PROGRAMS / "replug", "status")
-        self.failures.append(
-            f"{self._module.name} seed {self._seed}: {what}\n{log}\n{status.out}{status.err}"
-        )
+        return f"{self._module.name} seed {self._seed}: {what}\n{log}\n{status.out}{status.err}"
 
     def _footprint(self) -> Footprint:
         """What the agent takes when nothing is under way."""
@@ -270,14 +267,16 @@ def main() -> int:
     status = 0
     for name in chosen.module:
         for seed in chosen.seed:
-            with home_with_pcscd() as (home, pcscd):
+            latency = chosen.latency / 1000
+            with home_with_pcscd() as (home, pcscd), reference(modules[name], latency) as tool:
                 torture = Torture(
                     home,
                     pcscd,
                     PROGRAMS / "replug-agent",
                     modules[name],
                     seed,
-                    latency=chosen.latency / 1000,
+                    tool,
+                    latency=latency,
                     discovery=chosen.discovery == "on",
                 )
                 started = time.monotonic()
@@ -288,9 +287,10 @@ def main() -> int:
                 seconds = time.monotonic() - started
                 what = f"{name}, seed {seed}, {chosen.latency:g} ms, discovery {chosen.discovery}"
                 print(f"\n{what}, {seconds:.0f} s\n{torture.table()}", flush=True)
-            for failure in torture.failures:
-                print(f"\nFAILED {failure}")
-                status = 1
+            for word, reports in (("FAILED", torture.failures), ("LATE", torture.late)):
+                for report in reports:
+                    print(f"\n{word} {report}", flush=True)
+                    status = 1
     return status
 
 
