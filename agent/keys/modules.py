@@ -17,6 +17,7 @@ from replug.token.names.uri import Uri, is_uri
 from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.serving.served import ServedToken
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.forking import ForkServer
 
 
@@ -40,6 +41,7 @@ class Modules:
         self._identities = identities
         self._fork_server = fork_server
         self._memory = memory
+        self._cards = CardTurns()
         self._modules: dict[ModuleSource, Module] = {}
         self._being_added: list[Sequence[Provider]] = []
 
@@ -64,6 +66,7 @@ class Modules:
                 self._token_settings.policies(path),
                 self._changed,
                 self._fork_server,
+                self._cards,
                 source.arguments,
             )
         return Provider(name if not is_uri(name) else str(uri), module, uri)

@@ -13,6 +13,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.serving.served import ServedToken
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.pool import WorkerPool
 
@@ -70,7 +71,7 @@ def bench(
     token, person, pins = token or StandInToken(Key("key")), person or Person(), PinCache(lambda: None)
     slots = Slots(token)
     use_slots(monkeypatch, slots)
-    pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)
+    pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), workers)
     policy = policy or PinPolicy()
     served = ServedToken(token.identity, pool, pins, person, lambda _: policy, lambda: None)
     return Bench(slots, token, person, pins, served)

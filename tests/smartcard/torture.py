@@ -45,8 +45,11 @@ MARGIN = 3.0
 """Seconds that the first request may take longer than a fresh pkcs11-tool needs."""
 PATIENCE = 30
 """Seconds that the agent has to sign in after all when it failed, for the run to go on."""
-SETTLED = 2.5
-"""Seconds in which no process has started or ended: workers have ended, and a spare one is forked by then."""
+SETTLED = 8.0
+"""Seconds without a process that starts or ends: workers have ended, a spare is forked, each module has one.
+
+One that leaves the card to another, which was used last, starts its worker some seconds later.
+"""
 GROWTH = 1.1
 """How much of its memory after warming up the agent may have at the end."""
 BEFORE = 10.0

@@ -24,6 +24,7 @@ from replug.token.pins.policy import PolicyOf
 from replug.token.prompts.request import Prompter
 from replug.token.serving.recovery import attempt
 from replug.token.serving.served import ServedToken
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
@@ -59,14 +60,16 @@ class Module:
         policy_of: PolicyOf,
         changed: Callable[[], None],
         fork_server: ForkServer,
+        cards: CardTurns,
         arguments: LoadArguments = PLAIN,
     ) -> None:
         """`workers` is how many signatures may be made at the same time; cards require 1.
 
-        `changed` is called after each change of the tokens, their states or their keys.
+        `changed` is called after each change of the tokens, their states or their keys; `cards` are shared
+        with other modules.
         """
         self.path = path
-        self._pool = WorkerPool(path, fork_server, deadlines, workers, arguments)
+        self._pool = WorkerPool(path, fork_server, deadlines, cards, workers, arguments)
         self._served = ServedTokens(self._pool, pins, prompter, policy_of, changed)
         self._view: View | None = None
         self._present: set[TokenId] = set()
@@ -101,6 +104,11 @@ class Module:
             return False
         sign = self._pool.last_sign
         return sign is not None and asyncio.get_running_loop().time() - sign < within
+
+    @property
+    def used_at(self) -> float:
+        """When a client last used one of its tokens that was logged in, on the loop's clock."""
+        return self._pool.used_at
 
     @property
     def takes_tokens(self) -> bool:

@@ -22,6 +22,7 @@ _SLOW = 1.0  # seconds between scans; each costs about a millisecond and no comm
 _PACES = {Pace.QUICK: 0.25, Pace.USUAL: _SLOW, Pace.SELDOM: 60.0}
 _GAP = 5.0  # seconds of the boot clock without a scan
 _SLOWEST = 30.0  # seconds, while a module cannot be asked
+_PUT_OFF = 3.0  # seconds between scans without an event, if another module is to see a card first
 _APART = 0.05  # seconds between scans at least, however many events there are
 _AFTER_EVENT = (0.2, 0.3, 0.5, 1.0, 1.5, 2.5)  # seconds between the scans that follow the first one
 _AFTER_CHANGE = (0.3, 0.7)  # the same after pcscd has reported a change: it has seen the card already
@@ -95,13 +96,16 @@ class Watcher:
 
     def _scan_due(self, *, closely: bool) -> None:
         now = asyncio.get_running_loop().time()
-        for module in self._modules():
+        # The one that was used last has its turn at a card first.
+        for module in sorted(self._modules(), key=lambda module: -module.used_at):
             rest = self._resting.get(module)
             rested = rest is None or now >= rest.since + rest.length
             if not rested or module in self._scanning or module.busy:
                 continue
             clock, pace = time.clock_gettime(time.CLOCK_BOOTTIME), _PACES[module.pace]
-            since = clock - self._last_scan.get(module, clock - pace)
+            since = clock - self._last_scan.get(module, clock - max(pace, _PUT_OFF))
+            if not closely and since < _PUT_OFF and self._another_misses_a_card(module):
+                continue
             if closely or pace <= _SLOW or since >= pace:
                 # After a gap (suspend, a busy module) slots that look unchanged may hold other tokens.
                 after_gap = since > max(_GAP, 2 * pace)
@@ -109,6 +113,13 @@ class Watcher:
                 task = asyncio.create_task(self._scan(module, closely=closely or after_gap))
                 self._scanning[module] = task
                 task.add_done_callback(lambda _, module=module: self._scanning.pop(module))  # type: ignore[misc]
+
+    def _another_misses_a_card(self, module: Module) -> bool:
+        """Whether one that was used after `module` does, which is then to be the first to see it."""
+        return module.uses_pcscd and any(
+            other.uses_pcscd and other.used_at > module.used_at and other.pace is Pace.QUICK
+            for other in self._modules()
+        )
 
     async def _scan(self, module: Module, *, closely: bool) -> None:
         failures: list[Exception]

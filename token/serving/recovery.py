@@ -85,6 +85,7 @@ async def _use(
     patient = outage is not None and outage.silent
     while True:
         began = asyncio.get_running_loop().time()
+        await pool.turn_at_cards()
         try:
             # What ended a worker may have ended the spare as well.
             worker = await taken.live(patient=patient, spare=not repaired)

@@ -51,6 +51,11 @@ class RestartingWorker:
         return set() if self._worker is None else self._worker.ready
 
     @property
+    def opened(self) -> set[TokenId]:
+        """The tokens that the process has a session on, and has read."""
+        return set() if self._worker is None else self._worker.opened
+
+    @property
     def last_sign(self) -> float | None:
         """When its process last showed a sign of life, on the loop's clock; None if there is none."""
         return None if self._worker is None else self._worker.last_sign

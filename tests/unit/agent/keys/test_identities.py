@@ -28,6 +28,7 @@ from replug.token.names.uri import Uri
 from replug.token.pins.pin import PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.serving.served import ServedToken
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
@@ -50,7 +51,7 @@ def token(serial: str, *keys: Key) -> ServedToken:
     identity = TokenId("Maker", "Model", serial, "work")
     served = ServedToken(
         identity,
-        WorkerPool("/module.so", Slots().fork_server, Deadlines()),
+        WorkerPool("/module.so", Slots().fork_server, Deadlines(), CardTurns()),
         PinCache(lambda: None),
         Person(),
         lambda _: PinPolicy(),

@@ -18,6 +18,7 @@ from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.client import Deadlines
 
 
@@ -39,6 +40,7 @@ class Rig:
             lambda _: PinPolicy(),
             lambda: self.changes.append(len(self.module.tokens)),
             self.slots.fork_server,
+            CardTurns(),
         )
         self.changes: list[int] = []
         """How many tokens there were at each change."""

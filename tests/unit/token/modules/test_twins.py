@@ -18,6 +18,7 @@ from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.client import Deadlines
 
 FIRST = TokenId("Maker", "Model", "0000", "PIV_II")
@@ -67,7 +68,7 @@ class Rig:
         policy = PinPolicy()
         self.module = Module(
             "/module.so", PinCache(lambda: None), self.person, Deadlines(), 1, lambda _: policy, lambda: None,
-            self.slots.fork_server,
+            self.slots.fork_server, CardTurns(),
         )  # fmt: skip
         self.module.serve([Uri()])
 

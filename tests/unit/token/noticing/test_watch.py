@@ -28,6 +28,8 @@ class StandInModule:
     def __init__(self, *tokens: StandInToken) -> None:
         self.busy = False
         self.pace = Pace.USUAL
+        self.used_at = float("-inf")
+        self.uses_pcscd = False
         self.present_tokens: list[StandInToken] = []
         self.left: list[Mapping[str, bool]] = []
         self.left_elsewhere: list[StandInToken] = []
@@ -342,6 +344,51 @@ def test_a_busy_module_is_left_alone_until_it_is_not_and_not_waited_for() -> Non
 
         assert busy.close_looks == pytest.approx(AFTER_EVENT[4:6])
         assert idle.close_looks == pytest.approx(AFTER_EVENT[:6])
+
+    run_in_no_time(main())
+
+
+def test_the_module_that_a_client_used_last_is_looked_at_first() -> None:
+    """Of two that read the same card the other waits, and a signature would wait for it."""
+
+    async def main() -> None:
+        order: list[str] = []
+
+        class Noted(StandInModule):
+            def __init__(self, name: str, used_at: float) -> None:
+                super().__init__()
+                self.name, self.used_at = name, used_at
+
+            async def look(self, *, closely: bool) -> list[StandInToken]:
+                order.append(self.name)
+                return await super().look(closely=closely)
+
+        async with watching(Noted("never", float("-inf")), Noted("early", 1), Noted("late", 2)) as watcher:
+            watcher.nudge()
+            await asyncio.sleep(0.1)
+        assert order == ["late", "early", "never"]
+
+    run_in_no_time(main())
+
+
+def test_a_module_leaves_a_card_that_another_misses_to_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose look comes first would read it, though nobody wants it there."""
+    monkeypatch.setattr("time.clock_gettime", lambda _: now())
+
+    async def main() -> None:
+        used, other, without_cards = StandInModule(), StandInModule(), StandInModule()
+        used.pace, used.used_at = Pace.QUICK, 1
+        used.uses_pcscd = other.uses_pcscd = True
+        async with watching(used, other, without_cards) as watcher:
+            await asyncio.sleep(30)
+            assert len(used.glances) > 90
+            assert len(without_cards.glances) > 90
+            assert pauses(other.glances)[1:] == pytest.approx([3.0] * 8, abs=0.31)
+            # Both are told of a card, and this one has its turn after the other.
+            other.glances.clear()
+            watcher.cards_changed({}, True)
+            await asyncio.sleep(0.1)
+            assert len(other.close_looks) == 1
 
     run_in_no_time(main())
 

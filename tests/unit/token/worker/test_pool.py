@@ -18,6 +18,7 @@ from replug.token.errors import (
 )
 from replug.token.requester import Requester, requester
 from replug.token.serving.recovery import attempt
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.client import Deadlines
 from replug.token.worker.pool import WorkerPool
 
@@ -33,7 +34,7 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Slots:
 
 @pytest.fixture
 def pool(slots: Slots) -> WorkerPool:
-    return WorkerPool(PATH, slots.fork_server, Deadlines())
+    return WorkerPool(PATH, slots.fork_server, Deadlines(), CardTurns())
 
 
 async def scan(worker: StandInWorker) -> int:

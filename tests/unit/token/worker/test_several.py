@@ -19,6 +19,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy
 from replug.token.prompts.request import Asker
 from replug.token.serving.recovery import attempt
+from replug.token.worker.card_turns import CardTurns
 from replug.token.worker.deadlines import Deadlines
 from replug.token.worker.forking import ForkServer
 from replug.token.worker.pool import WorkerPool
@@ -42,13 +43,13 @@ def slots(monkeypatch: pytest.MonkeyPatch) -> Slots:
 @pytest.mark.parametrize("workers", [0, -1])
 def test_a_module_has_a_worker(workers: int, slots: Slots) -> None:
     with pytest.raises(ValueError, match="needs a worker"):
-        WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)
+        WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), workers)
 
 
 @pytest.mark.parametrize(("workers", "at_once"), [(1, 1), (2, 2), (3, 3)])
 def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: int, at_once: int) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), workers)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), workers)
         gates = [slots.hold_next("scan") for _ in range(4)]
         tasks = [asyncio.create_task(attempt(pool, scan, anywhere=True)) for _ in range(4)]
         await settle()
@@ -62,7 +63,7 @@ def test_as_many_operations_at_once_as_there_are_workers(slots: Slots, workers: 
 
 def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 3)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), 3)
         for _ in range(5):
             assert await attempt(pool, scan, anywhere=True) == 0
         assert len(slots.workers) == 1
@@ -72,7 +73,7 @@ def test_workers_beyond_the_first_start_when_they_are_needed(slots: Slots) -> No
 
 def test_what_is_not_for_any_worker_waits_for_the_first(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), 2)
         gate = slots.hold_next("scan")
         held = asyncio.create_task(attempt(pool, scan))
         await gate.entered.wait()
@@ -93,7 +94,7 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
         order.append(f"{name} {await scan(worker)}")
 
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), 2)
         gates = [slots.hold_next("scan") for _ in range(2)]
         tasks = [asyncio.create_task(attempt(pool, scan, anywhere=True)) for _ in range(2)]
         await settle()
@@ -115,7 +116,7 @@ def test_a_worker_goes_to_the_first_in_the_queue_who_can_use_it(slots: Slots) ->
 
 def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines())
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns())
         gate = slots.hold_next("scan")
         tasks = [asyncio.create_task(attempt(pool, scan)) for _ in range(3)]
         await gate.entered.wait()
@@ -130,7 +131,7 @@ def test_who_is_cancelled_with_a_worker_in_hand_gives_it_to_the_next(slots: Slot
 
 def test_a_restart_and_the_end_are_for_all_workers(slots: Slots) -> None:
     async def main() -> None:
-        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), 2)
+        pool = WorkerPool("/usr/lib/module.so", slots.fork_server, Deadlines(), CardTurns(), 2)
         await asyncio.gather(*(attempt(pool, scan, anywhere=True) for _ in range(2)))
         assert slots.alive == [0, 1]
         pool.restart()
@@ -237,6 +238,7 @@ def test_two_real_signatures_overlap(faulty: Faulty, monkeypatch: pytest.MonkeyP
             lambda _: PinPolicy(),
             lambda: None,
             fork_server,
+            CardTurns(),
         )
         module.serve([Uri()])
         [token] = await module.look()
