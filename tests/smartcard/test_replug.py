@@ -24,6 +24,8 @@ from rigs.terminal import Done, eventually
 
 SIGNING_SLOTS = [Slot.AUTHENTICATION, Slot.SIGNATURE, Slot.CARD_AUTHENTICATION]
 REPLUG = Path(sys.executable).with_name("replug")
+TOUCH_TIMEOUT = 12.5  # seconds; YubiKeys wait longer
+HELD = 6.0  # seconds for which another program has the card for itself
 AT_ONCE = 5.0  # seconds, for a refusal that needs no card, also on a busy machine
 
 
@@ -191,11 +193,23 @@ def kill_workers(agent: Agent) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def test_a_login_that_another_program_ends_after_a_while_is_no_touch_that_was_not_given(
+    working_agent: Agent, pcscd: Pcscd, card: Card, public: Path
+) -> None:
+    """Its transaction ends with the program, at which pcscd resets the card."""
+    with ThreadPoolExecutor() as clients:
+        with pcscd.held_by_another("transact"):
+            signing = clients.submit(use, working_agent, public)
+            time.sleep(HELD)
+        assert signing.result().status == 0, working_agent.log
+    assert (card.verifies, card.wrong_pins) == (2, 0)
+
+
 def test_a_touch_that_is_not_given_is_not_asked_for_again(
     working_agent: Agent, card: Card, module: Path, public: Path
 ) -> None:
     """A card that refuses after a while wants its person, not another try."""
-    card.needs_touch, card.touch_timeout = True, 5.5
+    card.needs_touch, card.touch_timeout = True, TOUCH_TIMEOUT
 
     assert use(working_agent, public).status == 1
     # OpenSC itself tries a second time.

@@ -24,7 +24,11 @@ from replug.token.keys import TokenKey
 if TYPE_CHECKING:
     from replug.token.worker.client import WorkerClient
 
-_TOUCH_WAITED = 5.0  # seconds; no module takes that long to find that it is not logged in
+_TOUCH_WAITED = 12.0
+"""Seconds after which a card that refuses has waited for a touch: YubiKeys wait 15.
+
+After less, the module may have waited for another program's transaction, whose end has reset the card.
+"""
 
 _MOST_CANDIDATES = 8
 
