@@ -34,8 +34,11 @@ class Watched(RunningForkServer):
         super().__init__()
         self.forked: list[Forked] = []
         self.changed = asyncio.Condition()
+        self.may_fork = asyncio.Event()
+        self.may_fork.set()
 
     async def fork(self, program: str, patience: float) -> Forked:
+        await self.may_fork.wait()
         async with self.changed:
             self.forked.append(await super().fork(program, patience))
             self.changed.notify_all()
@@ -113,6 +116,8 @@ def test_there_are_only_so_many_for_a_process_a_program_and_in_all(screen: Scree
                 questions.append(question)
             return len(questions) - before
 
+        # One terminal takes one question: the processes for the others would end at once.
+        server.may_fork.clear()
         program = (1, "/usr/bin/ssh")
         assert await ask_until_refused([Requester(program, 1)] * 100) == MOST_OF_A_PROCESS
         others = [Requester(program, pid) for pid in range(2, 100)]
@@ -120,10 +125,11 @@ def test_there_are_only_so_many_for_a_process_a_program_and_in_all(screen: Scree
         others = [Requester((1, f"/usr/bin/{pid}"), pid) for pid in range(100)]
         assert await ask_until_refused(others) == MOST - MOST_OF_A_PROGRAM
 
+        server.may_fork.set()
         await server.has_forked(MOST)
         for question in questions:
             question.cancel()
-        await asyncio.wait(questions)
+        await asyncio.gather(*questions, return_exceptions=True)
         while terminals._in_use:  # noqa: ASYNC110 - nobody announces it
             await asyncio.sleep(0.01)
         assert await ask_until_refused([Requester(program, 1)]) == 1
