@@ -70,6 +70,8 @@ class CertificateToSign:
     """With an empty signature."""
     asked_at: int
     """Seconds since 1970."""
+    login_at: Host | None = None
+    """The host that the agent itself wants it for; None if a client asks, who says no such thing."""
 
     @property
     def is_for_host(self) -> bool:

@@ -100,7 +100,8 @@ def _certificate(asked: CertificateToSign) -> tuple[str, list[str]]:
     if certificate.critical_options:
         details.append(f"only with {_some(_options(certificate))}")
     details.append(f"certifies {subject.algorithm} key {fingerprint(subject.encode())}")
-    return f"{kind} certificate{anybody}, {_validity(asked)}", details
+    login = f" for a login at {host_in_words(asked.login_at)}" if asked.login_at else ""
+    return f"{kind} certificate{anybody}{login}, {_validity(asked)}", details
 
 
 def _validity(asked: CertificateToSign) -> str:

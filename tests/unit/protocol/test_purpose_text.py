@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.keys import fingerprint
 from replug.protocol.known_hosts import KnownAs
-from replug.protocol.purpose import Host, Purpose, purpose_of
+from replug.protocol.purpose import CertificateToSign, Host, Purpose, purpose_of
 from replug.protocol.purpose_text import in_lines, in_one_line
 from replug.protocol.sessions import Sessions
 from replug.protocol.signed_data import HostKeyProof, SshSignature
@@ -52,6 +52,18 @@ def login(user: str = "root", session: int = 0) -> bytes:
 def body(*principals: str, **changes: object) -> bytes:
     given = {"valid_after": 0, "valid_before": NOW + 600, "type": CertificateType.USER, **changes}
     return Certificate.decode(certificate(KEY, CA, *principals, **given)).body()
+
+
+def test_a_certificate_that_the_agent_wants() -> None:
+    """It is said for which host; a client that asks for one cannot say that."""
+    asked = purpose(body("root"), key=CA)
+    assert isinstance(asked.signed, CertificateToSign)
+    host = Host(SERVER.blob, NAMES[SERVER.blob])
+    wanted = replace(asked, signed=replace(asked.signed, login_at=host))
+    head, first, *_ = in_lines(wanted)
+    assert head.startswith(f"user certificate for a login at {AT}, valid until ")
+    assert first == "for root"
+    assert in_lines(asked)[0].startswith("user certificate, valid until ")
 
 
 def test_logins() -> None:
