@@ -63,6 +63,14 @@ class KeyProcess:
 
         await self._in_turn(blob, give)
 
+    async def make(self) -> bytearray:
+        """The ADD_IDENTITY message of a new Ed25519 key, for the caller to wipe. RequestRefusedError."""
+
+        async def make(process: WorkerProcess) -> bytearray:
+            return await process.ask(Request("make", {}), self._patience, _content)
+
+        return await self._in_turn(b"", make)
+
     async def sign(self, blob: bytes, data: bytes, flags: int) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's. RequestRefusedError."""
 

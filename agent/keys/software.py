@@ -1,4 +1,4 @@
-"""Software keys: the private keys that clients gave the agent (`ssh-add FILE`, AddKeysToAgent).
+"""Software keys: private keys that clients gave the agent (`ssh-add FILE`, AddKeysToAgent), or that it made.
 
 Processes of their own (`software_worker.py`) compute with them. They are disposable, as a token's worker is.
 The copy of a key that the agent keeps to give it to another process is sealed.
@@ -35,6 +35,8 @@ class SoftwareKeys:
         self._sealed: dict[bytes, bytes] = {}
         """Each key's ADD_IDENTITY message."""
         self._slow: set[bytes] = set()
+        self._made: set[bytes] = set()
+        """Those that no client has given."""
         self._adding: list[bytearray] = []
         """The messages of keys that wait for a process, or are being read by one."""
         self._quick_processes = _ByProgram(lambda: KeyProcess(seal, self._sealed, fork_server, slow=False))
@@ -63,6 +65,20 @@ class SoftwareKeys:
         if slow:
             self._slow.add(blob)
 
+    async def make(self) -> bytes:
+        """The blob of a new Ed25519 key, which is kept until `remove` or `clear`. RequestRefusedError."""
+        message = await self._quick_processes.of_requester().make()
+        try:
+            blob = KeyAddition.decode(message).blob
+            self._sealed[blob] = self._seal.seal(message)
+            self._made.add(blob)
+        except SealedError:
+            self.suspend()
+            raise RequestRefusedError("the agent was locked meanwhile") from None
+        finally:
+            wipe(message)
+        return blob
+
     async def sign(self, blob: bytes, data: bytes, flags: int) -> bytes:
         """The signature blob over `data`; `flags` are the sign request's. RequestRefusedError."""
         process = self._slow_process if blob in self._slow else self._quick_processes.of_requester()
@@ -72,18 +88,20 @@ class SoftwareKeys:
         """Drop a key, if it is there."""
         if self._sealed.pop(blob, None) is not None:
             self._slow.discard(blob)
+            self._made.discard(blob)
             for process in self._processes():
                 process.remove(blob)
 
     def keep_only(self, blobs: Iterable[bytes]) -> None:
-        """Drop all keys but these."""
-        for blob in self._sealed.keys() - set(blobs):
+        """Drop all keys but these and those that were made."""
+        for blob in self._sealed.keys() - self._made - set(blobs):
             self.remove(blob)
 
     def clear(self) -> None:
         """Drop all keys."""
         self._sealed.clear()
         self._slow.clear()
+        self._made.clear()
         self.suspend()
 
     def withdraw_additions(self) -> None:

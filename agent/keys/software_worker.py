@@ -15,7 +15,8 @@ from typing import NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
-from replug.protocol.keys import Curve
+from replug.protocol.constants import MessageType
+from replug.protocol.keys import ED25519_SIZE, Curve, Ed25519PublicKey
 from replug.protocol.private_keys import (
     EcdsaPrivateKey,
     Ed25519PrivateKey,
@@ -36,6 +37,7 @@ from replug.token.errors import Verdict
 from replug.token.worker.frames import Header
 from replug.token.worker.inside.loop import RefusedError, answer_requests
 
+_NO_COMMENT = bytes(4)
 _Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -61,6 +63,13 @@ class Operations:
                 _try(key)
             self._keys[header["key"]] = key
         return {}, b""
+
+    def make(self, _header: Header, _body: bytearray) -> tuple[Header, bytes]:
+        """The ADD_IDENTITY message of a new Ed25519 key."""
+        seed = os.urandom(ED25519_SIZE)
+        point = ed25519.Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        key = Ed25519PrivateKey(Ed25519PublicKey(point), seed)
+        return {}, bytes([MessageType.ADD_IDENTITY]) + key.encode() + _NO_COMMENT
 
     def sign(self, header: Header, body: bytearray) -> tuple[Header, bytes]:
         """The signature blob over the body by the key listed as `key`; `flags` are the sign request's."""

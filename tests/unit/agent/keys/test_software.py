@@ -24,7 +24,7 @@ from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.software import SoftwareKeys
 from replug.protocol.additions import KeyAddition
 from replug.protocol.certificates import Certificate
-from replug.protocol.keys import Curve, RsaPublicKey
+from replug.protocol.keys import Curve, RsaPublicKey, parse_public_key
 from replug.protocol.private_keys import (
     EcdsaPrivateKey,
     Ed25519PrivateKey,
@@ -86,6 +86,26 @@ def test_a_key_signs(kind: str, fork_server: ForkServer) -> None:
         await software.add(added(key))
         await check(software, key)
         software.clear()
+
+    run(main())
+
+
+def test_a_key_is_made_and_signs_until_it_is_removed(fork_server: ForkServer) -> None:
+    """Other keys come and go meanwhile; it is given to a fresh process like any other."""
+
+    async def main() -> None:
+        software, key = SoftwareKeys(Seal(), fork_server), ed25519_key()
+        blob, other = await software.make(), await software.make()
+        public = parse_public_key(blob)
+        assert blob != other
+        await software.add(added(key))
+        software.keep_only([])
+        software.suspend()
+        verify(public, await software.sign(blob, DATA, 0), DATA)
+        software.remove(blob)
+        assert "removed meanwhile" in await refusal(software.sign(blob, DATA, 0))
+        software.clear()
+        assert "removed meanwhile" in await refusal(software.sign(other, DATA, 0))
 
     run(main())
 
