@@ -47,6 +47,12 @@ class Agent(Protocol):
     def listing_takes_long(self, client: Client) -> bool:
         """Whether to make the listing is something for `aside`."""
 
+    def wants_certificate(self, client: Client) -> bool:
+        """Whether a certificate is to be made for the client before it is listed its keys."""
+
+    async def certify(self, client: Client) -> None:
+        """Make it, if that is possible; takes 90 seconds at most."""
+
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign the request's data. Raises SignRefusedError, also for flags that are not supported."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from weakref import WeakValueDictionary
 
 from replug.agent.config.settings import Settings
-from replug.agent.keys.refusal import RequestRefusedError
+from replug.agent.keys.refusal import UseDeclinedError
 from replug.protocol.purpose import Login, Purpose
 from replug.protocol.signed_data import SshSignature
 from replug.token.prompts.request import ConfirmRequest, Origin, Prompter
@@ -54,7 +54,7 @@ class Confirmations:
     ) -> Confirmed:
         """Ask unless the user's yes to the same is remembered and `each_time` is not set.
 
-        RequestRefusedError, PromptError if the answer is not yes.
+        UseDeclinedError, PromptError if the answer is not yes.
         """
         seconds = 0.0 if each_time else self._seconds(purpose)
         consent = _consent(key_blob, purpose, question.asker.executable) if seconds else None
@@ -73,7 +73,7 @@ class Confirmations:
 
     async def _ask(self, question: ConfirmRequest) -> None:
         if not await self._prompter.confirm(question):
-            raise RequestRefusedError(f"the user declined the use of key {question.fingerprint}")
+            raise UseDeclinedError(f"the user declined the use of key {question.fingerprint}")
 
     def forget(self) -> None:
         """Forget every yes, and the one to the question that is asked now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
@@ -231,4 +232,5 @@ class Conversation:
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""
         at_hand = self._client.at_hand
-        return b"" if self._changes.since(at_hand.made_at) else at_hand.frame
+        over = self._changes.since(at_hand.made_at) or at_hand.until <= time.time()
+        return b"" if over else at_hand.frame

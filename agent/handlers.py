@@ -45,7 +45,9 @@ Reply: TypeAlias = Response | Coroutine[Any, Any, Response]
 
 def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. A locked agent shows nothing."""
-    nothing_is_awaited = agent.locked or (agent.first_scan.done and not agent.expects_a_token)
+    nothing_is_awaited = agent.locked or (
+        agent.first_scan.done and not agent.expects_a_token and not agent.wants_certificate(client)
+    )
     if nothing_is_awaited and not agent.listing_takes_long(client):
         return agent.listing(client)
     return _list_later(agent, client)
@@ -55,6 +57,8 @@ async def _list_later(agent: Agent, client: Client) -> Response:
     await agent.first_scan.wait()
     # Who plugs a card in and calls ssh is quicker than a module that reads the card.
     await agent.wait_for_expected()
+    if agent.wants_certificate(client):
+        await agent.certify(client)
     if agent.listing_takes_long(client):
         answer = await agent.aside(lambda: agent.listing(client))
     else:

@@ -6,14 +6,19 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from math import inf
 from typing import TypeVar
 
+from replug.agent.ca.certificate_rules import exact_names
 from replug.agent.ca.certifying import Certifying
+from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.journal import Journal
+from replug.agent.ca.shown import ShownCertificates
 from replug.agent.clients.client import Client, ListAtHand
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations
+from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.changes import Changes
@@ -35,6 +40,7 @@ from replug.agent.signing import Signing
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, RestrictDestination, SkProvider
 from replug.protocol.keys import fingerprint
+from replug.protocol.known_hosts import KnownAs
 from replug.protocol.messages import IdentitiesAnswer
 from replug.protocol.purpose import Host
 from replug.token.boottime import boottime
@@ -75,6 +81,7 @@ class Keyring:
         notices: TouchNotices,
         fork_server: ForkServer,
         journal: Journal,
+        refusals: RefusalHistory,
     ) -> None:
         self.settings = settings
         self.changes = Changes(boottime)
@@ -106,15 +113,18 @@ class Keyring:
         self.drop_expired = self._expiry.drop_expired
         self._known_host_names = KnownHostNames(default_files)
         self._confirmations = Confirmations(prompter, settings, boottime)
-        self.sign = Signing(
+        signing = Signing(
             self.identities, settings, self._confirmations, self.certifying, notices, self._aside
-        ).sign
+        )
+        self.sign = signing.sign
+        self.issuing = Issuing(settings, self.identities, self._software_keys, signing, refusals)
+        self._shown_certificates = ShownCertificates(settings, self.issuing)
         self._adding: Counter[tuple[Program | None, bool]] = Counter()
         """How many providers are being added, by the program that asks and whether they are usual ones."""
         self._emptied = 0
         """How often everything was removed."""
         self.first_scan = FirstScan(self.modules)
-        self.at_hand = ListAtHand()
+        self.at_hand = ListAtHand(is_shared=True)
         """For clients that are bound to no session, as they all see the same."""
 
     # For clients, through `Agent`.
@@ -132,19 +142,26 @@ class Keyring:
             await asyncio.sleep(_MOMENT)
 
     def listing(self, client: Client) -> IdentitiesAnswer:
-        client.at_hand.frame, client.at_hand.made_at = b"", self.changes.count
+        at_hand = client.at_hand
+        at_hand.frame, at_hand.made_at, at_hand.until = b"", self.changes.count, inf
         if self.locked:
             answer = _NOTHING
         else:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
-            answer = self.identities.answer(self._seen_by(client))
+            others = self.identities.answer(self._seen_by(client))
+            answer, at_hand.until = self._shown_certificates.answer(client, others)
             if out or not self.first_scan.done:
                 return answer
-        # For one that is bound to a session it is made each time: kept with each, they would fill the memory.
-        if client.at_hand is self.at_hand:
-            client.at_hand.frame = answer.framed
+        if at_hand.is_shared:
+            at_hand.frame = answer.framed
         return answer
+
+    def wants_certificate(self, client: Client) -> bool:
+        return not self.locked and self.issuing.is_due(client)
+
+    async def certify(self, client: Client) -> None:
+        await self.issuing.prepare(client)
 
     def listing_takes_long(self, client: Client) -> bool:
         return (
@@ -155,7 +172,11 @@ class Keyring:
 
     async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()
-        known_as = self._known_host_names.known_as
+        names = exact_names(self.settings.config.certificate_rules)
+
+        def known_as(key: bytes) -> KnownAs | None:
+            return self._known_host_names.known_as(key, names)
+
         # A certificate's names are compared with all that known_hosts says of its CA.
         return await self._aside.run(lambda: tuple(Host(key, known_as(key)) for key in keys))
 
@@ -251,11 +272,13 @@ class Keyring:
         if not any(map(sees, self.identities.holding(blob))):
             raise unknown_key(blob)
         self.identities.remove(blob, sees)
+        self.issuing.remove(blob)
         self._software_keys.keep_only(held.blob for held in self.identities.software_keys())
 
     def remove_all(self) -> None:
         self._emptied += 1
         self.identities.clear()
+        self.issuing.clear()
         self._software_keys.clear()
         self.forget_pins()
         self._modules.serve_what_is_added()
@@ -296,6 +319,8 @@ class Keyring:
         self._confirmations.forget()
         for token in self.tokens():
             token.apply_policy()
+        self.issuing.follow_configuration()
+        self._shown_certificates.forget()
         self.identities.changed()
         self.drop_expired()
         self._expiry.plan()
@@ -329,6 +354,7 @@ class Keyring:
         """Encrypt the PINs, and end the processes that hold PINs or keys; called before the seal is shut."""
         self.changes.count += 1
         self._confirmations.forget()
+        self.issuing.stop()
         self.pins.seal(self._seal)
         self._software_keys.suspend()
         self._software_keys.withdraw_additions()

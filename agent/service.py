@@ -111,9 +111,9 @@ class _Service:
         )
         settings = Settings(self._options)
         notices = TouchNotices(os.environ, lambda: settings.options.config.touch_notification, terminals)
-        keyring = Keyring(settings, prompter, notices, self._fork_server, Journal(journal_path))
-        keyring.begin()  # before anybody can ask
         history = RefusalHistory()
+        keyring = Keyring(settings, prompter, notices, self._fork_server, Journal(journal_path), history)
+        keyring.begin()  # before anybody can ask
         dispatcher = Dispatcher(keyring, history)
         events = SessionEvents(
             os.environ,

@@ -21,9 +21,11 @@ from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
 from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError, unknown_key
+from replug.protocol.certificates import Certificate
+from replug.protocol.constants import SignFlag
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
-from replug.protocol.purpose import Purpose, purpose_of
+from replug.protocol.purpose import CertificateToSign, Host, Purpose, purpose_of
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.protocol.wire import ProtocolError
@@ -79,7 +81,8 @@ class Signing:
             try:
                 return await self._sign(attempt)
             except TokenAbsentError as absent:
-                if not await self._any_back(attempt):
+                asker = client.asker(attempt.purpose)
+                if not await self.wait_for_any(attempt.candidates, asker, attempt.purpose):
                     raise
                 fields = {"why": str(absent), "program": attempt.client.peer.program}
                 log.info("the token came back in time", extra=fields)
@@ -88,6 +91,16 @@ class Signing:
             raise SignRefusedError(attempt.purpose, error.reason, error.next_step) from error
         except ProtocolError as error:
             raise SignRefusedError(attempt.purpose, str(error)) from error
+
+    async def certify(self, client: Client, ca_key: bytes, certificate: Certificate, host: Host) -> Signed:
+        """Have a CA key sign a certificate that the configuration wants for a login at `host`.
+
+        Raises TokenError, RequestRefusedError.
+        """
+        purpose = Purpose(CertificateToSign(certificate, int(time.time()), host), (), unverified=False)
+        request = SignRequest(ca_key, certificate.body(), SignFlag.RSA_SHA2_512)
+        # It is the agent that asks, for this client: what that one is bound to does not restrict the CA key.
+        return await self._sign(_Attempt(Client(client.peer), request, purpose))
 
     async def _sign(self, attempt: _Attempt) -> Signed:
         """Sign with the first identity that can, if it is still there then."""
@@ -110,25 +123,24 @@ class Signing:
                 raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
             # The rules may have been read again meanwhile.
             await self._certifying.check(attempt.client, request, attempt.purpose)
-            await self._certifying.record(attempt.client, attempt.purpose, held)
+            await self._certifying.record(attempt.client, attempt.purpose, held, attempt.began)
             return Signed(signature, held, asker, attempt.confirmed)
         assert unable is not None
         raise unable
 
-    async def _any_back(self, attempt: _Attempt) -> bool:
+    async def wait_for_any(self, candidates: list[Identity], asker: Asker, purpose: Purpose) -> bool:
         """Whether one of the tokens is back as soon as the configuration wants; the user is told which."""
         patience = self._settings.config.wait_for_token
         if not patience:
             return False
-        candidates = attempt.candidates
         places = list(dict.fromkeys(held.place for held in candidates))
-        key, asker = candidates[0].comment.decode(errors="replace"), attempt.client.asker(attempt.purpose)
+        key = candidates[0].comment.decode(errors="replace")
         log.info(
             "waiting for a token to be plugged in",
             extra={
                 "token": " or ".join(places),
                 "program": asker.program,
-                "purpose": in_one_line(attempt.purpose),
+                "purpose": in_one_line(purpose),
             },
         )
         with self._notices.plug_in(places, key, asker):
@@ -178,6 +190,7 @@ class _Attempt:
     request: SignRequest
     purpose: Purpose
     confirmed: Confirmed = Confirmed.NOT_REQUIRED
+    began: float = field(default_factory=time.monotonic)
     candidates: list[Identity] = field(default_factory=list)
     """What may sign, as of the last look."""
 
@@ -186,6 +199,8 @@ class _Attempt:
         permitted: dict[TokenId | None, Identity] = {}
         refusal: Exception | None = None
         for held in holding:
+            if held.constraints.here_only and self.client.forwarded:
+                continue
             try:
                 if held.constraints.destinations:
                     self._check_destination(held)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 
+from replug.agent.ca.certificate_rules import is_ca_key
 from replug.agent.ca.journal import Journal, issued
 from replug.agent.ca.rules import needs_user_name, why_not
 from replug.agent.ca.user_names import user_name
@@ -17,6 +19,7 @@ from replug.protocol.constants import SignFlag
 from replug.protocol.keys import blob_algorithm, fingerprint, plain_algorithm
 from replug.protocol.messages import SignRequest
 from replug.protocol.purpose import CertificateToSign, Purpose
+from replug.protocol.purpose_text import host_in_words
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +36,11 @@ class Certifying:
     def names(self, held: Identity) -> bool:
         """Whether this is a CA key, which is nothing to log in with."""
         config = self._settings.config
-        return bool(config.cas) and config.ca(held.fingerprint) is not None
+        if not config.cas and not config.certificate_rules:
+            return False
+        return config.ca(held.fingerprint) is not None or is_ca_key(
+            config.certificate_rules, held.fingerprint
+        )
 
     def confirm_when(self, key_blob: bytes) -> ConfirmWhen:
         """When the user is asked before the key signs, by its `[[ca]]`."""
@@ -42,14 +49,18 @@ class Certifying:
 
     async def check(self, client: Client, request: SignRequest, purpose: Purpose) -> None:
         """Raise RequestRefusedError if the request is for a CA key and not within its rules."""
-        entry = self._entry(request.key_blob)
-        if entry is None:
+        config = self._settings.config
+        if not config.cas and not config.certificate_rules:
             return
-        if client.remote:
+        key = fingerprint(request.key_blob)
+        entry = config.ca(key)
+        if client.remote and (entry is not None or is_ca_key(config.certificate_rules, key)):
             raise RequestRefusedError(
                 "a CA key signs nothing over a connection that is bound to a session or forwarded",
                 "log in with another key; certificates are signed for programs on this machine only",
             )
+        if entry is None:
+            return
         if not isinstance(purpose.signed, CertificateToSign):
             raise RequestRefusedError(
                 f"key {entry.key} is a CA key: it signs certificates and nothing else",
@@ -66,17 +77,30 @@ class Certifying:
         if reason:
             raise RequestRefusedError(reason, _RULES)
 
-    async def record(self, client: Client, purpose: Purpose, signer: Identity) -> None:
-        """Write the certificate into the journal if a CA key signed it; RequestRefusedError if that fails."""
+    async def record(self, client: Client, purpose: Purpose, signer: Identity, began: float) -> None:
+        """Write the certificate into the journal if a CA key signed it; RequestRefusedError if that fails.
+
+        So is one that the agent itself has asked for. `began`: when it was, on the monotonic clock.
+        """
         signed = purpose.signed
-        if self._entry(signer.blob) is None or not isinstance(signed, CertificateToSign):
+        if not isinstance(signed, CertificateToSign):
             return
+        if signed.login_at is None and self._entry(signer.blob) is None:
+            return
+        destination = host_in_words(signed.login_at) if signed.login_at is not None else ""
         uid = client.peer.uid
         try:
             user = await user_name(uid)
         except RequestRefusedError:
             user = str(uid)
-        line = issued(signed.certificate, signer.place, user=user, uid=uid, program=client.peer.program)
+        line = issued(
+            signed.certificate,
+            signer.place,
+            user=user,
+            uid=uid,
+            program=client.peer.program,
+            destination=destination,
+        )
         await self._journal.append(line)
         log.info(
             "certificate issued",
@@ -85,11 +109,13 @@ class Certifying:
                 "ca": line.ca,
                 "token": line.ca_place,
                 "serial": line.serial,
-                "key_id": line.key_id,
-                "principals": ",".join(line.principals),
                 "valid_for": signed.seconds_left,
                 "program": line.program,
                 "uid": uid,
+                **({"destination": destination} if destination else {}),
+                "duration_ms": round((time.monotonic() - began) * 1000),
+                "key_id": line.key_id,
+                "principals": ",".join(line.principals),
             },
         )
 

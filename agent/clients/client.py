@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from replug.agent.clients.peer import Peer
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.keys.constraints import KeyConstraints
 from replug.protocol.purpose import Host, Purpose
 from replug.protocol.purpose_text import in_lines
@@ -20,6 +23,10 @@ class ListAtHand:
     """Empty if the next one has to be made, whatever has changed."""
     made_at: int = 0
     """The count of changes then."""
+    is_shared: bool = False
+    """Whether it is that of several clients, who see the same; each with its own list would fill the memory."""
+    until: float = inf
+    """When it has to be made again though nothing has changed, in seconds since 1970."""
 
 
 @dataclass
@@ -32,19 +39,36 @@ class Client:
     """The hosts of those sessions, each with its names as of the session-bind."""
     at_hand: ListAtHand = field(default_factory=ListAtHand)
     """The last list that was sent; those bound to no session share one, as they see the same."""
+    ruled_by: Sequence[CertificateRule] | None = None
+    """The rules that `rule` was found in; None if it is not known."""
+    rule: CertificateRule | None = None
+    """The `[[certificate]]` for the host that it logs in at."""
 
     @property
     def remote(self) -> bool:
         """Whether a session-bind was attempted: it may be forwarded (ssh-agent.c, socket_is_remote)."""
         return self.sessions.bind_attempted
 
+    @property
+    def forwarded(self) -> bool:
+        """Whether its requests come, or may come, from another host."""
+        return self.sessions.unverified or any(bound.is_forwarding for bound in self.sessions.bindings)
+
+    @property
+    def logs_in_at(self) -> Host | None:
+        """The host that a program of this machine logs in at; None if it is another connection."""
+        return self.hosts[0] if len(self.hosts) == 1 and self.remote and not self.forwarded else None
+
     def bound(self, sessions: Sessions) -> None:
         """It is bound to these sessions now, or was to be: what it sees is its own, and never at hand."""
         self.sessions = sessions
         self.at_hand = ListAtHand()
+        self.ruled_by = None
 
     def sees(self, constraints: KeyConstraints) -> bool:
         """Whether an identity with these constraints exists for this client."""
+        if constraints.here_only and self.forwarded:
+            return False
         return permitted(constraints.destinations, self.sessions)
 
     def asker(self, purpose: Purpose) -> Asker:

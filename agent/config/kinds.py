@@ -182,12 +182,16 @@ class ListOf(Kind):
     whole: Callable[[list[Any]], Any] = tuple
     parts: Callable[[Any], Sequence[Any]] = tuple
     alone: bool = False
+    filled: bool = False
+    """Whether it needs an element."""
 
     def read(self, value: object) -> Any:
         if self.alone and isinstance(value, str):
             return self.whole([self.element.read(value)])
         if not isinstance(value, list):
             raise WrongValueError(((), " must be a list: [...]"))
+        if self.filled and not value:
+            raise WrongValueError(((), " must not be empty"))
         read, faults = [], []
         for place, part in enumerate(value):
             try:

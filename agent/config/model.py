@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
@@ -142,6 +143,7 @@ class Config:
     tokens: tuple[TokenEntry, ...] = ()
     cas: tuple[CaEntry, ...] = ()
     """The keys that sign certificates only."""
+    certificate_rules: tuple[CertificateRule, ...] = ()
 
     @property
     def deadlines(self) -> Deadlines:

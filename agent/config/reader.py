@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
+from replug.agent.config import ca_keys, certificate_keys
 from replug.agent.config.ca_entry import CaEntry
-from replug.agent.config.ca_keys import contradictions
+from replug.agent.config.certificate_rule import MOST_RULES, CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import WrongValueError, or_
 from replug.agent.config.model import Config, Problem, TokenEntry
-from replug.agent.config.tables import CAS, TABLES, TOKENS, Table
+from replug.agent.config.tables import CAS, CERTIFICATES, TABLES, TOKENS, Table
 from replug.agent.config.toml_lines import KeyPath, key_lines
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -74,24 +75,55 @@ class _Reader:
             name = table.name
             self._complain((name,), f"{name} must be a list of tables: write [[{name}]] above each")
             return ()
-        read, covers = (self._token, _covers) if table is TOKENS else (self._ca, _same_key)
-        entries = [read(values, (table.name, place)) for place, values in enumerate(tables)]
+        entries = [self._read(table, values, (table.name, place)) for place, values in enumerate(tables)]
         found = [(place, entry) for place, entry in enumerate(entries) if entry is not None]
-        self._complain_of_hidden(table, found, covers)
+        if table is CERTIFICATES:
+            self._complain_of_rules(found)
+        else:
+            self._complain_of_hidden(table, found, _covers if table is TOKENS else _same_key)
         return tuple(entry for _, entry in found)
 
-    def _ca(self, values: Mapping[str, Any], path: KeyPath) -> CaEntry | None:
-        settings = self._values(values, CAS.keys, path)
-        missing = [key for key in CAS.keys if key.sample and key.name not in settings]
+    def _read(self, table: Table, values: Mapping[str, Any], path: KeyPath) -> Any:
+        """An entry; None if what it needs is missing."""
+        if table is TOKENS:
+            return self._token(values, path)
+        return self._entry(
+            table, values, path, (ca_keys if table is CAS else certificate_keys).contradictions
+        )
+
+    def _entry(
+        self,
+        table: Table,
+        values: Mapping[str, Any],
+        path: KeyPath,
+        contradictions: Callable[[Any], Iterable[tuple[str, str]]],
+    ) -> Any:
+        """An entry; None if a key is missing that it needs. What contradicts itself is complained of."""
+        settings = self._values(values, table.keys, path)
+        missing = [key for key in table.keys if key.name not in settings and _is_required(key, table)]
         for key in missing:
             if key.name not in values:
-                self._complain(path, f"a [[{CAS.name}]] needs {key.name}, such as {key.name} = {key.sample}")
+                self._complain(
+                    path, f"a [[{table.name}]] needs {key.name}, such as {key.name} = {key.sample}"
+                )
         if missing:
             return None
-        entry = CaEntry(**settings)
+        entry = table.entry(**settings)
         for name, why in contradictions(entry):
             self._complain((*path, name), f"{name}: {why}")
         return entry
+
+    def _complain_of_rules(self, rules: Sequence[tuple[int, CertificateRule]]) -> None:
+        """Of files that two rules write, and of too many rules."""
+        name = CERTIFICATES.name
+        files: set[str] = set()
+        for place, rule in rules:
+            if rule.certificate_file in files:
+                path = (name, place, "certificate_file")
+                self._complain(path, "certificate_file: another rule writes this file")
+            files |= {rule.certificate_file} - {""}
+        if len(rules) > MOST_RULES:
+            self._complain((name, MOST_RULES), f"there are more than {MOST_RULES} [[{name}]]")
 
     def _token(self, values: Mapping[str, Any], path: KeyPath) -> TokenEntry | None:
         settings = self._values(values, TOKENS.keys, path)
@@ -159,6 +191,10 @@ def _unknown(name: str, keys: Sequence[Key]) -> str:
 
 def _names(tables: Sequence[Table]) -> str:
     return " or ".join(f"[[{table.name}]]" for table in tables)
+
+
+def _is_required(key: Key, table: Table) -> bool:
+    return any(field.name == key.name and field.default is MISSING for field in fields(table.entry))
 
 
 def _same_key(earlier: CaEntry, later: CaEntry) -> bool:

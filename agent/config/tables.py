@@ -1,4 +1,4 @@
-"""The tables of the configuration file that may be repeated: `[[token]]`, `[[ca]]`."""
+"""The tables of the configuration file that may be repeated: `[[token]]`, `[[ca]]`, `[[certificate]]`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.ca_keys import CA_KEYS
+from replug.agent.config.certificate_keys import CERTIFICATE_KEYS
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
 from replug.agent.config.model import Config, TokenEntry
 
@@ -38,7 +40,14 @@ CAS = Table(
     "CA keys on tokens: one [[ca]] for each. The key signs certificates within these rules and nothing "
     "else, and none over a forwarded connection.",
 )
-TABLES = (TOKENS, CAS)
+CERTIFICATES = Table(
+    "certificate",
+    "certificate_rules",
+    CertificateRule,
+    CERTIFICATE_KEYS,
+    "Certificates that a CA key signs when ssh logs in: one [[certificate]] for each group of hosts.",
+)
+TABLES = (TOKENS, CAS, CERTIFICATES)
 
 
 def default_of(key: Key) -> str:

@@ -25,6 +25,8 @@ class KeyConstraints:
     """When the user is asked before a signature."""
     destinations: tuple[DestinationConstraint, ...] = ()
     """Where it may be used; empty is anywhere."""
+    here_only: bool = False
+    """Whether it does not exist for clients on other hosts."""
 
     @classmethod
     def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> KeyConstraints:

@@ -7,6 +7,7 @@ tries the keys in this order, and servers let it try only a few.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from replug.agent.keys.changes import Changes
@@ -22,6 +23,7 @@ from replug.agent.keys.entry import (
     same_provider,
 )
 from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
+from replug.agent.keys.issued import IssuedIdentities, IssuedIdentity
 from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
 from replug.protocol.messages import IdentitiesAnswer
@@ -48,6 +50,7 @@ class Identities:
         self._changes = changes
         self._lists_absent = lists_absent
         self._is_ca = is_ca
+        self._issued = IssuedIdentities()
         self._entries: list[Entry] = []
         """In the order they are listed in."""
         self._held: list[Identity] = []
@@ -108,11 +111,34 @@ class Identities:
 
         Those whose lifetime has ended are not among them, though they may not have been dropped yet.
         """
-        holding = self._holding.get(blob, [])
+        holding = self._holding.get(blob)
+        if holding is None:
+            return self._issued_with(blob)
         if self.limited:
             now = self._changes.clock()
             holding = [held for held in holding if not is_over(held.constraints.expires, now)]
         return holding if len(holding) < 2 else sorted(holding, key=lambda held: held.distance)
+
+    def _issued_with(self, blob: bytes) -> list[Identity]:
+        issued = self._issued.of(blob, time.time())
+        if isinstance(issued, IssuedIdentity) and issued.holder is not None:
+            return [issued.by(held) for held in self.holding(issued.certified.blob)]
+        return [] if issued is None else [issued]
+
+    def use_issued(self, issued: Iterable[Identity]) -> None:
+        """Have these, and no others, for signatures; for whom they are listed is up to agent/ca."""
+        self._issued.replace(issued)
+        self._changes.count += 1
+
+    def of_key(self, key_fingerprint: str) -> list[Identity]:
+        """The identities with this key, certificates not included, the nearest to signing first."""
+        found = (blob for blob, held in self._holding.items() if held[0].fingerprint == key_fingerprint)
+        return [held for blob in found for held in self.holding(blob) if not held.is_certificate]
+
+    def on_tokens(self, visible: Callable[[Identity], bool]) -> list[TokenBackedIdentity]:
+        """The keys that are listed for a client and are on a token; no certificates, and no CA keys."""
+        listed = (held for held in self.listed(visible) if isinstance(held, TokenBackedIdentity))
+        return [held for held in listed if not held.is_certificate and not self._is_ca(held)]
 
     def on(self, token: ServedToken) -> list[TokenBackedIdentity]:
         """The identities that `token` holds, whether it is in or out."""

@@ -48,6 +48,17 @@ class Listing:
         return cls(IdentitiesAnswer(there), left_out, sum(len(entry.encoded) for entry in there))
 
 
+def cut_to_fit(entries: Sequence[ListedIdentity]) -> tuple[ListedIdentity, ...]:
+    """The first of the entries, as many as there is room for."""
+    kept, room = [], _ROOM
+    for entry in entries[:MOST_IDENTITIES]:
+        room -= len(entry.encoded)
+        if room < 0:
+            break
+        kept.append(entry)
+    return tuple(kept)
+
+
 def _fitting(listed: list[tuple[Identity, ListedIdentity]]) -> list[Identity]:
     sizes: dict[object, int] = {}
     for held, entry in listed:

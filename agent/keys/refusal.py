@@ -11,6 +11,10 @@ class RequestRefusedError(ExplainedError):
     """The agent refuses a request."""
 
 
+class UseDeclinedError(RequestRefusedError):
+    """The user was asked whether a key may be used, and said no."""
+
+
 class SignRefusedError(RequestRefusedError):
     """A signature for this purpose was refused, or could not be made."""
 

@@ -67,8 +67,10 @@ class AgentBench:
         desk = AtOneDesk(self.person, lambda: keyring.boottime())
         self.journal = folder / "state" / "issued.jsonl"
         notices = TouchNotices({}, lambda: None, Terminals(None))
-        self.keyring = Keyring(settings, desk, notices, self.slots.fork_server, Journal(lambda: self.journal))
         self.history = RefusalHistory()
+        self.keyring = Keyring(
+            settings, desk, notices, self.slots.fork_server, Journal(lambda: self.journal), self.history
+        )
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self._conversations: dict[int, Conversation] = {}
         self.client = self.new_client()

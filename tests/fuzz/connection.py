@@ -66,14 +66,11 @@ class Agent:
         self._state = tempfile.TemporaryDirectory()
         self.journal = Journal(lambda: Path(self._state.name) / "issued.jsonl")
         self.ca_key = CaKey()
-        self.keyring = Keyring(
-            Settings(options),
-            Nobody(),
-            TouchNotices({}, lambda: None, Terminals(None)),
-            self.fork_server,
-            self.journal,
-        )
         self.history = RefusalHistory()
+        notices = TouchNotices({}, lambda: None, Terminals(None))
+        self.keyring = Keyring(
+            Settings(options), Nobody(), notices, self.fork_server, self.journal, self.history
+        )
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
     def hold_ca_key(self) -> None:
@@ -136,7 +133,9 @@ async def _unlock(agent: Agent) -> None:
     """A message may well have locked the agent, with whatever passphrase: make it a new one then."""
     if agent.keyring.locked:
         notices = TouchNotices({}, lambda: None, Terminals(None))
-        fresh = Keyring(agent.keyring.settings, Nobody(), notices, agent.fork_server, agent.journal)
+        fresh = Keyring(
+            agent.keyring.settings, Nobody(), notices, agent.fork_server, agent.journal, agent.history
+        )
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._agent = fresh
 

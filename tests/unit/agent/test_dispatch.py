@@ -73,6 +73,12 @@ class OneKey:
     async def aside(self, call: Callable[[], T]) -> T:
         return call()
 
+    def wants_certificate(self, client: Client) -> bool:
+        return False
+
+    async def certify(self, client: Client) -> None:
+        raise NotImplementedError
+
     async def sign(self, client: Client, request: SignRequest) -> tuple[bytes, Identity]:
         raise RequestRefusedError("it cannot sign", "use another one")
 

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replug.agent.config.ca_entry import SSH_KEYGEN_EXTENSIONS, CaEntry
+from replug.agent.config.certificate_rule import FIELDS as CERTIFICATE_FIELDS
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.comment_template import FIELDS
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.keys import GLOBAL_KEYS, Key
@@ -61,6 +63,23 @@ cas = st.builds(
     required_options=st.sampled_from([(), ("source-address", "force-command")]),
     confirm=st.booleans(),
 )
+names = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=5)
+fingerprints = st.text("AZaz09+/", min_size=43, max_size=43).map(lambda text: f"SHA256:{text}")
+hosts = st.one_of(fingerprints, names.map(str.lower), st.sampled_from(["*.example.com", "[a?]:22", "10.0.*"]))
+rules = st.builds(
+    CertificateRule,
+    ca=st.lists(fingerprints, min_size=1).map(tuple),
+    hosts=st.lists(hosts, min_size=1).map(tuple),
+    principals=st.lists(st.one_of(names, st.sampled_from(["{user}", "a@{machine}"])), min_size=1).map(tuple),
+    lifetime=st.integers(2, 2**31 - 1),
+    key=st.one_of(st.just(("ephemeral",)), st.lists(names, min_size=1).map(tuple)),
+    extensions=st.sets(names).map(sorted).map(tuple),
+    force_command=some_text.filter(lambda text: "\0" not in text),
+    source_address=st.sampled_from(["", "10.0.0.0/24", "192.0.2.7,2001:db8::/32"]),
+    key_id=st.sampled_from(["{user}@{machine}", "x"]),
+    renew_before=st.sampled_from([None, 0, 1]),
+    certificate_file=st.one_of(st.just(""), path.map(lambda path: f"{path}-cert.pub")),
+)
 configs = st.builds(
     Config,
     modules=st.lists(st.one_of(path, st.sampled_from(["auto", "pkcs11:token=a"]))).map(tuple),
@@ -81,6 +100,7 @@ configs = st.builds(
     # One is enough: several might hide each other.
     tokens=st.lists(entries, max_size=1).map(tuple),
     cas=st.lists(cas, max_size=1).map(tuple),
+    certificate_rules=st.lists(rules, max_size=2, unique_by=lambda rule: rule.certificate_file).map(tuple),
 )
 
 
@@ -166,7 +186,7 @@ def test_all_of_the_example_can_be_uncommented() -> None:
 
 
 def test_the_man_page_has_every_key_with_its_default() -> None:
-    headings = r"^\.Sh (?:TOKENS|CERTIFICATE AUTHORITIES|FILES)$"
+    headings = r"^\.Sh (?:TOKENS|CERTIFICATE AUTHORITIES|CERTIFICATES|FILES)$"
     whole_file, *tables = re.split(headings, MAN_PAGE.read_text(), flags=re.MULTILINE)
     of_keys = [GLOBAL_KEYS, *(table.keys for table in TABLES)]
     for part, keys in zip([whole_file, *tables[:-1]], of_keys, strict=True):
@@ -183,7 +203,7 @@ def test_the_man_page_says_what_needs_a_restart() -> None:
 
 def test_the_man_page_names_every_word() -> None:
     text = MAN_PAGE.read_text().replace(r"\(dq", '"')
-    words = [*get_args(PromptWay), *ForgetOn, *(f"{{{field}}}" for field in FIELDS)]
+    words = [*get_args(PromptWay), *ForgetOn, *(f"{{{field}}}" for field in (*FIELDS, *CERTIFICATE_FIELDS))]
     assert [word for word in words if f'"{word}"' not in text and word not in text] == []
 
 

@@ -1,0 +1,333 @@
+"""Certificates just in time: when ssh lists its keys for a login, a CA key on a token certifies one.
+
+So a user with a `[[certificate]]` for a host logs in there with an empty authorized_keys. Only a connection
+that is bound to one host, and is not forwarded, causes a signature by the CA key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from replug.agent.ca.certificate_file import write_certificate
+from replug.agent.ca.certificate_rules import rule_for
+from replug.agent.ca.rule_state import Missing, RuleState
+from replug.agent.ca.unsigned import Serials, unsigned_certificate
+from replug.agent.ca.user_names import user_name
+from replug.agent.clients.client import Client
+from replug.agent.config.certificate_rule import EPHEMERAL, CertificateRule
+from replug.agent.config.key_choice import chosen_keys
+from replug.agent.config.settings import Settings
+from replug.agent.control.refusals import RefusalHistory
+from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.identities import Identities
+from replug.agent.keys.identity import Identity, SoftwareIdentity
+from replug.agent.keys.issued import IssuedIdentity
+from replug.agent.keys.refusal import RequestRefusedError, UseDeclinedError
+from replug.agent.keys.software import SoftwareKeys
+from replug.protocol.certificates import Certificate
+from replug.protocol.purpose import CertificateToSign, Host, Purpose
+from replug.protocol.purpose_text import host_in_words
+from replug.protocol.wire import ProtocolError
+from replug.token.boottime import boottime
+from replug.token.errors import (
+    DeclinedError,
+    ExplainedError,
+    ModuleUnreachableError,
+    PinLockedError,
+    PromptError,
+    TokenAbsentError,
+)
+from replug.token.prompts.request import Asker
+from replug.token.serving.shared import StoppedError
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 90.0
+"""Seconds: sshd hangs up on a client that has not logged in within 120 (LoginGraceTime)."""
+_NOT_AGAIN = 30.0  # seconds after a no
+REQUEST = "Certificate"
+"""What a refusal names in place of a request."""
+
+
+class Signed(Protocol):
+    """A signature by a CA key, and the identity that made it."""
+
+    @property
+    def signature(self) -> bytes:
+        """Its blob."""
+
+    @property
+    def identity(self) -> Identity:
+        """The CA key."""
+
+
+class Certifier(Protocol):
+    """What has CA keys sign, by the rules for all signatures."""
+
+    async def certify(self, client: Client, ca_key: bytes, certificate: Certificate, host: Host) -> Signed:
+        """Have the CA key sign a certificate for a login at `host`; TokenError, RequestRefusedError."""
+
+    async def wait_for_any(self, candidates: list[Identity], asker: Asker, purpose: Purpose) -> bool:
+        """Whether the token of one of the candidates is back as soon as the configuration wants."""
+
+
+class Issuing:
+    """The certificates of all rules."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        identities: Identities,
+        software_keys: SoftwareKeys,
+        certifier: Certifier,
+        refusals: RefusalHistory,
+    ) -> None:
+        self._settings = settings
+        self._identities = identities
+        self._software_keys = software_keys
+        self._certifier = certifier
+        self._refusals = refusals
+        self._states: dict[CertificateRule, RuleState] = {}
+        self._serials = Serials()
+        self._names: dict[str, str] = {}
+        self._ends = 0
+        """How often what was under way was ended, as its outcome was not wanted any more."""
+
+    # What there is.
+
+    def states(self) -> list[RuleState]:
+        """Of each rule, in the order of the configuration."""
+        return [self._state(rule) for rule in self._rules]
+
+    def state_for(self, client: Client) -> RuleState | None:
+        """Of the rule for the host that the client logs in at; None if there is none."""
+        host = client.logs_in_at if self._rules else None
+        if host is None:
+            return None
+        if client.ruled_by is not self._rules:
+            client.ruled_by, client.rule = self._rules, rule_for(self._rules, host)
+        return None if client.rule is None else self._state(client.rule)
+
+    def is_due(self, client: Client) -> bool:
+        """Whether the client is to wait for `prepare` before it is listed its keys."""
+        state = self.state_for(client)
+        return state is not None and state.is_due(time.time())
+
+    @property
+    def _rules(self) -> Sequence[CertificateRule]:
+        return self._settings.config.certificate_rules
+
+    def _state(self, rule: CertificateRule) -> RuleState:
+        state = self._states.get(rule)
+        if state is None:
+            state = self._states[rule] = RuleState(rule, self._can_sign)
+        return state
+
+    def _can_sign(self, issued: IssuedIdentity) -> bool:
+        if issued.holder is None:
+            return True
+        return any(not held.distance[0] for held in self._identities.holding(issued.blob))
+
+    # What ends it.
+
+    def follow_configuration(self) -> None:
+        """Drop keys and certificates of rules that the configuration does not have any more."""
+        for rule in self._states.keys() - set(self._rules):
+            self._drop(self._states.pop(rule))
+        self._show()
+
+    def clear(self) -> None:
+        """Drop all keys and certificates, also those that are being made."""
+        self.stop()
+        for state in self._states.values():
+            self._drop(state)
+        self._states.clear()
+        self._show()
+
+    def stop(self) -> None:
+        """End what is under way."""
+        self._ends += 1
+        for state in self._states.values():
+            state.attempt.stop()
+
+    def remove(self, blob: bytes) -> None:
+        """Drop one certificate, if it is here."""
+        for state in self._states.values():
+            state.issued = [issued for issued in state.issued if issued.blob != blob]
+        self._show()
+
+    def _drop(self, state: RuleState) -> None:
+        state.attempt.stop()
+        if state.key is not None:
+            self._software_keys.remove(state.key.blob)
+        state.key = None
+        state.issued.clear()
+
+    def _show(self) -> None:
+        """Let what there is be used and listed."""
+        states = self._states.values()
+        self._identities.use_issued(held for state in states for held in (*state.issued, *state.plain))
+
+    # What makes it.
+
+    async def prepare(self, client: Client) -> None:
+        """Have a certificate made if the client's host wants one; if there is none then, the log says why.
+
+        Takes 90 seconds at most, and as long as a question may stay unanswered.
+        """
+        state, host = self.state_for(client), client.logs_in_at
+        if state is None or host is None or not state.is_due(time.time()):
+            return
+        patience = min(self._settings.config.prompt_timeout, _LONGEST)
+        try:
+            async with asyncio.timeout(patience):
+                await self._made(state, client, host)
+        except TimeoutError:
+            state.held_back_until = boottime() + _NOT_AGAIN
+            self._report(state, client, host, RequestRefusedError(f"none was made within {patience:g} s"))
+        except ExplainedError as error:
+            if isinstance(error, DeclinedError | UseDeclinedError):
+                state.held_back_until = boottime() + _NOT_AGAIN
+            self._report(state, client, host, error)
+        except ProtocolError as error:
+            self._report(state, client, host, RequestRefusedError(str(error)))
+
+    async def _made(self, state: RuleState, client: Client, host: Host) -> None:
+        """One attempt for all clients that want a certificate of the rule."""
+        while state.is_due(time.time()):
+            if boottime() < state.held_back_until:
+                raise RequestRefusedError(
+                    "the user declined a moment ago", f"try again {_NOT_AGAIN:g} s after that"
+                )
+            leads, ends = state.attempt.idle, self._ends
+            try:
+                await state.attempt.join(partial(self._make, state, client, host))
+            except StoppedError:
+                if ends != self._ends or state.rule not in self._states:
+                    raise RequestRefusedError("the agent was locked or emptied meanwhile") from None
+            except PromptError as error:
+                # The user may be asked where this client runs, though not where the first one does.
+                if leads or isinstance(error, DeclinedError):
+                    raise
+
+    async def _make(self, state: RuleState, client: Client, host: Host) -> None:
+        ends = self._ends
+        with state.attempt.stoppable():
+            names = await self._values()
+            held = await self._key_to_certify(state, client)
+            certificate, _ = await self._signed(state, client, host, held, names)
+            if ends != self._ends or self._states.get(state.rule) is not state:
+                raise RequestRefusedError("the agent was locked or emptied meanwhile")
+        comment = f"{certificate.key_id.decode()} serial {certificate.serial}".encode()
+        constraints = replace(held.constraints, here_only=True)
+        issued = IssuedIdentity(certificate.encode(), comment, constraints, held, certificate)
+        state.take(issued, time.time())
+        self._show()
+        if state.rule.certificate_file:
+            await write_certificate(state.rule.certificate_file, issued)
+
+    async def _signed(
+        self, state: RuleState, client: Client, host: Host, held: Identity, names: dict[str, str]
+    ) -> tuple[Certificate, Identity]:
+        """The certificate, and the CA key that has signed it."""
+        authorities = list(self._authorities(state.rule))
+        if not authorities:
+            raise RequestRefusedError(
+                f"no token that the agent serves has the CA key {' or '.join(state.rule.ca)}",
+                "plug it in; see replug status",
+            )
+        try:
+            return await self._signed_by(authorities, state, client, host, held, names)
+        except TokenAbsentError:
+            # Who has a certificate that is still good does not wait.
+            unsigned = unsigned_certificate(state.rule, held.blob, authorities[0].blob, 0, names)
+            purpose = Purpose(CertificateToSign(unsigned, int(time.time()), host), (), unverified=False)
+            if state.current(time.time()) is not None or not await self._certifier.wait_for_any(
+                authorities, client.asker(purpose), purpose
+            ):
+                raise
+        return await self._signed_by(authorities, state, client, host, held, names)
+
+    async def _signed_by(
+        self,
+        authorities: list[Identity],
+        state: RuleState,
+        client: Client,
+        host: Host,
+        held: Identity,
+        names: dict[str, str],
+    ) -> tuple[Certificate, Identity]:
+        """As `_signed`; the first CA key of which the token is in signs, if it can."""
+        unable: ExplainedError | None = None
+        for authority in sorted(authorities, key=lambda one: one.distance[0]):
+            serial = self._serials.next(time.time())
+            certificate = unsigned_certificate(state.rule, held.blob, authority.blob, serial, names)
+            try:
+                signed = await self._certifier.certify(client, authority.blob, certificate, host)
+            except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
+                unable = unable or error
+            except PromptError as error:
+                if isinstance(error, DeclinedError):
+                    raise
+                unable = unable or error
+            else:
+                return replace(certificate, signature=signed.signature), signed.identity
+        assert unable is not None
+        raise unable
+
+    def _authorities(self, rule: CertificateRule) -> Iterator[Identity]:
+        """The CA keys that the agent has, in the rule's order, each once: the nearest to signing."""
+        for key in rule.ca:
+            yield from self._identities.of_key(key)[:1]
+
+    async def _key_to_certify(self, state: RuleState, client: Client) -> Identity:
+        if EPHEMERAL in state.rule.key:
+            if state.key is None:
+                ends, blob = self._ends, await self._software_keys.make()
+                if ends != self._ends:
+                    self._software_keys.remove(blob)
+                    raise RequestRefusedError("the agent was locked or emptied meanwhile")
+                comment = f"for certificates by {state.rule.ca[0]}".encode()
+                constraints = KeyConstraints(here_only=True)
+                state.key = SoftwareIdentity(blob, comment, constraints, self._software_keys)
+            return state.key
+        on_tokens = self._identities.on_tokens(lambda held: client.sees(held.constraints))
+        there = {held.key.blob: held for held in on_tokens if held.token.present}
+        chosen = chosen_keys((held.key for held in there.values()), state.rule.key)
+        if not chosen:
+            raise RequestRefusedError(
+                f"no key of a token that is in is among {', '.join(state.rule.key)}",
+                "plug it in, or see key in config.toml",
+            )
+        return there[chosen[0].blob]
+
+    async def _values(self) -> dict[str, str]:
+        """The values of the rules' templates."""
+        if not self._names:
+            self._names = {"user": await user_name(os.getuid()), "machine": socket.gethostname()}
+        return self._names
+
+    def _report(self, state: RuleState, client: Client, host: Host, error: ExplainedError) -> None:
+        old = state.current(time.time())
+        what = "no certificate" if old is None else "the certificate is not renewed"
+        reason = f"{what} for a login at {host_in_words(host)}: {error.reason}"
+        state.missing = Missing(time.time(), error.reason, error.next_step)
+        program = client.peer.program
+        if self._refusals.add(client.peer.requester, REQUEST, program, reason, error.next_step, ""):
+            log.warning(
+                what,
+                extra={
+                    "program": program,
+                    "destination": host_in_words(host),
+                    "why": error.reason,
+                    "next_step": error.next_step,
+                },
+            )
