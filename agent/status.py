@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import time
 from collections.abc import Iterable
 from typing import Any
 
+from replug.agent.ca.rule_state import RuleState
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.control.refusals import Refusal, RefusalHistory
 from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
+from replug.protocol.keys import fingerprint
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
 from replug.token.keygen.key_advice import how_to_get_a_key, what_then, without_keys
@@ -63,6 +66,7 @@ async def status(
         ],
         "tokens": tokens,
         "software_keys": software,
+        "certificates": [] if locked else [_certificate(state) for state in keyring.issuing.states()],
         "refusals": [_refusal(refusal) for refusal in history],
     }
 
@@ -177,6 +181,27 @@ def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
         "confirm_when": [] if always else when.words,
         "restricted": bool(held.constraints.destinations),
         "ca": keyring.certifying.names(held),
+    }
+
+
+def _certificate(state: RuleState) -> dict[str, Any]:
+    """What there is of one `[[certificate]]`."""
+    current, missing = state.current(time.time()), state.missing
+    certificate = None if current is None else current.certificate
+    return {
+        "ca": list(state.rule.ca),
+        "hosts": list(state.rule.hosts),
+        "principals": list(state.rule.principals),
+        "serial": certificate.serial if certificate else None,
+        "key_id": certificate.key_id.decode() if certificate else "",
+        "fingerprint": current.fingerprint if current else "",
+        "certified_by": fingerprint(certificate.ca_key) if certificate else "",
+        "certified_on": current.authority if current else "",
+        "valid_before": certificate.valid_before if certificate else None,
+        "certified_principals": [name.decode() for name in certificate.principals] if certificate else [],
+        "failed": missing.reason if missing else "",
+        "next_step": missing.next_step if missing else "",
+        "failed_at": missing.when if missing else None,
     }
 
 

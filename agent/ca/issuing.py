@@ -223,12 +223,17 @@ class Issuing:
         with state.attempt.stoppable():
             names = await self._values()
             held = await self._key_to_certify(state, client)
-            certificate, _ = await self._signed(state, client, host, held, names)
+            certificate, authority = await self._signed(state, client, host, held, names)
             if ends != self._ends or self._states.get(state.rule) is not state:
                 raise RequestRefusedError("the agent was locked or emptied meanwhile")
-        comment = f"{certificate.key_id.decode()} serial {certificate.serial}".encode()
-        constraints = replace(held.constraints, here_only=True)
-        issued = IssuedIdentity(certificate.encode(), comment, constraints, held, certificate)
+        issued = IssuedIdentity(
+            blob=certificate.encode(),
+            comment=f"{certificate.key_id.decode()} serial {certificate.serial}".encode(),
+            constraints=replace(held.constraints, here_only=True),
+            certified=held,
+            certificate=certificate,
+            authority=authority.place,
+        )
         state.take(issued, time.time())
         self._show()
         if state.rule.certificate_file:

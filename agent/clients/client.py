@@ -24,7 +24,7 @@ class ListAtHand:
     made_at: int = 0
     """The count of changes then."""
     is_shared: bool = False
-    """Whether it is that of several clients, who see the same; each with its own list would fill the memory."""
+    """Whether clients that see the same share it: each with its own would fill the memory."""
     until: float = inf
     """When it has to be made again though nothing has changed, in seconds since 1970."""
 

@@ -61,7 +61,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
 
 
 def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
-    from replug.agent.doctor import modules, pcsc, prompt, ssh, tokens
+    from replug.agent.doctor import certificates, modules, pcsc, prompt, ssh, tokens
 
     return (
         ssh.check_unit,
@@ -78,6 +78,8 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
         pcsc.check_scdaemon,
         pcsc.check_udev,
         tokens.check_tokens,
+        certificates.check_clock,
+        certificates.check_certificates,
         prompt.check_prompt,
     )
 

@@ -15,6 +15,7 @@ from replug.token.identity import printable
 
 _ASKED = {
     "AddIdentity": "to add a key",
+    "Certificate": "for a login at a host of a [[certificate]]",
     "AddSmartcardKey": "to add the keys of a token (ssh-add -s)",
     "Connection": "with what is no message, so the connection was closed",
     "Extension": "for an extension of the protocol",

@@ -85,6 +85,11 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield style.paint("In memory", "bold")
         for key in status["software_keys"]:
             yield _key(key, style)
+    if status.get("certificates"):
+        yield ""
+        yield style.paint("Certificates", "bold")
+        for rule in status["certificates"]:
+            yield from _certificate(rule, style, now)
     if status["refusals"]:
         yield ""
         yield from _refusals(status["refusals"], style, now)
@@ -152,6 +157,28 @@ def _key(key: dict[str, Any], style: Style) -> str:
     ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
     room = max(8, (style.width or 0) - sum(map(len, ends)))
     return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")
+
+
+def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str]:
+    """What there is of one `[[certificate]]`, and why the last attempt failed."""
+    hosts = ", ".join(rule["hosts"])
+    if rule["serial"]:
+        names = ", ".join(rule["certified_principals"])
+        text = (
+            f"serial {rule['serial']} for {names} at {hosts}, by CA {rule['certified_by']} "
+            f"({rule['certified_on']}), valid {how_long(rule['valid_before'] - now)} more"
+        )
+    else:
+        text = f"none for {hosts}" + ("" if rule["failed"] else " yet: one is made at the next login there")
+    yield from style.wrap(printable(text), first="  ", rest="    ")
+    if rule["failed"]:
+        text = f"{how_long_ago(rule['failed_at'], now)}: {rule['failed']}"
+        yield from (
+            style.paint(line, "yellow") for line in style.wrap(printable(text), first="    ", rest="    ")
+        )
+        if rule["next_step"]:
+            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
+            yield from style.wrap(printable(rule["next_step"]), first=f"    {arrow} ", rest="      ")
 
 
 def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Iterator[str]:

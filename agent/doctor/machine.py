@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -130,6 +131,13 @@ class Machine:
     def status(self) -> dict[str, Any] | None:
         """The running agent's status: at $SSH_AUTH_SOCK, else the user's own; None if neither answers."""
         return self.agent.status or self.own_agent.status
+
+    @cached_property
+    def clock_state(self) -> int | None:
+        """What adjtimex(2) returns if nothing is to be set; None if it fails."""
+        timex = ctypes.create_string_buffer(512)  # larger than the struct on any machine
+        state: int = ctypes.CDLL(None).adjtimex(timex)
+        return None if state < 0 else state
 
     def find_program(self, name: str) -> str | None:
         """The path of a program, in the folders of the user's shell and of system services."""

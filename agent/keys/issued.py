@@ -18,6 +18,8 @@ class IssuedIdentity(Identity):
 
     certified: Identity
     certificate: Certificate
+    authority: str
+    """Where the CA key is that signed it, for display."""
 
     @property
     def holder(self) -> TokenId | None:

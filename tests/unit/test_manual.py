@@ -90,6 +90,7 @@ def test_the_rule_for_polkit_is_that_of_the_doctor() -> None:
 def test_every_check_of_the_doctor_is_there() -> None:
     described = section(page("replug"), "DOCTOR")
     names = {"socket": "agent", "readers": "reader", "tokens": "token", "modules": "module"}
+    names["certificates"] = "certificate"
     for check in _checks():
         name = check.__name__.removeprefix("check_").replace("_", "-")
         assert re.search(rf"^ +{names.get(name, name)}\b", described, re.MULTILINE), name

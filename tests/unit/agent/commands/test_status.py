@@ -203,6 +203,51 @@ def test_an_agent_of_another_version_than_is_installed(rig: ControlRig, running:
     run(main())
 
 
+CERTIFICATE = {
+    "ca": ["SHA256:one"],
+    "hosts": ["*.example.com"],
+    "principals": ["root"],
+    "serial": 231114221300001,
+    "key_id": "you@here",
+    "fingerprint": "SHA256:two",
+    "certified_by": "SHA256:one",
+    "certified_on": 'token "ssh_ca"',
+    "valid_before": NOW + 430,
+    "certified_principals": ["root"],
+    "failed": "",
+    "next_step": "",
+    "failed_at": None,
+}
+NONE_YET = CERTIFICATE | {"serial": None, "valid_before": None, "certified_principals": []}
+FAILED = {"failed": 'token "ssh_ca" is in no slot', "next_step": "plug it in", "failed_at": NOW - 200}
+
+
+@pytest.mark.parametrize(
+    ("rule", "lines"),
+    [
+        (
+            CERTIFICATE,
+            [
+                "  serial 231114221300001 for root at *.example.com, by CA SHA256:one "
+                '(token "ssh_ca"), valid 7 min more'
+            ],
+        ),
+        (NONE_YET, ["  none for *.example.com yet: one is made at the next login there"]),
+        (
+            NONE_YET | FAILED,
+            [
+                "  none for *.example.com",
+                '    3 min ago: token "ssh_ca" is in no slot',
+                "    -> plug it in",
+            ],
+        ),
+    ],
+)
+def test_certificates_of_rules(rule: dict[str, Any], lines: list[str]) -> None:
+    text = list(describe(STATUS | {"certificates": [rule]}, PIPED, NOW))
+    assert text[text.index("Certificates") + 1 :] == lines
+
+
 @pytest.mark.parametrize(
     ("status", "what"),
     [
