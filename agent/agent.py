@@ -56,8 +56,8 @@ class Agent(Protocol):
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign the request's data. Raises SignRefusedError, also for flags that are not supported."""
 
-    async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
-        """The hosts with these keys, by known_hosts as it is now; takes half a second at most."""
+    async def hosts(self, client: Client, keys: Sequence[bytes]) -> tuple[Host, ...]:
+        """The hosts with these keys, by known_hosts as it is now; takes a second at most."""
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         """Hold a private key; one that is there already gets the new comment and constraints."""

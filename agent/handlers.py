@@ -167,7 +167,7 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     except ProtocolError as error:
         raise ExtensionRefusedError(f"session-bind: {error}") from error
     # ssh has written a new host's key to known_hosts by now.
-    client.hosts = await agent.hosts([bound.host_key for bound in bindings])
+    client.hosts = await agent.hosts(client, [bound.host_key for bound in bindings])
     client.bound(replace(before, bind_attempted=True, bindings=bindings))
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()

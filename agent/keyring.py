@@ -15,6 +15,7 @@ from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.journal import Journal
 from replug.agent.ca.shown import ShownCertificates
 from replug.agent.clients.client import Client, ListAtHand
+from replug.agent.clients.named_hosts import named_hosts
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations
@@ -40,7 +41,6 @@ from replug.agent.signing import Signing
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, RestrictDestination, SkProvider
 from replug.protocol.keys import fingerprint
-from replug.protocol.known_hosts import KnownAs
 from replug.protocol.messages import IdentitiesAnswer
 from replug.protocol.purpose import Host
 from replug.token.boottime import boottime
@@ -170,15 +170,18 @@ class Keyring:
             and self.identities.destinations > _QUICK_DESTINATIONS
         )
 
-    async def hosts(self, keys: Sequence[bytes]) -> tuple[Host, ...]:
+    async def hosts(self, client: Client, keys: Sequence[bytes]) -> tuple[Host, ...]:
         await self._known_host_names.look()
-        names = exact_names(self.settings.config.certificate_rules)
+        hosts = await self._hosts(keys, [])
+        rules = self.settings.config.certificate_rules
+        if rules and any(host.known is not None and host.known.hashed for host in hosts):
+            return await self._hosts(keys, [*await named_hosts(client.peer.pid), *exact_names(rules)])
+        return hosts
 
-        def known_as(key: bytes) -> KnownAs | None:
-            return self._known_host_names.known_as(key, names)
-
+    async def _hosts(self, keys: Sequence[bytes], candidates: Sequence[str]) -> tuple[Host, ...]:
+        known_as = self._known_host_names.known_as
         # A certificate's names are compared with all that known_hosts says of its CA.
-        return await self._aside.run(lambda: tuple(Host(key, known_as(key)) for key in keys))
+        return await self._aside.run(lambda: tuple(Host(key, known_as(key, candidates)) for key in keys))
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         emptied = self._emptied

@@ -29,7 +29,8 @@ _MOST_LINES = 50_000
 _MOST_NAMES = 64  # of one key that are looked at
 _MOST_PATTERNS = 256  # of one CA; each is compared with each name of a certificate
 _MOST_OF_A_KEY = 32 * 1024  # bytes of the hosts in its lines
-_MOST_CANDIDATES = 8
+MOST_CANDIDATES = 8
+"""Names that are compared with the hashed ones of a key at once."""
 _CERT_AUTHORITY, _REVOKED = b"@cert-authority", b"@revoked"
 _HASHED = "|1|"
 _SHA1_SIZE = 20
@@ -182,7 +183,7 @@ def _hashed(hosts: str) -> tuple[bytes, bytes] | None:
 
 def _confirmed(hashed: Sequence[tuple[bytes, bytes]], candidates: Sequence[str]) -> Iterator[str]:
     """The candidates that are among the hashed names [host_hash]; ssh hashes names in lower case."""
-    for candidate in candidates[:_MOST_CANDIDATES]:
+    for candidate in candidates[:MOST_CANDIDATES]:
         name = candidate.lower()
         encoded = name.encode(errors="surrogateescape")
         if 0 < len(encoded) <= LONGEST_NAME and any(

@@ -12,10 +12,11 @@ import os
 import pwd
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TypeAlias
 
 from replug.agent.keys.regular_file import FileState, file_state, read_regular_file
-from replug.protocol.known_hosts import KnownAs, KnownHosts
+from replug.protocol.known_hosts import MOST_CANDIDATES, KnownAs, KnownHosts
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,10 @@ class KnownHostNames:
 
         `candidates`: as for `KnownHosts.known_as`.
         """
-        found = self._known.known_as(host_key, candidates)
+        found = self._known.known_as(host_key, candidates[:MOST_CANDIDATES])
+        for begin in range(MOST_CANDIDATES, len(candidates) if found.hashed else 0, MOST_CANDIDATES):
+            more = self._known.known_as(host_key, candidates[begin : begin + MOST_CANDIDATES])
+            found = replace(found, names=tuple(dict.fromkeys([*found.names, *more.names])))
         return found if self._complete or found != KnownAs() else None
 
     async def look(self) -> None:
