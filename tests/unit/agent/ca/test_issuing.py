@@ -1,0 +1,379 @@
+"""Certificates just in time, where it is about who waits for whom, who is asked, and who is not."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doubles.agent_bench import AgentBench
+from doubles.session_hosts import bind_of
+from doubles.stand_ins import PIN, Key, Person, StandInToken, lost, run, settle
+
+from replug.agent.ca import issuing
+from replug.agent.clients.client import Client
+from replug.agent.clients.peer import Peer
+from replug.agent.config.certificate_rule import CertificateRule
+from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.model import Config
+from replug.agent.config.options import Options
+from replug.protocol.certificates import Certificate
+from replug.protocol.extensions import SESSION_BIND
+from replug.protocol.keys import fingerprint
+from replug.protocol.messages import (
+    Extension,
+    IdentitiesAnswer,
+    Lock,
+    RemoveAllIdentities,
+    RemoveIdentity,
+    RequestIdentities,
+    SignRequest,
+    SignResponse,
+    Success,
+)
+from replug.token.errors import NobodyAskedError
+from replug.token.pins.pin import Pin
+from replug.token.prompts.request import PinRequest
+
+CA, SECOND, LOGIN, SERVER = Key("ca key"), Key("second ca"), Key("login"), Key()
+RULE = CertificateRule(
+    (fingerprint(CA.blob), fingerprint(SECOND.blob)), (fingerprint(SERVER.blob),), ("root",)
+)
+
+
+class Bench(AgentBench):
+    """An agent with a rule for SERVER, by two CA keys on two tokens of one module."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, person: Person, **said: Any) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr("replug.agent.ca.issuing.boottime", lambda: self.now)
+        self.known_hosts = folder / "known_hosts"
+        monkeypatch.setattr("replug.agent.keyring.default_files", lambda: [str(self.known_hosts)])
+        self.first, self.second = (
+            StandInToken(CA, LOGIN, label="one", serial="1"),
+            StandInToken(SECOND, label="two", serial="2"),
+        )
+        config = Config(**{"certificate_rules": (RULE,), **said})
+        options = Options(provider_patterns=f"{folder}/*", config=config)
+        super().__init__(monkeypatch, folder, self.first, self.second, person=person, options=options)
+
+    async def serve(self) -> None:
+        """`ssh-add -s`, without a PIN."""
+        assert await self.add(pin=b"") == Success()
+
+    async def bound(self, host: Key = SERVER, pid: int | None = None) -> Client:
+        client = self.new_client()
+        client.peer = Peer(pid or os.getpid(), os.getuid())
+        request = Extension(SESSION_BIND, bind_of(host, b"session").encode())
+        assert await self.ask(request, client) == Success()
+        return client
+
+    async def keys(self, client: Client) -> list[bytes]:
+        answer = await self.ask(RequestIdentities(), client)
+        assert isinstance(answer, IdentitiesAnswer)
+        return [identity.key_blob for identity in answer.identities]
+
+    async def certificate(self, client: Client | None = None) -> Certificate | None:
+        """The one that a login at SERVER is listed first."""
+        keys = await self.keys(client or await self.bound())
+        return Certificate.decode(keys[0]) if keys and b"-cert-" in keys[0][:40] else None
+
+    @property
+    def missing(self) -> str:
+        """Why the last attempt made none."""
+        (state,) = self.keyring.issuing.states()
+        return state.missing.reason if state.missing else ""
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    return lambda person, **said: Bench(monkeypatch, tmp_path, person, **said)
+
+
+class Silent(Person):
+    """Does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.withdrawn = 0
+
+    async def ask(self, request: PinRequest) -> Pin:
+        self.requests.append(request)
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.withdrawn += 1
+        raise AssertionError
+
+
+class Deadlines:
+    """What stands in for asyncio in `issuing`: the times that are allowed there, which pass when told."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._running: list[asyncio.Timeout] = []
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        self.seconds.append(seconds)
+        self._running.append(asyncio.timeout(None))
+        return self._running[-1]
+
+    def are_over(self) -> None:
+        """The last one's time has passed."""
+        self._running[-1].reschedule(asyncio.get_running_loop().time())
+
+
+@pytest.mark.parametrize(("prompt_timeout", "longest"), [(120.0, 90.0), (600.0, 90.0), (20.0, 20.0)])
+def test_a_question_that_stands_ends_in_time_and_does_not_return_for_30_seconds(
+    make: Any, monkeypatch: pytest.MonkeyPatch, prompt_timeout: float, longest: float
+) -> None:
+    """sshd's LoginGraceTime is 120 s."""
+
+    async def main() -> None:
+        deadlines, person = Deadlines(), Silent()
+        monkeypatch.setattr(issuing, "asyncio", deadlines)
+        bench = make(person, prompt_timeout=prompt_timeout)
+        await bench.serve()
+
+        async def unanswered() -> None:
+            person.asked.clear()
+            client = await bench.bound()
+            listing = asyncio.create_task(bench.keys(client))
+            await person.asked.wait()
+            deadlines.are_over()
+            assert await listing == [LOGIN.blob]
+            await settle()
+
+        await unanswered()
+        assert (person.withdrawn, deadlines.seconds) == (1, [longest])
+        assert bench.missing == f"none was made within {longest:g} s"
+        for _ in range(2):
+            bench.now += 14.0
+            assert await bench.certificate() is None
+            assert bench.missing == "the user declined a moment ago"
+        assert len(person.requests) == 1
+        bench.now += 3.0
+        await unanswered()
+        assert len(person.requests) == 2
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_others_do_not_wait_for_a_question(make: Any) -> None:
+    async def main() -> None:
+        person = Silent()
+        bench = make(person)
+        await bench.serve()
+        waiting = asyncio.create_task(bench.certificate())
+        await person.asked.wait()
+        assert await bench.keys(bench.client) == [CA.blob, LOGIN.blob, SECOND.blob]
+        assert await bench.keys(await bench.bound(Key())) == [LOGIN.blob]
+        # Whoever has it asked for hangs up, and the question goes.
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert person.withdrawn == 1
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_a_client_that_leaves_does_not_end_it_for_others(make: Any) -> None:
+    async def main() -> None:
+        gate = asyncio.Event()
+        person = Person(PIN)
+        person.may_answer = gate.wait()
+        bench = make(person)
+        await bench.serve()
+        first, second = await bench.bound(), await bench.bound()
+        leaving = asyncio.create_task(bench.certificate(first))
+        await person.asked.wait()
+        staying = asyncio.create_task(bench.certificate(second))
+        await settle()
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        gate.set()
+        assert await staying is not None
+        assert (len(person.requests), bench.slots.operations.count("sign")) == (1, 1)
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_who_cannot_be_asked_does_not_decide_for_who_can(make: Any) -> None:
+    """A job without a terminal has it begun; the user at one is asked then."""
+
+    class Elsewhere(Person):
+        async def ask(self, request: PinRequest) -> Pin:
+            if not self.requests:
+                self.requests.append(request)
+                self.asked.set()
+                await self.may_answer  # type: ignore[misc]
+                self.may_answer = None
+                raise request.nobody_asked([NobodyAskedError("no terminal")])
+            return await super().ask(request)
+
+    async def main() -> None:
+        gate = asyncio.Event()
+        person = Elsewhere(PIN)
+        person.may_answer = gate.wait()
+        bench = make(person, certificate_rules=(replace(RULE, ca=RULE.ca[:1]),))
+        await bench.serve()
+        first, second = await bench.bound(), await bench.bound()
+        job = asyncio.create_task(bench.certificate(first))
+        await person.asked.wait()
+        user = asyncio.create_task(bench.certificate(second))
+        await settle()
+        gate.set()
+        assert await job is None
+        assert await user is not None
+        bench.keyring.end()
+
+    run(main())
+
+
+@pytest.mark.parametrize("request_", [RemoveAllIdentities(), Lock(b"secret")])
+def test_what_ends_the_attempt(make: Any, request_: Any) -> None:
+    async def main() -> None:
+        bench = make(Person(PIN))
+        await bench.serve()
+        held = bench.slots.hold_next("sign")
+        waiting = asyncio.create_task(bench.certificate())
+        await held.entered.wait()
+        assert await bench.ask(request_) == Success()
+        held.opened.set()
+        assert await waiting is None
+        (state,) = bench.keyring.issuing.states()
+        assert (state.issued, bench.reasons[-1].endswith("locked or emptied meanwhile")) == ([], True)
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_the_second_token_stands_in(make: Any) -> None:
+    async def main() -> None:
+        bench = make(Person(PIN, PIN, PIN))
+        await bench.serve()
+        bench.slots.tokens = [bench.second]
+        made = await bench.certificate()
+        assert made is not None
+        assert made.ca_key == SECOND.blob
+        made.verify_signature()
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_a_module_that_fails_for_one_ca_key(make: Any) -> None:
+    async def main() -> None:
+        bench = make(Person(PIN, PIN))
+        await bench.serve()
+        bench.slots.fail_next("sign", lost(), lost())
+        made = await bench.certificate()
+        assert made is not None
+        assert made.ca_key == SECOND.blob
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_a_confirmation_that_the_ca_key_requires(make: Any) -> None:
+    async def main() -> None:
+        person = Person(PIN)
+        bench = make(person, confirm=ConfirmWhen.ALWAYS)
+        await bench.serve()
+        person.agrees = False
+        for _ in range(2):
+            assert await bench.certificate() is None
+        (question,) = person.confirmations
+        assert "user certificate for a login at the host with key" in question.text()
+        assert "for root" in question.text()
+        person.agrees = True
+        bench.now += 31.0
+        assert await bench.certificate() is not None
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_a_certificate_can_be_removed_and_comes_again(make: Any) -> None:
+    async def main() -> None:
+        bench = make(Person(PIN))
+        await bench.serve()
+        (blob, *_) = await bench.keys(await bench.bound())
+        assert await bench.ask(RemoveIdentity(blob)) == Success()
+        assert blob not in await bench.keys(bench.client)
+        assert not isinstance(await bench.ask(SignRequest(blob, b"data", 0)), SignResponse)
+        again, *_ = await bench.keys(await bench.bound())
+        assert again != blob
+        assert isinstance(await bench.ask(SignRequest(again, b"data", 0)), SignResponse)
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_what_is_listed_is_right_while_a_certificate_lasts(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At hand as any list, until the next certificate is due; an unbound client's until one ends."""
+
+    async def main() -> None:
+        bench = make(Person(PIN))
+        await bench.serve()
+        client = await bench.bound()
+        made = await bench.certificate(client)
+        await bench.keys(bench.client)
+        assert made is not None
+        assert client.at_hand.until == made.valid_before - 120
+        assert bench.client.at_hand.until == made.valid_before
+        monkeypatch.setattr("time.time", lambda: made.valid_before - 119.0)
+        after = await bench.certificate(client)
+        assert after is not None
+        assert after.serial > made.serial
+        bench.keyring.end()
+
+    run(main())
+
+
+def hashed(name: str) -> str:
+    salt = bytes(20)
+    value = hmac.digest(salt, name.encode(), hashlib.sha1)
+    return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(value).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "arguments", "found"),
+    [
+        (("server1.example.com",), (), True),
+        ((*(f"no{i}" for i in range(20)), "server1.example.com"), (), True),
+        (("*.example.com",), (), False),
+        (("*.example.com",), ("-v", "root@server1.example.com", "id"), True),
+        (("*.example.com",), ("ssh://root@Server1.example.com:22",), True),
+        (("*.example.com",), ("root@server2.example.com",), False),
+    ],
+)
+def test_hashed_names(make: Any, hosts: tuple[str, ...], arguments: tuple[str, ...], found: bool) -> None:
+    """Of known_hosts as Debian's ssh writes it: what is spelt out, or is on ssh's command line."""
+
+    async def main() -> None:
+        bench = make(Person(PIN), certificate_rules=(replace(RULE, hosts=hosts),))
+        key = base64.b64encode(SERVER.blob).decode()
+        bench.known_hosts.write_text(f"{hashed('server1.example.com')} ssh-ed25519 {key}\n")
+        await bench.serve()
+        program = [sys.executable, "-c", "input()", *arguments]
+        with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
+            client = await bench.bound(pid=process.pid)
+            assert (await bench.certificate(client) is not None) == found
+            process.communicate(b"\n")
+        bench.keyring.end()
+
+    run(main())
