@@ -47,8 +47,11 @@ class Agent(Protocol):
     def listing_takes_long(self, client: Client) -> bool:
         """Whether to make the listing is something for `aside`."""
 
+    def was_bound(self, client: Client) -> None:
+        """Find out now what depends on the client's hosts: it is about to list its keys."""
+
     def wants_certificate(self, client: Client) -> bool:
-        """Whether a certificate is to be made for the client before it is listed its keys."""
+        """Whether a certificate is to be made for the client before it is listed its keys, if not locked."""
 
     async def certify(self, client: Client) -> None:
         """Make it, if that is possible; takes 90 seconds at most."""

@@ -57,7 +57,7 @@ async def _list_later(agent: Agent, client: Client) -> Response:
     await agent.first_scan.wait()
     # Who plugs a card in and calls ssh is quicker than a module that reads the card.
     await agent.wait_for_expected()
-    if agent.wants_certificate(client):
+    if not agent.locked and agent.wants_certificate(client):
         await agent.certify(client)
     if agent.listing_takes_long(client):
         answer = await agent.aside(lambda: agent.listing(client))
@@ -169,6 +169,7 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     # ssh has written a new host's key to known_hosts by now.
     client.hosts = await agent.hosts(client, [bound.host_key for bound in bindings])
     client.bound(replace(before, bind_attempted=True, bindings=bindings))
+    agent.was_bound(client)
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from math import inf
 from typing import TypeVar
 
-from replug.agent.ca.certificate_rules import exact_names
 from replug.agent.ca.certifying import Certifying
 from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.journal import Journal
 from replug.agent.ca.shown import ShownCertificates
 from replug.agent.clients.client import Client, ListAtHand
-from replug.agent.clients.named_hosts import named_hosts
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
+from replug.agent.host_names import HostNames
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
@@ -28,7 +27,6 @@ from replug.agent.keys.expiry import Expiry
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, SoftwareIdentity
-from replug.agent.keys.known_host_names import KnownHostNames, default_files
 from replug.agent.keys.lock import Lock
 from replug.agent.keys.modules import Modules
 from replug.agent.keys.provider_names import is_usual
@@ -42,7 +40,6 @@ from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, RestrictDestination, SkProvider
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer
-from replug.protocol.purpose import Host
 from replug.token.boottime import boottime
 from replug.token.modules.module import Module
 from replug.token.offload import Aside
@@ -111,7 +108,7 @@ class Keyring:
         )
         self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
         self.drop_expired = self._expiry.drop_expired
-        self._known_host_names = KnownHostNames(default_files)
+        self.hosts = HostNames(settings, self._aside).hosts
         self._confirmations = Confirmations(prompter, settings, boottime)
         signing = Signing(
             self.identities, settings, self._confirmations, self.certifying, notices, self._aside
@@ -142,6 +139,8 @@ class Keyring:
             await asyncio.sleep(_MOMENT)
 
     def listing(self, client: Client) -> IdentitiesAnswer:
+        if client.remote and self.identities.destinations:
+            client.at_hand = ListAtHand()
         at_hand = client.at_hand
         at_hand.frame, at_hand.made_at, at_hand.until = b"", self.changes.count, inf
         if self.locked:
@@ -157,8 +156,13 @@ class Keyring:
             at_hand.frame = answer.framed
         return answer
 
+    def was_bound(self, client: Client) -> None:
+        state = self.issuing.state_for(client)
+        if state is not None and not self.identities.destinations:
+            client.at_hand = state.at_hand  # all that log in there see the same
+
     def wants_certificate(self, client: Client) -> bool:
-        return not self.locked and self.issuing.is_due(client)
+        return self.issuing.is_due(client)
 
     async def certify(self, client: Client) -> None:
         await self.issuing.prepare(client)
@@ -169,19 +173,6 @@ class Keyring:
             and bool(client.sessions.bindings)
             and self.identities.destinations > _QUICK_DESTINATIONS
         )
-
-    async def hosts(self, client: Client, keys: Sequence[bytes]) -> tuple[Host, ...]:
-        await self._known_host_names.look()
-        hosts = await self._hosts(keys, [])
-        rules = self.settings.config.certificate_rules
-        if rules and any(host.known is not None and host.known.hashed for host in hosts):
-            return await self._hosts(keys, [*await named_hosts(client.peer.pid), *exact_names(rules)])
-        return hosts
-
-    async def _hosts(self, keys: Sequence[bytes], candidates: Sequence[str]) -> tuple[Host, ...]:
-        known_as = self._known_host_names.known_as
-        # A certificate's names are compared with all that known_hosts says of its CA.
-        return await self._aside.run(lambda: tuple(Host(key, known_as(key, candidates)) for key in keys))
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         emptied = self._emptied
@@ -390,6 +381,6 @@ class Keyring:
 
     def _seen_by(self, client: Client) -> Callable[[Identity], bool]:
         """Whether an identity exists for this client: a CA key is nothing to log in with."""
-        return lambda held: (
-            client.sees(held.constraints) and not (client.remote and self.certifying.names(held))
-        )
+        if client.remote:
+            return lambda held: not self.certifying.names(held) and client.sees(held.constraints)
+        return lambda held: client.sees(held.constraints)

@@ -186,7 +186,8 @@ def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
 
 def _certificate(state: RuleState) -> dict[str, Any]:
     """What there is of one `[[certificate]]`."""
-    current, missing = state.current(time.time()), state.missing
+    shown, missing = state.shown(time.time()), state.missing
+    current = None if shown is None else shown.issued
     certificate = None if current is None else current.certificate
     return {
         "ca": list(state.rule.ca),

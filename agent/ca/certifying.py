@@ -12,6 +12,7 @@ from replug.agent.ca.user_names import user_name
 from replug.agent.clients.client import Client
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.model import Config
 from replug.agent.config.settings import Settings
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.refusal import RequestRefusedError
@@ -32,15 +33,17 @@ class Certifying:
     def __init__(self, settings: Settings, journal: Journal) -> None:
         self._settings = settings
         self._journal = journal
+        self._known_of: Config | None = None
+        """The configuration that `_keys` are of."""
+        self._keys: frozenset[str] = frozenset()
 
     def names(self, held: Identity) -> bool:
         """Whether this is a CA key, which is nothing to log in with."""
-        config = self._settings.config
-        if not config.cas and not config.certificate_rules:
-            return False
-        return config.ca(held.fingerprint) is not None or is_ca_key(
-            config.certificate_rules, held.fingerprint
-        )
+        config = self._settings.options.config
+        if config is not self._known_of:
+            rules = (key for rule in config.certificate_rules for key in rule.ca)
+            self._known_of, self._keys = config, frozenset([*(entry.key for entry in config.cas), *rules])
+        return held.fingerprint in self._keys if self._keys else False
 
     def confirm_when(self, key_blob: bytes) -> ConfirmWhen:
         """When the user is asked before the key signs, by its `[[ca]]`."""

@@ -109,11 +109,12 @@ class Issuing:
 
     def state_for(self, client: Client) -> RuleState | None:
         """Of the rule for the host that the client logs in at; None if there is none."""
-        host = client.logs_in_at if self._rules else None
-        if host is None:
+        rules = self._settings.options.config.certificate_rules
+        if not rules:
             return None
-        if client.ruled_by is not self._rules:
-            client.ruled_by, client.rule = self._rules, rule_for(self._rules, host)
+        if client.ruled_by is not rules:
+            host = client.logs_in_at
+            client.ruled_by, client.rule = rules, None if host is None else rule_for(rules, host)
         return None if client.rule is None else self._state(client.rule)
 
     def is_due(self, client: Client) -> bool:
@@ -132,8 +133,6 @@ class Issuing:
         return state
 
     def _can_sign(self, issued: IssuedIdentity) -> bool:
-        if issued.holder is None:
-            return True
         return any(not held.distance[0] for held in self._identities.holding(issued.blob))
 
     # What ends it.
@@ -159,17 +158,18 @@ class Issuing:
             state.attempt.stop()
 
     def remove(self, blob: bytes) -> None:
-        """Drop one certificate, if it is here."""
+        """Drop a certificate, and those that it replaced or that replaced it, if it is here."""
         for state in self._states.values():
-            state.issued = [issued for issued in state.issued if issued.blob != blob]
-        self._show()
+            if any(issued.blob == blob for issued in state.issued):
+                state.drop()
+                self._show()
 
     def _drop(self, state: RuleState) -> None:
         state.attempt.stop()
         if state.key is not None:
             self._software_keys.remove(state.key.blob)
         state.key = None
-        state.issued.clear()
+        state.drop()
 
     def _show(self) -> None:
         """Let what there is be used and listed."""
@@ -255,7 +255,7 @@ class Issuing:
             # Who has a certificate that is still good does not wait.
             unsigned = unsigned_certificate(state.rule, held.blob, authorities[0].blob, 0, names)
             purpose = Purpose(CertificateToSign(unsigned, int(time.time()), host), (), unverified=False)
-            if state.current(time.time()) is not None or not await self._certifier.wait_for_any(
+            if state.shown(time.time()) is not None or not await self._certifier.wait_for_any(
                 authorities, client.asker(purpose), purpose
             ):
                 raise
@@ -321,8 +321,7 @@ class Issuing:
         return self._names
 
     def _report(self, state: RuleState, client: Client, host: Host, error: ExplainedError) -> None:
-        old = state.current(time.time())
-        what = "no certificate" if old is None else "the certificate is not renewed"
+        what = "no certificate" if state.shown(time.time()) is None else "the certificate is not renewed"
         reason = f"{what} for a login at {host_in_words(host)}: {error.reason}"
         state.missing = Missing(time.time(), error.reason, error.next_step)
         program = client.peer.program

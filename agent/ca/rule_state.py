@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
+from replug.agent.clients.client import ListAtHand
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.issued import IssuedIdentity
@@ -24,13 +26,27 @@ class Missing:
     next_step: str
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is listed of a rule before all other keys. Times are in seconds since 1970."""
+
+    issued: IssuedIdentity
+    identities: tuple[Identity, ...]
+    begins: int
+    ends: int
+    due: int
+    """When the next certificate is wanted."""
+    on_token: bool
+    """Whether its key is on a token, which may be out."""
+
+
+@dataclass(eq=False)
 class RuleState:
     """Of one rule. Times are in seconds since 1970."""
 
     rule: CertificateRule
     can_sign: Callable[[IssuedIdentity], bool]
-    """Whether the key of a certificate is there."""
+    """Whether the token with the key of a certificate is in."""
     attempt: SharedAttempt = field(default_factory=SharedAttempt)
     """The one under way, for all clients that wait for it."""
     key: SoftwareIdentity | None = None
@@ -40,40 +56,37 @@ class RuleState:
     missing: Missing | None = None
     held_back_until: float = 0.0
     """By the boot clock: until then nobody is asked."""
+    at_hand: ListAtHand = field(default_factory=partial(ListAtHand, is_shared=True))
+    """The last list that was sent to a client for whose host the rule is."""
+    _newest: Shown | None = None
 
-    def current(self, now: float) -> IssuedIdentity | None:
-        """The certificate to list: the newest, if it is valid and its key can sign."""
-        if not self.issued:
+    def shown(self, now: float) -> Shown | None:
+        """The newest certificate, if it is valid and its key can sign."""
+        newest = self._newest
+        if newest is None or not newest.begins <= now < newest.ends:
             return None
-        newest = self.issued[-1]
-        return newest if newest.is_valid(now) and self.can_sign(newest) else None
+        return None if newest.on_token and not self.can_sign(newest.issued) else newest
+
+    def is_due(self, now: float) -> bool:
+        """Whether a certificate is wanted now."""
+        shown = self.shown(now)
+        return shown is None or shown.due <= now
 
     @property
     def plain(self) -> tuple[SoftwareIdentity, ...]:
         """The key itself where it can be of use: for an ssh that has its certificate from a file."""
         return (self.key,) if self.key is not None and self.rule.certificate_file else ()
 
-    def listed(self, now: float) -> tuple[Identity, ...]:
-        """What is listed before all other keys."""
-        current = self.current(now)
-        return () if current is None else (current, *self.plain)
-
-    def ends(self, now: float) -> float | None:
-        """When the certificate that is listed ends; None if there is none."""
-        current = self.current(now)
-        return None if current is None else current.certificate.valid_before
-
-    def due(self, now: float) -> float:
-        """When the next certificate is wanted: at once if that is over."""
-        current = self.current(now)
-        return 0.0 if current is None else current.certificate.valid_before - self.rule.renewed_before
-
-    def is_due(self, now: float) -> bool:
-        """Whether a certificate is wanted now."""
-        return self.due(now) <= now
-
     def take(self, issued: IssuedIdentity, now: float) -> None:
         """List this one from now on; those that it replaces can be used to their end."""
         valid = [before for before in self.issued if before.is_valid(now)]
         self.issued = [*valid[-_MOST_REPLACED:], issued]
         self.missing = None
+        begins, ends = issued.certificate.valid_after, issued.certificate.valid_before
+        due = ends - self.rule.renewed_before
+        listed = (issued, *self.plain)
+        self._newest = Shown(issued, listed, begins, ends, due, on_token=issued.holder is not None)
+
+    def drop(self) -> None:
+        """Have no certificates."""
+        self.issued, self._newest = [], None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import inf
 
 from replug.agent.ca.issuing import Issuing
+from replug.agent.ca.rule_state import RuleState
 from replug.agent.clients.client import Client
-from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.settings import Settings
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.listing import cut_to_fit
@@ -30,7 +30,8 @@ class ShownCertificates:
     def __init__(self, settings: Settings, issuing: Issuing) -> None:
         self._settings = settings
         self._issuing = issuing
-        self._made: dict[tuple[bool, CertificateRule | None], _Made] = {}
+        self._made: dict[RuleState | bool, _Made] = {}
+        """By the rule's state, or else by whether the client is bound to anything."""
 
     def answer(self, client: Client, others: IdentitiesAnswer) -> tuple[IdentitiesAnswer, float]:
         """The list for a client, which sees these `others`, and until when it is right (since 1970).
@@ -38,18 +39,19 @@ class ShownCertificates:
         A connection for a login at one host is listed the certificate for it, any other that is bound none,
         and one that is not bound all there are.
         """
-        if not self._settings.config.certificate_rules:
+        if not self._settings.options.config.certificate_rules:
             return others, inf
         now, state = time.time(), self._issuing.state_for(client)
+        first: tuple[Identity, ...] = ()
+        until = inf
         if state is not None:
-            first, until = state.listed(now), state.due(now)
-        elif client.remote:
-            first, until = (), inf
-        else:
-            states = self._issuing.states()
-            first = tuple(held for one in states for held in one.listed(now))
-            until = min((end for one in states if (end := one.ends(now)) is not None), default=inf)
-        place = client.remote, None if state is None else state.rule
+            shown = state.shown(now)
+            first, until = ((), 0.0) if shown is None else (shown.identities, shown.due)
+        elif not client.remote:
+            all_shown = [shown for one in self._issuing.states() if (shown := one.shown(now)) is not None]
+            first = tuple(held for shown in all_shown for held in shown.identities)
+            until = min((shown.ends for shown in all_shown), default=inf)
+        place = client.remote if state is None else state
         made = self._made.get(place)
         if made is None or made.others is not others or made.first != first:
             made = self._made[place] = _Made(others, first, self._make(others, first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from replug.agent.config.ca_entry import SSH_KEYGEN_EXTENSIONS
 
@@ -38,6 +39,13 @@ class CertificateRule:
     """None is a fifth of the lifetime, and two minutes at most."""
     certificate_file: str = ""
     """Where ssh finds the certificate; empty if it is in no file."""
+
+    def __hash__(self) -> int:
+        return self._hash  # it is what the certificates of a rule are found by, at every listing
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.ca, self.hosts, self.principals, self.lifetime, self.key))
 
     @property
     def renewed_before(self) -> int:

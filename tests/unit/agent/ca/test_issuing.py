@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from doubles.agent_bench import AgentBench
-from doubles.session_hosts import bind_of
+from doubles.private_keys import ed25519_key, message
+from doubles.session_hosts import HERE, bind_of, hop, leave
 from doubles.stand_ins import PIN, Key, Person, StandInToken, lost, run, settle
 
 from replug.agent.ca import issuing
@@ -25,7 +26,9 @@ from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.model import Config
 from replug.agent.config.options import Options
+from replug.agent.dispatch import Conversation
 from replug.protocol.certificates import Certificate
+from replug.protocol.constraints import RestrictDestination
 from replug.protocol.extensions import SESSION_BIND
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import (
@@ -56,7 +59,7 @@ class Bench(AgentBench):
         self.now = 1000.0
         monkeypatch.setattr("replug.agent.ca.issuing.boottime", lambda: self.now)
         self.known_hosts = folder / "known_hosts"
-        monkeypatch.setattr("replug.agent.keyring.default_files", lambda: [str(self.known_hosts)])
+        monkeypatch.setattr("replug.agent.host_names.default_files", lambda: [str(self.known_hosts)])
         self.first, self.second = (
             StandInToken(CA, LOGIN, label="one", serial="1"),
             StandInToken(SECOND, label="two", serial="2"),
@@ -335,10 +338,34 @@ def test_what_is_listed_is_right_while_a_certificate_lasts(
         assert made is not None
         assert client.at_hand.until == made.valid_before - 120
         assert bench.client.at_hand.until == made.valid_before
+        assert client.at_hand.frame
         monkeypatch.setattr("time.time", lambda: made.valid_before - 119.0)
         after = await bench.certificate(client)
         assert after is not None
         assert after.serial > made.serial
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_who_logs_in_at_hosts_of_a_rule_shares_a_list_unless_keys_are_for_some_hosts_only(make: Any) -> None:
+    async def main() -> None:
+        other = Key()
+        rule = replace(RULE, hosts=(fingerprint(SERVER.blob), fingerprint(other.blob)))
+        bench = make(Person(PIN), certificate_rules=(rule,))
+        await bench.serve()
+        assert await bench.certificate() is not None
+        client, elsewhere = await bench.bound(other), await bench.bound(SERVER)
+        conversation = Conversation(bench.dispatcher, bench.keyring.changes, client)
+        assert b"-cert-" in conversation.listing_at_hand()
+
+        key = ed25519_key()
+        limits = RestrictDestination((leave(HERE, hop("other", other)),))
+        assert await bench.ask(bytes(message(key, limits))) == Success()
+        assert conversation.listing_at_hand() == b""
+        for _ in range(2):
+            assert key.blob in await bench.keys(client)
+            assert key.blob not in await bench.keys(elsewhere)
         bench.keyring.end()
 
     run(main())
