@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +21,11 @@ from rigs.agent import Agent, StartAgent
 from rigs.askpass import Askpass
 from rigs.home import Home
 from rigs.root import may_be_root
-from rigs.softhsm import KINDS, MODULE, SO_PIN
+from rigs.softhsm import KINDS, MODULE, PIN, SO_PIN, Token
+from rigs.sshd import USER, Server
 from rigs.terminal import eventually
+
+from replug.protocol.certificates import Certificate
 
 REPLUG = Path(sys.executable).with_name("replug")
 KEY_TYPES = {"ed25519": ("-t", "ed25519"), "ecdsa": ("-t", "ecdsa"), "rsa": ("-t", "rsa", "-b", "2048")}
@@ -168,3 +172,37 @@ def test_what_is_refused_leaves_no_pin(
     }  # fmt: skip
     cases[refused]()
     none_left(agent, {"PIN": memory.pieces_of_bytes(pin.encode())})
+
+
+def test_the_key_of_certificates_is_in_the_process_for_keys_alone(
+    start_agent: StartAgent, home: Home, askpass: Askpass
+) -> None:
+    """Nobody but that process has ever seen it, so it is looked for there by its public half."""
+    authority = Token(home, "ssh_ca").add("p256")
+    server = Server(home, f"TrustedUserCAKeys {authority}")
+    ca, host = (
+        home.run("ssh-keygen", "-lf", public).out.split()[1] for public in (authority, server.host_key)
+    )
+    rule = f'ca = "{ca}"\nhosts = ["{host}"]\nprincipals = ["{USER}"]'
+    home.configure(f'modules = ["{MODULE}"]\n[[certificate]]\n{rule}')
+    askpass.answers(PIN)
+    agent = start_agent(env=askpass.env)
+    assert server.login(agent).out == f"in {USER}\n", (server.log, agent.log)
+    (line,) = [line for line in agent.ssh_add("-L").out.splitlines() if "-cert-" in line]
+    public = Certificate.decode(b64decode(line.split()[1])).key.encode()[-32:]
+
+    (seed,) = memory.ed25519_seeds(everywhere(agent), public)
+    sought = {"seed": memory.pieces_of_bytes(seed)}
+    assert memory.found(everywhere(agent), sought) == {"seed"}
+    assert memory.found([agent.pid], sought) == set()
+
+    passphrase = "Enter lock password: "
+    assert agent.ssh_add("-x", typing=[(passphrase, "sesame"), ("Again: ", "sesame")]).status == 0
+    none_left(agent, sought)
+    assert agent.ssh_add("-X", typing=[(passphrase, "sesame")]).status == 0
+    assert server.login(agent).out == f"in {USER}\n", (server.log, agent.log)
+    assert agent.log.count("certificate issued") == 1
+    assert memory.found(everywhere(agent), sought) == {"seed"}
+
+    assert agent.ssh_add("-D").status == 0
+    none_left(agent, sought)
