@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
+from replug.agent.ca.serial import serial_at
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.comment_template import filled
 from replug.protocol.certificates import Certificate, CertificateType, Options
@@ -25,8 +25,7 @@ class Serials:
 
     def next(self, now: float) -> int:
         """The number of a certificate that is made `now`, in seconds since 1970."""
-        first = int(f"{datetime.fromtimestamp(now, UTC):%y%m%d%H%M%S}") * 1000 + 1
-        self._last = max(first, self._last + 1)
+        self._last = max(serial_at(now), self._last + 1)
         return self._last
 
 

@@ -87,6 +87,6 @@ def test_an_unsigned_certificate() -> None:
 def test_serials_grow_and_can_be_read() -> None:
     serials = Serials()
     moment = 1_795_965_547.25  # 2026-11-29 15:19:07 UTC
-    assert [serials.next(moment) for _ in range(2)] == [261129151907001, 261129151907002]
-    assert serials.next(moment - 60) == 261129151907003
-    assert serials.next(moment + 1) == 261129151908001
+    assert [serials.next(moment) for _ in range(2)] == [261129151907250, 261129151907251]
+    assert serials.next(moment - 60) == 261129151907252
+    assert serials.next(moment + 1) == 261129151908250

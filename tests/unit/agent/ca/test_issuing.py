@@ -262,6 +262,35 @@ def test_what_ends_the_attempt(make: Any, request_: Any) -> None:
     run(main())
 
 
+def test_what_is_not_a_login_from_here_has_none_made_and_uses_none(make: Any) -> None:
+    """Forwarded to that very host, logging in there by way of another, and bound wrongly."""
+
+    async def main() -> None:
+        bench = make(Person(PIN))
+        await bench.serve()
+        through, near = bind_of(SERVER, b"one", forwarding=True), bind_of(Key(), b"two", forwarding=True)
+        wrong = replace(bind_of(SERVER, b"three"), session_id=b"four")
+        ways = [[through], [near, bind_of(SERVER, b"five")], [wrong], [wrong, bind_of(SERVER, b"six")]]
+        clients = []
+        for binds in ways:
+            clients.append(bench.new_client())
+            for bind in binds:
+                await bench.ask(Extension(SESSION_BIND, bind.encode()), clients[-1])
+            assert await bench.keys(clients[-1]) == [LOGIN.blob]
+        assert "sign" not in bench.slots.operations
+
+        blob, *_ = await bench.keys(await bench.bound())
+        for client in clients:
+            assert await bench.keys(client) == [LOGIN.blob]
+            for key in (blob, CA.blob):
+                assert not isinstance(await bench.ask(SignRequest(key, b"data", 0), client), SignResponse)
+            assert await bench.ask(RemoveIdentity(blob), client) != Success()
+        assert isinstance(await bench.ask(SignRequest(blob, b"data", 0)), SignResponse)
+        bench.keyring.end()
+
+    run(main())
+
+
 def test_the_second_token_stands_in(make: Any) -> None:
     async def main() -> None:
         bench = make(Person(PIN, PIN, PIN))
