@@ -219,13 +219,10 @@ class Issuing:
                     raise
 
     async def _make(self, state: RuleState, client: Client, host: Host) -> None:
-        ends = self._ends
         with state.attempt.stoppable():
             names = await self._values()
             held = await self._key_to_certify(state, client)
             certificate, authority = await self._signed(state, client, host, held, names)
-            if ends != self._ends or self._states.get(state.rule) is not state:
-                raise RequestRefusedError("the agent was locked or emptied meanwhile")
         issued = IssuedIdentity(
             blob=certificate.encode(),
             comment=f"{certificate.key_id.decode()} serial {certificate.serial}".encode(),
@@ -296,10 +293,7 @@ class Issuing:
     async def _key_to_certify(self, state: RuleState, client: Client) -> Identity:
         if EPHEMERAL in state.rule.key:
             if state.key is None:
-                ends, blob = self._ends, await self._software_keys.make()
-                if ends != self._ends:
-                    self._software_keys.remove(blob)
-                    raise RequestRefusedError("the agent was locked or emptied meanwhile")
+                blob = await self._software_keys.make()
                 comment = f"for certificates by {state.rule.ca[0]}".encode()
                 constraints = KeyConstraints(here_only=True)
                 state.key = SoftwareIdentity(blob, comment, constraints, self._software_keys)

@@ -391,6 +391,7 @@ def test_the_end_of_a_rule(home: Home, ca: Token, server: Server, start_agent: S
     configure(home, rule(home, server, host), rest)
     agent = start_agent()
     assert in_there(server, agent), agent.log
+    (line,) = [line for line in agent.ssh_add("-L").out.splitlines() if "-cert-" in line]
     blobs(bound(agent, kept).ask(LIST_REQUEST))
     assert len(certificates(agent)) == 2
 
@@ -398,6 +399,7 @@ def test_the_end_of_a_rule(home: Home, ca: Token, server: Server, start_agent: S
     assert agent.run(REPLUG, "reload").status == 0
 
     assert len(certificates(agent)) == 1
+    assert agent.connect().ask(sign_request(b64decode(line.split()[1]))) == FAILURE
     assert server.login(agent).status == 255
     assert len(issued(agent)) == 2
 
