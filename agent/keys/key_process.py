@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.protocol.additions import KeyAddition
 from replug.protocol.secrets import wipe
 from replug.token.errors import Verdict, WorkerLostError, WorkerRefusedError
 from replug.token.seal import Seal, SealedError
@@ -63,11 +64,15 @@ class KeyProcess:
 
         await self._in_turn(blob, give)
 
-    async def make(self) -> bytearray:
-        """The ADD_IDENTITY message of a new Ed25519 key, for the caller to wipe. RequestRefusedError."""
+    async def make(self) -> tuple[bytes, bytes]:
+        """The blob of a new Ed25519 key, and its ADD_IDENTITY message, sealed. RequestRefusedError."""
 
-        async def make(process: WorkerProcess) -> bytearray:
-            return await process.ask(Request("make", {}), self._patience, _content)
+        async def make(process: WorkerProcess) -> tuple[bytes, bytes]:
+            message = await process.ask(Request("make", {}), self._patience, _content)
+            try:
+                return KeyAddition.decode(message).blob, self._seal.seal(message)
+            finally:
+                wipe(message)  # here, as the caller may be gone
 
         return await self._in_turn(b"", make)
 

@@ -67,16 +67,9 @@ class SoftwareKeys:
 
     async def make(self) -> bytes:
         """The blob of a new Ed25519 key, which is kept until `remove` or `clear`. RequestRefusedError."""
-        message = await self._quick_processes.of_requester().make()
-        try:
-            blob = KeyAddition.decode(message).blob
-            self._sealed[blob] = self._seal.seal(message)
-            self._made.add(blob)
-        except SealedError:
-            self.suspend()
-            raise RequestRefusedError("the agent was locked meanwhile") from None
-        finally:
-            wipe(message)
+        blob, sealed = await self._quick_processes.of_requester().make()
+        self._sealed[blob] = sealed
+        self._made.add(blob)
         return blob
 
     async def sign(self, blob: bytes, data: bytes, flags: int) -> bytes:
