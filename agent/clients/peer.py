@@ -16,6 +16,7 @@ _UCRED = struct.Struct("3i")
 _INSTALLED = ("/usr/", "/bin/", "/sbin/", "/lib/", "/snap/")
 """Folders in which only root can make files; no file system is asked whether that is so."""
 _PERHAPS_NOT = "/usr/local/"
+_LONGEST_NAME = 64  # bytes; those of programs have 15 at most
 
 
 @dataclass(slots=True)
@@ -65,8 +66,8 @@ class Peer:
         # Read once per connection: reading it for every signature would add a tenth to its cost.
         if not self._program:
             try:
-                with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as file:
-                    name = file.read().strip()
+                with open(f"/proc/{self.pid}/comm", "rb", buffering=0) as file:
+                    name = file.read(_LONGEST_NAME).decode(errors="replace").strip()
             except OSError:
                 name = "process"
             self._program = f"{visible(name)} (pid {self.pid})"

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from replug.agent.keys.refusal import RequestRefusedError
@@ -90,8 +91,7 @@ class KeyProcess:
                     await self._give(process, blob, message)
                 finally:
                     wipe(message)
-            header = {"key": blob.hex(), "flags": flags}
-            signature = await process.ask(Request("sign", header), self._patience, _content, data)
+            signature = await process.ask(_sign_request(blob, flags), self._patience, _content, data)
             return bytes(signature)
 
         return await self._in_turn(blob, sign)
@@ -182,6 +182,11 @@ class KeyProcess:
             if not had:
                 self._has.discard(blob)
             raise
+
+
+@lru_cache(maxsize=64)
+def _sign_request(blob: bytes, flags: int) -> Request:
+    return Request("sign", {"key": blob.hex(), "flags": flags})
 
 
 async def _to_its_end(attempt: Coroutine[Any, Any, T]) -> T:
