@@ -7,6 +7,7 @@ import math
 import os
 import socket
 import struct
+import time
 from typing import Any
 
 from replug.agent.clients.peer import Peer
@@ -16,6 +17,8 @@ LIST_REQUEST = b"\x00\x00\x00\x01\x0b"
 """SSH_AGENTC_REQUEST_IDENTITIES, which every agent answers."""
 PATIENCE = 10.0
 """Seconds for an answer."""
+_UNTIL_BOUND = 2.0  # seconds that an agent which answers may take to make its control socket
+_PAUSE = 0.02  # seconds between two looks for it
 _SUFFIX = ".control"
 
 
@@ -58,16 +61,23 @@ def ask(command: str, patience: float = PATIENCE) -> dict[str, Any]:
 def ask_at(agent_socket: str, command: str, patience: float = PATIENCE) -> dict[str, Any]:
     """The answer to `command` from the agent that listens at `agent_socket`; AskError.
 
-    An agent that systemd starts at the first connection has no control socket before that.
+    An agent that systemd starts at the first connection has no control socket before that; it makes one while
+    it answers its first clients.
     """
-    try:
-        return _ask(agent_socket, command, patience)
-    except AskError as error:
-        if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
-            raise
-        if not wake(agent_socket):
-            raise
-    return _ask(agent_socket, command, patience)
+    begun = None
+    while True:
+        try:
+            return _ask(agent_socket, command, patience)
+        except AskError as error:
+            if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+                raise
+            if begun is None:
+                if not wake(agent_socket):
+                    raise
+                begun = time.monotonic()
+            elif time.monotonic() > begun + _UNTIL_BOUND:
+                raise
+        time.sleep(_PAUSE)
 
 
 def wake(agent_socket: str, patience: float = PATIENCE) -> bool:

@@ -112,7 +112,7 @@ def test_every_field_of_the_json_forms_is_there(rig: ControlRig, capsys: pytest.
         await rig.agent.add()
         await rig.agent.ask(RemoveIdentity(b"unknown"))
         _, out, _ = await rig.replug("status", "--json")
-        rig.control.close()
+        await rig.control.close()
         return out
 
     answer = json.loads(run(status()))

@@ -91,7 +91,7 @@ def test_status_of_a_running_agent(rig: ControlRig) -> None:
         assert lines[-3].endswith(", RemoveSmartcardKey:")
         assert lines[-2] == "    the agent is locked"
         assert lines[-1].endswith(" unlock it with ssh-add -X")
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -105,7 +105,7 @@ def test_tries_lost_are_told(rig: ControlRig) -> None:
         await rig.agent.add(pin=b"")
         _, out, _ = await rig.replug("status")
         assert "  one PIN try is left: a wrong PIN locks the token" in out.splitlines()
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -123,7 +123,7 @@ def test_a_right_pin_gives_the_tries_back(rig: ControlRig) -> None:
         _, out, _ = await rig.replug("status")
         assert "PIN remembered" in out
         assert "wrong PIN" not in out
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -183,7 +183,7 @@ def test_each_key_stands_under_its_own_token(rig: ControlRig) -> None:
         lines = [line for line in out.splitlines() if "SHA256:" in line or "Token" in line]
         words = [line.split('"')[1] if "Token" in line else line.split()[1] for line in lines]
         assert sorted([words[:2], words[2:]]) == [["first", "login"], ["second", "other"]]
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -198,7 +198,7 @@ def test_an_agent_of_another_version_than_is_installed(rig: ControlRig, running:
         assert (said in out) == bool(running)
         how = "\nTo change over: end the agent (eval $(replug-agent -k)) and start it as before\n"
         assert (how in out) == bool(running)
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -304,7 +304,7 @@ def test_nothing_a_token_says_reaches_the_terminal_raw(rig: ControlRig) -> None:
         _, out, _ = await rig.replug("status")
         assert all(line.isprintable() for line in out.splitlines())
         assert not any(line.startswith("Token forged") for line in out.splitlines())
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
