@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
+from functools import partial
 from math import inf
 from typing import TypeVar
 
+from replug.agent.additions import Additions
 from replug.agent.ca.certifying import Certifying
 from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.journal import Journal
@@ -22,45 +22,29 @@ from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.host_names import HostNames
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.changes import Changes
-from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.expiry import Expiry
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identities import Identities
-from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.lock import Lock
 from replug.agent.keys.modules import Modules
-from replug.agent.keys.provider_names import is_usual
 from replug.agent.keys.providers import Providers
-from replug.agent.keys.refusal import RequestRefusedError, unknown_key
+from replug.agent.keys.refusal import unknown_key
 from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.signing import Signing
-from replug.protocol.additions import KeyAddition
-from replug.protocol.constraints import Constraint, RestrictDestination, SkProvider
-from replug.protocol.keys import fingerprint
 from replug.protocol.messages import IdentitiesAnswer
 from replug.token.boottime import boottime
 from replug.token.modules.module import Module
 from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
-from replug.token.pins.pin import Pin, PinCache
+from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
-from replug.token.requester import Program
 from replug.token.seal import Seal
 from replug.token.serving.served import ServedToken
-from replug.token.turns import one_less
 from replug.token.worker.forking import ForkServer
 
 _MOMENT = 0.05  # seconds
-_MOST_ADDITIONS = 16
-"""Of providers, at the same time and by one program: they go on though their clients are gone."""
-_MOST_PROVIDERS = 128
-"""Each is looked through at every addition and change, with however few keys: no user has so many."""
-_MOST_IDENTITIES = 4096
-"""Of all providers, certificates included: each costs at every change, and no client reads so long a list."""
-_MOST_DESTINATIONS = 8192
-"""Of all keys and providers, and host keys in them: while the garbage collector looks at them, all wait."""
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
 _NOTHING = IdentitiesAnswer(())
@@ -116,10 +100,21 @@ class Keyring:
         self.sign = signing.sign
         self.issuing = Issuing(settings, self.identities, self._software_keys, signing, refusals)
         self._shown_certificates = ShownCertificates(settings, self.issuing)
-        self._adding: Counter[tuple[Program | None, bool]] = Counter()
-        """How many providers are being added, by the program that asks and whether they are usual ones."""
         self._emptied = 0
         """How often everything was removed."""
+        additions = Additions(
+            settings,
+            self.identities,
+            self._software_keys,
+            self._providers,
+            self.pins,
+            self._expiry,
+            self._seal,
+            lambda: self._emptied,
+            self.certifying,
+        )
+        self.add_key, self.add_provider = additions.add_key, additions.add_provider
+        self.check_may_add_provider = additions.check_may_add_provider
         self.first_scan = FirstScan(self.modules)
         self.at_hand = ListAtHand(is_shared=True)
         """For clients that are bound to no session, as they all see the same."""
@@ -148,7 +143,7 @@ class Keyring:
         else:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
-            others = self.identities.answer(self._seen_by(client))
+            others = self.identities.answer(partial(self.certifying.shows, client=client))
             answer, at_hand.until = self._shown_certificates.answer(client, others)
             if out or not self.first_scan.done:
                 return answer
@@ -174,95 +169,11 @@ class Keyring:
             and self.identities.destinations > _QUICK_DESTINATIONS
         )
 
-    async def add_key(self, client: Client, addition: KeyAddition) -> None:
-        emptied = self._emptied
-        # Before a process has it: to take it back would end that process.
-        if any(isinstance(constraint, SkProvider) for constraint in addition.constraints):
-            raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
-        self._refuse_if_hidden(client, addition.blob)
-        self._refuse_too_many_destinations(addition.constraints)
-        await self._software_keys.add(addition)
-        try:
-            self._refuse_if_changed_since(emptied)
-            self._refuse_if_hidden(client, addition.blob)
-        except RequestRefusedError:
-            if not any(held.blob == addition.blob for held in self.identities.software_keys()):
-                self._software_keys.remove(addition.blob)
-            raise
-        constraints = KeyConstraints.of(
-            addition.constraints,
-            default_lifetime=self.settings.options.default_lifetime,
-            now=self.identities.now(),
-        )
-        self.identities.add(
-            SoftwareIdentity(addition.blob, addition.comment, constraints, self._software_keys)
-        )
-        self._expiry.plan()
-
-    def check_may_add_provider(self, client: Client) -> None:
-        if client.remote and not self.settings.options.allow_remote_pkcs11:
-            raise RequestRefusedError(
-                "a forwarded connection may not load PKCS#11 modules",
-                "start the agent with -O allow-remote-pkcs11 to allow it",
-            )
-
-    async def add_provider(
-        self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
-    ) -> None:
-        try:
-            self._refuse_too_many_destinations(constraints)
-            kind = self._kind_of_addition(client, name)
-        except RequestRefusedError:
-            if pin is not None:
-                pin.wipe()
-            raise
-        self._adding[kind] += 1
-        # It goes on to its end when the client hangs up: a PIN must not be wiped in the middle of a login.
-        adding = asyncio.create_task(self._add_provider(client, name, pin, constraints))
-
-        def ended(task: asyncio.Task[None]) -> None:
-            one_less(self._adding, kind)
-            task.cancelled() or task.exception()
-
-        adding.add_done_callback(ended)
-        await asyncio.shield(adding)
-
-    def _kind_of_addition(self, client: Client, name: str) -> tuple[Program | None, bool]:
-        """What it counts as; RequestRefusedError if there are too many."""
-        count = len(self.identities.providers())
-        if count >= _MOST_PROVIDERS:
-            raise RequestRefusedError(
-                f"the agent serves {count} providers already", "remove some (ssh-add -e)"
-            )
-        # Those that wait for a file system are not to keep out those that do not.
-        kind = client.peer.requester.program, is_usual(name, self.settings.options.provider_patterns)
-        if self._adding[kind] >= _MOST_ADDITIONS:
-            raise RequestRefusedError(f"{_MOST_ADDITIONS} additions of the same program have not ended")
-        return kind
-
-    async def _add_provider(
-        self, client: Client, name: str, pin: Pin | None, constraints: tuple[Constraint, ...]
-    ) -> None:
-        emptied = self._emptied
-
-        def may_be_added(identities: list[Identity]) -> None:
-            self._refuse_if_changed_since(emptied)
-            if self.identities.count + len(identities) > _MOST_IDENTITIES:
-                raise RequestRefusedError(
-                    f"the agent holds {self.identities.count} keys already", "remove some (ssh-add -d or -e)"
-                )
-            for held in identities:
-                self._refuse_if_hidden(client, held.blob)
-
-        with nullcontext() if pin is None else self.pins.using(pin):
-            await self._providers.add(name, pin, constraints, may_be_added)
-        self._expiry.plan()
-
     async def remove_provider(self, client: Client, name: str) -> None:
         await self._providers.remove(name, follow_links=not client.remote)
 
     def remove_key(self, client: Client, blob: bytes) -> None:
-        sees = self._seen_by(client)
+        sees = partial(self.certifying.shows, client=client)
         if not any(map(sees, self.identities.holding(blob))):
             raise unknown_key(blob)
         self.identities.remove(blob, sees)
@@ -358,29 +269,3 @@ class Keyring:
     def _unseal_all(self) -> None:
         self.changes.count += 1
         self.pins.unseal(self._seal)
-
-    def _refuse_too_many_destinations(self, added: tuple[Constraint, ...]) -> None:
-        restrictions = (one for one in added if isinstance(one, RestrictDestination))
-        new = sum(destination.size for one in restrictions for destination in one.constraints)
-        kept = self.identities.kept_destinations if new else 0
-        if kept + new > _MOST_DESTINATIONS:
-            raise RequestRefusedError(
-                f"the agent keeps {kept} destinations and host keys already", "remove some (ssh-add -d or -e)"
-            )
-
-    def _refuse_if_changed_since(self, emptied: int) -> None:
-        if self.locked or emptied != self._emptied:
-            raise RequestRefusedError("the agent was locked or emptied meanwhile")
-
-    def _refuse_if_hidden(self, client: Client, blob: bytes) -> None:
-        """A client must not relax the constraints of a key it cannot see."""
-        for held in self.identities.holding(blob):
-            if not self._seen_by(client)(held):
-                why = "as a CA key" if self.certifying.names(held) else "for other destinations"
-                raise RequestRefusedError(f"key {fingerprint(blob)} is there already, {why}")
-
-    def _seen_by(self, client: Client) -> Callable[[Identity], bool]:
-        """Whether an identity exists for this client: a CA key is nothing to log in with."""
-        if client.remote:
-            return lambda held: not self.certifying.names(held) and client.sees(held.constraints)
-        return lambda held: client.sees(held.constraints)

@@ -45,6 +45,10 @@ class Certifying:
             self._known_of, self._keys = config, frozenset([*(entry.key for entry in config.cas), *rules])
         return held.fingerprint in self._keys if self._keys else False
 
+    def shows(self, held: Identity, client: Client) -> bool:
+        """Whether `held` exists for this client."""
+        return not (client.remote and self.names(held)) and client.sees(held.constraints)
+
     def confirm_when(self, key_blob: bytes) -> ConfirmWhen:
         """When the user is asked before the key signs, by its `[[ca]]`."""
         entry = self._entry(key_blob)

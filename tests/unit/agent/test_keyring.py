@@ -12,7 +12,7 @@ import pytest
 from doubles.agent_bench import HOME_KEY, WORK_KEY, AgentBench, processes_left
 from doubles.stand_ins import PIN, WITHOUT_PIN, WRONG_PIN, Key, StandInToken, refused, run, settle
 
-from replug.agent import keyring as keyring_module
+from replug.agent import additions
 from replug.agent.config.options import Options
 from replug.agent.keys import provider_names
 from replug.agent.keys.refusal import RequestRefusedError
@@ -57,7 +57,7 @@ def test_the_same_keys_in_ever_more_providers_are_refused(
     one: AgentBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each costs at every change, and certificates multiply them."""
-    monkeypatch.setattr(keyring_module, "_MOST_IDENTITIES", 2)
+    monkeypatch.setattr(additions, "_MOST_IDENTITIES", 2)
 
     async def main() -> None:
         await one.add()
@@ -71,7 +71,7 @@ def test_the_same_keys_in_ever_more_providers_are_refused(
 
 def test_providers_are_refused_from_a_number_on(one: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each costs at every addition and change, however few keys it chooses. No PIN is tried before that."""
-    monkeypatch.setattr(keyring_module, "_MOST_PROVIDERS", 2)
+    monkeypatch.setattr(additions, "_MOST_PROVIDERS", 2)
 
     async def main() -> None:
         await one.add()
@@ -188,7 +188,7 @@ def test_the_last_try_is_not_spent_by_adding(one: AgentBench, work: StandInToken
 @pytest.mark.parametrize("case", ["not allowed", "in a URI", "absent", "several", "too many"])
 def test_a_pin_that_is_not_used_is_wiped(two: AgentBench, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if case == "too many":
-        monkeypatch.setattr(keyring_module, "_MOST_ADDITIONS", 0)
+        monkeypatch.setattr(additions, "_MOST_ADDITIONS", 0)
 
     async def main() -> None:
         name = {
@@ -218,7 +218,7 @@ def test_additions_that_wait_for_a_file_system_keep_out_no_usual_ones(
         return realpath(path, strict=strict)
 
     monkeypatch.setattr(provider_names.os.path, "realpath", waits_for_the_dead)
-    monkeypatch.setattr(keyring_module, "_MOST_ADDITIONS", 3)
+    monkeypatch.setattr(additions, "_MOST_ADDITIONS", 3)
 
     async def main() -> None:
         dead = (two.keyring.add_provider(two.client, f"/dead/{n}", None, ()) for n in range(3))
