@@ -108,7 +108,7 @@ def test_what_the_agent_said_is_what_is_shown(rig: ControlRig) -> None:
             "The agent refused: /nonexistent/x.so was not added."
             " What to do now: see what was added with replug status --json, under providers.\n"
         )
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -139,7 +139,7 @@ def test_of_a_running_agent(rig: ControlRig) -> None:
         assert len(out.split("\n\n")) == 3
         _, out, _ = await rig.replug("explain", "-n", "1")
         assert out.count("to remove a key (ssh-add -d)") == 1
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 

@@ -29,7 +29,7 @@ def test_forgetting_pins(rig: ControlRig) -> None:
         assert pin is not None
         assert pin.value == b""
         assert await rig.agent.listed() == ["login"]
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -40,7 +40,7 @@ def test_no_pin_can_be_asked_for(rig: ControlRig) -> None:
         await rig.agent.add()
         _, out, _ = await rig.replug("status", "--json")
         assert PIN.decode() not in out
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -66,7 +66,7 @@ def test_keys_made_and_deleted_elsewhere(rig: ControlRig) -> None:
         assert isinstance(await agent.sign(token.keys[0]), SignResponse)
         assert await agent.listed() == ["new", "newer"]
         assert len(agent.slots.logins) == logins + 1
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
@@ -83,7 +83,7 @@ def test_a_token_that_cannot_be_refreshed(rig: ControlRig) -> None:
         await rig.agent.ask(Lock(b"passphrase"))
         status, out, err = await rig.replug("refresh")
         assert (status, out, err) == (1, "", "replug: the agent is locked: unlock it with ssh-add -X\n")
-        rig.control.close()
+        await rig.control.close()
 
     run(main())
 
