@@ -37,4 +37,8 @@ class HostNames:
     async def _hosts(self, keys: Sequence[bytes], candidates: Sequence[str]) -> tuple[Host, ...]:
         known_as = self._known.known_as
         # A certificate's names are compared with all that known_hosts says of its CA.
-        return await self._aside.run(lambda: tuple(Host(key, known_as(key, candidates)) for key in keys))
+        # Rules look at every name of the host of a login. Else no more is kept than is shown.
+        every = len(keys) == 1 and bool(self._settings.config.certificate_rules)
+        return await self._aside.run(
+            lambda: tuple(Host(key, known_as(key, candidates, every=every)) for key in keys)
+        )

@@ -48,6 +48,8 @@ class KnownAs:
     """There are hashed names besides, which nobody suggested."""
     revoked: bool = False
     """It, or the CA that certified it, is marked as revoked."""
+    others: tuple[str, ...] = ()
+    """The names in `more`, if every name was asked for."""
 
 
 @dataclass
@@ -92,12 +94,13 @@ class _Line:
 _NOT_KNOWN = KnownAs()
 
 
-def _known_as(names: Iterable[str], *, hashed: bool, revoked: bool) -> KnownAs:
+def _known_as(names: Iterable[str], *, hashed: bool, revoked: bool, every: bool) -> KnownAs:
     found = list(dict.fromkeys(names))
     kept = found[:MOST_SHOWN]
     while len(kept) > 1 and len(",".join(kept)) > ROOM:
         del kept[-1]
-    return KnownAs(tuple(kept), len(found) - len(kept), hashed, revoked)
+    others = found[len(kept) :]
+    return KnownAs(tuple(kept), len(others), hashed, revoked, tuple(others) if every else ())
 
 
 class KnownHosts:
@@ -114,12 +117,12 @@ class KnownHosts:
             for line in _lines(text):
                 self._add(line)
 
-    def known_as(self, host_key: bytes, candidates: Sequence[str] = ()) -> KnownAs:
+    def known_as(self, host_key: bytes, candidates: Sequence[str] = (), *, every: bool = False) -> KnownAs:
         """Return what the files say about a host key or a host certificate.
 
         `candidates` are names that may be among the hashed ones. A candidate becomes a name only if its hash
         is in the files for this very key, so a client may suggest what it likes. The certificate's own
-        signature must have been verified.
+        signature must have been verified. `every`: names that are not shown are wanted, too.
         """
         found = self._names_of(host_key)
         if found is None and (certificate := _certificate(host_key)) is not None:
@@ -127,10 +130,11 @@ class KnownHosts:
             if (authority := self._names_of(certificate.ca_key)) is not None:
                 names = [*_certified(certificate, authority.certifies), *found.names(candidates)]
                 revoked = found.revoked or authority.revoked
-                return _known_as(names, hashed=bool(found.hashed), revoked=revoked)
+                return _known_as(names, hashed=bool(found.hashed), revoked=revoked, every=every)
         if found is None:
             return _NOT_KNOWN
-        return _known_as(found.names(candidates), hashed=bool(found.hashed), revoked=found.revoked)
+        names = found.names(candidates)
+        return _known_as(names, hashed=bool(found.hashed), revoked=found.revoked, every=every)
 
     def _add(self, line: _Line) -> None:
         before = self._by_key.get(line.key, b"")

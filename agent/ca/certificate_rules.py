@@ -21,8 +21,8 @@ def rule_for(rules: Sequence[CertificateRule], host: Host) -> CertificateRule | 
 
 def exact_names(rules: Sequence[CertificateRule]) -> list[str]:
     """The names of hosts that are spelt out in the rules: what known_hosts has hashed can be one of them."""
-    hosts = (host for rule in rules for host in rule.hosts)
-    return list(dict.fromkeys(host for host in hosts if not set(host) & set("*?!") and not _is_key(host)))
+    hosts = (host.removeprefix("!") for rule in rules for host in rule.hosts)
+    return list(dict.fromkeys(host for host in hosts if not set(host) & set("*?") and not _is_key(host)))
 
 
 def is_ca_key(rules: Sequence[CertificateRule], key: str) -> bool:
@@ -45,7 +45,8 @@ def _is_for(rule: CertificateRule, key: str, names: Sequence[str]) -> bool:
 
 def _names(host: Host) -> Iterator[str]:
     """The host's names as known_hosts has them, and without the port."""
-    for name in host.known.names if host.known is not None else ():
+    known = host.known
+    for name in (*known.names, *known.others) if known is not None else ():
         yield name.lower()
         if name.startswith("["):
             yield name[1:].partition("]")[0].lower()

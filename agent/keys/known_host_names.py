@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import pwd
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias
@@ -47,15 +47,18 @@ class KnownHostNames:
         """Whether all files that exist were read."""
         self._looking: asyncio.Task[None] | None = None
 
-    def known_as(self, host_key: bytes, candidates: Sequence[str] = ()) -> KnownAs | None:
+    def known_as(
+        self, host_key: bytes, candidates: Sequence[str] = (), *, every: bool = False
+    ) -> KnownAs | None:
         """Return what is known of a host key or certificate; None if a file that may have it was not read.
 
-        `candidates`: as for `KnownHosts.known_as`.
+        `candidates` and `every`: as for `KnownHosts.known_as`.
         """
-        found = self._known.known_as(host_key, candidates[:MOST_CANDIDATES])
+        found = self._known.known_as(host_key, candidates[:MOST_CANDIDATES], every=every)
         for begin in range(MOST_CANDIDATES, len(candidates) if found.hashed else 0, MOST_CANDIDATES):
-            more = self._known.known_as(host_key, candidates[begin : begin + MOST_CANDIDATES])
-            found = replace(found, names=tuple(dict.fromkeys([*found.names, *more.names])))
+            more = self._known.known_as(host_key, candidates[begin : begin + MOST_CANDIDATES], every=every)
+            names, others = (*found.names, *more.names), (*found.others, *more.others)
+            found = replace(found, names=_once(names), others=_once(others))
         return found if self._complete or found != KnownAs() else None
 
     async def look(self) -> None:
@@ -78,6 +81,10 @@ class KnownHostNames:
             return
         if read is not None:
             self._states, self._known, self._complete = read
+
+
+def _once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 def _read_changed(paths: Sequence[str], before: _States | None) -> tuple[_States, KnownHosts, bool] | None:

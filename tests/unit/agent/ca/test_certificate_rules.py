@@ -61,7 +61,7 @@ def test_the_first_rule_applies_and_none_to_a_revoked_or_unknown_host() -> None:
 
 def test_names_and_ca_keys() -> None:
     rules = [rule("server", "*.example.com", "!other", SERVER_PRINT), rule("server", "a?", "10.0.0.1")]
-    assert exact_names(rules) == ["server", "10.0.0.1"]
+    assert exact_names(rules) == ["server", "other", "10.0.0.1"]
     assert is_ca_key(rules, CA_PRINT)
     assert not is_ca_key(rules, SERVER_PRINT)
     assert not is_ca_key([], CA_PRINT)

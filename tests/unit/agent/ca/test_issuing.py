@@ -400,6 +400,30 @@ def test_who_logs_in_at_hosts_of_a_rule_shares_a_list_unless_keys_are_for_some_h
     run(main())
 
 
+@pytest.mark.parametrize(
+    ("names", "hosts", "found"),
+    [
+        ("{},server.example.com", ("*.example.com",), True),
+        ("*.example.com,{},secret", ("*.example.com", "!secret"), False),
+        ("*.example.com,{},[secret]:2222", ("*.example.com", "!secret"), False),
+        ("*.example.com,{}", ("*.example.com", "!secret"), True),
+    ],
+)
+def test_a_host_with_more_names_than_are_shown(
+    make: Any, names: str, hosts: tuple[str, ...], found: bool
+) -> None:
+    async def main() -> None:
+        bench = make(Person(PIN), certificate_rules=(replace(RULE, hosts=hosts),))
+        key = base64.b64encode(SERVER.blob).decode()
+        known = names.format(",".join(f"10.0.0.{i}" for i in range(5)))
+        bench.known_hosts.write_text(f"{known} ssh-ed25519 {key}\n")
+        await bench.serve()
+        assert (await bench.certificate() is not None) == found
+        bench.keyring.end()
+
+    run(main())
+
+
 def hashed(name: str) -> str:
     salt = bytes(20)
     value = hmac.digest(salt, name.encode(), hashlib.sha1)
@@ -412,9 +436,11 @@ def hashed(name: str) -> str:
         (("server1.example.com",), (), True),
         ((*(f"no{i}" for i in range(20)), "server1.example.com"), (), True),
         (("*.example.com",), (), False),
+        (("server1.example.com", "!10.0.0.1"), (), False),
         (("*.example.com",), ("-v", "root@server1.example.com", "id"), True),
         (("*.example.com",), ("ssh://root@Server1.example.com:22",), True),
         (("*.example.com",), ("root@server2.example.com",), False),
+        (("*.example.com",), ("root@server1.example.com", "apt", *(f"package{i}" for i in range(200))), True),
     ],
 )
 def test_hashed_names(make: Any, hosts: tuple[str, ...], arguments: tuple[str, ...], found: bool) -> None:
@@ -423,7 +449,8 @@ def test_hashed_names(make: Any, hosts: tuple[str, ...], arguments: tuple[str, .
     async def main() -> None:
         bench = make(Person(PIN), certificate_rules=(replace(RULE, hosts=hosts),))
         key = base64.b64encode(SERVER.blob).decode()
-        bench.known_hosts.write_text(f"{hashed('server1.example.com')} ssh-ed25519 {key}\n")
+        names = ("server1.example.com", "10.0.0.1")
+        bench.known_hosts.write_text("".join(f"{hashed(name)} ssh-ed25519 {key}\n" for name in names))
         await bench.serve()
         program = [sys.executable, "-c", "input()", *arguments]
         with subprocess.Popen(program, stdin=subprocess.PIPE) as process:
