@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import logging
-import os
 from pathlib import Path
 
+from replug.agent.ca.public_file import replace_file
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.issued import IssuedIdentity
+from replug.agent.keys.regular_file import read_regular_file
 from replug.protocol.keys import blob_algorithm
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
 _PATIENCE = 2.0  # seconds: a network folder may never answer, and ssh waits
+_LARGEST = 64 * 1024  # bytes of a public key's file
 _CERTIFICATE_END, _KEY_END = "-cert.pub", ".pub"
 
 
@@ -27,6 +30,7 @@ async def write_certificate(path: str, issued: IssuedIdentity) -> None:
     key = path.removesuffix(_CERTIFICATE_END) + _KEY_END
 
     def write() -> None:
+        _check_no_other_key(Path(key.removesuffix(_KEY_END)), Path(key), issued.certified.blob)
         _write(Path(key), issued.certified)
         _write(Path(path), issued)
 
@@ -36,18 +40,22 @@ async def write_certificate(path: str, issued: IssuedIdentity) -> None:
         return
     except OSError as error:
         why = error.strerror or str(error)
+    except ValueError as error:
+        why = str(error)
     except (TimeoutError, TooManyThreadsError):
         why = "the file system does not answer"
     log.warning("the certificate was not written", extra={"path": path, "why": why})
 
 
 def _write(path: Path, held: Identity) -> None:
-    """Replace the file at once, so that nobody reads half of it."""
     text = f"{blob_algorithm(held.blob)} {base64.b64encode(held.blob).decode()} {held.comment.decode()}\n"
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "wb") as file:
-            file.write(text.encode())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    replace_file(path, text.encode())
+
+
+def _check_no_other_key(private: Path, public: Path, blob: bytes) -> None:
+    """Raise FileExistsError if this is the public key of a private one that is there, too."""
+    if not private.exists():
+        return
+    words = read_regular_file(str(public), _LARGEST).split() if public.exists() else []
+    if base64.b64encode(blob) not in words:
+        raise FileExistsError(errno.EEXIST, f"{private} is a key of its own: name another file")

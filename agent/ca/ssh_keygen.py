@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from replug.agent.ca.authority import Authority
+from replug.agent.ca.public_file import replace_file
 
 _PROGRAM = "ssh-keygen"
 
@@ -59,25 +60,21 @@ def revoke(authorities: Sequence[Authority], specification: str, krl: Path) -> N
 
     The list is replaced at once: sshd refuses every key while it cannot read it.
     """
-    unfinished = krl.with_name(f".{krl.name}.{os.getpid()}.new")
     mode = 0o644
     try:
         krl.parent.stat()
-        try:
-            shutil.copyfile(krl, unfinished)
-            mode = krl.stat().st_mode & 0o777
-        except FileNotFoundError:
-            unfinished.unlink(missing_ok=True)
-        for authority in authorities:
-            update = ["-u"] if unfinished.exists() else []
-            with _key_file(authority) as ca:
-                _run(["-q", "-k", *update, "-f", str(unfinished), "-s", ca, "-"], stdin=specification)
-        unfinished.chmod(mode)
-        unfinished.replace(krl)
+        with tempfile.TemporaryDirectory(prefix="replug-") as folder:
+            copy = Path(folder) / "krl"
+            with suppress(FileNotFoundError):
+                shutil.copyfile(krl, copy)
+                mode = krl.stat().st_mode & 0o777
+            for authority in authorities:
+                update = ["-u"] if copy.exists() else []
+                with _key_file(authority) as ca:
+                    _run(["-q", "-k", *update, "-f", str(copy), "-s", ca, "-"], stdin=specification)
+            replace_file(krl, copy.read_bytes(), mode)
     except OSError as error:
         raise KeygenError(f"{error.filename or krl}: {error.strerror or error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
