@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from replug.agent.ca.journal import Issued
 
 _PATIENCE = 120.0  # seconds for the agent to read its tokens, if it was just started
+_DIGITS = 20  # of the largest serial number
 _STATE = "the state folder of replug, normally ~/.local/state/replug"
 
 
@@ -211,20 +212,27 @@ def _revoke(chosen: argparse.Namespace) -> None:
         specification, its = _specification(name, lines)
         signers = {one.ca for one in its}
         by = [one for key, one in known.items() if not signers or key in signers]
+        if not by:
+            raise _RefusedError(f"{name} on record is by another CA key: {' and '.join(sorted(signers))}")
         if specification.startswith("serial:") and len(by) != 1:
             raise _RefusedError(f"serial {name} is one of several CA keys: say which with --ca")
         if not its:
             print(printable(f"replug: no certificate {name} is on record here"), file=sys.stderr)
         revoke(by, specification, krl)
         count = f" ({len(its)} on record)" if its else ""
-        print(printable(f"{krl}: {specification.strip()}{count} is revoked"))
+        print(printable(f"{krl}: {' and '.join(specification.splitlines())}{count} is revoked"))
     print("Copy the file to the servers, where RevokedKeys of sshd_config(5) names it.")
 
 
 def _specification(name: str, lines: Sequence[Issued]) -> tuple[str, list[Issued]]:
     """What ssh-keygen(1) reads (KEY REVOCATION LISTS), and the certificates on record that it means."""
     named = [one for one in lines if one.key_id == name]
-    if named or not (name.isascii() and name.isdecimal()):
+    is_number = name.isascii() and name.isdecimal() and len(name) <= _DIGITS
+    numbered = [one for one in lines if is_number and one.serial == int(name)]
+    if named and numbered:
+        # Who asks for certificates chooses key ids: none keeps another from being revoked by its number.
+        return f"id:{name}\nserial:{int(name)}\n", list(dict.fromkeys([*named, *numbered]))
+    if named or not is_number:
         # It ends at a line's end and at a comment, and blanks around it are not part of it.
         if not name.isprintable() or name != name.strip() or " #" in name or not name or name[0] == "#":
             raise _RefusedError(f"{name!r} cannot be written in a revocation list: revoke by serial number")
@@ -232,7 +240,7 @@ def _specification(name: str, lines: Sequence[Issued]) -> tuple[str, list[Issued
     number = int(name)
     if not 0 < number < 2**64:
         raise _RefusedError(f"{name} is no serial number that can be revoked")
-    return f"serial:{number}\n", [one for one in lines if one.serial == number]
+    return f"serial:{number}\n", numbered
 
 
 def _journal() -> list[Issued]:

@@ -404,6 +404,55 @@ def test_a_key_id_is_revoked_at_every_ca(start_ca: StartCa, token: Token, home: 
         assert home.run("ssh-keygen", "-Q", "-f", krl, certificate_of(key)).status == 1
 
 
+def test_a_key_id_that_is_anothers_serial_number_revokes_both(
+    start_ca: StartCa, token: Token, home: Home, user_key: Path
+) -> None:
+    """Who may ask for certificates chooses key ids."""
+    ca, other = token.public("p256"), make_key(home, "other")
+    agent = start_ca(rule(home, ca, USER))
+    for key, key_id, serial in ((user_key, "mallory", "7"), (other, "7", "8")):
+        done = agent.run(
+            REPLUG, "ca", "issue", "-n", USER, "-I", key_id, "-z", serial, public_of(key),
+        )  # fmt: skip
+        assert done.status == 0, (done, agent.log)
+    krl = home.folder / "revoked"
+    done = agent.run(REPLUG, "ca", "revoke", "7", "--krl", krl)
+    assert done.status == 0, done
+    assert "id:7 and serial:7 (2 on record) is revoked" in done.out
+    for key in (user_key, other):
+        assert home.run("ssh-keygen", "-Q", "-f", krl, certificate_of(key)).status == 1
+
+
+def test_a_certificate_by_another_ca_key_is_not_said_to_be_revoked(
+    start_ca: StartCa, token: Token, home: Home, user_key: Path
+) -> None:
+    ca, other = token.public("p256"), token.public("ed25519")
+    agent = start_ca(rule(home, ca, USER), rule(home, other, USER))
+    key = public_of(user_key)
+    done = agent.run(REPLUG, "ca", "issue", "-n", USER, "-I", "a", "--ca", fingerprint_of(home, ca), key)
+    assert done.status == 0, (done, agent.log)
+    krl = home.write("revoked", "", 0o644)
+    done = agent.run(REPLUG, "ca", "revoke", "a", "--ca", fingerprint_of(home, other), "--krl", krl)
+    assert (done.status, done.out) == (1, "")
+    assert f"a on record is by another CA key: {fingerprint_of(home, ca)}" in done.err
+
+
+def test_a_list_in_a_folder_of_others_follows_no_link(start_ca: StartCa, token: Token, home: Home) -> None:
+    agent = start_ca(rule(home, token.public("p256"), USER))
+    victim = home.write("victim", "precious")
+    folder = home.folder / "shared"
+    folder.mkdir()
+    assert agent.run(REPLUG, "ca", "revoke", "b", "--krl", folder / "revoked").status == 0
+    # Who does not know the process id puts a link for each.
+    pids = int(Path("/proc/loadavg").read_text().split()[-1])
+    for pid in range(pids, pids + 2000):
+        (folder / f".revoked.{pid}.new").symlink_to(victim)
+    done = agent.run(REPLUG, "ca", "revoke", "a", "--krl", folder / "revoked")
+    assert done.status == 0, done
+    assert victim.read_text() == "precious"
+    assert not (folder / "revoked").is_symlink()
+
+
 def test_a_list_that_cannot_be_written_stays_as_it_is(start_ca: StartCa, token: Token, home: Home) -> None:
     agent = start_ca(rule(home, token.public("p256"), USER))
     krl = home.write("revoked", "this is no list", 0o644)
