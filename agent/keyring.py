@@ -184,6 +184,7 @@ class Keyring:
         self._emptied += 1
         self.identities.clear()
         self.issuing.clear()
+        self._shown_certificates.forget()
         self._software_keys.clear()
         self.forget_pins()
         self._modules.serve_what_is_added()

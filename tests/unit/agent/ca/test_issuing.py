@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hashlib
 import hmac
 import os
@@ -20,6 +21,7 @@ from doubles.session_hosts import HERE, bind_of, hop, leave
 from doubles.stand_ins import PIN, Key, Person, StandInToken, lost, run, settle
 
 from replug.agent.ca import issuing
+from replug.agent.ca.rule_state import RuleState
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.config.certificate_rule import CertificateRule
@@ -332,6 +334,24 @@ def test_a_confirmation_that_the_ca_key_requires(make: Any) -> None:
         person.agrees = True
         bench.now += 31.0
         assert await bench.certificate() is not None
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_what_was_removed_is_not_kept(make: Any) -> None:
+    """Scripts that begin with `ssh-add -D` are not to fill the memory."""
+
+    async def main() -> None:
+        bench = make(Person(*[PIN] * 4))
+        await bench.serve()
+        for _ in range(4):
+            assert await bench.certificate() is not None
+            assert await bench.ask(RemoveAllIdentities()) == Success()
+            await bench.serve()
+        gc.collect()
+        states = [held for held in gc.get_objects() if isinstance(held, RuleState)]
+        assert len(states) <= 2
         bench.keyring.end()
 
     run(main())
