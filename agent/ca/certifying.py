@@ -61,17 +61,17 @@ class Certifying:
             return
         key = fingerprint(request.key_blob)
         entry = config.ca(key)
-        if client.remote and (entry is not None or is_ca_key(config.certificate_rules, key)):
+        if entry is None and not is_ca_key(config.certificate_rules, key):
+            return
+        if client.remote:
             raise RequestRefusedError(
                 "a CA key signs nothing over a connection that is bound to a session or forwarded",
                 "log in with another key; certificates are signed for programs on this machine only",
             )
-        if entry is None:
-            return
         if not isinstance(purpose.signed, CertificateToSign):
             raise RequestRefusedError(
-                f"key {entry.key} is a CA key: it signs certificates and nothing else",
-                f"use another key; {_RULES}",
+                f"key {key} is a CA key: it signs certificates and nothing else",
+                f"use another key; {_RULES}" if entry is not None else "use another key",
             )
         weak = plain_algorithm(blob_algorithm(request.key_blob)) == "ssh-rsa" and not request.flags & (
             SignFlag.RSA_SHA2_256 | SignFlag.RSA_SHA2_512
@@ -79,6 +79,8 @@ class Certifying:
         if weak:
             # Who chooses what is signed could make two bodies with the same SHA-1.
             raise RequestRefusedError("an RSA CA key does not sign with SHA-1", "ask for rsa-sha2-512")
+        if entry is None:
+            return
         user = await user_name(client.peer.uid) if needs_user_name(entry) else ""
         reason = why_not(entry, purpose.signed, user)
         if reason:
@@ -92,7 +94,7 @@ class Certifying:
         signed = purpose.signed
         if not isinstance(signed, CertificateToSign):
             return
-        if signed.login_at is None and self._entry(signer.blob) is None:
+        if signed.login_at is None and not self.names(signer):
             return
         destination = host_in_words(signed.login_at) if signed.login_at is not None else ""
         uid = client.peer.uid

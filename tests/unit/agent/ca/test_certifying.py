@@ -21,6 +21,7 @@ from replug.agent.ca import user_names
 from replug.agent.ca.journal import read_journal
 from replug.agent.clients.client import Client
 from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.model import Config
 from replug.agent.config.options import Options
 from replug.protocol.certificates import CertificateType
@@ -165,6 +166,23 @@ def test_it_signs_nothing_else(bench: CaBench, data: bytes) -> None:
         assert await bench.signs(data)
 
     run(main())
+
+
+@pytest.mark.parametrize("data", OTHER_DATA.values(), ids=OTHER_DATA.keys())
+def test_that_a_certificate_rule_names_it_is_enough(bench: CaBench, data: bytes) -> None:
+    async def main() -> None:
+        rule = CertificateRule((fingerprint(CA.blob),), ("server",), ("root",))
+        bench.reload(cas=(), certificate_rules=(rule,))
+        await bench.add()
+        assert not await bench.signs(data)
+        assert bench.reasons[-1] == (
+            f"key {fingerprint(CA.blob)} is a CA key: it signs certificates and nothing else"
+        )
+        # Which ones is not limited, and each is on record.
+        assert await bench.certify("anybody", valid_before=2**64 - 1, serial=5)
+
+    run(main())
+    assert bench.serials == [5]
 
 
 @pytest.mark.parametrize("forwarding", [False, True])
