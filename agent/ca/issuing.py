@@ -202,17 +202,19 @@ class Issuing:
 
     async def _made(self, state: RuleState, client: Client, host: Host) -> None:
         """One attempt for all clients that want a certificate of the rule."""
+        ends = self._ends
         while state.is_due(time.time()):
+            if ends != self._ends or self._states.get(state.rule) is not state:
+                raise RequestRefusedError("the agent was locked or emptied meanwhile")
             if boottime() < state.held_back_until:
                 raise RequestRefusedError(
                     "the user declined a moment ago", f"try again {_NOT_AGAIN:g} s after that"
                 )
-            leads, ends = state.attempt.idle, self._ends
+            leads = state.attempt.idle
             try:
                 await state.attempt.join(partial(self._make, state, client, host))
             except StoppedError:
-                if ends != self._ends or state.rule not in self._states:
-                    raise RequestRefusedError("the agent was locked or emptied meanwhile") from None
+                continue
             except PromptError as error:
                 # The user may be asked where this client runs, though not where the first one does.
                 if leads or isinstance(error, DeclinedError):

@@ -246,6 +246,38 @@ def test_who_cannot_be_asked_does_not_decide_for_who_can(make: Any) -> None:
     run(main())
 
 
+def test_who_waits_begins_nothing_once_all_is_removed(make: Any) -> None:
+    """The first client could not be asked, and the agent is emptied before the second one is."""
+
+    class Elsewhere(Person):
+        async def ask(self, request: PinRequest) -> Pin:
+            self.requests.append(request)
+            self.asked.set()
+            await gate.wait()
+            raise request.nobody_asked([NobodyAskedError("no terminal")])
+
+    gate = asyncio.Event()
+
+    async def main() -> None:
+        person = Elsewhere()
+        bench = make(person, certificate_rules=(replace(RULE, ca=RULE.ca[:1]),))
+        await bench.serve()
+        clients = await bench.bound(), await bench.bound()
+        first = asyncio.create_task(bench.certificate(clients[0]))
+        await person.asked.wait()
+        second = asyncio.create_task(bench.certificate(clients[1]))
+        await settle()
+        (state,) = bench.keyring.issuing.states()
+        state.attempt._task.add_done_callback(lambda _: bench.keyring.remove_all())
+        gate.set()
+        assert await asyncio.gather(first, second) == [None, None]
+        assert bench.reasons[-1].endswith("locked or emptied meanwhile"), bench.reasons
+        assert state.key is None
+        bench.keyring.end()
+
+    run(main())
+
+
 @pytest.mark.parametrize("request_", [RemoveAllIdentities(), Lock(b"secret")])
 def test_what_ends_the_attempt(make: Any, request_: Any) -> None:
     async def main() -> None:
