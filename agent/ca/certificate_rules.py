@@ -32,14 +32,12 @@ def is_ca_key(rules: Sequence[CertificateRule], key: str) -> bool:
 
 def _is_for(rule: CertificateRule, key: str, names: Sequence[str]) -> bool:
     included = False
-    for pattern in rule.hosts:
-        if pattern.startswith("!"):
-            if any(matches(name, pattern[1:]) for name in names):
-                return False
-        elif _is_key(pattern):
-            included |= pattern == key
-        else:
-            included |= any(matches(name, pattern) for name in names)
+    for host in rule.hosts:
+        pattern = host.removeprefix("!")
+        fits = pattern == key if _is_key(pattern) else any(matches(name, pattern) for name in names)
+        if fits and pattern != host:
+            return False
+        included |= fits
     return included
 
 

@@ -25,9 +25,10 @@ def _fingerprint(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if text.startswith("SHA256:"):
-        return _fingerprint(text)
     pattern = text.removeprefix("!")
+    if pattern.startswith("SHA256:"):
+        _fingerprint(pattern)
+        return text
     if not pattern or not pattern.isprintable() or set(pattern) & set(" ,") or len(pattern) > _LONGEST:
         raise ValueError("must be a host's name, a pattern or a fingerprint, one in each string")
     return text.lower()

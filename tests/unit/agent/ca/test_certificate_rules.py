@@ -41,6 +41,8 @@ def rule(*hosts: str, **settings: object) -> CertificateRule:
         (("*",), (), False),
         ((SERVER_PRINT,), (), True),
         ((SERVER_PRINT, "!server"), ("server",), False),
+        (("*", f"!{SERVER_PRINT}"), ("server",), False),
+        (("*", f"!{fingerprint(KEY.blob)}"), ("server",), True),
         ((fingerprint(KEY.blob),), ("server",), False),
     ],
 )

@@ -65,11 +65,15 @@ cas = st.builds(
 )
 names = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=5)
 fingerprints = st.text("AZaz09+/", min_size=43, max_size=43).map(lambda text: f"SHA256:{text}")
-hosts = st.one_of(fingerprints, names.map(str.lower), st.sampled_from(["*.example.com", "[a?]:22", "10.0.*"]))
+hosts = st.one_of(
+    fingerprints,
+    names.map(str.lower),
+    st.sampled_from(["*.example.com", "[a?]:22", "10.0.*"]),
+)
 rules = st.builds(
     CertificateRule,
     ca=st.lists(fingerprints, min_size=1).map(tuple),
-    hosts=st.lists(hosts, min_size=1).map(tuple),
+    hosts=st.tuples(hosts, st.one_of(hosts, fingerprints.map("!{}".format))),
     principals=st.lists(st.one_of(names, st.sampled_from(["{user}", "a@{machine}"])), min_size=1).map(tuple),
     lifetime=st.integers(2, 2**31 - 1),
     key=st.one_of(st.just(("ephemeral",)), st.lists(names, min_size=1).map(tuple)),
