@@ -21,8 +21,9 @@ from rigs.piv_card import PIN, Card
 from rigs.softhsm import Token
 from rigs.terminal import Done, eventually
 from rigs.udev import YUBIKEY, Udev
-from rigs.user_manager import HOME, UserManager
+from rigs.user_manager import HOME, REPOSITORY, UserManager
 
+BY_IO_URING = REPOSITORY / "tests/rigs/by_io_uring.py"
 SOCKET, SERVICE = "replug-agent.socket", "replug-agent.service"
 DROP_INS = f".config/systemd/user/{SERVICE}.d"
 NO_IDENTITIES = Done(1, "The agent has no identities.\n", "")
@@ -96,6 +97,7 @@ def test_what_the_service_may_and_may_not_do(home: Home, set_up: LogIn) -> None:
     attempts = {
         "namespaces": "unshare --user true",
         "setuid": "cp /bin/true %t/program && chmod u+s %t/program",
+        "io_uring": f"{sys.executable} -I {BY_IO_URING} %t/other",
         "priority": "chrt --fifo 1 true",
         "runtime": "touch %t/written",
         "vsock": f"{sys.executable} -I %h/vsock.py",
