@@ -85,6 +85,21 @@ def fingerprint_of(home: Home, public: Path) -> str:
     return home.run("ssh-keygen", "-l", "-f", public).out.split()[1]
 
 
+@pytest.mark.parametrize("comment", ["<table>", "a <font size=0> b", "&lt;"])
+def test_a_name_makes_no_dialog_take_the_question_for_html(user: User, home: Home, comment: str) -> None:
+    """Qt's dialogs do, with a tag in the first line: then others' names in the next ones hide the rest."""
+    key = make_key(home, "marked")
+    assert home.run("ssh-keygen", "-c", "-q", "-P", "", "-C", comment, "-f", key).status == 0
+    assert user.agent.ssh_add("-q", key).status == 0
+
+    assert user.agent.ssh_add("-T", public_of(key)).status != 0
+
+    [[first, *_]] = user.questions
+    assert first.startswith("Allow use of key ")
+    assert "<" not in first
+    assert "&lt;" not in first
+
+
 @pytest.mark.parametrize("user", ['"other"'], indirect=True)
 def test_a_hosts_root_cannot_pass_a_signature_or_a_certificate_off_as_a_login(
     user: User, home: Home, server: Server

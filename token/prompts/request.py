@@ -16,7 +16,7 @@ from replug.token.errors import DeclinedError, NobodyAskedError, PromptError, Re
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.pin import LONGEST_PIN, Pin
 from replug.token.prompts.processes import Command, command_of
-from replug.token.prompts.shown import shown
+from replug.token.prompts.shown import asked, shown
 from replug.token.requester import Program
 
 _AGAIN_IN_TIME = "try again; prompt_timeout in config.toml allows more time"
@@ -80,7 +80,7 @@ class PinRequest:
 
     def facts(self) -> list[str]:
         """The token, the key, and the program it is for, one a line."""
-        lines = [f"PIN for {shown(_name_of(self.token))}"]
+        lines = [f"PIN for {asked(_name_of(self.token))}"]
         if self.key:
             lines.append(f"to use the key {shown(self.key)}")
         return lines + self.asker.lines()
@@ -160,7 +160,7 @@ class ConfirmRequest:
 
     def text(self) -> str:
         """OpenSSH's wording (ssh-agent.c, confirm_key), then the program it is for, one fact a line."""
-        lines = [f"Allow use of key {shown(self.key)}?", f"Key fingerprint {self.fingerprint}."]
+        lines = [f"Allow use of key {asked(self.key)}?", f"Key fingerprint {self.fingerprint}."]
         return "\n".join([*lines, *self.asker.lines()])
 
     def failure(self, reason: str, next_step: str = "") -> PromptError:

@@ -8,6 +8,13 @@ from replug.protocol.visible_text import BLANK, visible
 
 _LONGEST = 80  # characters
 _MOST_BYTES = 96  # pinentry takes 1000 for a whole question
+_NO_MARKUP = str.maketrans(
+    {
+        "<": "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}",
+        ">": "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}",
+    }
+)
+"""Qt's dialogs take a text for HTML, all lines of it, if a tag or `&lt;` is in the first."""
 _MOST_MARKS = 2  # in a row, as real scripts have them; a pile of them covers other lines
 
 
@@ -22,6 +29,11 @@ def shown(text: str) -> str:
     while _size(text) > _MOST_BYTES - 3:
         text = text[:-1]
     return f"{text}\N{HORIZONTAL ELLIPSIS}"
+
+
+def asked(text: str) -> str:
+    """Return `text` as `shown` does, with other angle brackets: for the first line of a question."""
+    return shown(text.replace("&lt;", "<").translate(_NO_MARKUP))
 
 
 def _size(text: str) -> int:

@@ -7,9 +7,10 @@ import pytest
 from replug.protocol.known_hosts import KnownAs
 from replug.protocol.purpose import Host, Login, Purpose
 from replug.protocol.purpose_text import in_lines
+from replug.token.identity import TokenFlag, TokenId
 from replug.token.prompts import assuan
-from replug.token.prompts.request import Asker, ConfirmRequest
-from replug.token.prompts.shown import shown
+from replug.token.prompts.request import Asker, ConfirmRequest, PinRequest
+from replug.token.prompts.shown import asked, shown
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,24 @@ def test_names_people_give_are_shown_as_they_are(name: str) -> None:
 )
 def test_what_hides_covers_or_pushes_is_not(name: str, expected: str) -> None:
     assert shown(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Ada <ada@example.com>", "Ada \u2039ada@example.com\u203a"),
+        ("<font size=0>", "\u2039font size=0\u203a"),
+        ("a&lt;b &&lt;lt;b>", "a\u2039b &\u2039lt;b\u203a"),
+    ],
+)
+def test_nothing_in_the_first_line_of_a_question_is_markup(name: str, expected: str) -> None:
+    assert asked(name) == expected
+    request = ConfirmRequest(name, "SHA256:x", Asker())
+    assert request.text().startswith(f"Allow use of key {expected}?\n")
+    token = TokenId(manufacturer="m", model="m", serial="1", label=name)
+    facts = PinRequest(token, TokenFlag(0), name, Asker()).facts()
+    assert expected in facts[0]
+    assert "<" not in facts[0]
 
 
 @pytest.mark.parametrize("name", ["x" * 500, "%" * 500, "鍵" * 500, "\u2800" * 500, "\u0301" * 500])
