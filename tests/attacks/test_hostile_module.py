@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from attacks.waits import Waits
-from rigs.agent import LIST_REQUEST, Agent
+from rigs.agent import LIST_REQUEST, Agent, StartAgent
 from rigs.faulty import Faulty
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
@@ -137,3 +138,28 @@ def test_last_words_are_logged(agent: Agent, hostile: Faulty) -> None:
     assert agent.ssh_add("-T", hostile.public).status == 0, agent.log
 
     eventually(lambda: 'line="assertion failed' in agent.log, "its last words")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"slots": [[Infinity, true, true]]}',
+        b'{"slots": [[1, true, true]], "verdict": "failed"}',
+        b'{"slots": [[[], {}, 7]]}',
+        b'{"slots": {}, "verdict": {}}',
+        b'{"slots": [[' + b"9" * 5000 + b", true, true]]}",
+        b'{"slots": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+        b"[]",
+        b"\xff",
+    ],
+)
+def test_forged_answers(home: Home, faulty: Faulty, start_agent: StartAgent, answer: bytes) -> None:
+    """What it sends in place of its worker's answers."""
+    faulty.tell("forged", struct.pack(">II", len(answer), 0) + answer)
+    home.configure("modules = []\n")
+    agent = start_agent("-P", "*", env=faulty.env)
+
+    assert agent.add_provider(faulty.module, PIN).status != 0
+
+    assert "makes no sense" in agent.log
+    assert "Traceback" not in agent.log

@@ -10,6 +10,7 @@
  *   out      the token is out of its slot
  *   fixed    it cannot be removed from its slot, which SoftHSM says of its own
  *   prints   what is written to standard error whenever the slots are listed
+ *   forged   what is sent to the agent in place of an answer whenever the slots are listed
  *   objects  a number: each search finds so many objects, RSA keys that are all different
  *
  * The functions below that may be told so append a line "pid C_Xxx CK_RV" to the file "calls", when they have
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <p11-kit/pkcs11.h>
@@ -122,6 +124,18 @@ static CK_RV leave(const char *name, CK_RV rv)
 		return leave(#name, rv);			\
 	}
 
+/* The only socket of this process is its connection to the agent. */
+static void forge(const char *text, ssize_t length)
+{
+	int fd;
+
+	for (fd = 3; fd < 1024; fd++)
+		if (send(fd, text, length, MSG_NOSIGNAL) == length)
+			for (;;)
+				pause();
+	abort();
+}
+
 STEERED(C_Initialize, (void *args), (args))
 static CK_RV faulty_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG *count)
 {
@@ -132,6 +146,8 @@ static CK_RV faulty_C_GetSlotList(CK_BBOOL present, CK_SLOT_ID *slots, CK_ULONG 
 
 	if (length > 0)
 		fprintf(stderr, "%s", text);
+	if ((length = read_order("forged", text, sizeof(text), path, sizeof(path))) >= 0)
+		forge(text, length);
 	if (rv == CKR_OK)
 		rv = real->C_GetSlotList(present, slots, count);
 	return leave("C_GetSlotList", rv);

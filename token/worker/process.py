@@ -141,7 +141,7 @@ class WorkerProcess:
 
         The parts of the request's `body` are the caller's to wipe; of copies, none is left once it is sent.
         Raises WorkerRefusedError for an answer that is a refusal, WorkerLostError when there is none, or one
-        that `read` cannot read (KeyError, TypeError, ValueError).
+        that `read` cannot read.
         """
         if not self.alive:
             raise WorkerLostError("the worker process had ended")
@@ -166,6 +166,8 @@ class WorkerProcess:
             result = read(reply, content)
             answered = True
             return result
+        except WorkerRefusedError:
+            raise
         except TimeoutError:
             raise WorkerSilentError(f"no answer to {operation} within {patience.silence:g} s") from None
         except RemovedError:
@@ -174,7 +176,7 @@ class WorkerProcess:
             raise WorkerLostError(f"the worker process was stopped during {operation}") from None
         except (EOFError, OSError) as error:
             raise WorkerLostError(f"the worker process ended during {operation}") from error
-        except (FrameError, KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # a hostile module has it answer whatever it likes
             raise WorkerLostError(f"the worker's answer to {operation} makes no sense") from error
         finally:
             self._vigil.end()

@@ -209,6 +209,10 @@ NONSENSE = {
     "a verdict that does not exist": "frame({'verdict': 'perhaps', 'reason': ''})",
     "a reply without what was asked for": "frame({})",
     "a reply of another form": "frame({'tokens': [1]})",
+    "a number that is none": "frame({'tokens': [{'token': {}, 'flags': float('inf')}]})",
+    "a list in place of fields": "frame({'tokens': [{'token': []}]})",
+    "numbers in place of a list": "frame({'tokens': 1})",
+    "a verdict that is no text": "frame({'verdict': {}, 'reason': ''})",
 }
 
 
