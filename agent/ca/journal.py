@@ -25,6 +25,8 @@ from replug.token.trusted_file import make_folder
 
 MOST_LINES = 10_000
 """Of a file; then it becomes the older one, and the one that was older before is gone."""
+_LARGEST = 64 * 1024 * 1024  # bytes of a file; what has more is taken for full, as it was not written here
+_PIECE = 1024 * 1024
 _PATIENCE = 8.0  # seconds for the disk
 
 
@@ -130,7 +132,7 @@ class Journal:
             status = os.fstat(descriptor)
             if self._left[:2] == (status.st_ino, status.st_size):
                 return descriptor, self._left[2]
-            return descriptor, os.pread(descriptor, status.st_size, 0).count(b"\n")
+            return descriptor, _lines(descriptor, status.st_size)
         except BaseException:
             os.close(descriptor)
             raise
@@ -170,6 +172,13 @@ def _read(line: bytes) -> Issued | None:
         return None
     numbers = (entry.time, entry.serial, entry.valid_after, entry.valid_before)
     return entry if all(isinstance(number, int | float) for number in numbers) else None
+
+
+def _lines(descriptor: int, size: int) -> int:
+    """How many lines a file of this size has; it may be anybody's, and need not fit into memory."""
+    if size > _LARGEST:
+        return MOST_LINES
+    return sum(os.pread(descriptor, _PIECE, begin).count(b"\n") for begin in range(0, size, _PIECE))
 
 
 def _write(descriptor: int, line: bytes, size: int) -> None:

@@ -50,6 +50,27 @@ def test_what_is_written_is_read(path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+def test_a_file_that_does_not_fit_into_memory_makes_room(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with path.open("wb") as file:
+        file.truncate(1 << 42)
+
+    run(Journal(lambda: path).append(line()))
+
+    assert len(path.read_bytes().splitlines()) == 1
+    assert older(path).stat().st_size == 1 << 42
+
+
+def test_lines_are_counted_over_all_of_a_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MOST_LINES", 3)
+    monkeypatch.setattr(journal, "_PIECE", 100)
+
+    for number in range(4):
+        run(Journal(lambda: path).append(line(number)))  # one after the other, as if restarted
+
+    assert [len(file.read_bytes().splitlines()) for file in (older(path), path)] == [3, 1]
+
+
 def test_it_is_on_the_disk_when_append_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
