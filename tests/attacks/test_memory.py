@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,26 @@ def test_no_program_of_the_user_reads_a_secret(
     with_each("ssh-add -q -d key.pub; ssh-add -q key")
     with_each(USE_BOTH)
     nothing_is_found("after removing and adding")
+
+
+def test_nor_out_of_keygen(
+    home: Home, log_in: LogIn, attack: Callable[[UserManager], Attacker], pin: str
+) -> None:
+    """The attacker is there before it starts, and searches while a key is made, which takes a moment."""
+    home.write("pin", pin)
+    home.write("askpass", "#!/bin/sh\ncat ~/pin\ntouch ~/asked\n", 0o700)
+    session = log_in()
+    attacker = attack(session)
+    asks = {"SSH_ASKPASS": str(session.folder / "askpass"), "SSH_ASKPASS_REQUIRE": "force"}
+    command = ("keygen", "--type", "rsa4096", f"pkcs11:?module-path={MODULE}")
+    with ThreadPoolExecutor() as other:
+        making = other.submit(session.replug, *command, env=asks)
+        eventually(lambda: making.done() or (home.folder / "asked").exists(), "the question", 30)
+        ended = False
+        while not ended:
+            ended = making.done()
+            assert attacker.found({"PIN": pin.encode()[8:24]}) == {}
+    assert making.result().status == 0, making.result()
 
 
 def kill_workers(session: UserManager) -> None:
