@@ -1,4 +1,4 @@
-"""Reads a file that security depends on, only if no other user can have written it; makes folders for such.
+"""Reads a file that security depends on, only if no other user can have written it; makes such, and folders.
 
 The rule is that of sshd for authorized_keys (misc.c safe_path): the file and the folders it is in, up to
 the home, belong to us or to root, and nobody else may write to them. In a folder with the sticky
@@ -65,6 +65,23 @@ def make_folder(folder: Path) -> None:
         one.mkdir(mode=0o700, exist_ok=True)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
+def write_whole(path: Path, contents: bytes, mode: int) -> None:
+    """Make `path` a new file with `contents`, in an existing folder, or leave it as it is. Raises OSError.
+
+    It has `mode`, whatever the umask, and nobody reads half of it. What is already where it is written first, a
+    link or a FIFO, is removed.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(contents)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _check(path: Path, opened: int, forbidden_mode: int) -> None:

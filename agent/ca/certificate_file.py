@@ -11,12 +11,12 @@ import errno
 import logging
 from pathlib import Path
 
-from replug.agent.ca.public_file import replace_file
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.issued import IssuedIdentity
 from replug.agent.keys.regular_file import read_regular_file
 from replug.protocol.keys import blob_algorithm
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.trusted_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ async def write_certificate(path: str, issued: IssuedIdentity) -> None:
 
 def _write(path: Path, held: Identity) -> None:
     text = f"{blob_algorithm(held.blob)} {base64.b64encode(held.blob).decode()} {held.comment.decode()}\n"
-    replace_file(path, text.encode())
+    write_whole(path, text.encode(), 0o644)
 
 
 def _check_no_other_key(private: Path, public: Path, blob: bytes) -> None:

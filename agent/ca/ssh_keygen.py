@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replug.agent.ca.authority import Authority
-from replug.agent.ca.public_file import replace_file
+from replug.token.trusted_file import write_whole
 
 _PROGRAM = "ssh-keygen"
 
@@ -72,7 +72,7 @@ def revoke(authorities: Sequence[Authority], specification: str, krl: Path) -> N
                 update = ["-u"] if copy.exists() else []
                 with _key_file(authority) as ca:
                     _run(["-q", "-k", *update, "-f", str(copy), "-s", ca, "-"], stdin=specification)
-            replace_file(krl, copy.read_bytes(), mode)
+            write_whole(krl, copy.read_bytes(), mode)
     except OSError as error:
         raise KeygenError(f"{error.filename or krl}: {error.strerror or error}") from error
 

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from replug.token.keys import LONGEST_ID, LONGEST_REFERENCE, TokenKey
 from replug.token.names.p11kit import ModuleSource
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.serving.served import ServedToken
-from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted
+from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -147,13 +146,7 @@ def _path() -> Path:
 def _write_file(text: bytes) -> None:
     path = _path()
     make_folder(path.parent)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        with open(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(text)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, text, 0o600)
 
 
 def _read() -> dict[_Place, RememberedToken]:

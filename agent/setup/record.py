@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from replug.token.trusted_file import make_folder
+from replug.token.trusted_file import make_folder, write_whole
 
 _VERSION = 1
 
@@ -92,15 +92,8 @@ def save_record(record: Record, path: Path) -> None:
 def write_file(path: Path, text: str) -> None:
     """Write `path` atomically, creating its folders, for the user alone to change. Raises OSError."""
     make_folder(path.parent)
-    unfinished = path.with_name(f".{path.name}.new")
-    try:
-        # Not writable for a group, whatever the umask.
-        mode = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        with open(os.open(unfinished, mode, 0o644), "w", encoding="utf-8") as file:
-            file.write(text)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    # Not writable for a group, whatever the umask.
+    write_whole(path, text.encode(), 0o644)
 
 
 def write_link(path: Path, target: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted
+from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted, write_whole
 
 USER, ANOTHER = "ada", "eve"
 Accounts = Callable[..., None]
@@ -177,3 +177,25 @@ def test_folders_are_the_users_alone_on_every_level(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
         make_folder(tmp_path / "file")
+
+
+def test_what_stands_where_a_file_is_written_first_is_not_written_to(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    unfinished = tmp_path / f".file.{os.getpid()}.new"
+
+    def leave_link() -> None:
+        other.write_text("of another program")
+        unfinished.symlink_to(other)
+
+    def leave_open_to_all() -> None:
+        unfinished.touch()
+        unfinished.chmod(0o666)
+
+    for leave in (leave_link, lambda: os.mkfifo(unfinished), leave_open_to_all):
+        leave()
+        write_whole(tmp_path / "file", b"ours", 0o644)
+        assert (tmp_path / "file").read_bytes() == b"ours"
+        assert not (tmp_path / "file").is_symlink()
+        assert (tmp_path / "file").stat().st_mode & 0o7777 == 0o644
+        assert not os.path.lexists(unfinished)
+    assert other.read_text() == "of another program"
