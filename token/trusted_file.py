@@ -70,8 +70,8 @@ def make_folder(folder: Path) -> None:
 def write_whole(path: Path, contents: bytes, mode: int) -> None:
     """Make `path` a new file with `contents`, in an existing folder, or leave it as it is. Raises OSError.
 
-    It has `mode`, whatever the umask, and nobody reads half of it. What is already where it is written first, a
-    link or a FIFO, is removed.
+    It has `mode`, whatever the umask, and nobody reads half of it. What is already where it is written first,
+    a link or a FIFO, is removed.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.new")
     unfinished.unlink(missing_ok=True)
