@@ -15,7 +15,7 @@ _CROWD = 10
 
 
 def test_a_crowd_of_processes_that_connect_keeps_nobody_out(agent: Agent) -> None:
-    command = [sys.executable, "-I", Path(__file__).with_name("control_crowd.py"), f"{agent.socket}.control"]
+    command = [sys.executable, "-I", Path(__file__).with_name("control_crowd.py"), agent.control]
     crowd = [subprocess.Popen(command) for _ in range(_CROWD)]
     try:
         for _ in range(3):

@@ -94,7 +94,7 @@ def _asking(agent: Agent) -> Iterator[None]:
         "    while piece := control.recv(65536): size += len(piece)\n"
         "    print(size, flush=True)\n"
     )
-    command = [sys.executable, "-I", "-c", script, f"{agent.socket}.control"]
+    command = [sys.executable, "-I", "-c", script, agent.control]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert int(process.stdout.readline()) > 100_000

@@ -14,13 +14,13 @@ _INCOMPLETE = frame(b"\x0d" + bytes(100))[:-1]
 
 
 @pytest.mark.parametrize("data", [LIST_REQUEST, _INCOMPLETE], ids=["a request", "half a request"])
-@pytest.mark.parametrize("which", ["", ".control"])
+@pytest.mark.parametrize("which", ["socket", "control"])
 def test_a_socket_that_lingers(agent: Agent, data: bytes, which: str) -> None:
     with agent.connect() as connection:
         assert connection.ask(LIST_REQUEST)[:1] == b"\x0c"
         for _ in range(3):
             with socket.socket(socket.AF_UNIX) as other, lingering() as one:
-                other.connect(f"{agent.socket}{which}")
+                other.connect(str(getattr(agent, which)))
                 try:
                     socket.send_fds(other, [data], [one.fileno()])
                 except PermissionError:

@@ -30,7 +30,7 @@ def test_the_agent_answers(home: Home, agent: Agent) -> None:
 
 def test_the_agent_cannot_be_asked(home: Home, agent: Agent) -> None:
     assert agent.alive()
-    Path(f"{agent.socket}.control").unlink()
+    agent.control.unlink()
     found = Diagnosis(home, env=agent.env)["agent"]
     assert found.outcome == "fail"
     assert found.reason.startswith(f"replug-agent answers at {agent.socket}, but not at its control socket")

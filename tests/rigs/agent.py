@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rigs.home import Home
-from rigs.terminal import Done
+from rigs.terminal import Done, eventually
 
 OPENSSH = Path("/usr/bin/ssh-agent")
 PIN_PROMPT = "Enter passphrase for PKCS#11: "
@@ -79,6 +79,18 @@ class Agent:
     def connect(self, timeout: float = 30) -> Connection:
         """Opens a raw connection."""
         return Connection(self.socket, timeout)
+
+    @property
+    def control(self) -> Path:
+        """Its control socket, which it makes while it answers its first clients."""
+        path = Path(f"{self.socket}.control")
+
+        def accepts() -> bool:
+            with socket.socket(socket.AF_UNIX) as client:
+                return client.connect_ex(str(path)) == 0
+
+        eventually(accepts, "the control socket")
+        return path
 
     def alive(self) -> bool:
         """Whether the agent runs and answers a listing."""
