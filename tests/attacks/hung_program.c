@@ -5,21 +5,14 @@
  * Prints a line when it is connected, or "skip" and why where that cannot be done here.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/fuse.h>
-#include <sched.h>
+#include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <signal.h>
-#include <unistd.h>
+
+#include "fuse_folder.h"
 
 #define FOLDER 1 /* FUSE_ROOT_ID */
 #define PROGRAM 2
@@ -27,20 +20,6 @@
 
 static char *program;
 static size_t size;
-
-static void skip(const char *what)
-{
-	printf("skip: %s: %s\n", what, strerror(errno));
-	exit(0);
-}
-
-static void write_to(const char *path, const char *text)
-{
-	int file = open(path, O_WRONLY);
-	if (file < 0 || write(file, text, strlen(text)) < 0)
-		skip(path);
-	close(file);
-}
 
 static void describe(struct fuse_attr *attr, uint64_t node)
 {
@@ -85,14 +64,10 @@ static void serve(int fuse, pid_t copy)
 		out->unique = asked->unique;
 		length = 0;
 		switch (asked->opcode) {
-		case FUSE_INIT: {
-			struct fuse_init_out *init = content;
-			init->major = FUSE_KERNEL_VERSION;
-			init->minor = 31;
-			init->max_write = 65536;
-			length = sizeof *init;
+		case FUSE_INIT:
+			describe_protocol(content);
+			length = sizeof(struct fuse_init_out);
 			break;
-		}
 		case FUSE_LOOKUP: {
 			struct fuse_entry_out *entry = content;
 			if (strcmp(in, NAME) != 0) {
@@ -142,7 +117,7 @@ static void serve(int fuse, pid_t copy)
 
 int main(int count, char **words)
 {
-	char map[64], options[128], path[4096];
+	char path[4096];
 	struct stat status;
 	uid_t user = getuid();
 	gid_t group = getgid();
@@ -157,19 +132,8 @@ int main(int count, char **words)
 	if (read(self, program, size) != (ssize_t)size)
 		return 1;
 	close(self);
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
-		skip("no user namespace");
-	write_to("/proc/self/setgroups", "deny");
-	snprintf(map, sizeof map, "%u %u 1", user, user);
-	write_to("/proc/self/uid_map", map);
-	snprintf(map, sizeof map, "%u %u 1", group, group);
-	write_to("/proc/self/gid_map", map);
-	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (fuse < 0)
-		skip("no /dev/fuse");
-	snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=%u,group_id=%u", fuse, user, group);
-	if (mount("hung", words[1], "fuse", MS_NOSUID | MS_NODEV, options) != 0)
-		skip("no FUSE file system");
+	enter_own_namespaces();
+	int fuse = mount_fuse(words[1], user, group);
 	snprintf(path, sizeof path, "%s/%s", words[1], NAME);
 	pid_t copy = fork();
 	if (copy == 0) {

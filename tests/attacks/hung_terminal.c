@@ -11,23 +11,16 @@
  * the terminal hangs, or "skip" and why where that cannot be done here. It lasts until this process ends.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/fuse.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <termios.h>
-#include <unistd.h>
+
+#include "fuse_folder.h"
 
 #define FOLDER 1 /* FUSE_ROOT_ID */
 #define FILE 2
@@ -36,20 +29,6 @@
 #define THREADS 64
 
 static int screen, keyboard, hung[2];
-
-static void skip(const char *what)
-{
-	printf("skip: %s: %s\n", what, strerror(errno));
-	exit(0);
-}
-
-static void write_to(const char *path, const char *text)
-{
-	int file = open(path, O_WRONLY);
-	if (file < 0 || write(file, text, strlen(text)) < 0)
-		skip(path);
-	close(file);
-}
 
 /* Serves the file system until it is over. That somebody waits for the file's content is the news.
  *
@@ -72,9 +51,7 @@ static void serve(int fuse)
 		length = sizeof(struct fuse_attr_out);
 		switch (asked->opcode) {
 		case FUSE_INIT:
-			((struct fuse_init_out *)content)->major = FUSE_KERNEL_VERSION;
-			((struct fuse_init_out *)content)->minor = 31;
-			((struct fuse_init_out *)content)->max_write = 65536;
+			describe_protocol(content);
 			length = sizeof(struct fuse_init_out);
 			break;
 		case FUSE_LOOKUP:
@@ -108,27 +85,6 @@ static void serve(int fuse)
 		if (write(fuse, answer, out->len) < 0 && errno != ENOENT)
 			exit(1);
 	}
-}
-
-static int mounted(const char *folder)
-{
-	char text[128];
-	uid_t user = getuid();
-	gid_t group = getgid();
-	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0)
-		skip("no user namespace");
-	write_to("/proc/self/setgroups", "deny");
-	snprintf(text, sizeof text, "%u %u 1", user, user);
-	write_to("/proc/self/uid_map", text);
-	snprintf(text, sizeof text, "%u %u 1", group, group);
-	write_to("/proc/self/gid_map", text);
-	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (fuse < 0)
-		skip("no /dev/fuse");
-	snprintf(text, sizeof text, "fd=%d,rootmode=40000,user_id=%u,group_id=%u", fuse, user, group);
-	if (mount("hung", folder, "fuse", MS_NOSUID | MS_NODEV, text) != 0)
-		skip("no FUSE file system");
-	return fuse;
 }
 
 static void *write_for_ever(void *memory)
@@ -173,6 +129,8 @@ int main(int count, char **words)
 {
 	char shown[4096], path[4096];
 	int ready[2], begin[2];
+	uid_t user = getuid();
+	gid_t group = getgid();
 	if (count < 4)
 		return 1;
 	int late = strcmp(words[2], "late") == 0, threads = strcmp(words[2], "write") == 0 ? 0 : THREADS;
@@ -189,7 +147,8 @@ int main(int count, char **words)
 		run(words + 3, ready[1], begin[0]);
 	if (read(ready[0], shown, 1) != 1)
 		return 1;
-	int fuse = mounted(words[1]);
+	enter_own_namespaces();
+	int fuse = mount_fuse(words[1], user, group);
 	if (fork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		serve(fuse);

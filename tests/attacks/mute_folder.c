@@ -6,30 +6,17 @@
  * where that cannot be done here. It is over when standard input ends.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/fuse.h>
 #include <poll.h>
-#include <sched.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <unistd.h>
+
+#include "fuse_folder.h"
 
 #define MOST 64
 
 /* Node 1 is the folder, file n is node n + 2. */
 static struct { const char *name; uint32_t mode; } files[MOST] = {{"program", S_IFREG | 0755}};
 static uid_t user;
-
-static void skip(const char *what)
-{
-	printf("skip: %s: %s\n", what, strerror(errno));
-	exit(0);
-}
 
 static void enter(const char *pid)
 {
@@ -86,13 +73,9 @@ static ssize_t enter_file(struct fuse_entry_out *entry, int file)
 static ssize_t answer_to(const struct fuse_in_header *asked, const void *in, void *content)
 {
 	switch (asked->opcode) {
-	case FUSE_INIT: {
-		struct fuse_init_out *init = content;
-		init->major = FUSE_KERNEL_VERSION;
-		init->minor = 31;
-		init->max_write = 65536;
-		return sizeof *init;
-	}
+	case FUSE_INIT:
+		describe_protocol(content);
+		return sizeof(struct fuse_init_out);
 	case FUSE_GETATTR:
 	case FUSE_SETATTR:
 		describe(&((struct fuse_attr_out *)content)->attr, asked->nodeid);
@@ -146,7 +129,6 @@ int main(int count, char **words)
 	static char request[1 << 20], answer[4096];
 	const struct fuse_in_header *asked = (void *)request;
 	struct fuse_out_header *out = (void *)answer;
-	char options[128];
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (count < 4)
 		return 1;
@@ -154,12 +136,7 @@ int main(int count, char **words)
 	uint32_t mute = atoi(words[3]);
 	if (count > 4)
 		enter(words[4]);
-	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
-	if (fuse < 0)
-		skip("no /dev/fuse");
-	snprintf(options, sizeof options, "fd=%d,rootmode=40700,user_id=%u,group_id=%u", fuse, user, user);
-	if (mount("mute", words[1], "fuse", MS_NOSUID | MS_NODEV, options) != 0)
-		skip("no FUSE file system");
+	int fuse = mount_fuse(words[1], user, user);
 	puts("mounted");
 	struct pollfd watched[] = {{.fd = fuse, .events = POLLIN}, {.fd = 0, .events = POLLIN}};
 	while (poll(watched, 2, -1) >= 0 && !watched[1].revents) {

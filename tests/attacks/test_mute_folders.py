@@ -89,17 +89,25 @@ def signing(agent: Agent, public: Path) -> Iterator[subprocess.Popen[bytes]]:
             client.kill()
 
 
+def asking_password_agents(
+    home: Home, start: Callable[..., Agent], faulty: Faulty, setting: str = ""
+) -> tuple[Agent, Path]:
+    """An agent with a token's key that asks by systemd's password agents only, and the folder of these."""
+    folder = home.folder / "run" / "systemd" / "ask-password"
+    folder.mkdir(parents=True)
+    home.configure(f'modules = []\nprompt = "systemd"\n{setting}')
+    agent = start("-P", "*", env=faulty.env)
+    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    return agent, folder
+
+
 @pytest.mark.parametrize(
     "request_", [Request.LOOKUP, Request.MKNOD, Request.CREATE, Request.WRITE, Request.RENAME]
 )
 def test_the_folder_of_password_agents(
     request_: Request, home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
 ) -> None:
-    folder = home.folder / "run" / "systemd" / "ask-password"
-    folder.mkdir(parents=True)
-    home.configure('modules = []\nprompt = "systemd"')
-    agent = start("-P", "*", env=faulty.env)
-    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    agent, folder = asking_password_agents(home, start, faulty)
     muted = mute(agent, folder, request_)
     with signing(agent, faulty.public) as client:
         muted.await_question()
@@ -113,11 +121,7 @@ def test_the_folder_of_password_agents(
 def test_a_question_that_cannot_be_taken_back(
     home: Home, start: Callable[..., Agent], mute: Mute, faulty: Faulty
 ) -> None:
-    folder = home.folder / "run" / "systemd" / "ask-password"
-    folder.mkdir(parents=True)
-    home.configure('modules = []\nprompt = "systemd"\nprompt_timeout = "1s"')
-    agent = start("-P", "*", env=faulty.env)
-    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    agent, folder = asking_password_agents(home, start, faulty, 'prompt_timeout = "1s"')
     muted = mute(agent, folder, Request.UNLINK)
     with signing(agent, faulty.public) as client:
         muted.await_question()
