@@ -25,9 +25,9 @@ def exact_names(rules: Sequence[CertificateRule]) -> list[str]:
     return list(dict.fromkeys(host for host in hosts if not set(host) & set("*?") and not _is_key(host)))
 
 
-def is_ca_key(rules: Sequence[CertificateRule], key: str) -> bool:
-    """Whether one of the rules names the CA key with this fingerprint."""
-    return any(key in rule.ca for rule in rules)
+def ca_keys(rules: Sequence[CertificateRule]) -> frozenset[str]:
+    """The fingerprints of the CA keys that the rules name."""
+    return frozenset(key for rule in rules for key in rule.ca)
 
 
 def _is_for(rule: CertificateRule, key: str, names: Sequence[str]) -> bool:

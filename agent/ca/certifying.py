@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from replug.agent.ca.certificate_rules import is_ca_key
+from replug.agent.ca.certificate_rules import ca_keys
 from replug.agent.ca.journal import Journal, issued
 from replug.agent.ca.rules import needs_user_name, why_not
 from replug.agent.ca.user_names import user_name
@@ -39,11 +39,16 @@ class Certifying:
 
     def names(self, held: Identity) -> bool:
         """Whether this is a CA key, which is nothing to log in with."""
-        config = self._settings.options.config
+        keys = self._ca_keys()
+        return held.fingerprint in keys if keys else False
+
+    def _ca_keys(self) -> frozenset[str]:
+        """The fingerprints of all CA keys."""
+        config = self._settings.config
         if config is not self._known_of:
-            rules = (key for rule in config.certificate_rules for key in rule.ca)
-            self._known_of, self._keys = config, frozenset([*(entry.key for entry in config.cas), *rules])
-        return held.fingerprint in self._keys if self._keys else False
+            self._known_of = config
+            self._keys = ca_keys(config.certificate_rules) | {entry.key for entry in config.cas}
+        return self._keys
 
     def shows(self, held: Identity, client: Client) -> bool:
         """Whether `held` exists for this client."""
@@ -56,13 +61,11 @@ class Certifying:
 
     async def check(self, client: Client, request: SignRequest, purpose: Purpose) -> None:
         """Raise RequestRefusedError if the request is for a CA key and not within its rules."""
-        config = self._settings.config
-        if not config.cas and not config.certificate_rules:
+        keys = self._ca_keys()
+        key = fingerprint(request.key_blob) if keys else ""
+        if key not in keys:
             return
-        key = fingerprint(request.key_blob)
-        entry = config.ca(key)
-        if entry is None and not is_ca_key(config.certificate_rules, key):
-            return
+        entry = self._settings.config.ca(key)
         if client.remote:
             raise RequestRefusedError(
                 "a CA key signs nothing over a connection that is bound to a session or forwarded",

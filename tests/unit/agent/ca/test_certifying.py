@@ -318,6 +318,18 @@ def test_the_question_shows_what_is_certified(monkeypatch: pytest.MonkeyPatch, t
     run(main())
 
 
+async def refused_by_what_is_read_while_the_user_is_asked(bench: CaBench) -> None:
+    answered = asyncio.Event()
+    bench.person.may_answer = answered.wait()
+    signing = asyncio.create_task(bench.certify("root"))
+    await bench.person.asked.wait()
+    bench.reload(cas=(replace(RULE, principals=("alice",)),))
+    answered.set()
+    assert not await signing
+    assert bench.reasons == ["principal 'root' is not allowed"]
+    assert bench.serials == []
+
+
 def test_a_rule_that_is_read_while_the_user_is_asked_holds(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -325,15 +337,7 @@ def test_a_rule_that_is_read_while_the_user_is_asked_holds(
 
     async def main() -> None:
         await bench.add()
-        answered = asyncio.Event()
-        bench.person.may_answer = answered.wait()
-        signing = asyncio.create_task(bench.certify("root"))
-        await bench.person.asked.wait()
-        bench.reload(cas=(replace(RULE, principals=("alice",)),))
-        answered.set()
-        assert not await signing
-        assert bench.reasons == ["principal 'root' is not allowed"]
-        assert bench.serials == []
+        await refused_by_what_is_read_while_the_user_is_asked(bench)
 
     run(main())
 
@@ -344,16 +348,8 @@ def test_a_rule_that_is_read_while_the_token_signs_holds(bench: CaBench) -> None
     async def main() -> None:
         bench.person.answers = [PIN]
         await bench.add(pin=b"")
-        answered = asyncio.Event()
-        bench.person.may_answer = answered.wait()
-        signing = asyncio.create_task(bench.certify("root"))
-        await bench.person.asked.wait()
+        await refused_by_what_is_read_while_the_user_is_asked(bench)
         assert len(bench.person.requests) == 1
-        bench.reload(cas=(replace(RULE, principals=("alice",)),))
-        answered.set()
-        assert not await signing
-        assert bench.reasons == ["principal 'root' is not allowed"]
-        assert bench.serials == []
 
     run(main())
 
