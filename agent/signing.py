@@ -13,6 +13,7 @@ from functools import partial, reduce
 from operator import or_
 
 from replug.agent.ca.certifying import Certifying
+from replug.agent.ca.unsigned import purpose_of_certifying
 from replug.agent.clients.client import Client
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.settings import Settings
@@ -25,7 +26,7 @@ from replug.protocol.certificates import Certificate
 from replug.protocol.constants import SignFlag
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import SignRequest
-from replug.protocol.purpose import CertificateToSign, Host, Purpose, purpose_of
+from replug.protocol.purpose import Host, Purpose, purpose_of
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.protocol.wire import ProtocolError
@@ -97,7 +98,7 @@ class Signing:
 
         Raises TokenError, RequestRefusedError.
         """
-        purpose = Purpose(CertificateToSign(certificate, int(time.time()), host), (), unverified=False)
+        purpose = purpose_of_certifying(certificate, host)
         request = SignRequest(ca_key, certificate.body(), SignFlag.RSA_SHA2_512)
         # It is the agent that asks, for this client: what that one is bound to does not restrict the CA key.
         return await self._sign(_Attempt(Client(client.peer), request, purpose))

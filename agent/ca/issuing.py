@@ -8,44 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import socket
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol
 
 from replug.agent.ca.certificate_file import write_certificate
 from replug.agent.ca.certificate_rules import rule_for
+from replug.agent.ca.making import Certifier, Making
 from replug.agent.ca.rule_state import Missing, RuleState
-from replug.agent.ca.unsigned import Serials, unsigned_certificate
-from replug.agent.ca.user_names import user_name
 from replug.agent.clients.client import Client
-from replug.agent.config.certificate_rule import EPHEMERAL, CertificateRule
-from replug.agent.config.key_choice import chosen_keys
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
-from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
-from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.issued import IssuedIdentity
 from replug.agent.keys.refusal import RequestRefusedError, UseDeclinedError
 from replug.agent.keys.software import SoftwareKeys
-from replug.protocol.certificates import Certificate
-from replug.protocol.purpose import CertificateToSign, Host, Purpose
+from replug.protocol.purpose import Host
 from replug.protocol.purpose_text import host_in_words
 from replug.protocol.wire import ProtocolError
 from replug.token.boottime import boottime
-from replug.token.errors import (
-    DeclinedError,
-    ExplainedError,
-    ModuleUnreachableError,
-    PinLockedError,
-    PromptError,
-    TokenAbsentError,
-)
-from replug.token.prompts.request import Asker
+from replug.token.errors import DeclinedError, ExplainedError, PromptError
 from replug.token.serving.shared import StoppedError
 
 log = logging.getLogger(__name__)
@@ -55,28 +38,6 @@ _LONGEST = 90.0
 _NOT_AGAIN = 30.0  # seconds after a no
 REQUEST = "Certificate"
 """What a refusal names in place of a request."""
-
-
-class Signed(Protocol):
-    """A signature by a CA key, and the identity that made it."""
-
-    @property
-    def signature(self) -> bytes:
-        """Its blob."""
-
-    @property
-    def identity(self) -> Identity:
-        """The CA key."""
-
-
-class Certifier(Protocol):
-    """What has CA keys sign, by the rules for all signatures."""
-
-    async def certify(self, client: Client, ca_key: bytes, certificate: Certificate, host: Host) -> Signed:
-        """Have the CA key sign a certificate for a login at `host`; TokenError, RequestRefusedError."""
-
-    async def wait_for_any(self, candidates: list[Identity], asker: Asker, purpose: Purpose) -> bool:
-        """Whether the token of one of the candidates is back as soon as the configuration wants."""
 
 
 class Issuing:
@@ -93,11 +54,9 @@ class Issuing:
         self._settings = settings
         self._identities = identities
         self._software_keys = software_keys
-        self._certifier = certifier
+        self._making = Making(identities, software_keys, certifier)
         self._refusals = refusals
         self._states: dict[CertificateRule, RuleState] = {}
-        self._serials = Serials()
-        self._names: dict[str, str] = {}
         self._ends = 0
         """How often what was under way was ended, as its outcome was not wanted any more."""
 
@@ -222,99 +181,11 @@ class Issuing:
 
     async def _make(self, state: RuleState, client: Client, host: Host) -> None:
         with state.attempt.stoppable():
-            names = await self._values()
-            held = await self._key_to_certify(state, client)
-            certificate, authority = await self._signed(state, client, host, held, names)
-        issued = IssuedIdentity(
-            blob=certificate.encode(),
-            comment=f"{certificate.key_id.decode()} serial {certificate.serial}".encode(),
-            constraints=replace(held.constraints, here_only=True),
-            certified=held,
-            certificate=certificate,
-            authority=authority.place,
-        )
+            issued = await self._making.make(state, client, host)
         state.take(issued, time.time())
         self._show()
         if state.rule.certificate_file:
             await write_certificate(state.rule.certificate_file, issued)
-
-    async def _signed(
-        self, state: RuleState, client: Client, host: Host, held: Identity, names: dict[str, str]
-    ) -> tuple[Certificate, Identity]:
-        """The certificate, and the CA key that has signed it."""
-        authorities = list(self._authorities(state.rule))
-        if not authorities:
-            raise RequestRefusedError(
-                f"no token that the agent serves has the CA key {' or '.join(state.rule.ca)}",
-                "plug it in; see replug status",
-            )
-        try:
-            return await self._signed_by(authorities, state, client, host, held, names)
-        except TokenAbsentError:
-            # Who has a certificate that is still good does not wait.
-            unsigned = unsigned_certificate(state.rule, held.blob, authorities[0].blob, 0, names)
-            purpose = Purpose(CertificateToSign(unsigned, int(time.time()), host), (), unverified=False)
-            if state.shown(time.time()) is not None or not await self._certifier.wait_for_any(
-                authorities, client.asker(purpose), purpose
-            ):
-                raise
-        return await self._signed_by(authorities, state, client, host, held, names)
-
-    async def _signed_by(
-        self,
-        authorities: list[Identity],
-        state: RuleState,
-        client: Client,
-        host: Host,
-        held: Identity,
-        names: dict[str, str],
-    ) -> tuple[Certificate, Identity]:
-        """As `_signed`; the first CA key of which the token is in signs, if it can."""
-        unable: ExplainedError | None = None
-        for authority in sorted(authorities, key=lambda one: one.distance[0]):
-            serial = self._serials.next(time.time())
-            certificate = unsigned_certificate(state.rule, held.blob, authority.blob, serial, names)
-            try:
-                signed = await self._certifier.certify(client, authority.blob, certificate, host)
-            except (TokenAbsentError, ModuleUnreachableError, PinLockedError) as error:
-                unable = unable or error
-            except PromptError as error:
-                if isinstance(error, DeclinedError):
-                    raise
-                unable = unable or error
-            else:
-                return replace(certificate, signature=signed.signature), signed.identity
-        assert unable is not None
-        raise unable
-
-    def _authorities(self, rule: CertificateRule) -> Iterator[Identity]:
-        """The CA keys that the agent has, in the rule's order, each once: the nearest to signing."""
-        for key in rule.ca:
-            yield from self._identities.of_key(key)[:1]
-
-    async def _key_to_certify(self, state: RuleState, client: Client) -> Identity:
-        if EPHEMERAL in state.rule.key:
-            if state.key is None:
-                blob = await self._software_keys.make()
-                comment = f"for certificates by {state.rule.ca[0]}".encode()
-                constraints = KeyConstraints(here_only=True)
-                state.key = SoftwareIdentity(blob, comment, constraints, self._software_keys)
-            return state.key
-        on_tokens = self._identities.on_tokens(lambda held: client.sees(held.constraints))
-        there = {held.key.blob: held for held in on_tokens if held.token.present}
-        chosen = chosen_keys((held.key for held in there.values()), state.rule.key)
-        if not chosen:
-            raise RequestRefusedError(
-                f"no key of a token that is in is among {', '.join(state.rule.key)}",
-                "plug it in, or see key in config.toml",
-            )
-        return there[chosen[0].blob]
-
-    async def _values(self) -> dict[str, str]:
-        """The values of the rules' templates."""
-        if not self._names:
-            self._names = {"user": await user_name(os.getuid()), "machine": socket.gethostname()}
-        return self._names
 
     def _report(self, state: RuleState, client: Client, host: Host, error: ExplainedError) -> None:
         what = "no certificate" if state.shown(time.time()) is None else "the certificate is not renewed"

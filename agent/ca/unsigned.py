@@ -11,6 +11,7 @@ from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.comment_template import filled
 from replug.protocol.certificates import Certificate, CertificateType, Options
 from replug.protocol.keys import parse_public_key
+from replug.protocol.purpose import CertificateToSign, Host, Purpose
 from replug.protocol.wire import Writer
 
 _BEFORE = 60  # seconds by which a server's clock may be behind
@@ -55,3 +56,8 @@ def _critical_options(rule: CertificateRule) -> Options:
     """In the order of their names, as sshd wants them."""
     options = (("force-command", rule.force_command), ("source-address", rule.source_address))
     return tuple((name, bytes(Writer().string(value.encode()))) for name, value in options if value)
+
+
+def purpose_of_certifying(certificate: Certificate, host: Host) -> Purpose:
+    """What a CA key's signature is for that the agent itself asks for: a login at `host`."""
+    return Purpose(CertificateToSign(certificate, int(time.time()), host), (), unverified=False)
