@@ -16,7 +16,7 @@ from replug.agent.clients.listener import Listener, ListenerError
 from replug.agent.config.file import config_path, load_config
 from replug.agent.config.model import ConfigError
 from replug.agent.process import daemon, lean, shell
-from replug.agent.process.arguments import USAGE, ArgumentError, Arguments, UsageError, parse
+from replug.agent.process.arguments import ArgumentError, Arguments, UsageError, parse, usage
 from replug.agent.process.service_manager import Notifications, ServiceManager
 from replug.agent.process.supervisor import Supervisor, do_in_time, end_likewise
 from replug.agent.process.terminal_output import terminal_writer
@@ -32,13 +32,13 @@ def main() -> int:
     """Run the program with `sys.argv`; returns its exit status, having said on stderr why it failed."""
     try:
         hardening.refuse_tracing()
-        daemon.show_name(b"replug-agent")
+        daemon.show_name(os.fsencode(_name()), [os.fsencode(argument) for argument in sys.argv[1:]])
         daemon.open_standard_streams()
         return _run(parse(sys.argv[1:], shell=os.environ.get("SHELL")))
     except UsageError as error:
         if str(error):
             _complain(str(error))
-        sys.stderr.write(USAGE)
+        sys.stderr.write(usage(_name()))
         return 1
     except ConfigError as error:
         _complain(str(error))
@@ -100,7 +100,10 @@ def _why_no_pid(text: str) -> str:
 
 def _start(arguments: Arguments) -> int:
     """Make the socket, part from the starter, and be the agent, or the command that has one."""
-    options = arguments.options.with_config(load_config(config_path()))
+    options = arguments.options
+    if _name() == "ssh-agent":
+        options = replace(options, modules=())
+    options = options.with_config(load_config(config_path(), options.modules))
     arguments = replace(arguments, options=options)
     # A signal must not end the process while there is a socket and nobody to remove it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, daemon.SIGNALS)
@@ -237,8 +240,13 @@ def _tell_shell(lines: str) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+def _name() -> str:
+    """The name that the program was called by: its own, or that of a link."""
+    return os.path.basename(sys.argv[0])
+
+
 def _complain(text: str) -> None:
-    sys.stderr.write(f"replug-agent: {text}\n")
+    sys.stderr.write(f"{_name()}: {text}\n")
 
 
 def _in_words(error: Exception) -> str:

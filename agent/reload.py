@@ -80,7 +80,10 @@ class Reloader:
         keyring = self._keyring
         try:
             async with asyncio.timeout(_PATIENCE):
-                config = await in_daemon_thread(Share.CONFIGURATION, lambda: load_config(config_path()))
+                modules = self._keyring.settings.options.modules
+                config = await in_daemon_thread(
+                    Share.CONFIGURATION, lambda: load_config(config_path(), modules)
+                )
         except (TimeoutError, TooManyThreadsError):
             self._refuse("the file system does not answer")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,20 @@ def config_path() -> Path:
     return platformdirs.user_config_path("replug") / "config.toml"
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, modules: tuple[str, ...] = Config.modules) -> Config:
     """The configuration in `path`, or the defaults if there is no such file; ConfigError.
 
-    The file names programs to run and where PINs are, so it is not read if other users can change it.
+    `modules` are those to serve unless the file names any. The file is not read if other users can change it:
+    it names programs to run and where PINs are.
     """
     try:
         reading = read_file(path)
     except FileNotFoundError:
-        return Config()
+        return Config(modules=modules)
     if reading.problems:
         raise ConfigError(path, reading.problems)
-    return reading.config
+    named = ("modules",) in reading.lines
+    return reading.config if named else replace(reading.config, modules=modules)
 
 
 def read_file(path: Path) -> Reading:

@@ -36,6 +36,8 @@ class Options:
     """Whether to log every step (-d)."""
     socket_activated: bool = False
     """Whether systemd made the socket; then SIGTERM is an orderly stop with exit status 0, not 2."""
+    modules: tuple[str, ...] = Config.modules
+    """The modules to serve without ssh-add if the configuration file does not say."""
     config: Config = field(default_factory=Config)
     """The configuration file."""
     given: frozenset[str] = field(default=frozenset(), compare=False)

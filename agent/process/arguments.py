@@ -16,14 +16,14 @@ from replug.agent.config.options import (
 )
 from replug.agent.process.shell import prefers_csh
 
-USAGE = """\
-usage: replug-agent [-c | -s] [-DdTU] [-a bind_address] [-E fingerprint_hash]
-                    [-O option] [-P allowed_providers] [-t life]
-       replug-agent [-TU] [-a bind_address] [-E fingerprint_hash] [-O option]
-                    [-P allowed_providers] [-t life] command [arg ...]
-       replug-agent [-c | -s] -k
-       replug-agent -u
-       replug-agent -V
+_USAGE = """\
+usage: {name} [-c | -s] [-DdTU] [-a bind_address] [-E fingerprint_hash]
+       {none} [-O option] [-P allowed_providers] [-t life]
+       {name} [-TU] [-a bind_address] [-E fingerprint_hash] [-O option]
+       {none} [-P allowed_providers] [-t life] command [arg ...]
+       {name} [-c | -s] -k
+       {name} -u
+       {name} -V
 """
 
 _FLAGS = "cDdksTuUVE:a:O:P:t:"
@@ -59,6 +59,11 @@ class Arguments:
     """Whether to leave stale sockets alone at startup (-U)."""
     clean_any_host: bool
     """Whether cleaning takes other hosts' sockets too (-uu)."""
+
+
+def usage(name: str) -> str:
+    """How the program is used, by the name it was called by."""
+    return _USAGE.format(name=name, none=" " * len(name))
 
 
 def parse(arguments: Sequence[str], *, shell: str | None) -> Arguments:

@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -14,13 +15,21 @@ from typing import NoReturn
 from replug.token.hardening import permit_tracing
 
 _PR_SET_NAME = 15
+_ARG_START, _ARG_END = 48, 49  # fields of proc_pid_stat(5): where the kernel has the command line
+_STATE = 3  # the first one behind the name, which may have blanks in it
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
 """The signals that the agent handles."""
 
 
-def show_name(name: bytes) -> None:
-    """Set the process name that ps(1) shows, which is Python's otherwise (prctl(2))."""
+def show_name(name: bytes, arguments: Sequence[bytes]) -> None:
+    """Have ps(1) and pidof(8) show this program and its arguments, not the Python that runs it."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name, 0, 0, 0)
+    with suppress(OSError), open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+        begin, end = (int(fields[number - _STATE]) for number in (_ARG_START, _ARG_END))
+        line = b"\0".join([name, *arguments]).ljust(end - begin, b"\0")
+        if len(line) == end - begin:
+            ctypes.memmove(begin, line, len(line))
 
 
 def open_standard_streams() -> None:

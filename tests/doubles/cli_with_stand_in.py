@@ -87,6 +87,7 @@ class StandIn:
 with suppress(ValueError):  # fails only where the limit is 0 already and cannot be raised
     resource.setrlimit(resource.RLIMIT_CORE, (4096, 4096))
 sys.meta_path.insert(0, StandIn())
+sys.argv[0] = "replug-agent"
 exec(os.environ.get("STAND_IN_START", ""))
 
 from replug.agent.main import main  # noqa: E402

@@ -177,6 +177,7 @@ def test_the_options_reach_the_event_loop(home: Home, run: Run, report: Callable
         "fingerprint_hash": "md5",
         "debug": False,
         "socket_activated": False,
+        "modules": ["auto"],
         "given": ["-D", "-E", "-O", "-P", "-t"],
     }
 

@@ -27,7 +27,7 @@ class File:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def load(self, path: Path) -> Config:
+    def load(self, path: Path, modules: tuple[str, ...]) -> Config:
         self.read += 1
         said = self.config
         assert self.go_on.wait(10)
