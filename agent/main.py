@@ -178,10 +178,12 @@ def _listen(arguments: Arguments) -> Listener:
         if activated is not None:
             return activated
     if arguments.in_temporary_folder:
-        return listener.listen_in_temporary_folder()
+        return listener.listen_in_temporary_folder(listener.temporary_folder())
     if arguments.bind_address is not None:
         return listener.listen_at(arguments.bind_address)
-    home = listener.home_folder()
+    home = listener.home_with_room()
+    if home is None:
+        return listener.listen_outside_home()
     if not arguments.skip_cleaning:
         listener.remove_stale(home, any_host=False)
     return listener.listen_in_home(home)

@@ -99,3 +99,7 @@ class SignFlag(IntFlag):
 
     RSA_SHA2_256 = 2
     RSA_SHA2_512 = 4
+
+
+FINGERPRINT_HASHES = ("sha256", "md5", "sha1", "sha384", "sha512")
+"""Names of the hashes of fingerprints, the usual one first [ssh_digest_alg_by_name]."""

@@ -15,7 +15,12 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
-from replug.protocol.constants import MAX_RSA_BITS, MAX_RSA_EXPONENT_BITS, MIN_RSA_BITS
+from replug.protocol.constants import (
+    FINGERPRINT_HASHES,
+    MAX_RSA_BITS,
+    MAX_RSA_EXPONENT_BITS,
+    MIN_RSA_BITS,
+)
 from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
 
@@ -284,16 +289,14 @@ def plain_blob(blob: bytes) -> bytes:
     return read_fields(plain_algorithm(algorithm), reader).encode()
 
 
-def fingerprint(blob: bytes, hash_name: str = "sha256") -> str:
+def fingerprint(blob: bytes, hash_name: str = FINGERPRINT_HASHES[0]) -> str:
     """Return a key's fingerprint as `ssh-add -l` prints it: "SHA256:" and base64, or "MD5:" and hex pairs.
 
     A certificate has the fingerprint of its key [sshkey_fingerprint_raw]. Because it is used in
-    log lines, bytes that are not a key blob have a fingerprint too. `hash_name` is "sha256" or "md5".
+    log lines, bytes that are not a key blob have a fingerprint too. `hash_name` is one of FINGERPRINT_HASHES.
     """
     with suppress(ProtocolError):
         blob = plain_blob(blob)
-    if hash_name == "md5":
-        return "MD5:" + hashlib.md5(blob, usedforsecurity=False).digest().hex(":")
-    if hash_name == "sha256":
-        return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    raise ValueError(f"fingerprint hash {hash_name!r} is neither sha256 nor md5")
+    digest = hashlib.new(hash_name, blob, usedforsecurity=False).digest()
+    shown = digest.hex(":") if hash_name == "md5" else base64.b64encode(digest).decode().rstrip("=")
+    return f"{hash_name.upper()}:{shown}"

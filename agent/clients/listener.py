@@ -70,7 +70,7 @@ def listen_in_home(home: str) -> Listener:
                 os.mkdir(path, 0o700)
         while True:
             try:
-                return _bind(f"{folder}/{_host_prefix()}agent.{_random_name(10)}")
+                return _bind(_path_in_home(home))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
@@ -78,9 +78,26 @@ def listen_in_home(home: str) -> Listener:
         raise ListenerError(f"cannot listen in {folder!r}: {error.strerror or error}") from error
 
 
-def listen_in_temporary_folder() -> Listener:
-    """Listen in a new private folder under $TMPDIR, else /tmp (-T). Raises ListenerError."""
-    folder = f"{os.environ.get('TMPDIR') or '/tmp'}/ssh-{_random_name(12)}"  # noqa: S108
+def listen_outside_home() -> Listener:
+    """Listen where there is no home with room for a socket: under $XDG_RUNTIME_DIR, else as -T does.
+
+    Raises ListenerError.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        with suppress(ListenerError):
+            return listen_in_temporary_folder(runtime)
+    return listen_in_temporary_folder(temporary_folder())
+
+
+def temporary_folder() -> str:
+    """$TMPDIR, else /tmp."""
+    return os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+
+
+def listen_in_temporary_folder(parent: str) -> Listener:
+    """Listen in a new private folder in `parent` (-T). Raises ListenerError."""
+    folder = f"{parent}/ssh-{_random_name(12)}"
     try:
         os.mkdir(folder, 0o700)
         try:
@@ -149,6 +166,20 @@ def home_folder() -> str:
     if not home:
         raise ListenerError("cannot determine the home directory; set HOME")
     return home
+
+
+def home_with_room() -> str | None:
+    """The home directory, if there is one and the path of a socket in it fits into an address."""
+    try:
+        home = home_folder()
+    except ListenerError:
+        return None
+    fits = len(os.fsencode(_path_in_home(home))) < _ADDRESS_SIZE
+    return home if fits and os.path.lexists(home) else None
+
+
+def _path_in_home(home: str) -> str:
+    return f"{_socket_folder(home)}/{_host_prefix()}agent.{_random_name(10)}"
 
 
 def _bind(path: str, folder: str | None = None) -> Listener:

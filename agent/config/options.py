@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from replug.agent.config.model import Config
-
-FingerprintHash = Literal["sha256", "md5"]
+from replug.protocol.constants import FINGERPRINT_HASHES
 
 DEFAULT_PROVIDER_PATTERNS = Config.allowed_modules
 DEFAULT_WEBSAFE_ALLOW = "ssh:*"
@@ -30,7 +28,7 @@ class Options:
     """Whether FIDO keys outside `websafe_allow` sign only what ssh signs (-O no-restrict-websafe)."""
     websafe_allow: str = DEFAULT_WEBSAFE_ALLOW
     """FIDO applications that may sign anything (-O websafe-allow=)."""
-    fingerprint_hash: FingerprintHash = "sha256"
+    fingerprint_hash: str = FINGERPRINT_HASHES[0]
     """The hash of the fingerprints shown to the user (-E)."""
     debug: bool = False
     """Whether to log every step (-d)."""

@@ -11,10 +11,10 @@ from replug.agent.config.duration import parse_duration
 from replug.agent.config.options import (
     DEFAULT_PROVIDER_PATTERNS,
     DEFAULT_WEBSAFE_ALLOW,
-    FingerprintHash,
     Options,
 )
 from replug.agent.process.shell import prefers_csh
+from replug.protocol.constants import FINGERPRINT_HASHES
 
 _USAGE = """\
 usage: {name} [-c | -s] [-DdTU] [-a bind_address] [-E fingerprint_hash]
@@ -27,7 +27,6 @@ usage: {name} [-c | -s] [-DdTU] [-a bind_address] [-E fingerprint_hash]
 """
 
 _FLAGS = "cDdksTuUVE:a:O:P:t:"
-_FINGERPRINT_HASHES: dict[str, FingerprintHash] = {"sha256": "sha256", "md5": "md5"}
 _WEBSAFE_ALLOW = "websafe-allow="
 
 
@@ -134,13 +133,13 @@ def _lifetime(given: Sequence[tuple[str, str]]) -> int:
     return lifetimes[-1] if lifetimes else 0
 
 
-def _fingerprint_hash(given: Sequence[tuple[str, str]]) -> FingerprintHash:
-    chosen: FingerprintHash = "sha256"
+def _fingerprint_hash(given: Sequence[tuple[str, str]]) -> str:
+    chosen = FINGERPRINT_HASHES[0]
     for flag, value in given:
         if flag == "-E":
-            if value.lower() not in _FINGERPRINT_HASHES:
+            chosen = value.lower()
+            if chosen not in FINGERPRINT_HASHES:
                 raise ArgumentError(f'Invalid hash algorithm "{value}"')
-            chosen = _FINGERPRINT_HASHES[value.lower()]
     return chosen
 
 

@@ -21,7 +21,7 @@ AGENT_OPTIONS = (
     ("-c", "", "", "print for the C shell"),
     ("-D", "", "", "stay in the foreground"),
     ("-d", "", "", "stay in the foreground and log every step"),
-    ("-E", "fingerprint_hash", "sha256 md5", "hash of shown fingerprints"),
+    ("-E", "fingerprint_hash", "sha256 md5 sha1 sha384 sha512", "hash of shown fingerprints"),
     ("-k", "", "", "end the agent of SSH_AGENT_PID"),
     ("-O", "option", "allow-remote-pkcs11 no-restrict-websafe websafe-allow=", "set an option"),
     ("-P", "allowed_providers", "", "modules that may be loaded"),

@@ -261,6 +261,23 @@ class TestSocket:
         assert not (ours.home.folder / ".ssh").exists()
         assert ours.home.run("ssh-add", "-l", env={"SSH_AUTH_SOCK": str(path)}) == NO_IDENTITIES
 
+    @pytest.mark.parametrize("home", ["missing", "long"])
+    @pytest.mark.parametrize("runtime", ["", "run", "gone"])
+    def test_without_room_in_the_home(self, home: str, runtime: str, ours: Program) -> None:
+        """A socket's address has 108 bytes."""
+        folder = ours.home.folder
+        long = folder / ("deep" * 20)
+        long.mkdir()
+        (folder / "run").mkdir(exist_ok=True)
+        env = {
+            "HOME": str(long if home == "long" else folder / "missing"),
+            "XDG_RUNTIME_DIR": str(folder / runtime) if runtime else "",
+        }
+        path = socket_in(ours("-s", env=env).out)
+        assert path.parent.parent == folder / ("run" if runtime == "run" else "tmp")
+        assert ours.home.run("ssh-add", "-l", env={"SSH_AUTH_SOCK": str(path)}) == NO_IDENTITIES
+        assert not (long / ".ssh").exists()
+
     def test_a_relative_path_is_removed_from_where_it_was(self, ours: Program) -> None:
         pid = pid_in(ours("-s", "-a", "here").out)
         wait_until_served(ours.home, ours.home.folder / "here")

@@ -91,7 +91,7 @@ def test_the_answer_decides(answer: str, status: int, allowed: bool, person: Per
     assert ours.count("kind confirm") == theirs.count("kind confirm") == 2
 
 
-@pytest.mark.parametrize("fingerprint", ["sha256", "md5"])
+@pytest.mark.parametrize("fingerprint", ["sha256", "md5", "sha1", "sha512"])
 def test_what_is_asked(fingerprint: str, person: Person, key: Path, home: Home) -> None:
     """OpenSSH's two lines, and then what is to be signed and for which program."""
     agents = person.agents("-E", fingerprint)

@@ -60,7 +60,7 @@ LINES = [
     ("replug status --j\t", "replug status --json"),
     ("replug logs --fol\t", "replug logs --follow"),
     ("replug doctor modu\t", "replug doctor module.so"),
-    ("replug-agent -E sha\t", "replug-agent -E sha256"),
+    ("replug-agent -E sha2\t", "replug-agent -E sha256"),
     ("replug-agent -O allow\t", "replug-agent -O allow-remote-pkcs11"),
 ]
 

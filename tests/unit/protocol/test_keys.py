@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from replug.protocol.certificates import Certificate
+from replug.protocol.constants import FINGERPRINT_HASHES
 from replug.protocol.keys import (
     Curve,
     EcdsaPublicKey,
@@ -64,9 +67,14 @@ def test_bytes_that_are_no_key_have_a_fingerprint_too():
     assert fingerprint(b"") == "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"
 
 
-def test_only_two_hashes_make_fingerprints():
-    with pytest.raises(ValueError, match="sha1"):
-        fingerprint(ED25519, "sha1")
+@pytest.mark.parametrize("name", FINGERPRINT_HASHES)
+def test_every_hash_of_ssh_keygen_makes_fingerprints(name: str, tmp_path: Path) -> None:
+    public = tmp_path / "key.pub"
+    public.write_text(f"ssh-ed25519 {base64.b64encode(ED25519).decode()}\n")
+    done = subprocess.run(
+        ["ssh-keygen", "-l", "-E", name, "-f", public], capture_output=True, text=True, check=True
+    )
+    assert fingerprint(ED25519, name) == done.stdout.split()[1]
 
 
 def test_keys_come_from_blobs_and_go_back():

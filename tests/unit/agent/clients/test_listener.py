@@ -119,7 +119,7 @@ def test_an_unusable_home(folder: Path) -> None:
 
 def test_the_temporary_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", f"{folder}/tmp")
-    listening = listener.listen_in_temporary_folder()
+    listening = listener.listen_in_temporary_folder(listener.temporary_folder())
     assert listening.path is not None
     with listening.socket:
         assert re.fullmatch(rf"{folder}/tmp/ssh-[a-zA-Z0-9]{{12}}/agent\.{os.getpid()}", listening.path)
@@ -136,13 +136,13 @@ def test_a_temporary_folder_that_is_too_deep_is_left_empty(
     deep.mkdir()
     monkeypatch.setenv("TMPDIR", str(deep))
     with pytest.raises(ListenerError, match="AF_UNIX path too long"):
-        listener.listen_in_temporary_folder()
+        listener.listen_in_temporary_folder(listener.temporary_folder())
     assert list(deep.iterdir()) == []
 
 
 def test_without_tmpdir(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
-    listening = listener.listen_in_temporary_folder()
+    listening = listener.listen_in_temporary_folder(listener.temporary_folder())
     listening.socket.close()
     listening.remove()
     assert listening.path is not None
