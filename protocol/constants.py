@@ -103,3 +103,6 @@ class SignFlag(IntFlag):
 
 FINGERPRINT_HASHES = ("sha256", "md5", "sha1", "sha384", "sha512")
 """Names of the hashes of fingerprints, the usual one first [ssh_digest_alg_by_name]."""
+
+MLDSA44_PUBLIC_SIZE = 1312
+"""Bytes of an ML-DSA-44 public key (FIPS 204)."""

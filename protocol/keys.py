@@ -1,4 +1,4 @@
-"""Public keys and their blobs: RFC 4253 section 6.6 (RSA), RFC 5656 (ECDSA), RFC 8709 (Ed25519), FIDO keys.
+"""Public keys and their blobs: RFC 4253 section 6.6 (RSA), RFC 5656 (ECDSA), RFC 8709 (Ed25519).
 
 Constructing a key that cannot occur on the wire raises `ProtocolError`.
 `cryptography` is imported when a key is first used, because the import is slow.
@@ -20,6 +20,7 @@ from replug.protocol.constants import (
     MAX_RSA_BITS,
     MAX_RSA_EXPONENT_BITS,
     MIN_RSA_BITS,
+    MLDSA44_PUBLIC_SIZE,
 )
 from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer
@@ -31,12 +32,22 @@ if TYPE_CHECKING:
     )
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey as CryptographyRsaPublicKey
 
+    from replug.protocol import composite
+
 _CERTIFICATE_MARK = "-cert-v01@openssh.com"
 _SK_MARK = "@openssh.com"
+_OF_CERTIFICATES = {
+    "ssh-mldsa44-ed25519-cert": "ssh-mldsa44-ed25519",
+    "ssh-mldsa44-ed25519-cert-v01@openssh.com": "ssh-mldsa44-ed25519@openssh.com",
+}
+"""The key's name by that of its certificates, where they are not formed as those of the older types."""
+_CERTIFICATES_OF = {plain: certificate for certificate, plain in _OF_CERTIFICATES.items()}
 _COORDINATE_SIZES = {"nistp256": 32, "nistp384": 48, "nistp521": 66}
 _CURVE_HASHES = {"nistp256": "sha256", "nistp384": "sha384", "nistp521": "sha512"}
 ED25519_SIZE = 32
 """Bytes of an Ed25519 public key, and of the seed of a private one."""
+COMPOSITE_SECRET_SIZE = 2 * ED25519_SIZE
+"""Bytes of both seeds of a `CompositePublicKey`'s private key."""
 
 
 class Curve(Enum):
@@ -196,6 +207,36 @@ class Ed25519PublicKey(_Key):
 
 
 @dataclass(frozen=True, repr=False)
+class CompositePublicKey(_Key):
+    """An ML-DSA-44 and an Ed25519 key: their public numbers, 1312 and 32 bytes [ssh-mldsa-eddsa.c]."""
+
+    name: str
+    numbers: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) != MLDSA44_PUBLIC_SIZE + ED25519_SIZE:
+            raise ProtocolError(f"ML-DSA-44 and Ed25519 key of {len(self.numbers)} bytes")
+
+    @property
+    def algorithm(self) -> str:
+        """The name "ssh-mldsa44-ed25519"; OpenSSH 10.4 and 10.5 had "@openssh.com" behind it."""
+        return self.name
+
+    def write_fields(self, writer: Writer) -> None:
+        writer.string(self.numbers)
+
+    def to_cryptography(self) -> composite.CompositePublicKey:
+        """Return the key with the methods of a `cryptography` object; `ProtocolError` without ML-DSA."""
+        from replug.protocol import composite
+
+        return composite.CompositePublicKey(self.numbers)
+
+    def validate(self) -> None:
+        """Raise `ProtocolError` if it cannot be used here."""
+        self.to_cryptography()
+
+
+@dataclass(frozen=True, repr=False)
 class SkPublicKey(_Key):
     """A key in a FIDO authenticator: the plain key and the application it is bound to (PROTOCOL.u2f)."""
 
@@ -216,25 +257,28 @@ class SkPublicKey(_Key):
         writer.text(self.application)
 
 
-PublicKey: TypeAlias = RsaPublicKey | EcdsaPublicKey | Ed25519PublicKey
+PublicKey: TypeAlias = RsaPublicKey | EcdsaPublicKey | Ed25519PublicKey | CompositePublicKey
 
 
 def is_certificate(algorithm: str) -> bool:
     """Return whether blobs of this name are OpenSSH certificates."""
-    return algorithm.endswith(_CERTIFICATE_MARK)
+    return algorithm.endswith(_CERTIFICATE_MARK) or algorithm in _OF_CERTIFICATES
 
 
 def plain_algorithm(algorithm: str) -> str:
     """Return the name of the key inside certificates of this name; any other name unchanged."""
     if not is_certificate(algorithm):
         return algorithm
+    if algorithm in _OF_CERTIFICATES:
+        return _OF_CERTIFICATES[algorithm]
     plain = algorithm.removesuffix(_CERTIFICATE_MARK)
     return plain + _SK_MARK if plain.startswith("sk-") else plain
 
 
 def certificate_algorithm(key: PublicKey | SkPublicKey) -> str:
     """Return the name of certificates for this key."""
-    return key.algorithm.removesuffix(_SK_MARK) + _CERTIFICATE_MARK
+    algorithm = key.algorithm
+    return _CERTIFICATES_OF.get(algorithm) or algorithm.removesuffix(_SK_MARK) + _CERTIFICATE_MARK
 
 
 def blob_algorithm(blob: bytes) -> str:
@@ -251,6 +295,8 @@ def read_fields(algorithm: str, reader: Reader) -> PublicKey | SkPublicKey:
             return Ed25519PublicKey.read_fields(reader)
         case "ecdsa-sha2-nistp256" | "ecdsa-sha2-nistp384" | "ecdsa-sha2-nistp521":
             return EcdsaPublicKey.read_fields(Curve(algorithm.removeprefix("ecdsa-sha2-")), reader)
+        case "ssh-mldsa44-ed25519" | "ssh-mldsa44-ed25519@openssh.com":
+            return CompositePublicKey(algorithm, reader.string())
         case "sk-ssh-ed25519@openssh.com":
             return SkPublicKey(Ed25519PublicKey.read_fields(reader), reader.text())
         case "sk-ecdsa-sha2-nistp256@openssh.com":

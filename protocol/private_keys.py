@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 from replug.protocol.certificates import Certificate
 from replug.protocol.keys import (
+    COMPOSITE_SECRET_SIZE,
     ED25519_SIZE,
+    CompositePublicKey,
     EcdsaPublicKey,
     Ed25519PublicKey,
     PublicKey,
@@ -116,6 +118,24 @@ class Ed25519PrivateKey(_PrivateKey):
 
 
 @dataclass(frozen=True)
+class CompositePrivateKey(_PrivateKey):
+    """An ML-DSA-44 and an Ed25519 key: both seeds, 64 bytes."""
+
+    public: CompositePublicKey
+    seeds: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.seeds) != COMPOSITE_SECRET_SIZE:
+            raise ProtocolError(f"ML-DSA-44 and Ed25519 private key of {len(self.seeds)} bytes")
+
+    def _write_fields(self, writer: Writer) -> None:
+        if not self.certificate:
+            self.public.write_fields(writer)
+        writer.string(self.seeds)
+
+
+@dataclass(frozen=True)
 class SkPrivateKey(_PrivateKey):
     """A FIDO key: the handle by which the authenticator finds its secret (PROTOCOL.u2f)."""
 
@@ -132,7 +152,9 @@ class SkPrivateKey(_PrivateKey):
         writer.byte(self.flags).string(self.key_handle).string(self.reserved)
 
 
-PrivateKey: TypeAlias = RsaPrivateKey | EcdsaPrivateKey | Ed25519PrivateKey | SkPrivateKey
+PrivateKey: TypeAlias = (
+    RsaPrivateKey | EcdsaPrivateKey | Ed25519PrivateKey | CompositePrivateKey | SkPrivateKey
+)
 
 
 def read_private_key(reader: Reader) -> PrivateKey:
@@ -158,6 +180,8 @@ def read_private_key(reader: Reader) -> PrivateKey:
             if secret[ED25519_SIZE:] != public.point:
                 raise ProtocolError("the two halves of an Ed25519 private key do not belong together")
             return Ed25519PrivateKey(public, secret[:ED25519_SIZE], certificate=certificate)
+        case CompositePublicKey() as public:
+            return CompositePrivateKey(public, reader.string(), certificate=certificate)
         case SkPublicKey() as public:
             flags, key_handle, reserved = reader.byte(), reader.string(), reader.string()
             return SkPrivateKey(public, flags, key_handle, reserved, certificate=certificate)
@@ -170,7 +194,7 @@ def read_public(plain: str, certificate: Certificate | None, reader: Reader) -> 
     """Take the public key from the private part, completed from the certificate."""
     if certificate:
         match certificate.key:
-            case RsaPublicKey() | EcdsaPublicKey() as key:
+            case RsaPublicKey() | EcdsaPublicKey() | CompositePublicKey() as key:
                 return key
             case SkPublicKey(key=EcdsaPublicKey() as key):
                 return SkPublicKey(key, reader.text())
@@ -182,4 +206,4 @@ def read_public(plain: str, certificate: Certificate | None, reader: Reader) -> 
 
 def secret_fields(public: PublicKey) -> int:
     """Return how many strings of a private key follow its public half."""
-    return {RsaPublicKey: 4, EcdsaPublicKey: 1, Ed25519PublicKey: 1}[type(public)]
+    return 4 if isinstance(public, RsaPublicKey) else 1

@@ -12,7 +12,15 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from replug.protocol.constants import SignFlag
-from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey, PublicKey, RsaPublicKey, SkPublicKey
+from replug.protocol.keys import (
+    CompositePublicKey,
+    Curve,
+    EcdsaPublicKey,
+    Ed25519PublicKey,
+    PublicKey,
+    RsaPublicKey,
+    SkPublicKey,
+)
 from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader, Writer, mpint, string
 
@@ -134,8 +142,8 @@ def verify_signature(key: PublicKey, signature: Signature, data: bytes) -> None:
                 _verify_rsa(key, signature, data)
             case EcdsaPublicKey():
                 _verify_ecdsa(key, signature, data)
-            case Ed25519PublicKey():
-                _verify_ed25519(key, signature, data)
+            case Ed25519PublicKey() | CompositePublicKey():
+                _verify_of_one_name(key, signature, data)
     except InvalidSignatureError:
         raise
     except ProtocolError as error:
@@ -213,9 +221,13 @@ def _ecdsa_verifier(hash_name: str) -> Callable[[Any, int, int, bytes], None]:
     return verify
 
 
-def _verify_ed25519(key: Ed25519PublicKey, signature: Signature, data: bytes) -> None:
+def _verify_of_one_name(
+    key: Ed25519PublicKey | CompositePublicKey, signature: Signature, data: bytes
+) -> None:
     if signature.algorithm != key.algorithm:
-        raise InvalidSignatureError(f"a {visible(signature.algorithm)} signature for an Ed25519 key")
+        raise InvalidSignatureError(
+            f"a {visible(signature.algorithm)} signature for a key of {key.algorithm}"
+        )
     _loaded(key).verify(signature.value, data)
 
 

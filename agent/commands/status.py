@@ -34,7 +34,12 @@ _TRIES = {
     "final": "one PIN try is left: a wrong PIN locks the token",
     "low": "a wrong PIN was entered since the last correct one",
 }
-_KINDS = {"ssh-ed25519": "ED25519", "ssh-rsa": "RSA"}
+_KINDS = {
+    "ssh-ed25519": "ED25519",
+    "ssh-rsa": "RSA",
+    "ssh-mldsa44-ed25519": "MLDSA44-ED25519",
+    "ssh-mldsa44-ed25519@openssh.com": "MLDSA44-ED25519",
+}
 
 
 def add_parser(commands: Commands) -> None:

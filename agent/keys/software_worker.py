@@ -15,9 +15,11 @@ from typing import NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 
+from replug.protocol import composite
 from replug.protocol.constants import MessageType
 from replug.protocol.keys import ED25519_SIZE, Curve, Ed25519PublicKey
 from replug.protocol.private_keys import (
+    CompositePrivateKey,
     EcdsaPrivateKey,
     Ed25519PrivateKey,
     PrivateKey,
@@ -38,7 +40,9 @@ from replug.token.worker.frames import Header
 from replug.token.worker.inside.loop import RefusedError, answer_requests
 
 _NO_COMMENT = bytes(4)
-_Loaded = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+_Loaded = (
+    rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | composite.CompositePrivateKey
+)
 
 
 class Operations:
@@ -96,6 +100,8 @@ def _load(key: PrivateKey) -> _Loaded:
                 return _load_ecdsa(key)
             case Ed25519PrivateKey():
                 return _load_ed25519(key)
+            case CompositePrivateKey():
+                return _load_composite(key)
             case SkPrivateKey():
                 raise RefusedError(
                     Verdict.NOT_A_KEY, f"keys of FIDO authenticators ({key.algorithm}) are not supported"
@@ -145,6 +151,13 @@ def _load_ed25519(key: Ed25519PrivateKey) -> ed25519.Ed25519PrivateKey:
     return loaded
 
 
+def _load_composite(key: CompositePrivateKey) -> composite.CompositePrivateKey:
+    loaded = composite.CompositePrivateKey(key.public.algorithm, key.seeds)
+    if loaded.public_numbers() != key.public.numbers:
+        raise ProtocolError(f"the public half of the {key.public.algorithm} key is another one's")
+    return loaded
+
+
 def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
     rsa_name = rsa_algorithm(flags)  # which bits are allowed does not depend on the key
     if isinstance(key, rsa.RSAPrivateKey):
@@ -155,6 +168,8 @@ def _sign(key: _Loaded, flags: int, data: bytes) -> bytes:
         curve = {256: Curve.NISTP256, 384: Curve.NISTP384, 521: Curve.NISTP521}[key.curve.key_size]
         r, s = utils.decode_dss_signature(key.sign(data, ec.ECDSA(hash_algorithm(curve.hash_name))))
         return ecdsa_signature(curve, r, s).encode()
+    if isinstance(key, composite.CompositePrivateKey):
+        return Signature(key.algorithm, key.sign(data)).encode()
     return Signature("ssh-ed25519", key.sign(data)).encode()
 
 

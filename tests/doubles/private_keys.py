@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from doubles.stand_ins import Key
 
 from replug.protocol.constraints import Constraint
-from replug.protocol.keys import Curve, EcdsaPublicKey, Ed25519PublicKey
+from replug.protocol.keys import CompositePublicKey, Curve, EcdsaPublicKey, Ed25519PublicKey
 from replug.protocol.messages import AddIdentity
-from replug.protocol.private_keys import EcdsaPrivateKey, Ed25519PrivateKey, PrivateKey, RsaPrivateKey
+from replug.protocol.private_keys import (
+    CompositePrivateKey,
+    EcdsaPrivateKey,
+    Ed25519PrivateKey,
+    PrivateKey,
+    RsaPrivateKey,
+)
 
 
 def ed25519_key() -> Ed25519PrivateKey:
     private = ed25519.Ed25519PrivateKey.generate()
     public = Ed25519PublicKey(private.public_key().public_bytes_raw())
     return Ed25519PrivateKey(public, private.private_bytes_raw())
+
+
+def composite_key(name: str = "ssh-mldsa44-ed25519") -> CompositePrivateKey:
+    first, second = mldsa.MLDSA44PrivateKey.generate(), ed25519.Ed25519PrivateKey.generate()
+    numbers = first.public_key().public_bytes_raw() + second.public_key().public_bytes_raw()
+    seeds = first.private_bytes_raw() + second.private_bytes_raw()
+    return CompositePrivateKey(CompositePublicKey(name, numbers), seeds)
 
 
 def ecdsa_key(curve: Curve) -> EcdsaPrivateKey:

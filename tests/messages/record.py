@@ -1,5 +1,7 @@
 """Record what OpenSSH's own programs say to each other: run `python tests/messages/record.py` to do it anew.
 
+`record.py new` adds, with OpenSSH 10.6 or later, what older ones do not have, and leaves the rest as it is.
+
 Stands between the real `ssh-add`, `ssh-keygen` and `ssh` and a real `ssh-agent`, and writes the messages, as
 they came over the socket but without the length, to `requests/` and `responses/`. Everything happens in a
 temporary folder with keys made for the occasion. Needs Debian's openssh-client, openssh-server, openssh-tests
@@ -12,6 +14,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -29,6 +32,7 @@ KEY_TYPES = {
     "sk-ecdsa-nistp256": ("-t", "ecdsa-sk", "-w", SK_DUMMY),
     "sk-ed25519": ("-t", "ed25519-sk", "-w", SK_DUMMY),
 }
+NEW_TYPE = "mldsa44-ed25519"
 HOST_KEYS = ("host-ed25519", "host-ecdsa-nistp256", "host-rsa")
 REQUESTS = {
     "remove-all-rsa1": 9, "request-identities": 11, "sign": 13, "add": 17, "remove": 18, "remove-all": 19,
@@ -266,7 +270,32 @@ def record_smartcard(recorder: Recorder) -> None:
     recorder.keep("add-smartcard-constrained")
 
 
+def record_new_type(recorder: Recorder) -> None:
+    home, run = recorder.home, recorder.run
+    for name in ("ca", NEW_TYPE, f"host-{NEW_TYPE}"):
+        run("ssh-keygen", "-q", "-N", "", "-C", f"{name} key", "-f", name, "-t", NEW_TYPE)
+    certify = ("ssh-keygen", "-q", "-z", "7", "-V", "20200101Z:20400101Z", "-O", "source-address=127.0.0.0/8")
+    run(*certify, "-s", "ca", "-I", f"{NEW_TYPE} id", "-n", "alice,bob", f"{NEW_TYPE}.pub")
+    run("ssh-add", "-N", NEW_TYPE)  # else with a lifetime, that of the certificate
+    recorder.keep("add", NEW_TYPE)
+    recorder.keep("add", f"{NEW_TYPE}-cert", which=1)
+    (home / "file").write_text("signed\n")
+    run("ssh-keygen", "-Y", "sign", "-n", "test", "-f", f"{NEW_TYPE}.pub", "file")
+    recorder.keep("sign", NEW_TYPE, response=f"sign-{NEW_TYPE}")
+    (home / "authorized_keys").write_text((home / f"{NEW_TYPE}.pub").read_text())
+    (home / "known_hosts").write_text(f"localhost {(home / f'host-{NEW_TYPE}.pub').read_text()}")
+    login(recorder, f"HostKey {home}/host-{NEW_TYPE}", "-i", f"{NEW_TYPE}.pub", "true")
+    recorder.keep("extension", f"session-bind-host-{NEW_TYPE}")
+    run("ssh-add", "-q", "ca")
+    run(*certify, "-U", "-s", "ca.pub", "-I", "alice@bastion", "-n", "root,www", f"{NEW_TYPE}.pub")
+    recorder.keep("sign", f"certificate-{NEW_TYPE}")
+
+
 def main() -> None:
+    if sys.argv[1:] == ["new"]:
+        with tempfile.TemporaryDirectory() as folder, Recorder(Path(folder)) as recorder:
+            record_new_type(recorder)
+        return
     for folder in ("requests", "responses"):
         shutil.rmtree(FIXTURES / folder, ignore_errors=True)
         (FIXTURES / folder).mkdir()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from doubles.private_keys import ecdsa_key, ed25519_key, message, rsa_key
+from doubles.private_keys import composite_key, ecdsa_key, ed25519_key, message, rsa_key
 from doubles.session_hosts import certificate
 from doubles.stand_ins import Key
 
@@ -35,6 +35,7 @@ KEYS: dict[str, Callable[[], PrivateKey]] = {
     "ed25519": ed25519_key,
     "nistp256": lambda: ecdsa_key(Curve.NISTP256),
     "rsa": rsa_key,
+    "mldsa44-ed25519": composite_key,
     "certificate": certified_key,
 }
 

@@ -51,7 +51,7 @@ FORWARDED = sessions((BASTION, True))
 NOW = 1_800_000_000
 KEY_TYPES = (
     *("rsa", "ecdsa-nistp256", "ecdsa-nistp384", "ecdsa-nistp521"),
-    *("ed25519", "sk-ecdsa-nistp256", "sk-ed25519"),
+    *("ed25519", "sk-ecdsa-nistp256", "sk-ed25519", "mldsa44-ed25519"),
 )
 LOGIN = UserauthRequest(b"session 0", "root", "ssh-ed25519", KEY.blob, SERVER.blob)
 

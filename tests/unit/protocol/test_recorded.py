@@ -10,11 +10,13 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, derive_priva
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from replug.protocol.certificates import Certificate, CertificateType
+from replug.protocol.composite import CompositePrivateKey
 from replug.protocol.constants import SignFlag
 from replug.protocol.constraints import Confirm, Lifetime, RestrictDestination, SkProvider
 from replug.protocol.decoding import decode_request, decode_response
 from replug.protocol.extensions import SESSION_BIND, SessionBind
 from replug.protocol.keys import (
+    CompositePublicKey,
     Curve,
     EcdsaPublicKey,
     Ed25519PublicKey,
@@ -90,9 +92,10 @@ ADDED = {
     "add-constrained-sk-ecdsa-nistp256": SkPublicKey,
     "add-constrained-sk-ed25519": SkPublicKey,
 }
+OF_A_NEWER_RELEASE = {"add-mldsa44-ed25519": CompositePublicKey}
 
 
-@pytest.mark.parametrize(("name", "kind"), ADDED.items())
+@pytest.mark.parametrize(("name", "kind"), (ADDED | OF_A_NEWER_RELEASE).items())
 def test_added_keys(name: str, kind: type):
     message = request(name, AddIdentity)
     key_name = name.removeprefix("add-").removeprefix("constrained-")
@@ -114,7 +117,7 @@ def test_added_key_of_each_algorithm():
     ]
 
 
-@pytest.mark.parametrize("name", ADDED)
+@pytest.mark.parametrize("name", ADDED | OF_A_NEWER_RELEASE)
 def test_added_certificates(name: str):
     plain, certified = request(name, AddIdentity), request(f"{name}-cert", AddIdentity)
     key_name = name.removeprefix("add-").removeprefix("constrained-")
@@ -148,6 +151,14 @@ def test_added_private_numbers_belong_to_the_public_key():
     ed25519 = request("add-ed25519", AddIdentity).key
     computed = Ed25519PrivateKey.from_private_bytes(ed25519.seed)
     assert computed.public_key() == ed25519.public.to_cryptography()
+
+
+def test_added_seeds_belong_to_the_public_key():
+    key = request("add-mldsa44-ed25519", AddIdentity).key
+    assert key.algorithm == "ssh-mldsa44-ed25519"
+    assert CompositePrivateKey(key.algorithm, key.seeds).public_numbers() == key.public.numbers
+    certified = request("add-mldsa44-ed25519-cert", AddIdentity).key
+    assert (certified.algorithm, certified.seeds) == ("ssh-mldsa44-ed25519-cert", key.seeds)
 
 
 def test_added_fido_key():
@@ -220,6 +231,7 @@ def test_flags_choose_the_rsa_algorithm(name: str, flags: int, algorithm: str):
         ("host-ed25519", Ed25519PublicKey, False),
         ("host-ecdsa-nistp256", EcdsaPublicKey, False),
         ("host-rsa", RsaPublicKey, False),
+        ("host-mldsa44-ed25519", CompositePublicKey, False),
         ("host-certificate", Certificate, False),
         ("forwarding", Certificate, True),
     ],

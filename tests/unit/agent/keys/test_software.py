@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from doubles.fork_servers import running_fork_server
-from doubles.private_keys import ecdsa_key, ed25519_key, message, rsa_key
+from doubles.private_keys import composite_key, ecdsa_key, ed25519_key, message, rsa_key
 from doubles.session_hosts import certificate
 from doubles.stand_ins import Key, ended, run, settle
 
@@ -26,6 +26,7 @@ from replug.protocol.additions import KeyAddition
 from replug.protocol.certificates import Certificate
 from replug.protocol.keys import Curve, RsaPublicKey, parse_public_key
 from replug.protocol.private_keys import (
+    CompositePrivateKey,
     EcdsaPrivateKey,
     Ed25519PrivateKey,
     PrivateKey,
@@ -47,6 +48,8 @@ KEYS: dict[str, Callable[[], PrivateKey]] = {
     "nistp384": lambda: ecdsa_key(Curve.NISTP384),
     "nistp521": lambda: ecdsa_key(Curve.NISTP521),
     "rsa": rsa_key,
+    "mldsa44-ed25519": composite_key,
+    "mldsa44-ed25519 of OpenSSH 10.5": lambda: composite_key("ssh-mldsa44-ed25519@openssh.com"),
 }
 
 
@@ -154,6 +157,8 @@ def other_half(key: PrivateKey) -> PrivateKey:
             return Ed25519PrivateKey(ed25519_key().public, key.seed)
         case EcdsaPrivateKey():
             return EcdsaPrivateKey(ecdsa_key(key.public.curve).public, key.d)
+        case CompositePrivateKey():
+            return CompositePrivateKey(composite_key().public, key.seeds)
         case RsaPrivateKey():
             return RsaPrivateKey(rsa_key().public, key.d, key.iqmp, key.p, key.q)
     raise AssertionError
@@ -172,6 +177,7 @@ def changed_rsa_key(**changes: int) -> RsaPrivateKey:
     ("bad", "reason"),
     [
         (lambda: message(other_half(ed25519_key())), "the public half of the ssh-ed25519 key"),
+        (lambda: message(other_half(composite_key())), "the public half of the ssh-mldsa44-ed25519 key"),
         (lambda: message(other_half(ecdsa_key(Curve.NISTP256))), "not a valid ecdsa-sha2-nistp256 key"),
         (lambda: message(other_half(rsa_key())), "not a valid ssh-rsa key"),
         (lambda: message(changed_rsa_key(d=3)), "not a valid ssh-rsa key"),
@@ -181,6 +187,7 @@ def changed_rsa_key(**changes: int) -> RsaPrivateKey:
     ],
     ids=[
         "ed25519",
+        "mldsa44-ed25519",
         "ecdsa",
         "rsa",
         "rsa d",
