@@ -44,7 +44,6 @@ from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
 from replug.token.prompts.terminals import Terminals
-from replug.token.turns import FairSemaphore
 from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
@@ -128,16 +127,10 @@ class _Service:
                 listening.append(asyncio.create_task(events.run()))
 
         reloader = Reloader(keyring, listen_for_events)
-        describing = FairSemaphore(1)
-
-        async def described() -> dict[str, Any]:
-            async with describing:
-                return await status(keyring, history, address, self._release)
-
         control = Control(
             address,
             {
-                "status": described,
+                "status": lambda: status(keyring, history, address, self._release),
                 "ca": lambda: authorities(keyring, address),
                 "forget": functools.partial(forget, keyring),
                 "refresh": functools.partial(refresh, keyring),

@@ -29,6 +29,19 @@ def who_has_most(holdings: Mapping[Requester, int]) -> Requester:
     return max((asker for asker in holdings if asker.program == program), key=holdings.__getitem__)
 
 
+def who_makes_room(holdings: Mapping[Requester, int], newcomer: Requester) -> Requester | None:
+    """Who has most, if that is more than the newcomer will have with one more; None if nobody has."""
+    richest = who_has_most(holdings)
+    of_program = [
+        sum(amount for asker, amount in holdings.items() if asker.program == one.program)
+        for one in (newcomer, richest)
+    ]
+    if of_program[0] + 1 < of_program[1]:
+        return richest
+    is_its_own = newcomer.program == richest.program
+    return richest if is_its_own and holdings.get(newcomer, 0) + 1 < holdings[richest] else None
+
+
 class FairQueue(Generic[T]):
     """What waits, for requesters: programs have turns, and so have the processes of each.
 

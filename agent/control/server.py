@@ -11,18 +11,18 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TypeAlias
 
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
 from replug.agent.control.client import control_path
+from replug.agent.control.shared_answer import Make, SharedAnswer
 from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
-from replug.token.pieces import Pieces
-from replug.token.requester import requester
-from replug.token.turns import FairSemaphore
+from replug.token.prompts.processes import known_by_command
+from replug.token.requester import Requester
+from replug.token.turns import who_makes_room
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,9 @@ _PATIENCE = 5.0  # seconds for a client to say what it wants, and for it to read
 _PARTING = 1.0  # seconds to remove the socket
 _MOST_OF_A_PROCESS = 4  # connections at once
 _MOST = 32
+_PIECE = 64 * 1024  # bytes of an answer that are written at once, and are then kept for a client
 _ACCEPTS_PER_TURN = 2  # so that what each has sent is read before many others come
 _BACKLOG = 128
-
-Answer: TypeAlias = dict[str, Any]
-Commands: TypeAlias = Mapping[str, Callable[[], Answer | Awaitable[Answer]]]
 
 
 def _not_needed(late: Listener) -> None:
@@ -46,8 +44,8 @@ def _not_needed(late: Listener) -> None:
 class Control:
     """Answers on the control socket beside `agent_socket`; `commands` make the answers, by name."""
 
-    def __init__(self, agent_socket: str, commands: Commands) -> None:
-        self._commands = commands
+    def __init__(self, agent_socket: str, commands: Mapping[str, Make]) -> None:
+        self._answers = {name: SharedAnswer(make) for name, make in commands.items()}
         self._path = control_path(agent_socket)
         self._listener: Listener | None = None
         self._server: asyncio.AbstractServer | None = None
@@ -55,7 +53,8 @@ class Control:
         """Each with its process, the oldest first."""
         self._silent: dict[asyncio.StreamWriter, None] = {}
         """Those that have not said what they want, the oldest first."""
-        self._turn = FairSemaphore(1)
+        self._asking: dict[asyncio.StreamWriter, Requester] = {}
+        """The others, each with its program and command."""
         self._disposal = Disposal()
 
     async def start(self) -> None:
@@ -96,16 +95,21 @@ class Control:
         if not peer.allowed or not self._has_room_for(peer):
             writer.transport.abort()
             return
-        requester.set(peer.requester)
         self._connections[writer] = peer.pid
         self._silent[writer] = None
         try:
             async with asyncio.timeout(_PATIENCE):
                 command = (await reader.readline()).decode(errors="replace").strip()
-            self._silent.pop(writer, None)
+            if writer not in self._silent:
+                return  # it has made room for another
+            del self._silent[writer]
+            self._asking[writer] = known_by_command(peer.requester)
             answer = await self._answer(command)
             async with asyncio.timeout(_PATIENCE):
-                writer.write(answer + b"\n")
+                # In pieces, so that all have the same answer, and none a copy of its own.
+                for begin in range(0, len(answer), _PIECE):
+                    writer.write(answer[begin : begin + _PIECE])
+                    await writer.drain()
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, OSError, ValueError) as error:
@@ -113,53 +117,35 @@ class Control:
         finally:
             # What a client does not read would stay in memory.
             writer.transport.abort()
-            self._silent.pop(writer, None)
-            self._connections.pop(writer, None)
+            self._forget(writer)
+
+    def _forget(self, writer: asyncio.StreamWriter) -> None:
+        for kept in (self._connections, self._silent, self._asking):
+            kept.pop(writer, None)
 
     def _has_room_for(self, peer: Peer) -> bool:
         """Whether one more is served.
 
-        The one that has been silent for longest makes room for it, or else the newest of the process that has
-        most, if that has more.
+        The one that has been silent for longest makes room for it, or else the newest of the command that has
+        most, of the program that has most, if that has more than the newcomer's: a command has any number of
+        processes.
         """
-        counts = Counter(self._connections.values())
-        if counts[peer.pid] >= _MOST_OF_A_PROCESS:
+        if Counter(self._connections.values())[peer.pid] >= _MOST_OF_A_PROCESS:
             return False
         if len(self._connections) < _MOST:
             return True
         leaving = next(iter(self._silent), None)
         if leaving is None:
-            process, most = counts.most_common(1)[0]
-            if most <= counts[peer.pid] + 1:
+            leaves = who_makes_room(Counter(self._asking.values()), known_by_command(peer.requester))
+            if leaves is None:
                 return False
-            leaving = [one for one, its in self._connections.items() if its == process][-1]
-        self._silent.pop(leaving, None)
-        del self._connections[leaving]
+            leaving = [one for one, its in self._asking.items() if its == leaves][-1]
+        self._forget(leaving)
         leaving.transport.abort()
         return True
 
     async def _answer(self, command: str) -> bytes:
-        ask = self._commands.get(command)
-        if ask is None:
-            return json.dumps({"error": f"unknown command {command!r}"}).encode()
-        # One after the other: an answer that names many keys takes its time.
-        async with self._turn:
-            answer = ask()
-            await asyncio.sleep(0)
-        if isinstance(answer, Awaitable):
-            answer = await answer
-        async with self._turn:
-            return await _encoded(answer)
-
-
-async def _encoded(answer: Answer) -> bytes:
-    """The answer as JSON."""
-    pieces, fields = Pieces(), []
-    for name, value in answer.items():
-        encoded = []
-        for one in value if isinstance(value, list) else ():
-            await pieces.next()
-            encoded.append(json.dumps(one))
-        text = f"[{', '.join(encoded)}]" if isinstance(value, list) else json.dumps(value)
-        fields.append(f"{json.dumps(name)}: {text}")
-    return f"{{{', '.join(fields)}}}".encode()
+        answer = self._answers.get(command)
+        if answer is None:
+            return json.dumps({"error": f"unknown command {command!r}"}).encode() + b"\n"
+        return await answer.get()

@@ -14,7 +14,7 @@ from contextlib import suppress
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.protocol.secrets import wipe
 from replug.token.offload import Aside
-from replug.token.prompts.processes import command_of
+from replug.token.prompts.processes import known_by_command
 from replug.token.requester import Requester, requester
 from replug.token.seal import Seal, derive_key
 from replug.token.turns import one_less
@@ -73,9 +73,7 @@ class Lock:
             raise RequestRefusedError("unlock: not locked")
         if self._attempts[process] >= _MOST_ATTEMPTS:
             raise RequestRefusedError("unlock: too many attempts at once", "try again")
-        # Of one program, ssh-add, commands have turns: it is run as often as somebody likes.
-        command = command_of(process)
-        requester.set(Requester(requester.get().program, command[0] if command else 0))
+        requester.set(known_by_command(Requester(requester.get().program, process)))
         self._attempts[process] += 1
         delay = 0.0
         try:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from replug.token.requester import Requester
+
 _MOST_ANCESTORS = 16
 _LARGEST = 64 * 1024  # bytes of a file in /proc that is read
 _REMOTE = ("sshd", "sshd-session", "sshd-auth")
@@ -110,6 +112,15 @@ def command_of(pid: int | None) -> Command | None:
     if first is None or (first.pid == pid and first.parent == 1):
         return None
     return first.pid, first.started
+
+
+def known_by_command(asker: Requester) -> Requester:
+    """`asker` with its command in the place of its process.
+
+    There are as many processes of one program, such as ssh-add, as somebody likes.
+    """
+    command = command_of(asker.pid)
+    return Requester(asker.program, command[0] if command else 0)
 
 
 def _starts_all(process: Process) -> bool:

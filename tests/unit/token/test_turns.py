@@ -12,7 +12,7 @@ from doubles.stand_ins import run, settle
 from replug.token import offload
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.requester import Requester, requester
-from replug.token.turns import FairSemaphore
+from replug.token.turns import FairSemaphore, who_makes_room
 
 ONE, OTHER = (1, "one"), (1, "other")
 
@@ -116,3 +116,26 @@ def test_what_one_program_hangs_in_leaves_room_for_others() -> None:
         released.set()
 
     run(main())
+
+
+MUCH, LITTLE, NEW = (0, "/usr/bin/much"), (0, "/usr/bin/little"), (0, "/usr/bin/new")
+
+
+@pytest.mark.parametrize(
+    ("newcomer", "leaves"),
+    [
+        (Requester(NEW, 9), Requester(MUCH, 1)),
+        (Requester(LITTLE, 9), Requester(MUCH, 1)),
+        (Requester(MUCH, 9), Requester(MUCH, 1)),
+        (Requester(MUCH, 2), None),
+        (Requester(MUCH, 1), None),
+    ],
+)
+def test_who_has_most_makes_room_for_who_has_less(newcomer: Requester, leaves: Requester | None) -> None:
+    holdings = {Requester(LITTLE, 4): 2, Requester(MUCH, 1): 3, Requester(MUCH, 2): 2}
+    assert who_makes_room(holdings, newcomer) == leaves
+
+
+def test_nobody_makes_room_for_who_would_have_as_much() -> None:
+    holdings = {Requester(MUCH, 1): 1, Requester(LITTLE, 2): 1}
+    assert who_makes_room(holdings, Requester(NEW, 3)) is None

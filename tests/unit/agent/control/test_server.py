@@ -23,6 +23,7 @@ from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.model import Config
 from replug.agent.control import server as control_module
 from replug.agent.control.server import Control
+from replug.agent.control.shared_answer import SharedAnswer
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identity import SoftwareIdentity
 from replug.protocol.keys import fingerprint
@@ -322,48 +323,34 @@ def test_silent_clients_keep_nobody_out(rig: ControlRig, monkeypatch: pytest.Mon
     run(main())
 
 
-def test_a_process_that_waits_for_many_answers_keeps_no_other_out(
-    rig: ControlRig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("processes", [[10, 10, 11, 20], [10, 11, 12, 20]])
+def test_a_command_that_waits_for_many_answers_keeps_no_other_out(
+    rig: ControlRig, monkeypatch: pytest.MonkeyPatch, processes: list[int]
 ) -> None:
+    """However many processes it has."""
     monkeypatch.setattr(control_module, "_MOST", 3)
-    processes = [10, 10, 11, 12]
+    monkeypatch.setattr(control_module, "known_by_command", lambda its: its._replace(pid=its.pid // 10))
     monkeypatch.setattr(Peer, "of", lambda _client: Peer(processes.pop(0), os.getuid()))
 
     async def main() -> None:
         never = asyncio.get_running_loop().create_future()
-        rig.control._commands = {**rig.control._commands, "slow": lambda: never}
+        rig.control._answers["slow"] = SharedAnswer(lambda: never)
         await rig.control.start()
         slow = []
         for number in range(3):
             reader, writer = await asyncio.open_unix_connection(str(rig.path))
             writer.write(b"slow\n")
             slow.append((reader, writer))
-            while len(rig.control._connections) <= number or rig.control._silent:  # noqa: ASYNC110
+            while len(rig.control._asking) <= number:  # noqa: ASYNC110 - nobody announces it
                 await asyncio.sleep(0.001)
         assert b'"version"' in await rig.say(b"status\n")
-        assert await slow[1][0].read() == b""  # the newest of the process that had two
+        assert await slow[2][0].read() == b""  # the newest
         never.cancel()
         for _, writer in slow:
             writer.close()
         await rig.control.close()
 
     run(main())
-
-
-def test_many_answers_are_made_one_in_each_turn_of_the_loop(rig: ControlRig) -> None:
-    made: list[int] = []
-    turns = 0
-
-    async def main() -> None:
-        nonlocal turns
-        rig.control._commands = {"count": lambda: {"made": made.append(turns)}}
-        answers = [asyncio.create_task(rig.control._answer("count")) for _ in range(10)]
-        while not all(one.done() for one in answers):
-            await asyncio.sleep(0)
-            turns += 1
-
-    run(main())
-    assert len(set(made)) == 10, made
 
 
 def test_a_status_of_many_keys_is_made_and_encoded_in_pieces(
@@ -391,7 +378,7 @@ def test_a_status_of_many_keys_is_made_and_encoded_in_pieces(
 
 def test_clients_that_do_not_read_hold_no_memory(rig: ControlRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_module, "_PATIENCE", 0.2)
-    monkeypatch.setattr(rig.control, "_commands", {"long": lambda: {"long": "x" * 4_000_000}})
+    rig.control._answers["long"] = SharedAnswer(lambda: {"long": "x" * 4_000_000})
 
     async def main() -> None:
         await rig.control.start()
