@@ -69,8 +69,9 @@ def issued(
         ca_place=ca_place,
         serial=certificate.serial,
         type="host" if certificate.type is CertificateType.HOST else "user",
-        key_id=certificate.key_id.decode(errors="backslashreplace"),
-        principals=tuple(one.decode(errors="backslashreplace") for one in certificate.principals),
+        # As they are: with escapes in place of bytes that are no text, two key ids would read the same.
+        key_id=certificate.key_id.decode(errors="surrogateescape"),
+        principals=tuple(one.decode(errors="surrogateescape") for one in certificate.principals),
         valid_after=certificate.valid_after,
         valid_before=certificate.valid_before,
         key=fingerprint(certificate.key.encode()),

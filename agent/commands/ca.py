@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120.0  # seconds for the agent to read its tokens, if it was just started
 _DIGITS = 20  # of the largest serial number
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_OTHERWISE = "revoke by the fingerprint of what was certified, see replug ca issued --json"
 _STATE = "the state folder of replug, normally ~/.local/state/replug"
 
 
@@ -57,7 +60,10 @@ def add_parser(commands: Commands) -> None:
 
     revoke = actions.add_parser("revoke", help="add certificates to a list for RevokedKeys of servers")
     revoke.add_argument(
-        "certificates", metavar="ID", nargs="+", help="a key id: all of its certificates; or a serial number"
+        "certificates",
+        metavar="ID",
+        nargs="+",
+        help="a key id: all of its certificates; a serial number; or SHA256:..., the key that was certified",
     )
     revoke.add_argument("--krl", metavar="FILE", type=Path, help=f"default: revoked.krl in {_STATE}")
     revoke.add_argument("--ca", metavar="SHA256:...", help="certificates by this CA key only")
@@ -227,6 +233,9 @@ def _revoke(chosen: argparse.Namespace) -> None:
 def _specification(name: str, lines: Sequence[Issued]) -> tuple[str, list[Issued]]:
     """What ssh-keygen(1) reads (KEY REVOCATION LISTS), and the certificates on record that it means."""
     named = [one for one in lines if one.key_id == name]
+    if _FINGERPRINT.fullmatch(name):
+        its = [one for one in lines if one in named or one.key == name]
+        return f"hash:{name}\n" + (f"id:{name}\n" if named else ""), its
     is_number = name.isascii() and name.isdecimal() and len(name) <= _DIGITS
     numbered = [one for one in lines if is_number and one.serial == int(name)]
     if named and numbered:
@@ -235,11 +244,11 @@ def _specification(name: str, lines: Sequence[Issued]) -> tuple[str, list[Issued
     if named or not is_number:
         # It ends at a line's end and at a comment, and blanks around it are not part of it.
         if not name.isprintable() or name != name.strip() or " #" in name or not name or name[0] == "#":
-            raise _RefusedError(f"{name!r} cannot be written in a revocation list: revoke by serial number")
+            raise _RefusedError(f"{name!r} cannot be written in a revocation list: {_OTHERWISE}")
         return f"id:{name}\n", named
     number = int(name)
     if not 0 < number < 2**64:
-        raise _RefusedError(f"{name} is no serial number that can be revoked")
+        raise _RefusedError(f"{name} is no serial number that can be revoked: {_OTHERWISE}")
     return f"serial:{number}\n", numbered
 
 

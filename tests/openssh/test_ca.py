@@ -321,7 +321,7 @@ def test_issued_lists_what_was_issued(start_ca: StartCa, token: Token, home: Hom
     assert stat.S_IMODE(journal.stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("how", ["key id", "serial"])
+@pytest.mark.parametrize("how", ["key id", "serial", "fingerprint"])
 def test_revoke_locks_out(how: str, start_ca: StartCa, token: Token, home: Home, user_key: Path) -> None:
     """At a real sshd with RevokedKeys; others get in as before."""
     ca, other = token.public("p256"), make_key(home, "other")
@@ -336,7 +336,8 @@ def test_revoke_locks_out(how: str, start_ca: StartCa, token: Token, home: Home,
         assert login(server, agent, key).status == 0, server.log
     krl.unlink()
 
-    done = agent.run(REPLUG, "ca", "revoke", "alice@here" if how == "key id" else "7", "--krl", krl)
+    names = {"key id": "alice@here", "serial": "7", "fingerprint": fingerprint_of(home, public_of(user_key))}
+    done = agent.run(REPLUG, "ca", "revoke", names[how], "--krl", krl)
 
     assert done.status == 0, done
     assert "(1 on record) is revoked" in done.out
@@ -374,6 +375,7 @@ def test_revoke_without_agent_and_token(start_ca: StartCa, token: Token, home: H
         ("", "cannot be written in a revocation list"),
         ("0", "is no serial number that can be revoked"),
         (str(2**64), "is no serial number that can be revoked"),
+        ("a\udcff", "cannot be written in a revocation list"),
         ("7", "serial 7 is one of several CA keys: say which with --ca"),
     ],
 )
@@ -421,6 +423,32 @@ def test_a_key_id_that_is_anothers_serial_number_revokes_both(
     assert "id:7 and serial:7 (2 on record) is revoked" in done.out
     for key in (user_key, other):
         assert home.run("ssh-keygen", "-Q", "-f", krl, certificate_of(key)).status == 1
+
+
+def test_a_key_id_that_is_no_text_is_not_said_to_be_revoked(
+    start_ca: StartCa, token: Token, home: Home, user_key: Path
+) -> None:
+    """Its certificate has no serial number either: what was certified is revoked."""
+    ca = token.public("p256")
+    agent = start_ca(rule(home, ca, USER))
+    command = (
+        f"ssh-keygen -q -U -s {ca} -I \"$(printf 'a\\377')\" -z 0 -n {USER} -V +5m {public_of(user_key)}"
+    )
+    assert agent.run("sh", "-c", command).status == 0, agent.log
+    issued = json.loads(agent.run(REPLUG, "ca", "issued", "--json").out)
+    krl = home.folder / "revoked"
+
+    done = agent.run(REPLUG, "ca", "revoke", issued["key_id"], "--krl", krl)
+    assert (done.status, done.out) == (1, "")
+    assert "revoke by the fingerprint" in done.err
+    # Neither is one that reads like it.
+    done = agent.run(REPLUG, "ca", "revoke", "a\\xff", "--krl", krl)
+    assert "no certificate a\\xff is on record here" in done.err
+    assert home.run("ssh-keygen", "-Q", "-f", krl, certificate_of(user_key)).status == 0
+
+    done = agent.run(REPLUG, "ca", "revoke", issued["key"], "--krl", krl)
+    assert f"hash:{issued['key']} (1 on record) is revoked" in done.out
+    assert home.run("ssh-keygen", "-Q", "-f", krl, certificate_of(user_key)).status == 1
 
 
 def test_a_certificate_by_another_ca_key_is_not_said_to_be_revoked(

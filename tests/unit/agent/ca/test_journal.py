@@ -43,7 +43,7 @@ def test_what_is_written_is_read(path: Path) -> None:
     run(main())
     assert list(read_journal(path)) == [first, second]
     assert (first.ca, first.serial, first.principals) == (fingerprint(CA.blob), 1, ("root", "web"))
-    assert second.key_id == "odd \n\\xff\x1b"
+    assert second.key_id == "odd \n\udcff\x1b"
     assert path.read_bytes().count(b"\n") == 2
     assert path.read_bytes().isascii()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
