@@ -11,7 +11,7 @@ from replug.agent.config.model import Config, ConfigError, Problem
 if TYPE_CHECKING:
     from replug.agent.config.reader import Reading
 
-_LARGEST = 1024 * 1024  # bytes
+_LARGEST = 128 * 1024  # bytes
 
 
 def config_path() -> Path:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from replug.agent.config import ca_keys, certificate_keys
 from replug.agent.config.ca_entry import CaEntry
-from replug.agent.config.certificate_rule import MOST_RULES, CertificateRule
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import WrongValueError, or_
 from replug.agent.config.model import Config, Problem, TokenEntry
 from replug.agent.config.tables import CAS, CERTIFICATES, TABLES, TOKENS, Table
+from replug.agent.config.toml_limits import MOST_PARTS, line_of_long_key
 from replug.agent.config.toml_lines import KeyPath, key_lines
 
+_MOST_PROBLEMS = 100
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -34,6 +37,9 @@ class Reading:
 
 def read_config(text: str) -> Reading:
     """Parse `text`; errors in it are among the problems, and nothing is raised."""
+    line = line_of_long_key(text)
+    if line is not None:
+        return Reading(Config(), [Problem(line, f"a key has more than {MOST_PARTS} parts")], {})
     try:
         values = tomllib.loads(text)
         reader = _Reader(key_lines(text))
@@ -41,7 +47,9 @@ def read_config(text: str) -> Reading:
         return Reading(Config(), [_syntax_problem(text, str(error))], {})
     except RecursionError:
         return Reading(Config(), [Problem(None, "lists and tables are nested too deeply")], {})
-    config = reader.config(values)
+    config = Config()
+    with suppress(_TooManyError):
+        config = reader.config(values)
     return Reading(config, sorted(reader.problems, key=lambda problem: problem.line or 0), reader.lines)
 
 
@@ -54,6 +62,10 @@ def _syntax_problem(text: str, message: str) -> Problem:
     if found[1] is None:
         return Problem(last, f"{message}, at the end of the file")
     return Problem(int(found[1]), f"{message}, in column {found[2]}")
+
+
+class _TooManyError(Exception):
+    """There are more problems than anybody reads."""
 
 
 class _Reader:
@@ -74,6 +86,9 @@ class _Reader:
         if not isinstance(tables, list) or not all(isinstance(values, dict) for values in tables):
             name = table.name
             self._complain((name,), f"{name} must be a list of tables: write [[{name}]] above each")
+            return ()
+        if len(tables) > table.most:
+            self._complain((table.name, table.most), f"there are more than {table.most} [[{table.name}]]")
             return ()
         entries = [self._read(table, values, (table.name, place)) for place, values in enumerate(tables)]
         found = [(place, entry) for place, entry in enumerate(entries) if entry is not None]
@@ -114,7 +129,7 @@ class _Reader:
         return entry
 
     def _complain_of_rules(self, rules: Sequence[tuple[int, CertificateRule]]) -> None:
-        """Of files that two rules write, and of too many rules."""
+        """Of files that two rules write."""
         name = CERTIFICATES.name
         files: set[str] = set()
         for place, rule in rules:
@@ -122,8 +137,6 @@ class _Reader:
                 path = (name, place, "certificate_file")
                 self._complain(path, "certificate_file: another rule writes this file")
             files |= {rule.certificate_file} - {""}
-        if len(rules) > MOST_RULES:
-            self._complain((name, MOST_RULES), f"there are more than {MOST_RULES} [[{name}]]")
 
     def _token(self, values: Mapping[str, Any], path: KeyPath) -> TokenEntry | None:
         settings = self._values(values, TOKENS.keys, path)
@@ -170,6 +183,9 @@ class _Reader:
         # An element of a nested list has no line, but its list has.
         while path not in self.lines:
             path = path[:-1]
+        if len(self.problems) == _MOST_PROBLEMS:
+            self.problems.append(Problem(self.lines[path], "this and what follows was not read"))
+            raise _TooManyError
         self.problems.append(Problem(self.lines[path], message))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.ca_keys import CA_KEYS
 from replug.agent.config.certificate_keys import CERTIFICATE_KEYS
-from replug.agent.config.certificate_rule import CertificateRule
+from replug.agent.config.certificate_rule import MOST_RULES, CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
 from replug.agent.config.model import Config, TokenEntry
 
@@ -23,6 +23,8 @@ class Table:
     keys: tuple[Key, ...]
     meaning: str
     """A sentence or two for the example."""
+    most: int = 256
+    """Entries: each is compared with each other one."""
 
 
 TOKENS = Table(
@@ -46,6 +48,7 @@ CERTIFICATES = Table(
     CertificateRule,
     CERTIFICATE_KEYS,
     "Certificates that a CA key signs when ssh logs in: one [[certificate]] for each group of hosts.",
+    MOST_RULES,
 )
 TABLES = (TOKENS, CAS, CERTIFICATES)
 

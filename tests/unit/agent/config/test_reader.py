@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from doubles.unhurried import unhurried
 from hypothesis import given
@@ -305,6 +307,73 @@ def test_what_is_no_toml(text: str, start: str) -> None:
 def test_a_list_without_a_bottom() -> None:
     (found,) = problems(f"modules = {'[' * 50_000}")
     assert found == "None: lists and tables are nested too deeply"
+
+
+@pytest.mark.parametrize(
+    ("table", "most"),
+    [('[[token]]\nuri = "pkcs11:token={}"\n', 256), ("[[ca]]\n", 256), ("[[certificate]]\n", 64)],
+)
+def test_more_tables_than_are_compared(table: str, most: int) -> None:
+    text = "".join(table.format(number) for number in range(most))
+    assert "more than" not in " ".join(problems(text))
+    (found,) = problems(text + table.format(most))
+    line = most * table.count("\n") + 1
+    assert found == f"{line}: there are more than {most} {table.split()[0]}"
+
+
+@pytest.mark.parametrize("text", ["a{0} = 1\n", "touch_timout{0} = 1\n"])
+def test_more_problems_than_anybody_reads(text: str) -> None:
+    found = problems("".join(text.format(number) for number in range(1000)))
+    assert len(found) == 101
+    assert found[-1] == "101: this and what follows was not read"
+
+
+def test_more_problems_in_one_list_than_anybody_reads() -> None:
+    assert len(problems(f"modules = [{'1, ' * 1000}]")) == 101
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a.{parts} = 1",
+        "[a.{parts}]",
+        "[[a.{parts}]]",
+        "b = {{ a.{parts} = 1 }}",
+        "a.{parts}",
+        'x = """\n"""\n[a.{parts}]',
+    ],
+)
+def test_a_key_of_many_parts(text: str) -> None:
+    """What takes the square of their number is not begun."""
+    (found,) = problems("\n" + text.format(parts=".".join("a" * 16)))
+    assert found == f"{text.count(chr(10)) + 2}: a key has more than 16 parts"
+    assert "parts" not in " ".join(problems("\n" + text.format(parts=".".join("a" * 15))))
+
+
+_SIZE = 128 * 1024
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a" + ".a" * (_SIZE // 2),
+        "".join(f"a{number} = 1\n" for number in range(_SIZE // 10)),
+        "".join(f'[[token]]\nuri = "pkcs11:token={number}"\n' for number in range(_SIZE // 40)),
+        "a" * _SIZE,
+        f"modules = [{'1,' * (_SIZE // 2)}]",
+        ("a." * 15 + " ") * (_SIZE // 31),
+        f"[a{'.a' * 15}]\n" + "".join(f"{'b.' * 15}c{number} = 1\n" for number in range(_SIZE // 40)),
+        '"' + '\\"' * (_SIZE // 2),
+        '""" "' * (_SIZE // 5),
+        "'" * _SIZE,
+    ],
+    ids=range(10),
+)
+def test_the_longest_files_are_read_in_time(text: str) -> None:
+    """The agent waits eight seconds for one, on a slow board, too."""
+    begun = time.thread_time()
+    assert problems(text)
+    assert time.thread_time() - begun < 4
 
 
 def test_a_number_without_an_end() -> None:
