@@ -16,6 +16,8 @@ from rigs.installation import build_wheel, install
 from rigs.softhsm import Token
 from rigs.terminal import Done, eventually
 
+REPLUG = Path(sys.executable).with_name("replug")
+
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,6 +44,15 @@ def agent(installation: Path, home: Home) -> Iterator[Agent]:
     assert agent.stop() == 2
 
 
+def await_prepared(agent: Agent) -> None:
+    """Wait until it has loaded by itself what it will need."""
+
+    def is_prepared() -> bool:
+        return '"release": "0' in agent.run(REPLUG, "status", "--json").out
+
+    eventually(is_prepared, "what the agent needs is loaded", 20)
+
+
 def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, package: Path, home: Home) -> None:
     token = Token(home)
     token.add("p256")
@@ -60,21 +71,33 @@ def test_an_agent_goes_on_with_what_it_has_loaded(agent: Agent, package: Path, h
         assert agent.ssh_add("-T", home.folder / public) == Done(0, "", ""), agent.log
 
 
+def test_what_was_not_loaded_is_not_taken_from_another_version(
+    agent: Agent, package: Path, home: Home, tmp_path: Path
+) -> None:
+    """The other one here has other names for what it is told. What is refused says what to do."""
+    key = home.folder / "one"
+    assert home.run("ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key).status == 0
+    await_prepared(agent)
+    shutil.rmtree(package)
+    shutil.copytree(tmp_path / "kept", package)
+    worker = package / "agent/keys/software_worker.py"
+    worker.write_text(worker.read_text().replace('header["new"]', 'header["another"]'))
+
+    assert agent.ssh_add("-q", key).status == 1
+    assert "replug was removed or replaced since the agent started; restart it" in agent.log
+    shutil.rmtree(package)
+
+
 def test_the_configuration_is_read_again_by_what_was_loaded(
     installation: Path, package: Path, home: Home
 ) -> None:
     """Though there was none when the agent was started."""
     (home.folder / ".config/replug/config.toml").unlink()
     agent = Agent(installation / "replug-agent", home)
-    replug = Path(sys.executable).with_name("replug")
-
-    def is_prepared() -> bool:
-        return '"release": "0' in agent.run(replug, "status", "--json").out
-
     try:
-        eventually(is_prepared, "what the agent needs is loaded", 20)
+        await_prepared(agent)
         shutil.rmtree(package)
         home.configure('forget_pin_on = ["suspend"]')
-        assert agent.run(replug, "reload").status == 0, agent.log
+        assert agent.run(REPLUG, "reload").status == 0, agent.log
     finally:
         assert agent.stop() == 2

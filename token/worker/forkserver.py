@@ -34,6 +34,15 @@ _LONGEST = 4096  # bytes of a message
 _FIRST_OF_OURS = 3  # descriptor that is no standard stream
 
 
+def _installed() -> tuple[int, int, int]:
+    """What changes when the package is replaced. OSError when it is removed."""
+    status = os.stat(__file__)
+    return status.st_dev, status.st_ino, status.st_mtime_ns
+
+
+_LOADED = _installed()
+
+
 def serve_forks(requests: socket.socket, tell: Callable[[bytes], None]) -> None:
     """Serve the messages on `requests`, a SOCK_SEQPACKET socket, until its other end is closed.
 
@@ -85,9 +94,12 @@ def load(program: str) -> ModuleType:
 
     That package converts keys by way of asn1crypto, which is a third of all that is imported here; we read
     what tokens hold by ourselves (`keys.py`). An `import pkcs11.util` later loads the real thing.
+    Raises whatever it raises, also when the package was replaced.
     """
     if program in sys.modules:
         return sys.modules[program]
+    if _installed() != _LOADED:
+        raise ImportError("another version would be mixed with this one")
     stand_in = ModuleType("pkcs11.util")
     stand_in.__getattr__ = lambda name: None  # type: ignore[method-assign]  # pkcs11 re-exports its modules
     sys.modules.setdefault("pkcs11.util", stand_in)
