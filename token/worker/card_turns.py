@@ -23,7 +23,10 @@ _SETTLED = 3.0
 It is as long as the opening took: with a slow card the look takes long, too, and delays whoever comes then.
 """
 _LONGEST = 300.0
-"""Seconds that a look waits at most: a module that fails again and again must not blind another."""
+"""Seconds that a look waits at most for modules that open no card: one that only fails must not blind others.
+
+It waits longer for one that opens its card again and again: that one's clients would wait for the look.
+"""
 
 
 class CardUser(Protocol):
@@ -77,7 +80,7 @@ class CardTurns:
         loop = asyncio.get_running_loop()
         begin = loop.time()
         with self._holding_back(user):
-            while user.wanted_at <= begin and loop.time() <= begin + _LONGEST:
+            while user.wanted_at <= begin and loop.time() <= self._last_success(begin) + _LONGEST:
                 if self._another_comes_before(user):
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_LOOK):
@@ -85,6 +88,10 @@ class CardTurns:
                 await asyncio.sleep(_MOMENT)
                 if not self._another_comes_before(user):
                     return
+
+    def _last_success(self, begin: float) -> float:
+        """Since when no card was opened, but not before `begin`."""
+        return max(begin, *self._settled_at.values())
 
     @contextlib.contextmanager
     def _holding_back(self, user: CardUser) -> Iterator[None]:

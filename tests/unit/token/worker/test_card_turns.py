@@ -227,3 +227,26 @@ def test_a_look_waits_five_minutes_at_most_and_is_no_silence(rig: Rig) -> None:
         assert 300 <= rig.begun["look"] - began <= 301
 
     run_in_no_time(main())
+
+
+def test_but_longer_while_the_other_opens_its_card_again_and_again(rig: Rig) -> None:
+    """A card that another program resets, with clients that go on: a look would delay each by an opening."""
+
+    async def main() -> None:
+        await rig.use_both()
+        look = None
+        for _ in range(20):
+            signature = rig.begin(rig.second, "signature", OPENING, client=True, logs_in=True)
+            await asyncio.sleep(SOON)
+            look = look or rig.begin(rig.first, "look", 0, client=False)
+            await signature
+            await asyncio.sleep(SOON)
+            rig.second.restart()
+        assert "look" not in rig.begun
+        opened = now()
+        rig.begin(rig.second, "what fails from now on", 1000, client=True)
+        assert look is not None
+        await look
+        assert 300 <= rig.begun["look"] - opened <= 300 + OPENING + SETTLED
+
+    run_in_no_time(main())
