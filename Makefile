@@ -6,8 +6,9 @@
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md unless CI is set (TOKENS='tpm nss')
 #   make machines  a new Debian 12 and 13, each booted: the README from its first line on, and the .deb (DISTRIBUTIONS='trixie noble')
 #   make package  sdist, wheel and a .deb for Debian 12 and 13 into dist/, each checked (DISTRIBUTIONS=trixie); as root
-#   make torture  200 disturbances of a smart card, for each module and three seeds (SEED=3 COUNT=50 LATENCY=100 DISCOVERY=on);
-#                 fails if a first request afterwards fails, or is 3 s later than a pkcs11-tool of the same moment
+#   make torture  200 disturbances of a smart card, for each module and three seeds; fails if a first request afterwards
+#                 fails, or is 3 s later than a pkcs11-tool of the same moment
+#                 (MODULE=opensc SEED='3 4' COUNT=50 LATENCY=100 DISCOVERY=on)
 #   make fuzz     every parser and a whole connection, ten minutes of nearly valid bytes (SECONDS=60)
 #   make insertion  the time from inserting a card to its first signature, beside pkcs11-tool's
 #   make bench    measures beside OpenSSH's agent, into docs/benchmarks.md (QUICK=1: two minutes, nothing written;
@@ -63,8 +64,8 @@ $(VENV)/package/bin/twine: $(READY)
 
 torture: $(READY)
 	@tests/prepare test
-	$(VENV)/bin/python tests/smartcard/torture.py $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT)) \
-	  $(if $(LATENCY),--latency $(LATENCY)) $(if $(DISCOVERY),--discovery $(DISCOVERY))
+	$(VENV)/bin/python tests/smartcard/torture.py $(if $(MODULE),--module $(MODULE)) $(if $(SEED),--seed $(SEED)) \
+	  $(if $(COUNT),--count $(COUNT)) $(if $(LATENCY),--latency $(LATENCY)) $(if $(DISCOVERY),--discovery $(DISCOVERY))
 
 fuzz: $(READY)
 	$(VENV)/bin/python tests/fuzz/campaign.py $(if $(SECONDS),--seconds $(SECONDS))
