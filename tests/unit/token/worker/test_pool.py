@@ -37,6 +37,10 @@ def pool(slots: Slots) -> WorkerPool:
     return WorkerPool(PATH, slots.fork_server, Deadlines(), CardTurns())
 
 
+def silent() -> WorkerSilentError:
+    return WorkerSilentError("no answer to scan")
+
+
 async def scan(worker: StandInWorker) -> int:
     """An operation; its result is the number of the worker."""
     await worker.scan()
@@ -115,12 +119,48 @@ def test_the_first_error_is_the_reason(slots: Slots, pool: WorkerPool) -> None:
 
 def test_after_silence_the_second_attempt_has_more_time(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
-        slots.fail_next("scan", WorkerSilentError("no answer"))
+        slots.fail_next("scan", silent())
         await attempt(pool, scan)
         slots.fail_next("scan", lost())
         await attempt(pool, scan)
         given = [worker.deadlines for worker in slots.workers]
         assert given == [Deadlines(), Deadlines().doubled, Deadlines()]
+
+    run(main())
+
+
+def test_an_error_after_silence_is_not_the_last(slots: Slots, pool: WorkerPool) -> None:
+    """pcscd that was stopped resets the card of the worker that was ended once it goes on, under the next."""
+
+    async def main() -> None:
+        slots.fail_next("scan", silent(), refused(Verdict.FAILED))
+        assert await attempt(pool, scan) == 2
+        assert slots.operations == ["load", "scan"] * 3
+        # All that are not the first have the second one's patience.
+        given = [worker.deadlines for worker in slots.workers]
+        assert given == [Deadlines(), Deadlines().doubled, Deadlines().doubled]
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("faults", "words"),
+    [
+        ([lost(), silent()], "failed twice: the worker process ended, then no answer to scan"),
+        ([silent(), silent()], "failed twice: no answer to scan"),
+        ([silent(), lost(), lost()], "failed 3 times: no answer to scan, then the worker process ended"),
+        ([silent(), lost(), silent()], "failed 3 times: no answer to scan"),
+    ],
+)
+def test_after_that_it_is_and_silence_ends_no_other_series(
+    slots: Slots, pool: WorkerPool, faults: list[Exception], words: str
+) -> None:
+    async def main() -> None:
+        slots.fail_next("scan", *faults)
+        with pytest.raises(ModuleUnreachableError) as caught:
+            await attempt(pool, scan)
+        assert caught.value.reason == f"module {PATH} {words}"
+        assert slots.operations == ["load", "scan"] * len(faults)
 
     run(main())
 
@@ -140,7 +180,7 @@ def test_while_the_module_is_unreachable_each_request_tries_one_worker(
     slots: Slots, pool: WorkerPool
 ) -> None:
     async def main() -> None:
-        slots.fail_next("scan", *(WorkerSilentError("no answer") for _ in range(4)))
+        slots.fail_next("scan", *(silent() for _ in range(4)))
         with pytest.raises(ModuleUnreachableError, match="failed twice"):
             await attempt(pool, scan)
         for started in (3, 4):
