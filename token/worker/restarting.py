@@ -37,13 +37,20 @@ class RestartingWorker:
         """The process with the module loaded, started if there is none. As `Starter.loaded_worker`."""
         self.is_fresh = False
         if self._worker is None or not self._worker.alive:
-            self.is_fresh, self._worker = True, None
-            if self._ending is not None:
-                await self._ending.wait_for_end()
-                self._ending = None
-            self._worker = await self._starter.loaded_worker(patient=patient, spare=spare)
+            self.is_fresh, self._worker, self.restart_pending = True, None, False
+            self._worker = await self._loaded(patient=patient, spare=spare)
+            if self.restart_pending:
+                # A card was removed while it loaded: it would read the next one, and end then.
+                self.discard()
+                self._worker = await self._loaded(patient=patient, spare=spare)
             self.uses_pcscd = self._worker.uses_pcscd
         return self._worker
+
+    async def _loaded(self, *, patient: bool, spare: bool) -> WorkerClient:
+        if self._ending is not None:
+            await self._ending.wait_for_end()
+            self._ending = None
+        return await self._starter.loaded_worker(patient=patient, spare=spare)
 
     @property
     def logged_in(self) -> set[TokenId]:

@@ -382,6 +382,40 @@ def test_an_operation_under_way_at_a_restart_goes_on_to_its_end(slots: Slots, po
     run(main())
 
 
+def test_a_restart_while_a_process_loads_is_not_put_off_until_it_has_read_a_card(
+    slots: Slots, pool: WorkerPool
+) -> None:
+    """pcscd reports a removal a moment after a signature failed by it; the card may be back by then."""
+
+    async def main() -> None:
+        gate = slots.hold_next("load")
+        scanning = asyncio.create_task(attempt(pool, scan))
+        await gate.entered.wait()
+        pool.restart()
+        gate.opened.set()
+        assert await scanning == 1
+        assert await attempt(pool, scan) == 1
+        assert slots.operations == ["load", "load", "scan", "scan"]
+
+    run(main())
+
+
+def test_nor_is_one_between_two_attempts_when_there_is_no_process(
+    slots: Slots, pool: WorkerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def restart_meanwhile(_seconds: float) -> None:
+        pool.restart()
+
+    async def main() -> None:
+        monkeypatch.setattr("replug.token.serving.recovery.asyncio.sleep", restart_meanwhile)
+        slots.fail_next("scan", lost())
+        assert await attempt(pool, scan) == 1
+        assert await attempt(pool, scan) == 1
+        assert slots.operations == ["load", "scan"] * 2 + ["scan"]
+
+    run(main())
+
+
 def test_who_is_cancelled_leaves_the_queue_and_what_has_begun_goes_on(slots: Slots, pool: WorkerPool) -> None:
     async def main() -> None:
         gate = slots.hold_next("scan")
