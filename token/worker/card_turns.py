@@ -21,6 +21,7 @@ _SETTLED = 3.0
 """Seconds after a card was opened, at least, in which those sign who have waited for that.
 
 It is as long as the opening took: with a slow card the look takes long, too, and delays whoever comes then.
+So a look that has to read a card waits until the slow one of another module was not used for as long.
 """
 _LONGEST = 300.0
 """Seconds that a look waits at most for modules that open no card: one that only fails must not blind others.
@@ -55,6 +56,8 @@ class CardTurns:
     def __init__(self) -> None:
         self._settled_at: WeakKeyDictionary[CardUser, float] = WeakKeyDictionary()
         """All users, and until when others wait after each has opened a card."""
+        self._took: WeakKeyDictionary[CardUser, float] = WeakKeyDictionary()
+        """How many seconds the last opening took that was seen."""
         self._opening_since: WeakKeyDictionary[CardUser, float] = WeakKeyDictionary()
         """Those that were seen to open one."""
         self._held_back: set[CardUser] = set()
@@ -103,9 +106,17 @@ class CardTurns:
 
     def _another_comes_before(self, user: CardUser) -> bool:
         return any(
-            other is not user and other.used_at > user.used_at and self._has_its_turn(other)
+            other is not user
+            and other.used_at > user.used_at
+            and (self._has_its_turn(other) or self._would_be_delayed(other, user))
             for other in self._settled_at
         )
+
+    def _would_be_delayed(self, other: CardUser, user: CardUser) -> bool:
+        """Whether clients go on using the slow card of `other`, which `user` would have to read first."""
+        took = self._took.get(other, 0.0)
+        quiet = asyncio.get_running_loop().time() - other.used_at
+        return took > _SETTLED and quiet < took and not user.has_a_card_open
 
     def _has_its_turn(self, user: CardUser) -> bool:
         now = asyncio.get_running_loop().time()
@@ -115,5 +126,6 @@ class CardTurns:
         since = self._opening_since.pop(user, now)
         # It may have found nothing to open.
         if since < now and user.has_a_card_open:
+            self._took[user] = now - since
             self._settled_at[user] = now + max(_SETTLED, now - since)
         return now < self._settled_at[user]

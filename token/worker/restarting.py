@@ -60,7 +60,7 @@ class RestartingWorker:
     @property
     def opened(self) -> set[TokenId]:
         """The tokens that the process has a session on, and has read."""
-        return set() if self._worker is None else self._worker.opened
+        return self._worker.opened if self._worker is not None and self._worker.alive else set()
 
     @property
     def last_sign(self) -> float | None:

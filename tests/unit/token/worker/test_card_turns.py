@@ -250,3 +250,32 @@ def test_but_longer_while_the_other_opens_its_card_again_and_again(rig: Rig) -> 
         assert 300 <= rig.begun["look"] - opened <= 300 + OPENING + SETTLED
 
     run_in_no_time(main())
+
+
+@pytest.mark.parametrize(
+    ("opening", "open_here", "waited"),
+    [
+        (OPENING, False, 60 + OPENING),
+        (OPENING, True, OPENING),  # it need not read a card to see what is in the slots
+        (2.0, False, SETTLED),  # a look at a card like that delays nobody for long
+    ],
+)
+def test_a_look_that_reads_a_card_waits_until_a_slow_one_is_not_used(
+    rig: Rig, opening: float, open_here: bool, waited: float
+) -> None:
+    async def main() -> None:
+        await rig.use_both()
+        if open_here:
+            await rig.begin(rig.first, "", 0, client=False, logs_in=True)
+        signature = rig.begin(rig.second, "signature", opening, client=True, logs_in=True)
+        await asyncio.sleep(SOON)
+        look = rig.begin(rig.first, "look", 0, client=False)
+        await signature
+        opened = now()
+        for _ in range(60):
+            await rig.begin(rig.second, "another", 0, client=True)
+            await asyncio.sleep(1)
+        await look
+        assert rig.begun["look"] - opened == pytest.approx(waited, abs=1.5)
+
+    run_in_no_time(main())
