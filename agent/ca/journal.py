@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.agent.keys.regular_file import contents_of
 from replug.protocol.certificates import Certificate, CertificateType
 from replug.protocol.keys import fingerprint
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
@@ -26,6 +27,7 @@ from replug.token.trusted_file import make_folder
 MOST_LINES = 10_000
 """Of a file; then it becomes the older one, and the one that was older before is gone."""
 _LARGEST = 64 * 1024 * 1024  # bytes of a file; what has more is taken for full, as it was not written here
+_LONGEST_LINE = 4 * 1024 * 1024  # bytes: of a certificate as large as a message, with an escape for each byte
 _PIECE = 1024 * 1024
 _PATIENCE = 8.0  # seconds for the disk
 
@@ -155,7 +157,7 @@ def read_journal(path: Path) -> Iterator[Issued]:
     """All lines that can be read, the oldest first; OSError. What is no line of ours is left out."""
     for file in (older(path), path):
         try:
-            text = file.read_bytes()
+            text = contents_of(file, _LARGEST + _LONGEST_LINE)
         except FileNotFoundError:
             continue
         for line in text.splitlines():

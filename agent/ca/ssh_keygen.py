@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replug.agent.ca.authority import Authority
+from replug.agent.keys.regular_file import contents_of
 from replug.token.trusted_file import write_whole
 
 _PROGRAM = "ssh-keygen"
+_LARGEST_LIST = 64 * 1024 * 1024  # bytes
 
 
 class KeygenError(Exception):
@@ -66,7 +68,7 @@ def revoke(authorities: Sequence[Authority], specification: str, krl: Path) -> N
         with tempfile.TemporaryDirectory(prefix="replug-") as folder:
             copy = Path(folder) / "krl"
             with suppress(FileNotFoundError):
-                shutil.copyfile(krl, copy)
+                copy.write_bytes(contents_of(krl, _LARGEST_LIST))
                 mode = krl.stat().st_mode & 0o777
             for authority in authorities:
                 update = ["-u"] if copy.exists() else []

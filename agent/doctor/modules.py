@@ -13,6 +13,7 @@ from replug.agent.config.model import AUTO
 from replug.agent.control.ages import clock
 from replug.agent.doctor.finding import Finding, fail, missing, ok, warn
 from replug.agent.doctor.machine import Machine
+from replug.agent.keys.regular_file import lines_of
 from replug.protocol.patterns import matches_list
 from replug.token.errors import TokenError
 from replug.token.names.locate import locate_modules
@@ -100,7 +101,8 @@ def _registered(registry: Registry, served: list[dict[str, str]] | None, pattern
 def _module(path: str, patterns: str) -> Finding:
     real = os.path.realpath(path)
     try:
-        with open(real, "rb") as file:
+        # Without O_NONBLOCK, opening a FIFO waits for its writer.
+        with open(os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             beginning = file.read(len(_ELF))
     except OSError as error:
         return fail("module", f"{path}: {error.strerror}", "give the path of an installed module")
@@ -120,7 +122,7 @@ def check_opensc(machine: Machine) -> Iterator[Finding]:
     named = machine.environment.get("OPENSC_CONF")
     file = Path(named) if named else machine.root / "etc" / "opensc" / "opensc.conf"
     try:
-        text = re.sub(r"#.*", "", file.read_text(errors="replace"))
+        text = re.sub(r"#.*", "", "\n".join(lines_of(file)))
     except OSError as error:
         if named:
             yield warn("opensc", f"OPENSC_CONF names {file}: {error.strerror}", "unset OPENSC_CONF")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from pathlib import Path
 from typing import TypeAlias
 
 FileState: TypeAlias = tuple[int, int, int, int, int]
 """What changes when a file is written or replaced."""
+
+_MEBIBYTE = 1024 * 1024
+
+
+class NoPlainFileError(OSError):
+    """It is no regular file, or a longer one than is read."""
 
 
 def file_state(path: str) -> FileState:
@@ -29,3 +37,16 @@ def read_regular_file(path: str, largest: int) -> bytes:
     if len(contents) > largest:
         raise ValueError(f"larger than {largest} bytes")
     return contents
+
+
+def contents_of(path: Path, largest: int = _MEBIBYTE) -> bytes:
+    """As `read_regular_file`, for programs that say what fails: OSError, with the path."""
+    try:
+        return read_regular_file(os.fspath(path), largest)
+    except ValueError as error:
+        raise NoPlainFileError(errno.EINVAL, str(error), os.fspath(path)) from error
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file of at most a mebibyte; OSError."""
+    return contents_of(path).decode(errors="replace").splitlines()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.keys.regular_file import contents_of
 from replug.agent.setup import documents, remove, rivals, units
 from replug.agent.setup.record import (
     Record,
@@ -146,7 +147,7 @@ def apply(manager: UserManager, record: Record, before: Record | None, plan: Pla
     undo = Undo(
         copy.deepcopy(before),
         {
-            path: os.readlink(path) if path.is_symlink() else path.read_bytes()
+            path: os.readlink(path) if path.is_symlink() else contents_of(path)
             for path in (*plan.files, *plan.links, *plan.obsolete)
             if os.path.lexists(path)
         },

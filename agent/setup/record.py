@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from replug.agent.keys.regular_file import NoPlainFileError, contents_of
 from replug.token.trusted_file import make_folder, write_whole
 
 _VERSION = 1
@@ -73,14 +74,14 @@ def record_path() -> Path:
 def load_record(path: Path) -> Record | None:
     """The record, or None if there is none; RecordError."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(contents_of(path))
         if values.pop("version") != _VERSION:
             raise ValueError("another version of replug wrote it")
         values["replaced"] = [Replaced(**one) for one in values["replaced"]]
         return Record(**values)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RecordError(f"{path} cannot be used, so what setup did is unknown: {error}") from error
 
 
@@ -113,10 +114,18 @@ def remove_folders(folders: Iterable[str]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, or what a symbolic link is; "" if there is nothing. Raises OSError."""
+    """The SHA-256 of a file, or what a symbolic link is; "" if there is nothing. Raises OSError.
+
+    What is no file that setup may have made has something that no digest is.
+    """
     if path.is_symlink():
         return link_digest(os.readlink(path))
-    return digest(path.read_bytes()) if path.exists() else ""
+    try:
+        return digest(contents_of(path))
+    except FileNotFoundError:
+        return ""
+    except NoPlainFileError as error:
+        return str(error)
 
 
 def link_digest(target: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from replug.agent.keys.regular_file import contents_of, lines_of
 from replug.agent.setup.record import Replaced
 from replug.agent.setup.ssh_config import identity_agents
 from replug.agent.setup.user_manager import UserManager, config_home
@@ -60,7 +61,7 @@ def rival_autostart(program: Path) -> tuple[Path, str] | None:
     folders = (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
     for folder in folders:
         with suppress(OSError):
-            entry = Path(folder, "autostart", _KEYRING).read_text(encoding="utf-8")
+            entry = contents_of(Path(folder, "autostart", _KEYRING)).decode()
             return own, _EXEC.sub(lambda found: f"Exec={_unless_installed(program, found[1])}", entry)
     return None
 
@@ -111,7 +112,7 @@ def _gpg_configuration() -> Path:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = lines_of(path)
     except OSError:
         return
-    yield from enumerate(text.splitlines(), 1)
+    yield from enumerate(lines, 1)

@@ -8,7 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from replug.agent.keys.regular_file import lines_of
+
 _DEEPEST_INCLUDE = 16  # as OpenSSH has it (readconf.c, READCONF_MAX_DEPTH)
+_MOST_FILES = 256  # one that includes itself twice would be read 65536 times
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class IdentityAgent:
 
 def identity_agents(file: Path) -> Iterator[IdentityAgent]:
     """The IdentityAgent lines of `file` and of the files that it includes; none if it cannot be read."""
-    return _read(file, file.parent, 0)
+    return _read(file, file.parent, 0, iter(range(_MOST_FILES)))
 
 
-def _read(file: Path, folder: Path, depth: int) -> Iterator[IdentityAgent]:
+def _read(file: Path, folder: Path, depth: int, may_be_read: Iterator[int]) -> Iterator[IdentityAgent]:
+    if next(may_be_read, None) is None:
+        return
     try:
-        lines = file.read_text(errors="replace").splitlines()
+        lines = lines_of(file)
     except OSError:
         return
     hosts = "all hosts"
@@ -61,4 +66,4 @@ def _read(file: Path, folder: Path, depth: int) -> Iterator[IdentityAgent]:
                 for name in names:
                     pattern = os.path.join(folder, os.path.expanduser(name))
                     for included in sorted(glob.glob(pattern)):
-                        yield from _read(Path(included), folder, depth + 1)
+                        yield from _read(Path(included), folder, depth + 1, may_be_read)

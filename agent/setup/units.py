@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from replug.agent.keys.regular_file import lines_of
 from replug.agent.setup.user_manager import units_folder
 
 SOCKET = "replug-agent.socket"
@@ -52,7 +53,7 @@ def _starts(program: Path, name: str, folders: Iterable[Path]) -> bool:
     """Whether the unit that systemd finds in these folders starts `program`."""
     for folder in folders:
         with suppress(OSError):
-            return exists(program) in (folder / name).read_text(errors="replace").splitlines()
+            return exists(program) in lines_of(folder / name)
     return False
 
 

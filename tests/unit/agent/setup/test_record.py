@@ -76,3 +76,14 @@ def test_folders_that_were_made_go_if_they_are_empty(tmp_path: Path) -> None:
     (tmp_path / "a/c/d/two").unlink()
     remove_folders(record.folders)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["a", "a/b", "a/b/one"]
+
+
+def test_what_is_longer_than_setup_writes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "setup.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(RecordError, match="larger than"):
+        load_record(path)
+    record = Record()
+    record.plan_write(path, "text")
+    assert not record.wrote(path)

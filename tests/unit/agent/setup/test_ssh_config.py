@@ -36,6 +36,11 @@ def test_a_file_that_includes_itself_ends(home: Path) -> None:
     assert {line.value for line in identity_agents(home / ".ssh" / "config")} == {"none", "SSH_AUTH_SOCK"}
 
 
+def test_files_that_include_each_other_more_than_once_end(home: Path) -> None:
+    (home / ".ssh" / "more").write_text("IdentityAgent none\nInclude more more\n")
+    assert len(list(identity_agents(home / ".ssh" / "config"))) <= 256
+
+
 def test_setup_sees_what_is_included(home: Path) -> None:
     (home / ".ssh" / "more").write_text("IdentityAgent ~/other.sock\n")
     assert list(leads_elsewhere(OURS)) == [
