@@ -94,19 +94,35 @@ class Rounds:
             if connection is None:
                 return
             connection.has_turn = False
-            try:
-                if connection.serve(now + _ROUND / programs):
-                    self.enqueue(connection)
-            except Exception:
-                log.exception("a connection's turn failed")
+            self._serve(connection, now + _ROUND / programs)
             now = time.monotonic()
         if self._waiting.waiting:
             self._next = self._loop.call_soon(self.serve)
 
+    def _serve(self, connection: Connection, until: float) -> None:
+        try:
+            if connection.serve(until):
+                self.enqueue(connection)
+        except Exception:
+            log.exception("a connection's turn failed")
+
     def _happened(self, to: list[tuple[int, int]]) -> None:
+        if len(to) == 1 and not self._waiting.waiting:
+            self._happened_to_one(*to[0])
+            return
         for fd, events in to:
             connection = self._watched.get(fd)
             if connection is not None:
                 connection.events |= events
                 self.enqueue(connection)
         self.serve()
+
+    def _happened_to_one(self, fd: int, events: int) -> None:
+        """The usual case: nobody else waits, so it has its turn without the queue, which costs time."""
+        connection = self._watched.get(fd)
+        if connection is not None:
+            connection.events |= events
+            self._waiting.served = connection.asker
+            self._serve(connection, time.monotonic() + _ROUND)
+            if connection.has_turn and self._next is None:
+                self._next = self._loop.call_soon(self.serve)

@@ -175,6 +175,60 @@ def test_each_event_is_a_turn_and_no_more(pairs: list[Pair]) -> None:
     run(main())
 
 
+class Insatiable(Watched):
+    """One that has always more to do, and notes its turns where others do."""
+
+    def __init__(self, end: socket.socket, asker: Requester, served: list[Requester]) -> None:
+        super().__init__(end)
+        self.asker, self._served = asker, served
+        self.untils: list[float] = []
+
+    def serve(self, until: float) -> bool:
+        super().serve(until)
+        self._served.append(self.asker)
+        self.untils.append(until)
+        return self.turns < 10
+
+
+def test_a_lone_connection_has_its_turn_at_once_and_goes_on_in_its_rounds(pairs: list[Pair]) -> None:
+    async def main() -> None:
+        rounds, served = Rounds(waiting()), list[Requester]()
+        lone = Insatiable(pairs[0][0], Requester((1, "lone"), 1), served)
+        rounds.watch(lone, READING)
+        begin = time.monotonic()
+        rounds._happened([(lone.fileno(), READING)])
+        assert (lone.turns, lone.has_turn) == (1, True)  # the loop's other work comes before the next
+        assert lone.untils[0] <= time.monotonic() + rounds_module._ROUND
+        assert lone.untils[0] >= begin + rounds_module._ROUND
+        await settle()
+        assert (lone.turns, lone.has_turn) == (10, False)
+        rounds.close()
+
+    run(main())
+
+
+def test_who_had_a_turn_alone_comes_last_when_others_want_one(pairs: list[Pair]) -> None:
+    async def main() -> None:
+        rounds, served = Rounds(waiting()), list[Requester]()
+        first, second = (
+            Insatiable(ours, Requester((1, name), 1), served)
+            for name, (ours, _) in zip(("first", "second"), pairs, strict=True)
+        )
+        for one in (first, second):
+            rounds.watch(one, READING)
+            one.turns = 10
+        rounds._happened([(first.fileno(), READING)])
+        rounds._happened([(first.fileno(), READING), (second.fileno(), READING)])
+        assert served == [first.asker, second.asker, first.asker]
+        # Nor does it overtake who is waiting.
+        rounds.enqueue(second)
+        rounds._happened([(first.fileno(), READING)])
+        assert served[3:] == [second.asker, first.asker]
+        rounds.close()
+
+    run(main())
+
+
 def test_one_turn_that_fails_harms_no_other(pairs: list[Pair], caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         rounds, watched = Rounds(waiting()), [Watched(ours) for ours, _ in pairs]
@@ -185,6 +239,8 @@ def test_one_turn_that_fails_harms_no_other(pairs: list[Pair], caplog: pytest.Lo
         await settle()
         assert [one.turns for one in watched] == [1, 1]
         assert "a connection's turn failed" in caplog.text
+        rounds._happened([(watched[0].fileno(), READING)])  # alone, it harms nobody either
+        assert watched[0].turns == 2
         rounds.close()
 
     run(main())
