@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,17 +14,21 @@ from replug.agent.config.settings import Settings
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.expiry import Expiry
 from replug.agent.keys.identities import Identities
-from replug.agent.keys.identity import Identity, SoftwareIdentity
-from replug.agent.keys.provider_names import is_usual
+from replug.agent.keys.identity import AddedIdentity, Identity, SecurityKeyIdentity, SoftwareIdentity
+from replug.agent.keys.provider_names import is_usual, resolve_library
 from replug.agent.keys.providers import Providers
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.agent.keys.security_keys import SecurityKeys
 from replug.agent.keys.software import SoftwareKeys
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint, RestrictDestination, SkProvider
-from replug.protocol.keys import fingerprint
+from replug.protocol.keys import SkPublicKey, fingerprint
+from replug.protocol.patterns import matches_list
+from replug.protocol.visible_text import visible_path
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.requester import Program
 from replug.token.seal import Seal
+from replug.token.security_keys.authenticators import INTERNAL
 from replug.token.turns import one_less
 
 _MOST_ADDITIONS = 16
@@ -44,6 +49,7 @@ class Additions:
         settings: Settings,
         identities: Identities,
         software_keys: SoftwareKeys,
+        security_keys: SecurityKeys,
         providers: Providers,
         pins: PinCache,
         expiry: Expiry,
@@ -55,6 +61,7 @@ class Additions:
         self._settings = settings
         self._identities = identities
         self._software_keys = software_keys
+        self._security_keys = security_keys
         self._providers = providers
         self._pins = pins
         self._expiry = expiry
@@ -66,10 +73,19 @@ class Additions:
 
     async def add_key(self, client: Client, addition: KeyAddition) -> None:
         """As `Agent.add_key`."""
-        emptied = self._emptied()
-        # Before a process has it: to take it back would end that process.
-        if any(isinstance(constraint, SkProvider) for constraint in addition.constraints):
+        given = next((one for one in addition.constraints if isinstance(one, SkProvider)), None)
+        if isinstance(addition.public, SkPublicKey):
+            added = await self._add_security_key(client, addition, addition.public, given)
+        elif given is not None:
+            # Before a process has it: to take it back would end that process.
             raise RequestRefusedError("a provider for FIDO keys was named, and the key is none")
+        else:
+            added = await self._add_software_key(client, addition)
+        self._identities.add(added)
+        self._expiry.plan()
+
+    async def _add_software_key(self, client: Client, addition: KeyAddition) -> AddedIdentity:
+        emptied = self._emptied()
         self._refuse_if_hidden(client, addition.blob)
         self._refuse_too_many_destinations(addition.constraints)
         await self._software_keys.add(addition)
@@ -80,15 +96,52 @@ class Additions:
             if not any(held.blob == addition.blob for held in self._identities.software_keys()):
                 self._software_keys.remove(addition.blob)
             raise
-        constraints = KeyConstraints.of(
+        constraints = self._constraints(addition)
+        return SoftwareIdentity(addition.blob, addition.comment, constraints, self._software_keys)
+
+    async def _add_security_key(
+        self, client: Client, addition: KeyAddition, public: SkPublicKey, given: SkProvider | None
+    ) -> AddedIdentity:
+        emptied = self._emptied()
+        if given is None:
+            raise RequestRefusedError(
+                "no library was named that speaks to the security key of this key",
+                "name it with ssh-add -S; ssh-add -S internal is OpenSSH's own",
+            )
+        provider = await self._sk_provider(client, os.fsdecode(given.path))
+        self._refuse_if_changed_since(emptied)
+        self._refuse_if_hidden(client, addition.blob)
+        self._refuse_too_many_destinations(addition.constraints)
+        self._security_keys.add(addition, public, provider)
+        constraints = self._constraints(addition)
+        return SecurityKeyIdentity(
+            addition.blob, addition.comment, constraints, self._security_keys, public, provider
+        )
+
+    async def _sk_provider(self, client: Client, name: str) -> str:
+        """The canonical path of the library; `INTERNAL` for the helper's own [process_add_identity]."""
+        if name.lower() == INTERNAL:
+            return INTERNAL
+        if client.remote and not self._settings.options.allow_remote_pkcs11:
+            raise RequestRefusedError(
+                "a forwarded connection may not name a library for security keys",
+                "start the agent with -O allow-remote-pkcs11 to allow it",
+            )
+        path = await resolve_library(name)
+        patterns = self._settings.options.provider_patterns
+        if not matches_list(path, patterns):
+            raise RequestRefusedError(
+                f"{visible_path(path)} is not in the list of allowed modules ({patterns})",
+                "start the agent with -P to allow it",
+            )
+        return path
+
+    def _constraints(self, addition: KeyAddition) -> KeyConstraints:
+        return KeyConstraints.of(
             addition.constraints,
             default_lifetime=self._settings.options.default_lifetime,
             now=self._identities.now(),
         )
-        self._identities.add(
-            SoftwareIdentity(addition.blob, addition.comment, constraints, self._software_keys)
-        )
-        self._expiry.plan()
 
     def check_may_add_provider(self, client: Client) -> None:
         """As `Agent.check_may_add_provider`."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from replug.agent.additions import Additions
 from replug.agent.ca.certifying import Certifying
@@ -29,6 +29,7 @@ from replug.agent.keys.lock import Lock
 from replug.agent.keys.modules import Modules
 from replug.agent.keys.providers import Providers
 from replug.agent.keys.refusal import unknown_key
+from replug.agent.keys.security_keys import SecurityKeys
 from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
@@ -41,6 +42,8 @@ from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import PinCache
 from replug.token.prompts.request import Prompter
 from replug.token.seal import Seal
+from replug.token.security_keys.authenticators import Authenticators
+from replug.token.security_keys.security_key import SecurityKey
 from replug.token.serving.served import ServedToken
 from replug.token.worker.forking import ForkServer
 
@@ -50,6 +53,20 @@ _QUICK_DESTINATIONS = 100
 _NOTHING = IdentitiesAnswer(())
 
 T = TypeVar("T")
+
+
+class PinHolder(Protocol):
+    """What a PIN may be remembered for: a token, or a key of a FIDO authenticator."""
+
+    def apply_policy(self) -> None:
+        """Apply the current policy to the remembered PIN."""
+
+    def forget_pin(self) -> bool:
+        """Forget the PIN; whether there was one."""
+        ...
+
+    def forget_pin_if(self, event: ForgetOn) -> None:
+        """Forget the PIN if that is the policy for `event`."""
 
 
 class Keyring:
@@ -63,6 +80,7 @@ class Keyring:
         fork_server: ForkServer,
         journal: Journal,
         refusals: RefusalHistory,
+        authenticators: Authenticators,
     ) -> None:
         self.settings = settings
         self.changes = Changes(boottime)
@@ -76,6 +94,7 @@ class Keyring:
         self._aside = Aside()
         self._lock = Lock(self._seal, self._seal_all, self._unseal_all)
         self._software_keys = SoftwareKeys(self._seal, fork_server)
+        self.security_keys = SecurityKeys(self._seal, self.pins, prompter, settings, authenticators)
         token_settings = TokenSettingsFinder(settings)
         self._token_memory = TokenMemory(settings)
         self._modules = Modules(
@@ -90,7 +109,9 @@ class Keyring:
         self._providers = Providers(
             settings, token_settings, self.certificate_files, self._modules, self.identities, self._aside
         )
-        self._expiry = Expiry(self.identities, self._software_keys, self._modules, self.pins)
+        self._expiry = Expiry(
+            self.identities, self._software_keys, self.security_keys, self._modules, self.pins
+        )
         self.drop_expired = self._expiry.drop_expired
         self.hosts = HostNames(settings, self._aside).hosts
         self._confirmations = Confirmations(prompter, settings, boottime)
@@ -106,6 +127,7 @@ class Keyring:
             settings,
             self.identities,
             self._software_keys,
+            self.security_keys,
             self._providers,
             self.pins,
             self._expiry,
@@ -179,6 +201,7 @@ class Keyring:
         self.identities.remove(blob, sees)
         self.issuing.remove(blob)
         self._software_keys.keep_only(held.blob for held in self.identities.software_keys())
+        self.security_keys.keep_only(held.blob for held in self.identities.security_keys())
 
     def remove_all(self) -> None:
         self._emptied += 1
@@ -186,6 +209,7 @@ class Keyring:
         self.issuing.clear()
         self._shown_certificates.forget()
         self._software_keys.clear()
+        self.security_keys.clear()
         self.forget_pins()
         self._modules.serve_what_is_added()
 
@@ -223,8 +247,8 @@ class Keyring:
         """Follow other options; PINs that are remembered are kept only as long as these say."""
         self.settings.options = options
         self._confirmations.forget()
-        for token in self.tokens():
-            token.apply_policy()
+        for holder in self._pin_holders():
+            holder.apply_policy()
         self.issuing.follow_configuration()
         self._shown_certificates.forget()
         self.identities.changed()
@@ -235,18 +259,18 @@ class Keyring:
         """Forget every yes and PIN, returning how many PINs there were, and end the logins; keys stay."""
         self._confirmations.forget()
         self.pins.keep_none_in_use()
-        return sum(token.forget_pin() for token in self.tokens())
+        return sum(holder.forget_pin() for holder in self._pin_holders())
 
     def forget_pins_on(self, event: ForgetOn) -> None:
-        """Forget every yes, and the PINs of the tokens whose settings want that on `event`."""
+        """Forget every yes, and the PINs whose settings want that on `event`."""
         self._confirmations.forget()
         self.pins.keep_none_in_use()  # of which token they are is not always known yet
-        for token in self.tokens():
-            token.forget_pin_if(event)
+        for holder in self._pin_holders():
+            holder.forget_pin_if(event)
 
-    def pin_expires_in(self, token: ServedToken) -> float | None:
-        """Seconds until the PIN of `token` expires if it is not used before; None if it does not."""
-        return self._expiry.pin_expires_in(token)
+    def pin_expires_in(self, holder: ServedToken | SecurityKey) -> float | None:
+        """Seconds until the PIN of `holder` expires if it is not used before; None if it does not."""
+        return self._expiry.pin_expires_in(holder)
 
     def modules(self) -> list[Module]:
         """The modules in use."""
@@ -256,6 +280,9 @@ class Keyring:
         """The tokens that are served, in or out."""
         return self._modules.tokens()
 
+    def _pin_holders(self) -> list[PinHolder]:
+        return [*self.tokens(), *self.security_keys.keys()]
+
     def _seal_all(self) -> None:
         """Encrypt the PINs, and end the processes that hold PINs or keys; called before the seal is shut."""
         self.changes.count += 1
@@ -264,6 +291,7 @@ class Keyring:
         self.pins.seal(self._seal)
         self._software_keys.suspend()
         self._software_keys.withdraw_additions()
+        self.security_keys.suspend()
         for token in self.tokens():
             token.suspend()
 

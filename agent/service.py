@@ -44,6 +44,8 @@ from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.choice import ChoosingPrompter
 from replug.token.prompts.environment import environment_of
 from replug.token.prompts.terminals import Terminals
+from replug.token.security_keys.authenticators import Authenticators, plugged_in
+from replug.token.security_keys.helper import SkHelper
 from replug.token.worker.forking import ForkServer
 
 log = logging.getLogger(__name__)
@@ -111,7 +113,15 @@ class _Service:
         settings = Settings(self._options)
         notices = TouchNotices(os.environ, lambda: settings.options.config.touch_notification, terminals)
         history = RefusalHistory()
-        keyring = Keyring(settings, prompter, notices, self._fork_server, Journal(journal_path), history)
+        keyring = Keyring(
+            settings,
+            prompter,
+            notices,
+            self._fork_server,
+            Journal(journal_path),
+            history,
+            Authenticators(SkHelper(os.environ), plugged_in),
+        )
         keyring.begin()  # before anybody can ask
         dispatcher = Dispatcher(keyring, history)
         events = SessionEvents(

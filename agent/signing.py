@@ -22,6 +22,7 @@ from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
 from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError, unknown_key
+from replug.agent.keys.websafe import refuse_unsafe
 from replug.protocol.certificates import Certificate
 from replug.protocol.constants import SignFlag
 from replug.protocol.keys import fingerprint
@@ -155,6 +156,7 @@ class Signing:
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
             permitted = partial(attempt.permitted, held)
             candidates = await self._aside.run(permitted) if many else permitted()
+            refuse_unsafe(candidates, attempt.purpose, self._settings.options)
             required = self._still_required(attempt, candidates)
             if not required:
                 return candidates

@@ -45,6 +45,7 @@ async def status(
     served = [(module, token) for module in keyring.modules() for token in module.tokens.values()]
     tokens = [await _token(keyring, module, token, pieces) for module, token in served]
     software = [] if locked else await _keys(keyring, keyring.identities.software_keys(), pieces)
+    security = [] if locked else await _security_keys(keyring, pieces)
     if keyring.locked and not locked:
         return await status(keyring, history, agent_socket, release)
     return {
@@ -66,6 +67,7 @@ async def status(
         ],
         "tokens": tokens,
         "software_keys": software,
+        "security_keys": security,
         "certificates": [] if locked else [_certificate(state) for state in keyring.issuing.states()],
         "refusals": [_refusal(refusal) for refusal in history],
     }
@@ -86,6 +88,7 @@ async def authorities(keyring: Keyring, agent_socket: str) -> dict[str, Any]:
     held: list[Identity] = []
     if not keyring.locked:
         held += keyring.identities.software_keys()
+        held += keyring.identities.security_keys()
         held += (one for token in keyring.tokens() for one in keyring.identities.on(token))
     return {
         "version": STATUS_VERSION,
@@ -159,6 +162,26 @@ def _pin_tries(token: ServedToken) -> str:
         if flag in token.flags:
             return word
     return "full"
+
+
+async def _security_keys(keyring: Keyring, pieces: Pieces) -> list[dict[str, Any]]:
+    """The keys of FIDO authenticators: as other keys, with the library, the application and the PIN."""
+    described = []
+    for one in keyring.identities.security_keys():
+        await pieces.next()
+        key = keyring.security_keys.of(one.blob)
+        remembered = key is not None and key.pin_remembered
+        left = keyring.pin_expires_in(key) if key is not None and remembered else None
+        described.append(
+            {
+                **_key(keyring, one),
+                "provider": one.provider,
+                "application": one.public.application,
+                "pin_remembered": remembered,
+                "pin_expires_in": None if left is None else round(left),
+            }
+        )
+    return described
 
 
 async def _keys(keyring: Keyring, held: Iterable[Identity], pieces: Pieces) -> list[dict[str, Any]]:

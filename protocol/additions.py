@@ -14,8 +14,8 @@ from replug.protocol.keys import (
     is_certificate,
     plain_algorithm,
 )
-from replug.protocol.private_keys import read_public, secret_fields
-from replug.protocol.secrets import wipe
+from replug.protocol.private_keys import SkFlag, read_public, secret_fields
+from replug.protocol.secrets import copy_over, wipe
 from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader
 
@@ -28,13 +28,17 @@ class KeyAddition:
 
     message: bytearray = field(repr=False)
     """The whole message. It is the owner's to wipe."""
-    public: PublicKey
+    public: PublicKey | SkPublicKey
     blob: bytes
     """What the key is to be listed as: its public key, or its certificate."""
     comment: bytes
     constraints: tuple[Constraint, ...]
     longest_secret: int
-    """Bytes of the longest number of the private key but the first."""
+    """Bytes of the longest number of the private key but the first; 0 for FIDO keys."""
+    sk_flags: SkFlag
+    """What a FIDO key wants of its user; nothing for others."""
+    key_end: int
+    """Where the private key ends in the message."""
 
     @property
     def rsa_bits(self) -> int:
@@ -42,6 +46,12 @@ class KeyAddition:
         if not isinstance(self.public, RsaPublicKey):
             return 0
         return max(self.public.n.bit_length(), 2 * 8 * (self.longest_secret - 1))
+
+    def private_key(self) -> bytearray:
+        """Return a copy of the private key in the message, which the caller wipes."""
+        key = bytearray(self.key_end - 1)
+        copy_over(self.message, 1, self.key_end, key)
+        return key
 
     @classmethod
     def decode(cls, message: bytearray) -> KeyAddition:
@@ -68,17 +78,25 @@ class KeyAddition:
             if certificate.algorithm != algorithm:
                 raise ProtocolError(f"a {certificate.algorithm} in a private key named {visible(algorithm)}")
         public = read_public(plain_algorithm(algorithm), certificate, reader)
+        sk_flags, longest = SkFlag(0), 0
         if isinstance(public, SkPublicKey):
-            raise ProtocolError(f"keys of FIDO authenticators ({visible(algorithm)}) are not supported")
-        _, *others = (reader.skip_string() for _ in range(secret_fields(public)))
+            if certificate is not None and certificate.key != public:
+                raise ProtocolError("the certificate is for another key")
+            sk_flags = SkFlag(reader.byte())
+            reader.skip_string()  # the key handle
+            reader.skip_string()  # reserved
+        else:
+            _, *others = (reader.skip_string() for _ in range(secret_fields(public)))
+            longest = max(others, default=0)
+        key_end = len(message) - reader.remaining
         comment = reader.cstring()
         if len(comment) > MAX_COMMENT:
             raise ProtocolError(f"a comment of more than {MAX_COMMENT} bytes")
         constraints = parse_constraints(reader)
         if any(isinstance(constraint, AssociatedCerts) for constraint in constraints):
             raise ProtocolError("constraint AssociatedCerts does not belong in this request")
-        longest = max(others, default=0)
-        return cls(message, public, blob or public.encode(), comment, constraints, longest)
+        listed = blob or public.encode()
+        return cls(message, public, listed, comment, constraints, longest, sk_flags, key_end)
 
     def wipe(self) -> None:
         """Overwrite the message; nothing else in it is secret."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from enum import IntFlag
 from typing import TypeAlias
 
 from replug.protocol.certificates import Certificate
@@ -115,6 +116,15 @@ class Ed25519PrivateKey(_PrivateKey):
     def _write_fields(self, writer: Writer) -> None:
         self.public.write_fields(writer)
         writer.string(self.seed + self.public.point)
+
+
+class SkFlag(IntFlag):
+    """What a FIDO key wants of its user [sk-api.h]; other bits say nothing about that."""
+
+    USER_PRESENCE_REQUIRED = 0x01
+    """A touch."""
+    USER_VERIFICATION_REQUIRED = 0x04
+    """A PIN, or what the authenticator has instead, such as a fingerprint."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Share(Enum):
     CERTIFICATE_FILES = "certificate files"
     KNOWN_HOSTS = "known_hosts files"
     PIN_SOURCES = "PIN sources"
+    SECURITY_KEYS = "helpers and libraries for security keys"
     ASKING_PROGRAMS = "asking programs"
     PROMPT_PROGRAMS = "prompt programs"
     PROMPT_FOLDER = "the folder of systemd's password agents"

@@ -39,6 +39,8 @@ _KINDS = {
     "ssh-rsa": "RSA",
     "ssh-mldsa44-ed25519": "MLDSA44-ED25519",
     "ssh-mldsa44-ed25519@openssh.com": "MLDSA44-ED25519",
+    "sk-ssh-ed25519@openssh.com": "ED25519-SK",
+    "sk-ecdsa-sha2-nistp256@openssh.com": "ECDSA-SK",
 }
 
 
@@ -90,6 +92,13 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield style.paint("In memory", "bold")
         for key in status["software_keys"]:
             yield _key(key, style)
+    if status.get("security_keys"):
+        yield ""
+        yield style.paint("Security key keys", "bold")
+        for key in status["security_keys"]:
+            yield _key(key, style)
+            facts = ", ".join(_security_key_facts(key, now))
+            yield from (style.paint(line, "dim") for line in style.wrap(facts, first="    ", rest="    "))
     if status.get("certificates"):
         yield ""
         yield style.paint("Certificates", "bold")
@@ -148,8 +157,7 @@ def _facts(token: dict[str, Any], now: float) -> Iterator[str]:
     left = token["expires_in"]
     if token["pin_remembered"]:
         left = token.get("pin_expires_in", left)
-        until = "the agent ends" if left is None else f"{clock(now + left, now)} ({how_long(left)} left)"
-        yield f"PIN remembered until {until}"
+        yield _remembered(left, now)
     elif left is not None:
         yield f"served until {clock(now + left, now)} ({how_long(left)} left)"
 
@@ -162,6 +170,17 @@ def _key(key: dict[str, Any], style: Style) -> str:
     ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
     room = max(8, (style.width or 0) - sum(map(len, ends)))
     return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")
+
+
+def _security_key_facts(key: dict[str, Any], now: float) -> Iterator[str]:
+    yield printable(f"for {key['application']}, by {key['provider']}")
+    if key["pin_remembered"]:
+        yield _remembered(key["pin_expires_in"], now)
+
+
+def _remembered(left: float | None, now: float) -> str:
+    until = "the agent ends" if left is None else f"{clock(now + left, now)} ({how_long(left)} left)"
+    return f"PIN remembered until {until}"
 
 
 def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str]:

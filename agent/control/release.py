@@ -30,8 +30,10 @@ def change_over(agent_socket: str, of_systemd: str = "") -> str:
 
 def what_is_lost(status: Mapping[str, Any]) -> str:
     """What does not survive the end of the agent, in a sentence."""
-    pins = sum(bool(token.get("pin_remembered")) for token in status.get("tokens", ()))
-    keys = len(status.get("software_keys", ()))
+    security_keys = status.get("security_keys", ())
+    holders = (*status.get("tokens", ()), *security_keys)
+    pins = sum(bool(holder.get("pin_remembered")) for holder in holders)
+    keys = len(status.get("software_keys", ())) + len(security_keys)
     lost = [
         f"{count} {what}{'' if count == 1 else 's'}{where}"
         for count, what, where in ((pins, "remembered PIN", ""), (keys, "key", " in memory"))

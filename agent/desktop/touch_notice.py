@@ -2,8 +2,8 @@
 
 They are desktop notifications. That a token has to be plugged in is also said on the terminal of the program.
 
-Only the token knows whether it waits for a touch, so that text says "may". See the Desktop Notifications
-Specification.
+Only the token knows whether it waits for a touch, so that text says "may"; of a FIDO key it is known. See the
+Desktop Notifications Specification.
 """
 
 from __future__ import annotations
@@ -71,6 +71,20 @@ class TouchNotices:
         if not moment:
             return nullcontext()
         return _Wait(self._waits, moment, partial(self._touch, token, key, asker))
+
+    @contextmanager
+    def touch_security_key(self, key: str, asker: Asker) -> Iterator[None]:
+        """A context to wait for a FIDO authenticator in, which wants a touch for certain: told at once.
+
+        Unless no notices are wanted.
+        """
+        over = asyncio.Event()
+        if self._moment():
+            self.notify(over, "Touch the security key", _body(key, asker))
+        try:
+            yield
+        finally:
+            over.set()
 
     def _touch(self, token: str, key: str, asker: Asker) -> asyncio.Event:
         """Show the notice, whose words are made only now, until the event."""

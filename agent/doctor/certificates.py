@@ -32,7 +32,8 @@ def check_certificates(machine: Machine) -> Iterator[Finding]:
     """Each rule has a CA key that the running agent serves, and its last certificate could be made."""
     status = machine.status or {}
     keys = [key for token in status.get("tokens", []) for key in token["keys"]]
-    there = {key["fingerprint"] for key in [*keys, *status.get("software_keys", [])]}
+    keys += [*status.get("software_keys", []), *status.get("security_keys", [])]
+    there = {key["fingerprint"] for key in keys}
     for rule in status.get("certificates", []):
         hosts = printable(", ".join(rule["hosts"]))
         if rule["failed"] and not rule["serial"]:

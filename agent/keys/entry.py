@@ -1,15 +1,15 @@
-"""What a request or the configuration adds: a software key, or a provider with its identities."""
+"""What a request or the configuration adds: a key, or a provider with its identities."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from replug.agent.keys.identity import Identity, SoftwareIdentity
+from replug.agent.keys.identity import AddedIdentity, Identity
 from replug.agent.keys.served_provider import ServedProvider
 from replug.token.modules.provider import Provider
 
-Entry: TypeAlias = SoftwareIdentity | ServedProvider
+Entry: TypeAlias = AddedIdentity | ServedProvider
 
 
 def is_configured(entry: Entry) -> bool:
@@ -19,12 +19,12 @@ def is_configured(entry: Entry) -> bool:
 
 def identities_of(entry: Entry) -> Sequence[Identity]:
     """Those of a provider may be of tokens that are out."""
-    return (entry,) if isinstance(entry, SoftwareIdentity) else entry.identities
+    return (entry,) if isinstance(entry, AddedIdentity) else entry.identities
 
 
 def ends_of(entry: Entry) -> list[float | None]:
     """When the lifetimes end, on the boot clock; None is never."""
-    return [entry.constraints.expires] if isinstance(entry, SoftwareIdentity) else entry.expiries
+    return [entry.constraints.expires] if isinstance(entry, AddedIdentity) else entry.expiries
 
 
 def goes_on(entry: Entry, now: float) -> bool:
@@ -42,8 +42,8 @@ def is_over(end: float | None, now: float) -> bool:
 
 def same_entry(one: Entry, other: Entry) -> bool:
     """Whether adding the one replaces the other."""
-    if isinstance(one, SoftwareIdentity):
-        return isinstance(other, SoftwareIdentity) and one.blob == other.blob
+    if isinstance(one, AddedIdentity):
+        return isinstance(other, AddedIdentity) and one.blob == other.blob
     return isinstance(other, ServedProvider) and same_provider(one.provider, other.provider)
 
 

@@ -7,9 +7,11 @@ import logging
 
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.modules import Modules
+from replug.agent.keys.security_keys import SecurityKeys
 from replug.agent.keys.software import SoftwareKeys
 from replug.token.boottime import boottime
 from replug.token.pins.pin import PinCache
+from replug.token.security_keys.security_key import SecurityKey
 from replug.token.serving.served import ServedToken
 
 log = logging.getLogger(__name__)
@@ -21,10 +23,16 @@ class Expiry:
     """Has one timer for the next lifetime that ends."""
 
     def __init__(
-        self, identities: Identities, software_keys: SoftwareKeys, modules: Modules, pins: PinCache
+        self,
+        identities: Identities,
+        software_keys: SoftwareKeys,
+        security_keys: SecurityKeys,
+        modules: Modules,
+        pins: PinCache,
     ) -> None:
         self._identities = identities
         self._software_keys = software_keys
+        self._security_keys = security_keys
         self._modules = modules
         self._pins = pins
         self._timer: asyncio.TimerHandle | None = None
@@ -38,7 +46,10 @@ class Expiry:
         if self._identities.drop_expired():
             log.info("keys expired")
             self._software_keys.keep_only(held.blob for held in self._identities.software_keys())
+            self._security_keys.keep_only(held.blob for held in self._identities.security_keys())
             self._modules.serve_what_is_added()
+        if self._security_keys.forget_expired_pins():
+            log.info("PIN of a security key expired")
         tokens = self._modules.tokens()
         # One PIN may be for a token at several modules, so all are asked before one of them forgets it.
         expired = [token for token in tokens if self._pins.has_expired(token.pin_owner)]
@@ -63,14 +74,14 @@ class Expiry:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(wait, _LONGEST_SLEEP), self._expire)
 
-    def pin_expires_in(self, token: ServedToken) -> float | None:
-        """Seconds until the PIN of `token` expires if it is not used before; None if it does not.
+    def pin_expires_in(self, holder: ServedToken | SecurityKey) -> float | None:
+        """Seconds until the PIN of `holder` expires if it is not used before; None if it does not.
 
         A PIN is forgotten with the token's keys if their lifetime ends first.
         """
-        end = self._pins.expires_at(token.pin_owner)
+        end = self._pins.expires_at(holder.pin_owner)
         left = [] if end is None else [max(0.0, end - boottime())]
-        lifetime = self._identities.lifetime_left(token)
+        lifetime = self._identities.lifetime_left(holder) if isinstance(holder, ServedToken) else None
         return min(left if lifetime is None else [*left, lifetime], default=None)
 
     def _expire(self) -> None:

@@ -1,4 +1,4 @@
-"""The identities the agent holds: software keys and those of providers.
+"""The identities the agent holds: keys that were added, and those of providers.
 
 What users have added comes first, in the order it was added, and then what the agent serves by itself: ssh
 tries the keys in this order, and servers let it try only a few.
@@ -22,7 +22,13 @@ from replug.agent.keys.entry import (
     same_entry,
     same_provider,
 )
-from replug.agent.keys.identity import Identity, SoftwareIdentity, TokenBackedIdentity
+from replug.agent.keys.identity import (
+    AddedIdentity,
+    Identity,
+    SecurityKeyIdentity,
+    SoftwareIdentity,
+    TokenBackedIdentity,
+)
 from replug.agent.keys.issued import IssuedIdentities, IssuedIdentity
 from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
@@ -156,8 +162,12 @@ class Identities:
         return sum([one.size for entry in self._entries for one in entry.constraints.destinations])
 
     def software_keys(self) -> list[SoftwareIdentity]:
-        """The identities that are on no token."""
+        """The identities whose private keys the agent has."""
         return [entry for entry in self._entries if isinstance(entry, SoftwareIdentity)]
+
+    def security_keys(self) -> list[SecurityKeyIdentity]:
+        """The identities whose private keys are in FIDO authenticators."""
+        return [entry for entry in self._entries if isinstance(entry, SecurityKeyIdentity)]
 
     def lifetime_left(self, token: ServedToken) -> float | None:
         """Seconds until nothing serves `token` and its PIN is forgotten; None if that is not planned."""
@@ -182,7 +192,7 @@ class Identities:
 
     def add(self, entry: Entry) -> None:
         """Add an entry, in the place of the one that is for the same key or provider if there is one."""
-        if isinstance(entry, SoftwareIdentity) and self._append(entry):
+        if isinstance(entry, AddedIdentity) and self._append(entry):
             return
         place = next(
             (i for i, there in enumerate(self._entries) if same_entry(there, entry)), len(self._entries)
@@ -191,7 +201,7 @@ class Identities:
         self._entries.sort(key=is_configured)
         self._arrange()
 
-    def _append(self, key: SoftwareIdentity) -> bool:
+    def _append(self, key: AddedIdentity) -> bool:
         """Add a key behind all that users added, as `_arrange` would, without going through thousands.
 
         False if it is no such key, or it changes more than that.
@@ -236,7 +246,7 @@ class Identities:
 
     def remove_provider(self, chosen: Callable[[Provider], bool]) -> bool:
         """Remove the providers for which `chosen` returns true; returns whether there were any."""
-        return self._keep(lambda entry: isinstance(entry, SoftwareIdentity) or not chosen(entry.provider))
+        return self._keep(lambda entry: isinstance(entry, AddedIdentity) or not chosen(entry.provider))
 
     def remove(self, blob: bytes, visible: Callable[[Identity], bool]) -> None:
         """Remove an identity from all entries where it is visible.
@@ -244,7 +254,7 @@ class Identities:
         A token's key is back when its provider is added again.
         """
         for entry in list(self._entries):
-            if isinstance(entry, SoftwareIdentity):
+            if isinstance(entry, AddedIdentity):
                 if entry.blob == blob and visible(entry):
                     self._entries.remove(entry)
             elif any(one.blob == blob and visible(one) for one in entry.identities):

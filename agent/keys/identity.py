@@ -10,9 +10,11 @@ from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.model import Config
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.constraints import KeyConstraints
+from replug.agent.keys.security_keys import SecurityKeys
 from replug.agent.keys.software import SoftwareKeys
-from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate, plain_algorithm
+from replug.protocol.keys import SkPublicKey, blob_algorithm, fingerprint, is_certificate, plain_algorithm
 from replug.protocol.messages import ListedIdentity
+from replug.protocol.visible_text import visible_path
 from replug.token.identity import TokenId
 from replug.token.keys import TokenKey
 from replug.token.prompts.request import Asker
@@ -76,10 +78,8 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class SoftwareIdentity(Identity):
-    """A private key that a client gave the agent."""
-
-    keys: SoftwareKeys
+class AddedIdentity(Identity):
+    """A key that a client gave the agent."""
 
     @property
     def holder(self) -> None:
@@ -89,8 +89,34 @@ class SoftwareIdentity(Identity):
     def distance(self) -> tuple[bool, bool, bool]:
         return False, False, False
 
+
+@dataclass(frozen=True)
+class SoftwareIdentity(AddedIdentity):
+    """One with its private key."""
+
+    keys: SoftwareKeys
+
     async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
         return await self.keys.sign(self.blob, data, flags)
+
+
+@dataclass(frozen=True)
+class SecurityKeyIdentity(AddedIdentity):
+    """One whose private key is in a FIDO authenticator."""
+
+    keys: SecurityKeys
+    public: SkPublicKey
+    provider: str
+    """The library that speaks to the authenticator."""
+
+    @cached_property
+    def place(self) -> str:
+        return f"security key ({visible_path(self.provider)})"
+
+    async def sign(self, data: bytes, flags: int, asker: Asker, notices: TouchNotices) -> bytes:
+        comment = self.comment.decode(errors="replace")
+        touching = partial(notices.touch_security_key, comment, asker)
+        return await self.keys.sign(self.blob, data, comment, asker, touching)
 
 
 @dataclass(frozen=True)

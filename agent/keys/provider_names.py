@@ -54,6 +54,13 @@ async def resolve_to_remove(name: str) -> tuple[list[str], Uri]:
     return [real], uri or Uri()
 
 
+async def resolve_library(path: str) -> str:
+    """The canonical path of a library for FIDO keys. RequestRefusedError."""
+    if len(os.fsencode(path)) > _LONGEST_NAME or path.count("/") > _MOST_PARTS:
+        raise RequestRefusedError("the path of the library for FIDO keys is too long")
+    return await _in_thread(path, Share.SECURITY_KEYS, lambda: os.path.realpath(path, strict=True))
+
+
 async def registered() -> Registry:
     """What p11-kit has registered now. RequestRefusedError."""
     return await _in_thread("p11-kit's configuration", Share.USUAL_MODULES, _registry)

@@ -89,6 +89,24 @@ def test_a_slow_signature_has_a_notice_for_as_long_as_it_takes(
     assert desktop.asked == ["Notify", "CloseNotification"]
 
 
+def test_for_a_security_key_there_is_one_at_once(bus: MessageBus, desktop: Notifications) -> None:
+    environment = {"DBUS_SESSION_BUS_ADDRESS": bus.address}
+
+    async def main() -> None:
+        never = WatchedNotices(environment, lambda: 0, Terminals(None))
+        with never.touch_security_key("id_sk", Asker("ssh (pid 4711)")):
+            assert never.begun == 0
+        notices = WatchedNotices(environment, lambda: LONG, Terminals(None))
+        with notices.touch_security_key("id_sk", Asker("ssh (pid 4711)")):
+            notice = await await_one(desktop)
+            assert notice.summary == "Touch the security key"
+            assert notice.body == "A signature is waiting for it.\nKey: id_sk\nFor: ssh (pid 4711)"
+        await await_none(desktop)
+
+    run(main())
+    assert desktop.withdrawn == [1]
+
+
 def test_what_is_not_known_is_not_mentioned(notices: WatchedNotices, desktop: Notifications) -> None:
     async def main() -> None:
         with notices.waiting('token "work"', "", Asker()):

@@ -43,6 +43,8 @@ from replug.protocol.messages import (
 from replug.protocol.signatures import verify
 from replug.token.pins.pin import Pin
 from replug.token.prompts.terminals import Terminals
+from replug.token.security_keys.authenticators import Authenticators
+from replug.token.security_keys.helper import SkHelper
 
 LOGIN_KEY, WORK_KEY, HOME_KEY = Key("login"), Key("work key"), Key("home key")
 
@@ -68,8 +70,15 @@ class AgentBench:
         self.journal = folder / "state" / "issued.jsonl"
         notices = TouchNotices({}, lambda: None, Terminals(None))
         self.history = RefusalHistory()
+        self.authenticators = Authenticators(SkHelper(os.environ), frozenset)
         self.keyring = Keyring(
-            settings, desk, notices, self.slots.fork_server, Journal(lambda: self.journal), self.history
+            settings,
+            desk,
+            notices,
+            self.slots.fork_server,
+            Journal(lambda: self.journal),
+            self.history,
+            self.authenticators,
         )
         self.dispatcher = Dispatcher(self.keyring, self.history)
         self._conversations: dict[int, Conversation] = {}

@@ -37,6 +37,8 @@ from replug.token.pins.pin import Pin
 from replug.token.prompts.request import ConfirmRequest, PinRequest
 from replug.token.prompts.terminals import Terminals
 from replug.token.requester import Requester
+from replug.token.security_keys.authenticators import Authenticators
+from replug.token.security_keys.helper import SkHelper
 
 SEEDS = [*recorded("requests"), *REQUESTS]
 _PATIENCE = 30.0  # seconds, for any one thing
@@ -67,9 +69,16 @@ class Agent:
         self.journal = Journal(lambda: Path(self._state.name) / "issued.jsonl")
         self.ca_key = CaKey()
         self.history = RefusalHistory()
+        self.authenticators = Authenticators(SkHelper({"SSH_SK_HELPER": "/bin/false"}), frozenset)
         notices = TouchNotices({}, lambda: None, Terminals(None))
         self.keyring = Keyring(
-            Settings(options), Nobody(), notices, self.fork_server, self.journal, self.history
+            Settings(options),
+            Nobody(),
+            notices,
+            self.fork_server,
+            self.journal,
+            self.history,
+            self.authenticators,
         )
         self._dispatcher = Dispatcher(self.keyring, self.history)
 
@@ -134,7 +143,13 @@ async def _unlock(agent: Agent) -> None:
     if agent.keyring.locked:
         notices = TouchNotices({}, lambda: None, Terminals(None))
         fresh = Keyring(
-            agent.keyring.settings, Nobody(), notices, agent.fork_server, agent.journal, agent.history
+            agent.keyring.settings,
+            Nobody(),
+            notices,
+            agent.fork_server,
+            agent.journal,
+            agent.history,
+            agent.authenticators,
         )
         agent.keyring.remove_all()
         agent.keyring = agent._dispatcher._agent = fresh

@@ -54,8 +54,8 @@ def test_the_longest_message(length: int, kind: bytes, agents: Agents, key: byte
 def test_every_recorded_request_cut_short_is_refused(agents: Agents, key: bytes) -> None:
     """At every byte of short requests, at every seventh of long ones; the connection goes on all the while.
 
-    A malformed request to lock ends OpenSSH 9.2's agent. It holds FIDO keys, which ours refuses; and it
-    answers a failed session-bind with 5 instead of RFC 9987's 28.
+    A malformed request to lock ends OpenSSH 9.2's agent. It takes FIDO keys without a library, which can sign
+    nothing and which ours refuses; and it answers a failed session-bind with 5 instead of RFC 9987's 28.
     """
     ours, theirs = agents
 

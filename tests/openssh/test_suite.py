@@ -20,8 +20,8 @@ REGRESS = Path("/usr/lib/openssh/regress")
 AS_USER = Path(__file__).parent.parent / "rigs" / "as_user.sh"
 REPOSITORY = Path(__file__).parent.parent.parent
 TESTER, TESTER_UID = "tester", 59999
-# The suite's types of keys that the agent does not hold: DSA, and FIDO's.
-FOREIGN_TYPES = "^ssh-dss|^sk-|^webauthn-sk-"
+# The suite's types of keys and signatures that the agent does not hold or make: DSA, and those of browsers.
+FOREIGN_TYPES = "^ssh-dss|^webauthn-sk-"
 
 
 @dataclass
@@ -89,10 +89,17 @@ def suite(request: pytest.FixtureRequest, home: Home) -> Suite:
 
 @pytest.mark.parametrize(
     "name",
-    ["agent", "agent-restrict", "agent-subprocess", "agent-timeout", "cert-file", "hostkey-agent", "sshsig"],
+    ["agent", "agent-restrict", "agent-subprocess", "agent-timeout", "cert-file", "sshsig"],
 )
 def test_scripts(name: str, suite: Suite) -> None:
     suite.run(name)
+
+
+def test_hostkey_agent(suite: Suite) -> None:
+    said = suite.run("hostkey-agent", TEST_SSH_QUIET="no")
+
+    for kind in ("sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com"):
+        assert f"key type {kind}" in said
 
 
 def test_agent_pkcs11(suite: Suite) -> None:
@@ -107,9 +114,10 @@ def test_agent_pkcs11(suite: Suite) -> None:
 def test_sshsig_with_keys_on_a_token(suite: Suite, token: Token) -> None:
     """`ssh-add KEY` puts the key on the token, and adds the token.
 
-    Without the script's certificates: `ssh-add -s` cannot add those before OpenSSH 9.6.
+    Without the script's certificates: `ssh-add -s` cannot add those before OpenSSH 9.6; and without FIDO.
     """
     suite.edit("sshsig.sh", 'SIGNKEYS="$SIGNKEYS ${t}-cert.pub"', "")
+    suite.edit("test-exec.sh", FOREIGN_TYPES, f"{FOREIGN_TYPES}|^sk-")
     suite.home.write("suite/askpass", f"#!/bin/sh\necho {PIN}\n", 0o755)
     ssh_add = suite.home.write("suite/ssh-add", SSH_ADD, 0o755)
 

@@ -32,6 +32,7 @@ FLOORS = (
     ("token/noticing",),
     ("token/modules",),
     ("token/keygen",),
+    ("token/security_keys",),
     ("token/serving",),
     ("token/pins", "token/prompts", "token/worker/inside"),
     ("token/worker",),

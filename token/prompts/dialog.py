@@ -55,7 +55,7 @@ async def dialog(
     try:
         # In a thread, which waits until the program is loaded: its folder may never answer.
         async with asyncio.timeout(_TIME_TO_START):
-            process = await in_daemon_thread(Share.PROMPT_PROGRAMS, started, _end_late)
+            process = await in_daemon_thread(Share.PROMPT_PROGRAMS, started, end_late)
     except TimeoutError:
         raise NobodyAskedError(f"{argv[0]} does not start: its folder does not answer", next_step) from None
     except TooManyThreadsError as error:
@@ -69,16 +69,17 @@ async def dialog(
             if stream is not None:
                 stream.close()
         if process.returncode is None:
-            await _end(process)
+            await end_program(process)
 
 
-def _end_late(process: subprocess.Popen[bytes]) -> None:
+def end_late(process: subprocess.Popen[bytes]) -> None:
     """End one that nobody waits for any more."""
     with process, suppress(PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _end(process: subprocess.Popen[bytes]) -> None:
+async def end_program(process: subprocess.Popen[bytes]) -> None:
+    """End one, with what it has started: it is asked to, and then made to."""
     # It has not been waited for, so the group's number is still its own. A set-user-ID program cannot be
     # killed; it ends when its pipes break.
     with suppress(PermissionError):

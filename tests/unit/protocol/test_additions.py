@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -31,12 +32,35 @@ def sk_key() -> PrivateKey:
     return SkPrivateKey(SkPublicKey(ed25519_key().public, "ssh:"), 1, b"handle", b"")
 
 
+def sk_p256_key() -> PrivateKey:
+    public = ecdsa_key(Curve.NISTP256).public
+    return SkPrivateKey(SkPublicKey(public, "ssh:"), 5, b"handle", b"")  # type: ignore[arg-type]
+
+
+def certified_sk_key(application: str = "ssh:") -> SkPrivateKey:
+    public = SkPublicKey(ed25519_key().public, application)
+    body = Certificate.decode(certificate(Key(), Key(), "alice"))
+    certified = replace(body, key=public)
+    return SkPrivateKey(public, 1, b"handle", b"", certificate=certified)
+
+
+def mixed_certificate() -> bytearray:
+    """The certificate of a key, and the private half of another."""
+    sent = message(certified_sk_key())
+    at = sent.rindex(b"\0\0\0\4ssh:") + 4
+    sent[at : at + 4] = b"ssh;"
+    return sent
+
+
 KEYS: dict[str, Callable[[], PrivateKey]] = {
     "ed25519": ed25519_key,
     "nistp256": lambda: ecdsa_key(Curve.NISTP256),
     "rsa": rsa_key,
     "mldsa44-ed25519": composite_key,
     "certificate": certified_key,
+    "sk-ed25519": sk_key,
+    "sk-nistp256": sk_p256_key,
+    "sk-certificate": certified_sk_key,
 }
 
 
@@ -52,6 +76,9 @@ def test_it_says_what_the_whole_request_says(kind: str, constraints: tuple[Const
     assert read.blob == whole.key.blob
     assert (read.comment, read.constraints) == (whole.comment, whole.constraints)
     assert read.message is sent
+    flags = whole.key.flags if isinstance(whole.key, SkPrivateKey) else 0
+    assert read.sk_flags == flags
+    assert read.private_key() == whole.key.encode()
     read.wipe()
     assert not any(sent)
 
@@ -59,7 +86,8 @@ def test_it_says_what_the_whole_request_says(kind: str, constraints: tuple[Const
 @pytest.mark.parametrize(
     ("sent", "reason"),
     [
-        (lambda: message(sk_key()), "keys of FIDO authenticators (sk-ssh-ed25519@openssh.com)"),
+        (lambda: message(sk_key())[:-20], "truncated"),
+        (lambda: mixed_certificate(), "the certificate is for another key"),
         (lambda: message(ed25519_key())[:-1], "truncated"),
         (lambda: bytearray(b"\x11"), "truncated"),
         (lambda: bytearray(b"\x0b"), "not a request to add a key"),

@@ -248,6 +248,25 @@ def test_certificates_of_rules(rule: dict[str, Any], lines: list[str]) -> None:
     assert text[text.index("Certificates") + 1 :] == lines
 
 
+def test_keys_of_security_keys() -> None:
+    key = KEY | {
+        "type": "sk-ssh-ed25519@openssh.com",
+        "provider": "/usr/lib/sk.so",
+        "application": "ssh:work",
+        "pin_remembered": True,
+        "pin_expires_in": 60,
+    }
+    others = key | {"provider": "internal", "application": "ssh:", "pin_remembered": False}
+
+    text = list(describe(STATUS | {"security_keys": [key, others]}, PIPED, NOW))
+
+    [first, facts, second, other_facts] = text[text.index("Security key keys") + 1 :]
+    assert first.endswith(" (ED25519-SK)")
+    assert facts.startswith("    for ssh:work, by /usr/lib/sk.so, PIN remembered until ")
+    assert second == first
+    assert other_facts == "    for ssh:, by internal"
+
+
 @pytest.mark.parametrize(
     ("status", "what"),
     [
@@ -255,6 +274,10 @@ def test_certificates_of_rules(rule: dict[str, Any], lines: list[str]) -> None:
         ({"tokens": [TOKEN]}, "PINs and keys in memory do not survive the change: "),
         (
             {"tokens": [TOKEN | {"pin_remembered": True}], "software_keys": [KEY, KEY]},
+            "It has 1 remembered PIN and 2 keys in memory, which do not survive the change: ",
+        ),
+        (
+            {"software_keys": [KEY], "security_keys": [KEY | {"pin_remembered": True}]},
             "It has 1 remembered PIN and 2 keys in memory, which do not survive the change: ",
         ),
     ],

@@ -51,6 +51,7 @@ def test_status_as_json(rig: ControlRig) -> None:
             "configuration_refused_since": None,
             "forget_pin_on": [],
             "software_keys": [],
+            "security_keys": [],
             "certificates": [],
             "allowed_modules": f"{rig.agent.module.parent}/*",
             "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],

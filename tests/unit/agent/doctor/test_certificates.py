@@ -51,6 +51,7 @@ def test_the_kernel_is_asked(machine: Machine) -> None:
     [
         (SERVED | {"certificates": [RULE]}, "ok", "the CA key for * is there"),
         ({"software_keys": [{"fingerprint": CA}], "certificates": [RULE]}, "ok", "the CA key for * is there"),
+        ({"security_keys": [{"fingerprint": CA}], "certificates": [RULE]}, "ok", "the CA key for * is there"),
         ({"tokens": [{"keys": []}], "certificates": [RULE]}, "warn", f"has the CA key {CA}"),
         (SERVED | {"certificates": [RULE | {"failed": "it is out"}]}, "warn", "none for *: it is out"),
         (SERVED | {"certificates": [RULE | {"failed": "it is out", "serial": 1}]}, "ok", "is there"),
