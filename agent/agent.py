@@ -47,6 +47,9 @@ class Agent(Protocol):
     def listing_takes_long(self, client: Client) -> bool:
         """Whether to make the listing is something for `aside`."""
 
+    async def admit(self, client: Client) -> None:
+        """Note who a client of another user is, before each request; refuse who is no guest (now)."""
+
     def was_bound(self, client: Client) -> None:
         """Find out now what depends on the client's hosts: it is about to list its keys."""
 

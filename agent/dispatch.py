@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from replug.agent import handlers
 from replug.agent.agent import Agent
 from replug.agent.clients.client import Client
+from replug.agent.clients.peer import Peer
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.handlers import Reply
 from replug.agent.keys.changes import Changes
@@ -56,6 +57,8 @@ class _Row:
     while_locked: bool = False
     """Whether a locked agent serves it."""
     may_end_locked: bool = False
+    for_guests: bool = False
+    """Whether another user may send it whom the agent is a service for."""
     """Whether the reply is sent even if the agent was locked while it was made."""
 
 
@@ -68,9 +71,9 @@ _ADD_PROVIDER = _Row(
 )
 _ROWS: dict[int, _Row] = {
     MessageType.REQUEST_IDENTITIES: _Row(
-        "RequestIdentities", handlers.list_identities, while_locked=True, may_end_locked=True
+        "RequestIdentities", handlers.list_identities, while_locked=True, may_end_locked=True, for_guests=True
     ),
-    MessageType.SIGN_REQUEST: _Row("SignRequest", handlers.sign),
+    MessageType.SIGN_REQUEST: _Row("SignRequest", handlers.sign, for_guests=True),
     MessageType.ADD_IDENTITY: _ADD_KEY,
     MessageType.ADD_ID_CONSTRAINED: _ADD_KEY,
     MessageType.ADD_SMARTCARD_KEY: _ADD_PROVIDER,
@@ -82,7 +85,9 @@ _ROWS: dict[int, _Row] = {
     MessageType.LOCK: _Row("Lock", handlers.lock, may_end_locked=True),
     MessageType.UNLOCK: _Row("Unlock", handlers.unlock, while_locked=True, may_end_locked=True),
     # A locked agent serves no extension but session-bind; the handler checks that.
-    MessageType.EXTENSION: _Row("Extension", handlers.extension, while_locked=True, may_end_locked=True),
+    MessageType.EXTENSION: _Row(
+        "Extension", handlers.extension, while_locked=True, may_end_locked=True, for_guests=True
+    ),
 }
 
 
@@ -105,12 +110,18 @@ class Dispatcher:
         try:
             if row is None:
                 raise ProtocolError(f"unexpected message type {message[0]}")
+            if client.guest is not None and not row.for_guests:
+                raise RequestRefusedError(
+                    "the agent is a service for this user, who may list certificates and sign with them only",
+                    "use an agent of your own for other keys",
+                )
             if self._agent.locked and not row.while_locked:
                 raise handlers.locked()
             if row.check_client is not None:
                 row.check_client(self._agent, client)
-            if row.slow_to_decode and len(message) > _QUICKLY_DECODED:
-                reply = self._decode_aside(client, row, message)
+            slow = row.slow_to_decode and len(message) > _QUICKLY_DECODED
+            if slow or client.guest is not None:
+                reply = self._handle_later(client, row, message, slow=slow)
                 return self._answer_later(client, row, reply)
             request = row.decode(message)
             self._agent.drop_expired()
@@ -130,11 +141,15 @@ class Dispatcher:
         """A connection is closed because what comes on it is no message; a reason like any other."""
         self._refuse(client, "Connection", error)
 
-    async def _decode_aside(self, client: Client, row: _Row, message: bytearray) -> Response:
-        """The reply to a message that is decoded beside the event loop."""
+    async def _handle_later(self, client: Client, row: _Row, message: bytearray, *, slow: bool) -> Response:
+        """The reply to a guest's message, or to one that is `slow` and decoded beside the event loop."""
         request: _Wipeable | None = None
         try:
-            request = await self._decoded(row, message)
+            if client.guest is not None:
+                await self._agent.admit(client)
+                if self._agent.locked and not row.while_locked:
+                    raise handlers.locked()
+            request = await self._decoded(row, message) if slow else row.decode(message)
             self._agent.drop_expired()
             reply = row.handle(self._agent, client, request)
             return await reply if isinstance(reply, Coroutine) else reply
@@ -142,6 +157,10 @@ class Dispatcher:
             wipe(message)
             if request is not None:
                 request.wipe()
+
+    def not_served(self, peer: Peer, error: ExplainedError) -> None:
+        """A connection is closed at once; a reason like any other."""
+        self._refuse(Client(peer), "Connection", error)
 
     async def _decoded(self, row: _Row, message: bytearray) -> _Wipeable:
         if self._agent.locked:

@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 from replug.agent.additions import Additions
 from replug.agent.ca.certifying import Certifying
+from replug.agent.ca.guests import Guests
 from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.journal import Journal
 from replug.agent.ca.shown import ShownCertificates
@@ -40,6 +41,7 @@ from replug.token.modules.module import Module
 from replug.token.offload import Aside
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.pins.pin import PinCache
+from replug.token.prompts.no_guests import NoGuestsPrompter
 from replug.token.prompts.request import Prompter
 from replug.token.seal import Seal
 from replug.token.security_keys.authenticators import Authenticators
@@ -83,6 +85,7 @@ class Keyring:
         authenticators: Authenticators,
     ) -> None:
         self.settings = settings
+        prompter = NoGuestsPrompter(prompter)
         self.changes = Changes(boottime)
         self.certifying = Certifying(settings, journal)
         self.identities = Identities(
@@ -121,6 +124,8 @@ class Keyring:
         self.sign = signing.sign
         self.issuing = Issuing(settings, self.identities, self._software_keys, signing, refusals)
         self._shown_certificates = ShownCertificates(settings, self.issuing)
+        self._guests = Guests(settings)
+        self.admit, self.why_no_guests = self._guests.admit, self._guests.why_none
         self._emptied = 0
         """How often everything was removed."""
         additions = Additions(
@@ -165,7 +170,11 @@ class Keyring:
         else:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
-            others = self.identities.answer(partial(self.certifying.shows, client=client))
+            others = (
+                self.identities.answer(partial(self.certifying.shows, client=client))
+                if client.guest is None
+                else _NOTHING
+            )
             answer, at_hand.until = self._shown_certificates.answer(client, others)
             if out or not self.first_scan.done:
                 return answer
@@ -175,7 +184,7 @@ class Keyring:
 
     def was_bound(self, client: Client) -> None:
         state = self.issuing.state_for(client)
-        if state is not None and not self.identities.destinations:
+        if state is not None and client.guest is None and not self.identities.destinations:
             client.at_hand = state.at_hand  # all that log in there see the same
 
     def wants_certificate(self, client: Client) -> bool:

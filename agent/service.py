@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from replug.agent.ca.journal import Journal, journal_path
-from replug.agent.clients.client import Client
+from replug.agent.clients.client import Client, ListAtHand
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
 from replug.agent.clients.waiting import ClientLoop, Waiting
@@ -150,10 +150,12 @@ class _Service:
         )
 
         def conversation(peer: Peer) -> Conversation:
-            return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=keyring.at_hand))
+            # What guests see is their own, and never at hand.
+            at_hand = ListAtHand() if peer.is_foreign else keyring.at_hand
+            return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=at_hand))
 
         clients = BytesOnlyListener.of(listener, Disposal().take)
-        server = Server(clients, conversation, waiting)
+        server = Server(clients, conversation, waiting, keyring.why_no_guests, dispatcher.not_served)
         self._handle_signals(keyring, reloader)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # It may wait for a folder that does not answer, and may be told to end meanwhile.

@@ -13,6 +13,7 @@ from functools import partial, reduce
 from operator import or_
 
 from replug.agent.ca.certifying import Certifying
+from replug.agent.ca.guests import MOST_SIGNATURES, Allowance
 from replug.agent.ca.unsigned import purpose_of_certifying
 from replug.agent.clients.client import Client
 from replug.agent.config.confirm_when import ConfirmWhen
@@ -31,6 +32,7 @@ from replug.protocol.purpose import Host, Purpose, purpose_of
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.sessions import DestinationError, check_sign
 from replug.protocol.wire import ProtocolError
+from replug.token.boottime import boottime
 from replug.token.errors import ExplainedError, ModuleUnreachableError, PinLockedError, TokenAbsentError
 from replug.token.identity import TokenId
 from replug.token.offload import Aside
@@ -70,6 +72,7 @@ class Signing:
         self._notices = notices
         self._confirmations = confirmations
         self._certifying = certifying
+        self._allowance = Allowance(boottime, MOST_SIGNATURES, "signatures")
 
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign what is asked for; SignRefusedError.
@@ -80,6 +83,8 @@ class Signing:
         purpose = purpose_of(request.data, request.key_blob, client.sessions, client.hosts, int(time.time()))
         attempt = _Attempt(client, request, purpose)
         try:
+            if client.guest is not None:
+                self._allowance.take(client.guest)
             try:
                 return await self._sign(attempt)
             except TokenAbsentError as absent:
@@ -102,7 +107,7 @@ class Signing:
         purpose = purpose_of_certifying(certificate, host)
         request = SignRequest(ca_key, certificate.body(), SignFlag.RSA_SHA2_512)
         # It is the agent that asks, for this client: what that one is bound to does not restrict the CA key.
-        return await self._sign(_Attempt(Client(client.peer), request, purpose))
+        return await self._sign(_Attempt(Client(client.peer), request, purpose, by_agent=True))
 
     async def _sign(self, attempt: _Attempt) -> Signed:
         """Sign with the first identity that can, if it is still there then."""
@@ -196,13 +201,15 @@ class _Attempt:
     began: float = field(default_factory=time.monotonic)
     candidates: list[Identity] = field(default_factory=list)
     """What may sign, as of the last look."""
+    by_agent: bool = False
+    """Whether the agent itself asks for it, with keys that the client may not use."""
 
     def permitted(self, holding: list[Identity]) -> list[Identity]:
         """The identities among `holding` that may sign this, one for each holder; raises why none may."""
         permitted: dict[TokenId | None, Identity] = {}
         refusal: Exception | None = None
         for held in holding:
-            if held.constraints.here_only and self.client.forwarded:
+            if not (self.by_agent or self.client.may_use(held.constraints)):
                 continue
             try:
                 if held.constraints.destinations:

@@ -68,7 +68,7 @@ async def status(
         "tokens": tokens,
         "software_keys": software,
         "security_keys": security,
-        "certificates": [] if locked else [_certificate(state) for state in keyring.issuing.states()],
+        "certificates": [] if locked else await _certificates(keyring, pieces),
         "refusals": [_refusal(refusal) for refusal in history],
     }
 
@@ -207,8 +207,16 @@ def _key(keyring: Keyring, held: Identity) -> dict[str, Any]:
     }
 
 
+async def _certificates(keyring: Keyring, pieces: Pieces) -> list[dict[str, Any]]:
+    described = []
+    for state in (*keyring.issuing.states(), *keyring.issuing.states_of_guests()):
+        await pieces.next()
+        described.append(_certificate(state))
+    return described
+
+
 def _certificate(state: RuleState) -> dict[str, Any]:
-    """What there is of one `[[certificate]]`."""
+    """What there is of one `[[certificate]]`, for one user."""
     shown, missing = state.shown(time.time()), state.missing
     current = None if shown is None else shown.issued
     certificate = None if current is None else current.certificate
@@ -216,6 +224,8 @@ def _certificate(state: RuleState) -> dict[str, Any]:
         "ca": list(state.rule.ca),
         "hosts": list(state.rule.hosts),
         "principals": list(state.rule.principals),
+        "users": list(state.rule.users),
+        "user": state.guest.name if state.guest is not None else "",
         "serial": certificate.serial if certificate else None,
         "key_id": certificate.key_id.decode() if certificate else "",
         "fingerprint": current.fingerprint if current else "",

@@ -35,6 +35,15 @@ def readable_through_user_namespace() -> bool:
     return (int(outside), int(count)) == (os.getuid(), 1)
 
 
+def tells_users_apart() -> bool:
+    """Whether the kernel reports every user by a number of their own (user_namespaces(7)).
+
+    In a user namespace, as PrivateUsers= makes one, all that it does not have are one user, 65534.
+    """
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() == ["0", "0", str(2**32 - 1)]
+
+
 def refuse_core_dumps() -> None:
     """Set RLIMIT_CORE to 0, for this process and all its children. Raises OSError."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -6,7 +6,18 @@ from contextvars import ContextVar
 from typing import NamedTuple, TypeAlias
 
 Program: TypeAlias = tuple[int, str]
-"""A program, by the mount namespace and the path that it was started from."""
+"""A program, by the mount namespace and the path that it was started from.
+
+All programs of another user are one: it has the number of that user, and no path.
+"""
+
+
+class Guest(NamedTuple):
+    """Another user, whom the agent is a service for."""
+
+    uid: int
+    name: str = ""
+    """Empty until it was looked up."""
 
 
 class Requester(NamedTuple):
@@ -15,6 +26,16 @@ class Requester(NamedTuple):
     program: Program | None = None
     """None for those that share their turns, as users can make any number of them (agent/clients/peer.py)."""
     pid: int = 0
+
+    @classmethod
+    def of_guest(cls, uid: int, pid: int) -> Requester:
+        """A process of another user, however many programs that one may have."""
+        return cls((uid, ""), pid)
+
+    @property
+    def is_guest(self) -> bool:
+        """Whether it is another user's: those are asked nothing, and shown nothing."""
+        return self.program is not None and not self.program[1]
 
 
 NOBODY = Requester()

@@ -14,6 +14,7 @@ from functools import partial
 
 from replug.agent.ca.certificate_file import write_certificate
 from replug.agent.ca.certificate_rules import rule_for
+from replug.agent.ca.guests import MOST_CERTIFICATES, Allowance
 from replug.agent.ca.making import Certifier, Making
 from replug.agent.ca.rule_state import Missing, RuleState
 from replug.agent.clients.client import Client
@@ -29,6 +30,7 @@ from replug.protocol.purpose_text import host_in_words
 from replug.protocol.wire import ProtocolError
 from replug.token.boottime import boottime
 from replug.token.errors import DeclinedError, ExplainedError, PromptError
+from replug.token.requester import Guest
 from replug.token.serving.shared import StoppedError
 
 log = logging.getLogger(__name__)
@@ -56,39 +58,57 @@ class Issuing:
         self._software_keys = software_keys
         self._making = Making(identities, software_keys, certifier)
         self._refusals = refusals
-        self._states: dict[CertificateRule, RuleState] = {}
+        self._allowance = Allowance(boottime, MOST_CERTIFICATES, "certificates")
+        self._states: dict[tuple[CertificateRule, Guest | None], RuleState] = {}
         self._ends = 0
         """How often what was under way was ended, as its outcome was not wanted any more."""
 
     # What there is.
 
-    def states(self) -> list[RuleState]:
-        """Of each rule, in the order of the configuration."""
-        return [self._state(rule) for rule in self._rules]
+    def states(self, guest: Guest | None = None) -> list[RuleState]:
+        """Of each rule for the agent's user, or what there is for a guest, in the configuration's order."""
+        if guest is None:
+            return [self._state(rule, None) for rule in self._settings.config.own_rules]
+        wanted = ((rule, guest) for rule in self._settings.config.guest_rules)
+        return [self._states[one] for one in wanted if one in self._states]
+
+    def states_of_guests(self) -> list[RuleState]:
+        """Of each rule that is for guests: what there is for each, or an empty one."""
+        guests = dict.fromkeys(guest for _, guest in self._states if guest is not None)
+        return [
+            state
+            for rule in self._settings.config.guest_rules
+            for state in (
+                [self._states[rule, guest] for guest in guests if (rule, guest) in self._states]
+                or [RuleState(rule, None, self._can_sign)]
+            )
+        ]
 
     def state_for(self, client: Client) -> RuleState | None:
         """Of the rule for the host that the client logs in at; None if there is none."""
-        rules = self._settings.options.config.certificate_rules
+        rules = self._rules_of(client)
         if not rules:
             return None
         if client.ruled_by is not rules:
             host = client.logs_in_at
             client.ruled_by, client.rule = rules, None if host is None else rule_for(rules, host)
-        return None if client.rule is None else self._state(client.rule)
+        return None if client.rule is None else self._state(client.rule, client.guest)
 
     def is_due(self, client: Client) -> bool:
         """Whether the client is to wait for `prepare` before it is listed its keys."""
         state = self.state_for(client)
-        return state is not None and state.is_due(time.time())
-
-    @property
-    def _rules(self) -> Sequence[CertificateRule]:
-        return self._settings.config.certificate_rules
-
-    def _state(self, rule: CertificateRule) -> RuleState:
-        state = self._states.get(rule)
         if state is None:
-            state = self._states[rule] = RuleState(rule, self._can_sign)
+            # Guests come for certificates only, so they are told why there is none.
+            return client.guest is not None and client.logs_in_at is not None
+        return state.is_due(time.time())
+
+    def _rules_of(self, client: Client) -> Sequence[CertificateRule]:
+        return client.guest_rules if client.guest is not None else self._settings.options.config.own_rules
+
+    def _state(self, rule: CertificateRule, guest: Guest | None) -> RuleState:
+        state = self._states.get((rule, guest))
+        if state is None:
+            state = self._states[rule, guest] = RuleState(rule, guest, self._can_sign)
         return state
 
     def _can_sign(self, issued: IssuedIdentity) -> bool:
@@ -98,8 +118,9 @@ class Issuing:
 
     def follow_configuration(self) -> None:
         """Drop keys and certificates of rules that the configuration does not have any more."""
-        for rule in self._states.keys() - set(self._rules):
-            self._drop(self._states.pop(rule))
+        rules = set(self._settings.config.certificate_rules)
+        for key in [key for key in self._states if key[0] not in rules]:
+            self._drop(self._states.pop(key))
         self._show()
 
     def clear(self) -> None:
@@ -143,7 +164,10 @@ class Issuing:
         Takes 90 seconds at most, and as long as a question may stay unanswered.
         """
         state, host = self.state_for(client), client.logs_in_at
-        if state is None or host is None or not state.is_due(time.time()):
+        if host is None or not self.is_due(client):
+            return
+        if state is None:
+            self._report(None, client, host, _no_rule(client))
             return
         patience = min(self._settings.config.prompt_timeout, _LONGEST)
         try:
@@ -163,7 +187,7 @@ class Issuing:
         """One attempt for all clients that want a certificate of the rule."""
         ends = self._ends
         while state.is_due(time.time()):
-            if ends != self._ends or self._states.get(state.rule) is not state:
+            if ends != self._ends or self._states.get((state.rule, state.guest)) is not state:
                 raise RequestRefusedError("the agent was locked or emptied meanwhile")
             if boottime() < state.held_back_until:
                 raise RequestRefusedError(
@@ -180,17 +204,30 @@ class Issuing:
                     raise
 
     async def _make(self, state: RuleState, client: Client, host: Host) -> None:
+        if state.guest is not None:
+            self._allowance.take(state.guest)
         with state.attempt.stoppable():
             issued = await self._making.make(state, client, host)
         state.take(issued, time.time())
+        self._forget_guests_of_before()
         self._show()
         if state.rule.certificate_file:
             await write_certificate(state.rule.certificate_file, issued)
 
-    def _report(self, state: RuleState, client: Client, host: Host, error: ExplainedError) -> None:
-        what = "no certificate" if state.shown(time.time()) is None else "the certificate is not renewed"
+    def _forget_guests_of_before(self) -> None:
+        """Drop the keys of guests whose certificates have ended: there may be any number of them in time."""
+        now = time.time()
+        for key, state in list(self._states.items()):
+            if state.guest is not None and state.is_over(now):
+                self._drop(self._states.pop(key))
+
+    def _report(self, state: RuleState | None, client: Client, host: Host, error: ExplainedError) -> None:
+        now = time.time()
+        renewed = state is not None and state.shown(now) is not None
+        what = "the certificate is not renewed" if renewed else "no certificate"
         reason = f"{what} for a login at {host_in_words(host)}: {error.reason}"
-        state.missing = Missing(time.time(), error.reason, error.next_step)
+        if state is not None:
+            state.missing = Missing(now, error.reason, error.next_step)
         program = client.peer.program
         if self._refusals.add(client.peer.requester, REQUEST, program, reason, error.next_step, ""):
             log.warning(
@@ -202,3 +239,11 @@ class Issuing:
                     "next_step": error.next_step,
                 },
             )
+
+
+def _no_rule(client: Client) -> RequestRefusedError:
+    name = client.guest.name if client.guest is not None else ""
+    return RequestRefusedError(
+        f"no [[certificate]] for user {name} is for this host",
+        "its key has to be in /etc/ssh/ssh_known_hosts, under a name in hosts of config.toml",
+    )

@@ -32,6 +32,7 @@ from replug.token.errors import (
     TokenAbsentError,
 )
 from replug.token.prompts.request import Asker
+from replug.token.requester import Guest
 
 
 class Signed(Protocol):
@@ -68,7 +69,7 @@ class Making:
 
     async def make(self, state: RuleState, client: Client, host: Host) -> IssuedIdentity:
         """A certificate by the state's rule for a login at `host`. ExplainedError, ProtocolError."""
-        names = await self._values()
+        names = await self._values(state.guest)
         held = await self._key_to_certify(state, client)
         certificate, authority = await self._signed(state, client, host, held, names)
         return IssuedIdentity(
@@ -139,7 +140,7 @@ class Making:
             if state.key is None:
                 blob = await self._software_keys.make()
                 comment = f"for certificates by {state.rule.ca[0]}".encode()
-                constraints = KeyConstraints(here_only=True)
+                constraints = KeyConstraints(here_only=True, guest=state.guest)
                 state.key = SoftwareIdentity(blob, comment, constraints, self._software_keys)
             return state.key
         on_tokens = self._identities.on_tokens(lambda held: client.sees(held.constraints))
@@ -152,8 +153,8 @@ class Making:
             )
         return there[chosen[0].blob]
 
-    async def _values(self) -> dict[str, str]:
+    async def _values(self, guest: Guest | None) -> dict[str, str]:
         """The values of the rules' templates."""
         if not self._names:
             self._names = {"user": await user_name(os.getuid()), "machine": socket.gethostname()}
-        return self._names
+        return self._names if guest is None else self._names | {"user": guest.name}

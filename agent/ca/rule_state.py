@@ -1,4 +1,4 @@
-"""What there is of one `[[certificate]]`: the key, the certificates, and why there is none."""
+"""What there is of one `[[certificate]]`, for one user: key and certificates, or why there is none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from replug.agent.clients.client import ListAtHand
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.issued import IssuedIdentity
+from replug.token.requester import Guest
 from replug.token.serving.shared import SharedAttempt
 
 _MOST_REPLACED = 64
@@ -42,9 +43,11 @@ class Shown:
 
 @dataclass(eq=False)
 class RuleState:
-    """Of one rule. Times are in seconds since 1970."""
+    """Of one rule and one user. Times are in seconds since 1970."""
 
     rule: CertificateRule
+    guest: Guest | None
+    """The other user whom it is for."""
     can_sign: Callable[[IssuedIdentity], bool]
     """Whether the token with the key of a certificate is in."""
     attempt: SharedAttempt = field(default_factory=SharedAttempt)
@@ -86,6 +89,10 @@ class RuleState:
         due = ends - self.rule.renewed_before
         listed = (issued, *self.plain)
         self._newest = Shown(issued, listed, begins, ends, due, on_token=issued.holder is not None)
+
+    def is_over(self, now: float) -> bool:
+        """Whether nothing of it is of use any more."""
+        return self.attempt.idle and not any(issued.is_valid(now) for issued in self.issued)
 
     def drop(self) -> None:
         """Have no certificates."""

@@ -31,7 +31,7 @@ class ShownCertificates:
         self._settings = settings
         self._issuing = issuing
         self._made: dict[RuleState | bool, _Made] = {}
-        """By the rule's state, or else by whether the client is bound to anything."""
+        """By the rule's state, or else by whether the client is bound to anything; not of guests."""
 
     def answer(self, client: Client, others: IdentitiesAnswer) -> tuple[IdentitiesAnswer, float]:
         """The list for a client, which sees these `others`, and until when it is right (since 1970).
@@ -39,7 +39,7 @@ class ShownCertificates:
         A connection for a login at one host is listed the certificate for it, any other that is bound none,
         and one that is not bound all there are.
         """
-        if not self._settings.options.config.certificate_rules:
+        if client.guest is None and not self._settings.options.config.own_rules:
             return others, inf
         now, state = time.time(), self._issuing.state_for(client)
         first: tuple[Identity, ...] = ()
@@ -48,9 +48,13 @@ class ShownCertificates:
             shown = state.shown(now)
             first, until = ((), 0.0) if shown is None else (shown.identities, shown.due)
         elif not client.remote:
-            all_shown = [shown for one in self._issuing.states() if (shown := one.shown(now)) is not None]
+            all_shown = [
+                shown for one in self._issuing.states(client.guest) if (shown := one.shown(now)) is not None
+            ]
             first = tuple(held for shown in all_shown for held in shown.identities)
             until = min((shown.ends for shown in all_shown), default=inf)
+        if client.guest is not None:
+            return self._make(others, first), until
         place = client.remote if state is None else state
         made = self._made.get(place)
         if made is None or made.others is not others or made.first != first:

@@ -13,6 +13,7 @@ from replug.protocol.purpose import Host, Purpose
 from replug.protocol.purpose_text import in_lines
 from replug.protocol.sessions import Sessions, permitted
 from replug.token.prompts.request import Asker
+from replug.token.requester import Guest
 
 
 @dataclass(slots=True)
@@ -43,6 +44,13 @@ class Client:
     """The rules that `rule` was found in; None if it is not known."""
     rule: CertificateRule | None = None
     """The `[[certificate]]` for the host that it logs in at."""
+    guest: Guest | None = field(init=False)
+    """Who it is, if not the agent's own user or root: it sees only what is for that guest."""
+    guest_rules: Sequence[CertificateRule] = ()
+    """The rules that name this guest, when that was looked up last."""
+
+    def __post_init__(self) -> None:
+        self.guest = Guest(self.peer.uid) if self.peer.is_foreign else None
 
     @property
     def remote(self) -> bool:
@@ -67,9 +75,11 @@ class Client:
 
     def sees(self, constraints: KeyConstraints) -> bool:
         """Whether an identity with these constraints exists for this client."""
-        if constraints.here_only and self.forwarded:
-            return False
-        return permitted(constraints.destinations, self.sessions)
+        return self.may_use(constraints) and permitted(constraints.destinations, self.sessions)
+
+    def may_use(self, constraints: KeyConstraints) -> bool:
+        """Whether an identity with these constraints exists for it, whatever their destinations."""
+        return constraints.guest == self.guest and not (constraints.here_only and self.forwarded)
 
     def asker(self, purpose: Purpose) -> Asker:
         """This client, as described to a user who is asked on its behalf."""

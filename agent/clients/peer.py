@@ -29,9 +29,12 @@ class Peer:
     """The program that the process runs; None if that cannot be read."""
     requester: Requester = field(init=False, compare=False)
     """Whose turn it is when this process asks: its program's, if only root can put one there."""
+    is_foreign: bool = field(init=False, compare=False)
+    """Whether it is neither our own user's nor root's, who could read our memory anyway."""
     _program: str = field(init=False, compare=False, default="")
 
     def __post_init__(self) -> None:
+        self.is_foreign = self.uid not in (0, os.geteuid())
         # Now: later the process may have become another. No file system is asked about the program's file: it
         # may be the client's own, and never answer.
         process = f"/proc/{self.pid}"
@@ -46,7 +49,11 @@ class Peer:
                 installed = namespace == _mount_namespace() and same_file(f"{process}/exe", path)
         except OSError:
             self.executable = None
-        self.requester = Requester(self.executable if installed else None, self.pid)
+        self.requester = (
+            Requester.of_guest(self.uid, self.pid)
+            if self.is_foreign
+            else Requester(self.executable if installed else None, self.pid)
+        )
 
     @classmethod
     def of(cls, client: socket.socket) -> Peer:
@@ -56,13 +63,8 @@ class Peer:
         return cls(pid, uid)
 
     @property
-    def allowed(self) -> bool:
-        """Whether this is our own user, or root, who could read our memory anyway."""
-        return self.uid in (0, os.geteuid())
-
-    @property
     def program(self) -> str:
-        """The program's name, if the process still exists, and its number; for display only."""
+        """The program's name, if the process still exists, its number, and a guest's; for display only."""
         # Read once per connection: reading it for every signature would add a tenth to its cost.
         if not self._program:
             try:
@@ -70,7 +72,8 @@ class Peer:
                     name = file.read(_LONGEST_NAME).decode(errors="replace").strip()
             except OSError:
                 name = "process"
-            self._program = f"{visible(name)} (pid {self.pid})"
+            whose = f", user {self.uid}" if self.is_foreign else ""
+            self._program = f"{visible(name)} (pid {self.pid}{whose})"
         return self._program
 
 

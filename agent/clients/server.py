@@ -1,4 +1,4 @@
-"""Accepts clients on a Unix socket: only our own user's, and at most as many as descriptors allow."""
+"""Accepts clients on a Unix socket: our own user's and guests, and at most as many as descriptors allow."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from replug.agent.clients.peer import Peer
 from replug.agent.clients.rounds import Rounds
 from replug.agent.clients.waiting import Waiting
 from replug.token.bytes_only import BytesOnlyListener
+from replug.token.errors import ExplainedError
 from replug.token.requester import Program, Requester
 from replug.token.turns import one_less, who_has_most
 
@@ -26,17 +27,29 @@ _RESERVED_DESCRIPTORS = 64
 """For workers, prompts, clients that wait for room and the agent itself; half of all if there are fewer."""
 _ACCEPTS_PER_TURN = 16  # what each has sent already is served at once
 _LONG_UNUSED = 10.0  # seconds; ssh waits for its server between the listing and the signature
+_MOST_OF_A_GUEST = 64  # connections, of all programs of that user
 _MORE = 1  # connections more than another must have who makes room for it
 _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Server:
-    """Serves `listener` (bound, listening); `conversation` begins one with a peer."""
+    """Serves `listener` (bound, listening); `conversation` begins one with a peer.
+
+    `why_no_guests` returns why other users' connections are closed at once, or None; then `not_served` is
+    called.
+    """
 
     def __init__(
-        self, listener: BytesOnlyListener, conversation: Callable[[Peer], Conversation], waiting: Waiting
+        self,
+        listener: BytesOnlyListener,
+        conversation: Callable[[Peer], Conversation],
+        waiting: Waiting,
+        why_no_guests: Callable[[], ExplainedError | None],
+        not_served: Callable[[Peer, ExplainedError], None],
     ) -> None:
+        self._why_no_guests = why_no_guests
+        self._not_served = not_served
         self._loop = asyncio.get_running_loop()
         self._listener = listener
         self._conversation = conversation
@@ -121,10 +134,10 @@ class Server:
 
     def _accept(self, client: socket.socket) -> None:
         peer = Peer.of(client)
-        if not peer.allowed:
-            fields = {"uid": peer.uid, "program": peer.program}
-            log.warning("connection from another user refused", extra=fields)
+        why_not = self._why_not(peer) if peer.is_foreign else None
+        if why_not is not None:
             client.close()
+            self._not_served(peer, why_not)
             return
         requester = peer.requester
         if len(self._connections) < self._limit or self._make_room(requester):
@@ -133,6 +146,14 @@ class Server:
             self._waiting.append((client, peer, requester))
         else:
             client.close()  # not left in the backlog: others come after it who have fewer
+
+    def _why_not(self, guest: Peer) -> ExplainedError | None:
+        """Why another user's connection is closed; None if it is served."""
+        program = guest.requester.program
+        waiting = sum(requester.program == program for _, _, requester in self._waiting)
+        if self._of_program[program] + waiting < _MOST_OF_A_GUEST:
+            return self._why_no_guests()
+        return ExplainedError(f"user {guest.uid} has {_MOST_OF_A_GUEST} connections", "close some of them")
 
     def _serve(self, client: socket.socket, peer: Peer, requester: Requester) -> None:
         client.setblocking(False)

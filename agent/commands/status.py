@@ -186,14 +186,16 @@ def _remembered(left: float | None, now: float) -> str:
 def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str]:
     """What there is of one `[[certificate]]`, and why the last attempt failed."""
     hosts = ", ".join(rule["hosts"])
+    whose = f", for user {rule['user']}" if rule.get("user") else ""
     if rule["serial"]:
         names = ", ".join(rule["certified_principals"])
         text = (
             f"serial {rule['serial']} for {names} at {hosts}, by CA {rule['certified_by']} "
-            f"({rule['certified_on']}), valid {how_long(rule['valid_before'] - now)} more"
+            f"({rule['certified_on']}), valid {how_long(rule['valid_before'] - now)} more{whose}"
         )
     else:
-        text = f"none for {hosts}" + ("" if rule["failed"] else " yet: one is made at the next login there")
+        text = f"none for {hosts}{whose}"
+        text += "" if rule["failed"] else " yet: one is made at the next login there"
     yield from style.wrap(printable(text), first="  ", rest="    ")
     if rule["failed"]:
         text = f"{how_long_ago(rule['failed_at'], now)}: {rule['failed']}"

@@ -14,6 +14,7 @@ from replug.agent.config.kinds import ListOf, Text, Time, absolute_path
 
 _FILE_END = "-cert.pub"
 _EXTENSION = re.compile(r"[!-~]{1,128}", re.ASCII)
+_USER = re.compile(r"@?[^\s,:@][^\s,:]{0,254}")
 _LONGEST = 255  # characters of a principal, a key id and a host
 
 
@@ -38,6 +39,12 @@ def _principal(text: str) -> str:
     if not text or "," in text or len(text) > _LONGEST:
         raise ValueError("must be the name of a user at the host, one in each string")
     check_template(text, FIELDS)
+    return text
+
+
+def _user(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise ValueError('must be the name of a user of this machine, or of a group behind "@"')
     return text
 
 
@@ -100,6 +107,12 @@ CERTIFICATE_KEYS = (
         "The users as whom the certificate logs in; {user} is your own name. Required.",
         sample='["root"]',
     ),
+    Key(
+        "users",
+        ListOf(Text(_user, what="a user"), alone=True),
+        'Other users of this machine, by name or as "@group", where the agent is a service for them '
+        "(replug setup --ca): each gets certificates of their own, and nothing else.",
+    ),
     Key("lifetime", Time(), "How long a certificate is valid."),
     Key(
         "key",
@@ -147,3 +160,7 @@ def contradictions(rule: CertificateRule) -> Iterator[tuple[str, str]]:
         yield "hosts", "only says which hosts are left out"
     if EPHEMERAL in rule.key and len(rule.key) > 1:
         yield "key", f'"{EPHEMERAL}" stands alone, or is left out'
+    if rule.users and rule.key != (EPHEMERAL,):
+        yield "key", f'must be "{EPHEMERAL}" where users is given: they share no key'
+    if rule.users and rule.certificate_file:
+        yield "certificate_file", "is one file, and users have certificates of their own"

@@ -10,7 +10,9 @@ from replug.agent.config.ca_entry import SSH_KEYGEN_EXTENSIONS
 EPHEMERAL = "ephemeral"
 """In `key`: one that the agent makes for the rule."""
 FIELDS = ("user", "machine")
-"""What braces in `principals` and `key_id` may name: the user's name and that of this machine."""
+"""What braces in `principals` and `key_id` may name: the name of the user who logs in and this machine's."""
+GROUP = "@"
+"""In `users`, what the name of a group begins with."""
 MOST_RULES = 64
 """In one file: each has a key, and certificates, which all are listed."""
 _SHARE = 5
@@ -27,6 +29,8 @@ class CertificateRule:
     """Patterns for names, `!` before those that are left out, and fingerprints of host keys."""
     principals: tuple[str, ...]
     """Templates."""
+    users: tuple[str, ...] = ()
+    """Other users of the machine, by name or as @group: the guests it is for. Empty is the agent's user."""
     lifetime: int = 600
     key: tuple[str, ...] = (EPHEMERAL,)
     """`EPHEMERAL`, or the keys that may be certified (see `replug.agent.config.key_choice`)."""
@@ -45,7 +49,7 @@ class CertificateRule:
 
     @cached_property
     def _hash(self) -> int:
-        return hash((self.ca, self.hosts, self.principals, self.lifetime, self.key))
+        return hash((self.ca, self.hosts, self.principals, self.users, self.lifetime, self.key))
 
     @property
     def renewed_before(self) -> int:

@@ -165,6 +165,16 @@ class Config:
         """The `[[ca]]` of the key with this fingerprint (SHA256)."""
         return next((entry for entry in self.cas if entry.key == fingerprint), None)
 
+    @cached_property
+    def own_rules(self) -> tuple[CertificateRule, ...]:
+        """Those of `certificate_rules` that are for the agent's user."""
+        return tuple(rule for rule in self.certificate_rules if not rule.users)
+
+    @cached_property
+    def guest_rules(self) -> tuple[CertificateRule, ...]:
+        """Those that are for other users."""
+        return tuple(rule for rule in self.certificate_rules if rule.users)
+
     def settings(self, entry: TokenEntry | None) -> TokenSettings:
         """The settings of the tokens that `entry` applies to; None: of those that no entry applies to."""
         if entry is None:

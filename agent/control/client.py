@@ -100,7 +100,7 @@ def _ask(agent_socket: str, command: str, patience: float) -> dict[str, Any]:
         try:
             control.connect(path)
             control.settimeout(patience)
-            if not Peer.of(control).allowed:
+            if Peer.of(control).is_foreign:
                 raise AskError(f"{path} is another user's socket, so it is not trusted")
             control.sendall(command.encode() + b"\n")
             text = b"".join(iter(lambda: control.recv(65536), b""))

@@ -92,7 +92,7 @@ class Control:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer.of(writer.get_extra_info("socket"))
-        if not peer.allowed or not self._has_room_for(peer):
+        if peer.is_foreign or not self._has_room_for(peer):
             writer.transport.abort()
             return
         self._connections[writer] = peer.pid

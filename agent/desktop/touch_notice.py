@@ -22,6 +22,7 @@ from replug.token.prompts.announcement import announce
 from replug.token.prompts.request import Asker
 from replug.token.prompts.shown import shown
 from replug.token.prompts.terminals import Terminals
+from replug.token.requester import requester
 from replug.token.turns import FairSemaphore
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class TouchNotices:
         never blocks or raises, and costs little until the moment has passed.
         """
         moment = self._moment()
-        if not moment:
+        if not moment or requester.get().is_guest:
             return nullcontext()
         return _Wait(self._waits, moment, partial(self._touch, token, key, asker))
 
@@ -95,6 +96,9 @@ class TouchNotices:
     @contextmanager
     def plug_in(self, tokens: Sequence[str], key: str, asker: Asker) -> Iterator[None]:
         """A context to wait for one of `tokens` to be plugged in: whoever set that wait is told at once."""
+        if requester.get().is_guest:  # on neither their desktop nor their terminal
+            yield
+            return
         over, wanted = asyncio.Event(), f"lug in {' or '.join(map(shown, tokens))}"
         self.notify(over, f"P{wanted}", _body(key, asker))
         self._begin(announce(f"replug-agent: p{wanted} to go on", asker.pid, self._terminals))

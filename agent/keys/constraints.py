@@ -13,6 +13,7 @@ from replug.protocol.constraints import (
     Lifetime,
     RestrictDestination,
 )
+from replug.token.requester import Guest
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class KeyConstraints:
     """Where it may be used; empty is anywhere."""
     here_only: bool = False
     """Whether it does not exist for clients on other hosts."""
+    guest: Guest | None = None
+    """The other user that it is for, and who sees nothing else; None is the agent's own user, and root."""
 
     @classmethod
     def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> KeyConstraints:

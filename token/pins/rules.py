@@ -25,6 +25,7 @@ from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
 from replug.token.pins.refused import RefusedPins
 from replug.token.pins.unlocking import how_to_unlock
+from replug.token.requester import requester
 
 _NO_ANSWER = "the token did not answer the login"
 _EXPIRED = "CKR_PIN_EXPIRED"
@@ -146,6 +147,11 @@ class PinRules:
             chosen.past.unanswered += 1
             return chosen
         if TokenFlag.PROTECTED_AUTHENTICATION_PATH in flags:
+            if requester.get().is_guest:
+                raise TokenError(
+                    f"{self._identity}: nobody is asked for the PIN on its keypad for another user",
+                    "log in to it as root: sudo replug unlock",
+                )
             return None
         raise PinNeededError(self._identity)
 

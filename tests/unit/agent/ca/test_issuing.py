@@ -7,7 +7,6 @@ import base64
 import gc
 import hashlib
 import hmac
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,31 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doubles.agent_bench import AgentBench
+from doubles.certificate_bench import CA, LOGIN, RULE, SECOND, SERVER, CertificateBench
 from doubles.private_keys import ed25519_key, message
 from doubles.session_hosts import HERE, bind_of, hop, leave
-from doubles.stand_ins import PIN, Key, Person, StandInToken, lost, run, settle
+from doubles.stand_ins import PIN, Key, Person, lost, run, settle
 
 from replug.agent.ca import issuing
 from replug.agent.ca.rule_state import RuleState
-from replug.agent.clients.client import Client
-from replug.agent.clients.peer import Peer
-from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.confirm_when import ConfirmWhen
-from replug.agent.config.model import Config
-from replug.agent.config.options import Options
 from replug.agent.dispatch import Conversation
-from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import RestrictDestination
 from replug.protocol.extensions import SESSION_BIND
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import (
     Extension,
-    IdentitiesAnswer,
     Lock,
     RemoveAllIdentities,
     RemoveIdentity,
-    RequestIdentities,
     SignRequest,
     SignResponse,
     Success,
@@ -48,59 +39,10 @@ from replug.token.errors import NobodyAskedError
 from replug.token.pins.pin import Pin
 from replug.token.prompts.request import PinRequest
 
-CA, SECOND, LOGIN, SERVER = Key("ca key"), Key("second ca"), Key("login"), Key()
-RULE = CertificateRule(
-    (fingerprint(CA.blob), fingerprint(SECOND.blob)), (fingerprint(SERVER.blob),), ("root",)
-)
-
-
-class Bench(AgentBench):
-    """An agent with a rule for SERVER, by two CA keys on two tokens of one module."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, person: Person, **said: Any) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr("replug.agent.ca.issuing.boottime", lambda: self.now)
-        self.known_hosts = folder / "known_hosts"
-        monkeypatch.setattr("replug.agent.host_names.default_files", lambda: [str(self.known_hosts)])
-        self.first, self.second = (
-            StandInToken(CA, LOGIN, label="one", serial="1"),
-            StandInToken(SECOND, label="two", serial="2"),
-        )
-        config = Config(**{"certificate_rules": (RULE,), **said})
-        options = Options(provider_patterns=f"{folder}/*", config=config)
-        super().__init__(monkeypatch, folder, self.first, self.second, person=person, options=options)
-
-    async def serve(self) -> None:
-        """`ssh-add -s`, without a PIN."""
-        assert await self.add(pin=b"") == Success()
-
-    async def bound(self, host: Key = SERVER, pid: int | None = None) -> Client:
-        client = self.new_client()
-        client.peer = Peer(pid or os.getpid(), os.getuid())
-        request = Extension(SESSION_BIND, bind_of(host, b"session").encode())
-        assert await self.ask(request, client) == Success()
-        return client
-
-    async def keys(self, client: Client) -> list[bytes]:
-        answer = await self.ask(RequestIdentities(), client)
-        assert isinstance(answer, IdentitiesAnswer)
-        return [identity.key_blob for identity in answer.identities]
-
-    async def certificate(self, client: Client | None = None) -> Certificate | None:
-        """The one that a login at SERVER is listed first."""
-        keys = await self.keys(client or await self.bound())
-        return Certificate.decode(keys[0]) if keys and b"-cert-" in keys[0][:40] else None
-
-    @property
-    def missing(self) -> str:
-        """Why the last attempt made none."""
-        (state,) = self.keyring.issuing.states()
-        return state.missing.reason if state.missing else ""
-
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    return lambda person, **said: Bench(monkeypatch, tmp_path, person, **said)
+    return lambda person, **said: CertificateBench(monkeypatch, tmp_path, person, **said)
 
 
 class Silent(Person):

@@ -18,6 +18,7 @@ from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Server
 from replug.protocol.framing import frame
 from replug.token.bytes_only import BytesOnlyListener, Disposal
+from replug.token.errors import ExplainedError
 from replug.token.requester import Requester
 
 REQUEST = frame(b"hello")
@@ -32,9 +33,14 @@ class Place:
         self.listener.bind(self.path)
         self.listener.listen(128)
         self.peers: list[Peer] = []
+        self.why_no_guests: ExplainedError | None = ExplainedError("not here")
+        self.closed: list[tuple[int, str]] = []
 
     def serve(self) -> Server:
-        return Server(self.listener, self._converse, waiting())
+        return Server(self.listener, self._converse, waiting(), lambda: self.why_no_guests, self._not_served)
+
+    def _not_served(self, peer: Peer, error: ExplainedError) -> None:
+        self.closed.append((peer.uid, error.reason))
 
     def _converse(self, peer: Peer) -> Script:
         self.peers.append(peer)
@@ -75,9 +81,7 @@ def test_clients_are_served_side_by_side(place: Place) -> None:
     run(main())
 
 
-def test_another_users_program_is_refused(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_another_users_program_is_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         server = place.serve()
         stranger = Peer(os.getpid(), 1 + max(os.geteuid(), 1))
@@ -86,11 +90,7 @@ def test_another_users_program_is_refused(
             with place.connect() as client:
                 assert await ask(client) == b""
         assert place.peers == []
-        [record] = caplog.records
-        assert (record.getMessage(), vars(record)["uid"]) == (
-            "connection from another user refused",
-            stranger.uid,
-        )
+        assert place.closed == [(stranger.uid, "not here")]
         with place.connect() as client:
             assert await ask(client) == REQUEST
         server.close()
@@ -98,10 +98,36 @@ def test_another_users_program_is_refused(
     run(main())
 
 
+def test_a_guest_has_64_connections_and_takes_none_from_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        place.why_no_guests = None
+        server = place.serve()
+        alice, bob = (number + max(os.geteuid(), 1) for number in (1, 2))
+        uids = [alice] * 70 + [bob, os.geteuid()]
+        monkeypatch.setattr(Peer, "of", lambda _client: Peer(os.getpid() + len(uids), uids.pop(0)))
+        clients = [place.connect() for _ in range(72)]
+        answers = await asyncio.gather(*map(ask, clients))
+        assert answers == [REQUEST] * 64 + [b""] * 6 + [REQUEST] * 2
+        assert place.closed == [(alice, f"user {alice} has 64 connections")] * 6
+        # Those that it gives up can be had again.
+        clients[0].close()
+        await settle()
+        uids[:] = [alice] * 2
+        clients += [place.connect() for _ in range(2)]
+        assert [await ask(client) for client in clients[-2:]] == [REQUEST, b""]
+        server.close()
+        for client in clients:
+            client.close()
+
+    run(main())
+
+
 @pytest.mark.parametrize(("uid", "allowed"), [(0, True), (1000, True), (1001, False), (65534, False)])
 def test_who_is_allowed(uid: int, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert Peer(1, uid).allowed is allowed
+    assert Peer(1, uid).is_foreign is not allowed
 
 
 def test_a_peer_is_called_by_its_programs_name() -> None:

@@ -246,6 +246,19 @@ def test_one_key_has_one_ca() -> None:
     assert problems(f"{CA}{CA}") == ["5: this [[ca]] never applies: the one in line 1 comes first"]
 
 
+def test_users_have_certificates_of_their_own() -> None:
+    rule = f'[[certificate]]\nca = "SHA256:{"A" * 43}"\nhosts = "*"\nprincipals = "root"\n'
+    for users in ('"alice"', '["alice", "@ssh-admins"]'):
+        assert problems(f"{rule}users = {users}") == []
+    wrong = 'users must be the name of a user of this machine, or of a group behind "@"'
+    for name in ("", "@", "@@a", "a b", "a,b"):
+        assert [line.partition(": ")[2] for line in problems(f'{rule}users = "{name}"')] == [wrong]
+    assert problems(f'{rule}users = "alice"\nkey = "*"\ncertificate_file = "/a-cert.pub"') == [
+        '6: key: must be "ephemeral" where users is given: they share no key',
+        "7: certificate_file: is one file, and users have certificates of their own",
+    ]
+
+
 def test_what_a_host_certificate_never_has() -> None:
     assert problems(
         f'{CA}types = ["host"]\nrequired_options = ["source-address"]\nextensions = ["permit-pty"]'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -76,6 +77,7 @@ rules = st.builds(
     hosts=st.tuples(hosts, st.one_of(hosts, fingerprints.map("!{}".format))),
     principals=st.lists(st.one_of(names, st.sampled_from(["{user}", "a@{machine}"])), min_size=1).map(tuple),
     lifetime=st.integers(2, 2**31 - 1),
+    users=st.just(()),
     key=st.one_of(st.just(("ephemeral",)), st.lists(names, min_size=1).map(tuple)),
     extensions=st.sets(names).map(sorted).map(tuple),
     force_command=some_text.filter(lambda text: "\0" not in text),
@@ -83,6 +85,11 @@ rules = st.builds(
     key_id=st.sampled_from(["{user}@{machine}", "x"]),
     renew_before=st.sampled_from([None, 0, 1]),
     certificate_file=st.one_of(st.just(""), path.map(lambda path: f"{path}-cert.pub")),
+)
+rules_for_others = st.builds(
+    lambda rule, users: replace(rule, users=users, key=("ephemeral",), certificate_file=""),
+    rules,
+    st.lists(st.one_of(names, names.map("@{}".format)), min_size=1).map(tuple),
 )
 configs = st.builds(
     Config,
@@ -104,7 +111,10 @@ configs = st.builds(
     # One is enough: several might hide each other.
     tokens=st.lists(entries, max_size=1).map(tuple),
     cas=st.lists(cas, max_size=1).map(tuple),
-    certificate_rules=st.lists(rules, max_size=2, unique_by=lambda rule: rule.certificate_file).map(tuple),
+    certificate_rules=st.tuples(
+        st.lists(rules, max_size=2, unique_by=lambda rule: rule.certificate_file).map(tuple),
+        st.lists(rules_for_others, max_size=1).map(tuple),
+    ).map(lambda both: both[0] + both[1]),
 )
 
 
