@@ -4,7 +4,8 @@
 #   make picture  draws the README's picture of it
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md unless CI is set (TOKENS='tpm nss')
-#   make machines  a new Debian 12 and 13, each booted: the README from its first line on, and the .deb (DISTRIBUTIONS='trixie noble')
+#   make machines  a new Debian 12 and 13, each booted: the README from its first line on, the .deb, and docs/bastion.md
+#                 (DISTRIBUTIONS='trixie noble')
 #   make package  sdist, wheel and a .deb for Debian 12 and 13 into dist/, each checked (DISTRIBUTIONS=trixie); as root
 #   make torture  200 disturbances of a smart card, for each module and three seeds; fails if a first request afterwards
 #                 fails, or is 3 s later than a pkcs11-tool of the same moment

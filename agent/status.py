@@ -41,6 +41,7 @@ async def status(
     To describe thousands of keys takes a tenth of a second, in which clients are served.
     """
     keyring.drop_expired()
+    no_guests = keyring.why_no_guests() if keyring.settings.config.guest_rules else None
     locked, pieces = keyring.locked, Pieces()
     served = [(module, token) for module in keyring.modules() for token in module.tokens.values()]
     tokens = [await _token(keyring, module, token, pieces) for module, token in served]
@@ -59,6 +60,8 @@ async def status(
         "configuration_refused": keyring.settings.refused,
         "configuration_refused_since": keyring.settings.refused_since,
         "configuration_read": keyring.settings.read_at,
+        "no_guests": "" if no_guests is None else no_guests.reason,
+        "no_guests_next_step": "" if no_guests is None else no_guests.next_step,
         "forget_pin_on": sorted(keyring.settings.config.forget_pin_on),
         "allowed_modules": keyring.settings.options.provider_patterns,
         "providers": [
@@ -128,6 +131,7 @@ async def _token(keyring: Keyring, module: Module, token: ServedToken, pieces: P
         "state": token.state,
         "why": token.reason,
         "pin_remembered": token.pin_remembered,
+        "pin_configured": token.pin_configured,
         "pin_expires_in": None if pin_left is None else round(pin_left),
         "pin_tries": _pin_tries(token),
         "expires_in": None if lifetime is None else round(lifetime),

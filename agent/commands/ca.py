@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -20,6 +21,7 @@ _PATIENCE = 120.0  # seconds for the agent to read its tokens, if it was just st
 _DIGITS = 20  # of the largest serial number
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _OTHERWISE = "revoke by the fingerprint of what was certified, see replug ca issued --json"
+_KRL_OF_SERVICE = Path("/etc/replug/revoked.krl")
 _STATE = "the state folder of replug, normally ~/.local/state/replug"
 
 
@@ -101,6 +103,7 @@ def _issue(chosen: argparse.Namespace) -> None:
 
     from replug.agent.ca.serial import serial_at
     from replug.agent.ca.ssh_keygen import KeygenError, Wish, sign
+    from replug.agent.control.refusal_of import why_refused
     from replug.token.identity import printable
 
     user = _own_name()
@@ -119,7 +122,7 @@ def _issue(chosen: argparse.Namespace) -> None:
     try:
         path = sign(authority, wish, agent_socket)
     except KeygenError as error:
-        raise _RefusedError(_why_refused(error.pid) or printable(str(error))) from error
+        raise _RefusedError(why_refused(error.pid) or printable(str(error))) from error
     print(printable(f"{path}: {wish.key_id}, for {names}, serial {wish.serial}, by {authority.place}"))
 
 
@@ -146,22 +149,6 @@ def _only_name(authority: Authority, user: str) -> str:
         choice = "any name" if ANY_NAME in allowed else " or ".join(allowed)
         raise _RefusedError(f"for whom is the certificate? -n {choice}")
     return allowed[0]
-
-
-def _why_refused(pid: int) -> str:
-    """Why the agent refused what the process asked for; empty if it did not. ssh-keygen is not told."""
-    from replug.agent.control.client import AskError, ask
-    from replug.token.identity import printable
-
-    try:
-        refusals = ask("status")["refusals"]
-    except AskError:
-        return ""
-    its = [one for one in refusals if one["program"].endswith(f"(pid {pid})")]
-    if not its:
-        return ""
-    reason, next_step = its[-1]["reason"], its[-1]["next_step"]
-    return printable(f"the agent refused: {reason}" + (f"; {next_step}" if next_step else ""))
 
 
 def _issued(chosen: argparse.Namespace) -> None:
@@ -195,6 +182,7 @@ def _revoke(chosen: argparse.Namespace) -> None:
     from replug.agent.ca.journal import journal_path
     from replug.agent.ca.ssh_keygen import revoke
     from replug.agent.control.client import AskError
+    from replug.agent.control.places import is_system_service
     from replug.token.identity import printable
     from replug.token.trusted_file import make_folder
 
@@ -212,7 +200,9 @@ def _revoke(chosen: argparse.Namespace) -> None:
         )
     krl = chosen.krl
     if krl is None:
-        krl = journal_path().with_name("revoked.krl")
+        # Root's own folder: what the service may write to is no place for root to write in.
+        krl = _KRL_OF_SERVICE if is_system_service(os.environ.get("SSH_AUTH_SOCK", "")) else None
+        krl = krl or journal_path().with_name("revoked.krl")
         make_folder(krl.parent)
     for name in chosen.certificates:
         specification, its = _specification(name, lines)
@@ -273,7 +263,6 @@ def _of_agent() -> tuple[list[Authority], str]:
 
 
 def _own_name() -> str:
-    import os
     import pwd
 
     try:

@@ -61,7 +61,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
 
 
 def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
-    from replug.agent.doctor import certificates, modules, pcsc, prompt, ssh, tokens
+    from replug.agent.doctor import certificates, guests, modules, pcsc, prompt, ssh, tokens
 
     return (
         ssh.check_unit,
@@ -79,7 +79,9 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
         pcsc.check_udev,
         tokens.check_tokens,
         certificates.check_clock,
+        certificates.check_rules,
         certificates.check_certificates,
+        guests.check_guests,
         prompt.check_prompt,
     )
 

@@ -18,17 +18,20 @@ from replug.agent.commands import (
     reload,
     setup,
     status,
+    unlock,
 )
 from replug.agent.commands import help as help_command
 from replug.agent.commands.command import Command
 from replug.agent.commands.parser import Parser
 from replug.agent.control.client import AskError
+from replug.agent.control.places import choose_system_service
 
 # 128 + the signal, as in shells.
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
 COMMANDS: tuple[Command, ...] = (
     status,
+    unlock,
     forget,
     refresh,
     keygen,
@@ -67,6 +70,8 @@ def _run(arguments: list[str]) -> int:
         parser.print_help()
         return 0
     chosen = parser.parse_args(arguments, argparse.Namespace(program=parser))
+    if chosen.run is not setup.run:
+        choose_system_service(os.environ)
     status: int = chosen.run(chosen)
     return status
 

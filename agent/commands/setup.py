@@ -47,11 +47,26 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--remove", action="store_true", help="undo everything that setup did")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
     parser.add_argument("--yes", action="store_true", help="replace another agent without asking")
+    parser.add_argument(
+        "--ca",
+        action="store_true",
+        help="as root: a service of the system instead, whose CA keys make certificates for other users",
+    )
+    parser.add_argument("--group", metavar="GROUP", help="with --ca: whom the service is for")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace) -> int:
     """Set up or remove; returns the exit status."""
+    if chosen.ca:
+        from replug.agent.commands import setup_ca
+
+        try:
+            return setup_ca.run(chosen)
+        except (SetupError, ProgramError, RecordError, ManagerError, OSError) as error:
+            return _fail(error)
+    if chosen.group:
+        return _fail(SetupError("--group is for setup --ca"))
     manager = UserManager(os.environ)
     try:
         environment = manager.environment()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 from replug.agent.clients.peer import Peer
@@ -14,6 +14,10 @@ AGENT_SOCKET = "replug/agent.sock"
 """Where the agent of `replug setup` listens, in $XDG_RUNTIME_DIR."""
 _IN_PROFILE = "replug.sock"
 """Where the agent listens that ~/.profile starts, in $XDG_RUNTIME_DIR or ~/.ssh."""
+SYSTEM_SOCKET = "/run/replug-ca/agent.sock"
+"""Where the agent of `replug setup --ca` listens, for guests; its folder belongs to the user it runs as."""
+SYSTEM_ENVIRONMENT = {"XDG_CONFIG_HOME": "/etc", "XDG_STATE_HOME": "/var/lib/replug-ca"}
+"""What its unit sets: the configuration is /etc/replug/config.toml."""
 _PATIENCE = 5.0  # seconds to connect
 _NAMES = {
     "ssh-agent": "OpenSSH's ssh-agent",
@@ -57,6 +61,32 @@ def _is_own(path: str) -> bool:
     return stat.S_ISSOCK(status.st_mode) and status.st_uid == os.getuid()
 
 
+def is_system_service(path: str) -> bool:
+    """Whether the agent of `replug setup --ca` listens at `path`, and this process is no guest of it.
+
+    That is: root's, or that of the user whom the agent runs as.
+    """
+    return path == SYSTEM_SOCKET and os.geteuid() in (0, _owner(os.path.dirname(SYSTEM_SOCKET)))
+
+
+def choose_system_service(environment: MutableMapping[str, str]) -> None:
+    """Let `environment` be that of the agent of `replug setup --ca`.
+
+    If it is there, this process is no guest of it, and no other agent was chosen.
+    """
+    named = environment.get("SSH_AUTH_SOCK") or SYSTEM_SOCKET
+    if is_system_service(named) and os.path.exists(named):
+        environment.update({"SSH_AUTH_SOCK": named, **SYSTEM_ENVIRONMENT})
+
+
+def _owner(folder: str) -> int:
+    """The number of the user; 0 if there is no such folder."""
+    try:
+        return os.stat(folder).st_uid
+    except OSError:
+        return 0
+
+
 def program_name(pid: int, proc: Path) -> str:
     """The name of the process; empty if it cannot be found out."""
     try:
@@ -80,5 +110,5 @@ def another_agent(path: str) -> str | None:
             program = program_name(Peer.of(client).pid, Path("/proc"))
         except OSError:
             return None
-    ours = program == "replug-agent" or path.endswith(f"/{AGENT_SOCKET}")
+    ours = program == "replug-agent" or path.endswith(f"/{AGENT_SOCKET}") or path == SYSTEM_SOCKET
     return None if ours else name_of_agent(path, program)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from replug.agent.control.places import AGENT_SOCKET, runtime_folder
+from replug.agent.control.places import AGENT_SOCKET, SYSTEM_SOCKET, runtime_folder
 from replug.token.identity import printable
 
 
@@ -23,6 +23,8 @@ def change_over(agent_socket: str, of_systemd: str = "") -> str:
 
     `of_systemd` is the socket that systemd listens at, if it is not the usual one.
     """
+    if agent_socket == SYSTEM_SOCKET:
+        return "sudo systemctl restart replug-ca.service"
     if agent_socket == (of_systemd or f"{runtime_folder(os.environ)}/{AGENT_SOCKET}"):
         return "systemctl --user restart replug-agent.socket replug-agent.service"
     return "end the agent (eval $(replug-agent -k)) and start it as before"

@@ -28,6 +28,19 @@ def check_clock(machine: Machine) -> Iterator[Finding]:
         yield ok("clock", "synchronised")
 
 
+def check_rules(machine: Machine) -> Iterator[Finding]:
+    """A CA key that signs for logins has a `[[ca]]`, which limits what it signs for ssh-keygen."""
+    config = machine.config
+    ruled = {entry.key for entry in config.cas}
+    for key in dict.fromkeys(key for rule in config.certificate_rules for key in rule.ca):
+        if key not in ruled:
+            yield warn(
+                "ca-rule",
+                f"no [[ca]] names the CA key {key}: ssh-keygen has it sign any certificate, of any length",
+                "write a [[ca]] for it into config.toml: see replug.toml(5)",
+            )
+
+
 def check_certificates(machine: Machine) -> Iterator[Finding]:
     """Each rule has a CA key that the running agent serves, and its last certificate could be made."""
     status = machine.status or {}

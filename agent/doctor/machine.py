@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replug.agent.control.client import AskError, ask_at
-from replug.agent.control.places import own_socket
+from replug.agent.control.places import is_system_service, own_socket
 from replug.agent.doctor.socket import SocketReport, examine
 from replug.token.names.p11kit import Registry, read_registry
 from replug.token.names.p11kit_files import P11KitFiles
@@ -126,6 +126,11 @@ class Machine:
         if path is None:
             return SocketReport(reason="no agent listens where replug setup has it listen")
         return self.agent if path == self.agent.path else examine(path, self._proc)
+
+    @property
+    def is_system_service(self) -> bool:
+        """Whether all this is about the agent of `replug setup --ca`, which root, or its user, looks at."""
+        return is_system_service(self.environment.get("SSH_AUTH_SOCK", ""))
 
     @property
     def status(self) -> dict[str, Any] | None:

@@ -70,7 +70,7 @@ def _answer(machine: Machine) -> Finding:
         else:
             remote = ", as it does for logins over ssh" if "SSH_CONNECTION" in machine.environment else ""
             reason = f"polkit denies this shell access to pcscd{remote}; no agent runs that could try"
-        return fail("pcscd", f"{reason} ({report.code:#x})", polkit.permit_this_user())
+        return fail("pcscd", f"{reason} ({report.code:#x})", polkit.permit_user_of(machine))
     return ok("pcscd", "answers")
 
 
@@ -147,7 +147,7 @@ def _card(machine: Machine, reader: Reader) -> Finding:
     if reader.connect == SECURITY_VIOLATION:
         whom = "the agent" if machine.pcsc.by_agent else "this shell"
         reason = f"{reader.name}: polkit denies {whom} access to the card"
-        return fail("card", reason, polkit.permit_this_user())
+        return fail("card", reason, polkit.permit_user_of(machine))
     if reader.mute:
         return fail(
             "card",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
-import re
 import shlex
 
 from replug.agent.doctor.finding import Finding, fail, missing
 from replug.agent.doctor.machine import Machine
+from replug.agent.setup.polkit_rule import polkit_rule
+from replug.agent.setup.system_service import USER as SERVICE_USER
 
 _SERVICE = "usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service"
 """By this file polkit is started when pcscd asks it."""
@@ -29,11 +29,13 @@ def missing_polkit(machine: Machine) -> Finding:
     )
     if machine.environment.get("XDG_SEAT"):
         return found
-    return fail(found.check, found.reason, f"{found.fix} && {permit_this_user()}")
+    return fail(found.check, found.reason, f"{found.fix} && {permit_user_of(machine)}")
 
 
-def permit_this_user() -> str:
-    """The command that writes a rule for polkit: the user of this process may use readers and cards."""
+def permit_user_of(machine: Machine) -> str:
+    """The command that writes a rule for polkit: the user whom the agent runs as may use cards."""
+    if machine.is_system_service:
+        return permit(SERVICE_USER)
     try:
         return permit(pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:
@@ -42,10 +44,6 @@ def permit_this_user() -> str:
 
 def permit(user: str) -> str:
     """The same for a user of this name."""
-    rule = (
-        f"polkit.addRule(function(action, subject) {{ if (subject.user == {json.dumps(user)}"
-        ' && action.id.indexOf("org.debian.pcsc-lite.access_") == 0) return polkit.Result.YES; });'
-    )
-    file = f"/etc/polkit-1/rules.d/50-pcscd-{re.sub(r'[^A-Za-z0-9._-]', '-', user)}.rules"
+    file, rule = polkit_rule(user)
     # sudo adds to the user's umask, and polkit could not read what root writes with one of 077.
     return f"echo {shlex.quote(rule)} | sudo sh -c 'umask 022; cat >{file}'"

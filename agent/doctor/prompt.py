@@ -16,6 +16,8 @@ from replug.token.prompts.terminals import Terminals
 
 def check_prompt(machine: Machine) -> Iterator[Finding]:
     """A prompt for a PIN can appear."""
+    if machine.is_system_service:
+        return  # its users are not asked: see check_guests
     config = machine.config
     chooser = ChoosingPrompter(
         machine.environment,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
-from replug.agent.control.places import AGENT_SOCKET, name_of_agent
+from replug.agent.control.places import AGENT_SOCKET, SYSTEM_SOCKET, name_of_agent
 from replug.agent.control.release import change_over, older_agent, what_is_lost
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
+from replug.agent.setup import system_service
 from replug.agent.setup.ssh_config import identity_agents
 from replug.agent.setup.unit_failure import failure, systemd_lines
 from replug.agent.setup.units import SERVICE, SOCKET
-from replug.agent.setup.user_manager import ManagerError, UserManager
+from replug.agent.setup.user_manager import ManagerError, SystemManager, UserManager
 from replug.token.errors import clauses
 
 _RECENT = 3600.0  # seconds: what systemd has said since then may be the reason
@@ -99,6 +101,8 @@ def check_ssh_config(machine: Machine) -> Iterator[Finding]:
         for line in identity_agents(file):
             if line.leads_to(machine.agent.path, machine.environment, machine.home):
                 continue
+            if line.value == SYSTEM_SOCKET:  # for users of the service alone
+                continue
             what = "uses no agent" if line.value == "none" else f"uses {line.value} instead of SSH_AUTH_SOCK"
             yield warn(
                 "ssh-config", f"for {line.hosts}, ssh {what} ({line.place})", "remove that IdentityAgent line"
@@ -107,6 +111,9 @@ def check_ssh_config(machine: Machine) -> Iterator[Finding]:
 
 def check_unit(machine: Machine) -> Iterator[Finding]:
     """systemd starts the agent at the first connection."""
+    if machine.is_system_service:
+        yield from _check_system_unit()
+        return
     manager = UserManager(machine.environment)
     try:
         socket, service = manager.state(SOCKET), manager.state(SERVICE)
@@ -132,6 +139,29 @@ def check_unit(machine: Machine) -> Iterator[Finding]:
         )
     else:
         yield ok("unit", f"{SOCKET} is active, its service is {service.active_state}")
+
+
+def _check_system_unit() -> Iterator[Finding]:
+    manager = SystemManager(os.environ)
+    try:
+        socket, service = manager.state(system_service.SOCKET), manager.state(system_service.SERVICE)
+    except ManagerError as error:
+        yield warn("unit", f"the system's units cannot be seen: {error}", "systemctl status replug-ca.socket")
+        return
+    if service.active_state == "failed":
+        yield fail(
+            "unit",
+            f"{system_service.SERVICE} has failed ({failure(service).reason})",
+            f"journalctl -u {system_service.SERVICE} has the reason",
+        )
+    elif not socket.active:
+        yield fail(
+            "unit",
+            f"{system_service.SOCKET} is {socket.active_state}: nothing starts the agent",
+            f"systemctl enable --now {system_service.SOCKET}",
+        )
+    else:
+        yield ok("unit", f"{system_service.SOCKET} is active, its service is {service.active_state}")
 
 
 def _point_at(machine: Machine) -> str:

@@ -28,13 +28,13 @@ def unit_texts(program: Path) -> dict[str, str]:
     """The text of every unit by its name; they start `program`, and do nothing without it."""
     start, reload = quoted(str(program)), quoted(str(program.with_name("replug")))
     return {
-        SERVICE: _filled_in(
+        SERVICE: filled_in(
             SERVICE,
             (r"^ExecStart=\S+ ", f"ExecStart={start} "),
             (r"^ExecReload=\S+ ", f"ExecReload={reload} "),
             (r"^ConditionFileIsExecutable=.*", exists(program)),
         ),
-        SOCKET: _filled_in(SOCKET, (r"^ConditionFileIsExecutable=.*", exists(program))),
+        SOCKET: filled_in(SOCKET, (r"^ConditionFileIsExecutable=.*", exists(program))),
     }
 
 
@@ -75,7 +75,7 @@ def exists(program: Path, *, negated: bool = False) -> str:
     return f"ConditionFileIsExecutable={'!' if negated else ''}{str(program).replace('%', '%%')}"
 
 
-def _filled_in(name: str, *lines: tuple[str, str]) -> str:
+def filled_in(name: str, *lines: tuple[str, str]) -> str:
     """The unit as it is packaged, with these lines replaced, each of which it has once."""
     text = (_SOURCES / name).read_text(encoding="utf-8")
     for pattern, line in lines:

@@ -1,4 +1,4 @@
-"""The user's service manager, through systemctl(1)."""
+"""The user's service manager, and the system's, through systemctl(1)."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class UnitState:
 class UserManager:
     """`systemctl --user`; all methods raise ManagerError."""
 
+    _whose: tuple[str, ...] = ("--user",)
+
     def __init__(self, environment: Mapping[str, str]) -> None:
         """`environment` says where the manager is; XDG_RUNTIME_DIR may be missing, as after su."""
         runtime = f"/run/user/{os.getuid()}"
@@ -50,8 +52,8 @@ class UserManager:
             self._environment["XDG_RUNTIME_DIR"] = runtime
 
     def call(self, *arguments: str, patience: float = _PATIENCE) -> str:
-        """The output of `systemctl --user`, in English, for which to wait at most `patience` seconds."""
-        command = ["systemctl", "--user", "--quiet", *arguments]
+        """The output of systemctl, in English, for which to wait at most `patience` seconds."""
+        command = ["systemctl", *self._whose, "--quiet", *arguments]
         try:
             done = subprocess.run(
                 command,
@@ -103,8 +105,8 @@ class UserManager:
 
         Nothing if there is no journal, or the user may not read it.
         """
-        command = ["journalctl", "--user", "--quiet", "--no-pager", "--output=cat"]
-        command += [f"--lines={most}", f"--since=@{int(since)}", *journal_matches(*units)]
+        command = ["journalctl", *self._whose, "--quiet", "--no-pager", "--output=cat"]
+        command += [f"--lines={most}", f"--since=@{int(since)}", *self._matches(*units)]
         try:
             done = subprocess.run(
                 command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -113,6 +115,18 @@ class UserManager:
         except (OSError, subprocess.TimeoutExpired):
             return []
         return done.stdout.splitlines() if done.returncode == 0 else []
+
+    def _matches(self, *units: str) -> list[str]:
+        return journal_matches(*units)
+
+
+class SystemManager(UserManager):
+    """`systemctl`, for root."""
+
+    _whose = ()
+
+    def _matches(self, *units: str) -> list[str]:
+        return [f"--unit={unit}" for unit in units]
 
 
 def journal_matches(*units: str) -> list[str]:

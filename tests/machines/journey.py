@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from machines.new_machine import PASSWORD, USER
+from machines.new_machine import PASSWORD
 from machines.newcomer import Cost, Newcomer
 from machines.reader import Reader
 from machines.readme import typed
@@ -69,22 +68,7 @@ class Journey:
 
     def gets_the_source(self) -> None:
         """As a checkout is that this user made, with their umask."""
-        home = self._machine.root / "home" / USER / "replug"
-        listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=self._repository, check=True, capture_output=True
-        ).stdout
-        archive = subprocess.run(
-            ["tar", "--create", "--null", "--files-from=-"],
-            cwd=self._repository, input=listed, check=True, capture_output=True,
-        ).stdout  # fmt: skip
-        home.mkdir()
-        subprocess.run(
-            ["tar", "--extract", "--no-same-permissions", "--directory", home], input=archive, check=True
-        )
-        self._machine.run("chown", "-R", f"{USER}:{USER}", f"/home/{USER}/replug")
-        self._user.looks(
-            'chmod -R "u=rwX,g=$(umask -S | sed "s/.*g=\\([rwx]*\\).*/\\1/;s/x/X/"),o=rX" replug'
-        )
+        self._user.gets_the_source(self._repository)
 
     def installs(self) -> None:
         """The first lines of the README, and what `setup` says then."""

@@ -2,7 +2,8 @@
 
 For each distribution a root is made by mmdebstrap and booted. The user logs in by ssh, with the umask of that
 distribution, and types the lines under "Start here" of the README. On another such machine the Debian
-package is built, and on a third it is installed, used and purged. It prints what was measured, and ends with
+package is built, on a third it is installed, used and purged, and a fourth becomes the bastion of
+docs/bastion.md. It prints what was measured, and ends with
 0 only if everything held.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from machines.bastion import Bastion
 from machines.journey import Journey
 from machines.new_machine import new_machine
 from machines.newcomer import Cost
@@ -53,6 +55,7 @@ def main() -> int:
             with _timed("all of it"):
                 cost = _take_the_journey(distribution, Path(folder), bases)
                 _try_the_package(distribution, sdist, Path(folder), bases)
+                _try_the_bastion(distribution, Path(folder), bases)
             if distribution == MEASURED:
                 assert f" {cost} " in " ".join(README.read_text().split()), f"README.md does not say {cost}"
     return 0
@@ -75,6 +78,13 @@ def _try_the_package(distribution: str, sdist: Path, folder: Path, bases: Path) 
         package = build(distribution, sdist, folder, bases)
     with _timed("installed, used and purged"), new_machine(distribution, folder, bases) as machine:
         check(machine, package)
+    shutil.rmtree(machine.root)
+
+
+def _try_the_bastion(distribution: str, folder: Path, bases: Path) -> None:
+    with _timed("the bastion"), new_machine(distribution, folder, bases) as machine:
+        Bastion(machine, REPOSITORY).take()
+    shutil.rmtree(machine.root)
 
 
 @contextmanager

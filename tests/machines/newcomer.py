@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from machines.new_machine import PASSWORD, USER
 from rigs.booted import Booted
@@ -36,6 +38,23 @@ class Newcomer:
         self.machine = machine
         self.cost = Cost()
         self._known_to_sudo = False
+
+    def gets_the_source(self, repository: Path) -> None:
+        """As a checkout is that this user made, with their umask."""
+        home = self.machine.root / "home" / USER / "replug"
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=repository, check=True, capture_output=True
+        ).stdout
+        archive = subprocess.run(
+            ["tar", "--create", "--null", "--files-from=-"],
+            cwd=repository, input=listed, check=True, capture_output=True,
+        ).stdout  # fmt: skip
+        home.mkdir()
+        subprocess.run(
+            ["tar", "--extract", "--no-same-permissions", "--directory", home], input=archive, check=True
+        )
+        self.machine.run("chown", "-R", f"{USER}:{USER}", f"/home/{USER}/replug")
+        self.looks('chmod -R "u=rwX,g=$(umask -S | sed "s/.*g=\\([rwx]*\\).*/\\1/;s/x/X/"),o=rX" replug')
 
     def types(self, script: str, *answers: tuple[str, str], status: int = 0) -> str:
         """What a terminal shows of one command in a login shell; `answers` are typed at the prompts given."""

@@ -35,6 +35,8 @@ trap 'for _ in $(seq 50); do find "$group" -depth -type d -exec rmdir {} + 2>/de
         cd "$root"
         pivot_root . mnt
         umount --lazy /mnt
+        # As systemd-nspawn does: a credential of a service is mounted in a namespace of its own, and has to appear here.
+        mount --make-rshared /
         exec env -i container=other PATH=/usr/sbin:/usr/bin:/sbin:/bin /sbin/init --log-target=console </dev/null >/boot.log 2>&1
     ' - "$root"
 )

@@ -14,6 +14,7 @@ DOCUMENTS = [
     "CHANGELOG.md",
     "SECURITY.md",
     "docs/architecture.md",
+    "docs/bastion.md",
     "docs/benchmarks.md",
     "docs/security.md",
     "docs/tokens.md",

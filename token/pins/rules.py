@@ -59,6 +59,11 @@ class PinRules:
         """Whether there is a PIN in the cache."""
         return self._pins.get(self._owner) is not None
 
+    @property
+    def has_source(self) -> bool:
+        """Whether the policy has a source for the PIN."""
+        return self._policy.source is not None
+
     @contextmanager
     def using(self, pin: Pin) -> Iterator[None]:
         """For a PIN that was given just now: it is wiped at the end unless it is remembered by then."""

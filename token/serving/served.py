@@ -89,6 +89,11 @@ class ServedToken(Presence):
         return self._rules.remembers
 
     @property
+    def pin_configured(self) -> bool:
+        """Whether the configuration says where its PIN is."""
+        return self._rules.has_source
+
+    @property
     def was_read(self) -> bool:
         """Whether `keys` are those that the token has shown since the agent serves it."""
         return self._opening.keys.were_read

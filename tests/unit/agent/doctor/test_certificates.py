@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.model import Config
-from replug.agent.doctor.certificates import check_certificates, check_clock
+from replug.agent.doctor.certificates import check_certificates, check_clock, check_rules
 from replug.agent.doctor.finding import Finding, Outcome
 from replug.agent.doctor.machine import Machine
 from replug.agent.doctor.socket import SocketReport
@@ -63,3 +64,11 @@ def test_ca_keys(machine: Machine, status: dict[str, Any], outcome: str, words: 
     (found,) = check_certificates(told(machine, agent=report))
     assert (found.check, found.outcome) == ("certificate", outcome)
     assert words in found.reason
+
+
+def test_a_ca_key_without_a_rule_of_its_own(machine: Machine) -> None:
+    (found,) = check_rules(told(machine, config=RULES))
+    assert (found.check, found.outcome) == ("ca-rule", "warn")
+    assert CA in found.reason
+    ruled = replace(RULES, cas=(CaEntry(CA, 600, ("root",)),))
+    assert [*check_rules(told(machine, config=ruled))] == []

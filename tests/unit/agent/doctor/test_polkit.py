@@ -11,7 +11,7 @@ import pytest
 from replug.agent.doctor.finding import Finding, Outcome, fail, missing
 from replug.agent.doctor.machine import Machine, PcscReport
 from replug.agent.doctor.pcsc import check_pcscd
-from replug.agent.doctor.polkit import permit, permit_this_user
+from replug.agent.doctor.polkit import permit, permit_user_of
 from replug.agent.doctor.socket import SocketReport
 
 POLKIT = "usr/share/dbus-1/system-services/org.freedesktop.PolicyKit1.service"
@@ -41,11 +41,11 @@ def test_with_polkit_the_user_needs_a_rule(asks_polkit: Machine) -> None:
     (asks_polkit.root / POLKIT).touch()
     found = find(asks_polkit)
     assert found.reason.startswith("polkit denies this shell access to pcscd")
-    assert (found.fix, found.packages) == (permit_this_user(), ())
+    assert (found.fix, found.packages) == (permit_user_of(asks_polkit), ())
 
 
 def test_without_polkit_there_is_no_folder_for_a_rule_yet(asks_polkit: Machine) -> None:
-    expected = fail("pcscd", NOT_INSTALLED, f"sudo apt-get install polkitd && {permit_this_user()}")
+    expected = fail("pcscd", NOT_INSTALLED, f"sudo apt-get install polkitd && {permit_user_of(asks_polkit)}")
     assert find(asks_polkit) == expected
     # Debian 13's is not even started without.
     stopped = replace(asks_polkit, environment=asks_polkit.environment | {"PCSCLITE_CSOCK_NAME": "/nowhere"})
