@@ -22,7 +22,7 @@ from replug.agent.clients.waiting import ClientLoop, Waiting
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
-from replug.agent.control.server import Control
+from replug.agent.control.server import Control, asker
 from replug.agent.desktop.logind import SessionEvents
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Conversation, Dispatcher
@@ -34,6 +34,7 @@ from replug.agent.process.service_manager import ServiceManager
 from replug.agent.process.status_line import keep_status
 from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
+from replug.agent.renewal import renew_files
 from replug.agent.status import authorities, forget, status
 from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.hardening import readable_through_user_namespace
@@ -142,6 +143,7 @@ class _Service:
             {
                 "status": lambda: status(keyring, history, address, self._release),
                 "ca": lambda: authorities(keyring, address),
+                "issue": lambda: renew_files(keyring, asker.get()),
                 "forget": functools.partial(forget, keyring),
                 "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),

@@ -99,7 +99,9 @@ class Signing:
         except ProtocolError as error:
             raise SignRefusedError(attempt.purpose, str(error)) from error
 
-    async def certify(self, client: Client, ca_key: bytes, certificate: Certificate, host: Host) -> Signed:
+    async def certify(
+        self, client: Client, ca_key: bytes, certificate: Certificate, host: Host | None
+    ) -> Signed:
         """Have a CA key sign a certificate that the configuration wants for a login at `host`.
 
         Raises TokenError, RequestRefusedError.

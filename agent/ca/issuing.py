@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from replug.agent.ca.certificate_file import write_certificate
@@ -203,7 +204,25 @@ class Issuing:
                 if leads or isinstance(error, DeclinedError):
                     raise
 
-    async def _make(self, state: RuleState, client: Client, host: Host) -> None:
+    async def renew(self, state: RuleState, client: Client) -> IssuedIdentity:
+        """The newest certificate of a rule, made now though the last one is still good, or after a no.
+
+        ExplainedError, ProtocolError.
+        """
+        before, patience = state.newest, min(self._settings.config.prompt_timeout, _LONGEST)
+        try:
+            async with asyncio.timeout(patience):
+                while state.newest is before:
+                    with suppress(StoppedError):
+                        await state.attempt.join(partial(self._make, state, client, None))
+                    if self._states.get((state.rule, state.guest)) is not state:
+                        raise RequestRefusedError("the agent was locked or emptied meanwhile")
+        except TimeoutError:
+            raise RequestRefusedError(f"none was made within {patience:g} s") from None
+        assert state.newest is not None
+        return state.newest
+
+    async def _make(self, state: RuleState, client: Client, host: Host | None) -> None:
         if state.guest is not None:
             self._allowance.take(state.guest)
         with state.attempt.stoppable():

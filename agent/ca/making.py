@@ -50,7 +50,9 @@ class Signed(Protocol):
 class Certifier(Protocol):
     """What has CA keys sign, by the rules for all signatures."""
 
-    async def certify(self, client: Client, ca_key: bytes, certificate: Certificate, host: Host) -> Signed:
+    async def certify(
+        self, client: Client, ca_key: bytes, certificate: Certificate, host: Host | None
+    ) -> Signed:
         """Have the CA key sign a certificate for a login at `host`; TokenError, RequestRefusedError."""
 
     async def wait_for_any(self, candidates: list[Identity], asker: Asker, purpose: Purpose) -> bool:
@@ -67,8 +69,11 @@ class Making:
         self._serials = Serials()
         self._names: dict[str, str] = {}
 
-    async def make(self, state: RuleState, client: Client, host: Host) -> IssuedIdentity:
-        """A certificate by the state's rule for a login at `host`. ExplainedError, ProtocolError."""
+    async def make(self, state: RuleState, client: Client, host: Host | None) -> IssuedIdentity:
+        """A certificate by the state's rule, for a login at `host` if it is for one.
+
+        ExplainedError, ProtocolError.
+        """
         names = await self._values(state.guest)
         held = await self._key_to_certify(state, client)
         certificate, authority = await self._signed(state, client, host, held, names)
@@ -82,7 +87,7 @@ class Making:
         )
 
     async def _signed(
-        self, state: RuleState, client: Client, host: Host, held: Identity, names: dict[str, str]
+        self, state: RuleState, client: Client, host: Host | None, held: Identity, names: dict[str, str]
     ) -> tuple[Certificate, Identity]:
         """The certificate, and the CA key that has signed it."""
         authorities = list(self._authorities(state.rule))
@@ -108,7 +113,7 @@ class Making:
         authorities: list[Identity],
         state: RuleState,
         client: Client,
-        host: Host,
+        host: Host | None,
         held: Identity,
         names: dict[str, str],
     ) -> tuple[Certificate, Identity]:

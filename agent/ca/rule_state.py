@@ -63,6 +63,11 @@ class RuleState:
     """The last list that was sent to a client for whose host the rule is."""
     _newest: Shown | None = None
 
+    @property
+    def newest(self) -> IssuedIdentity | None:
+        """The certificate that was made last."""
+        return self._newest.issued if self._newest is not None else None
+
     def shown(self, now: float) -> Shown | None:
         """The newest certificate, if it is valid and its key can sign."""
         newest = self._newest

@@ -58,6 +58,6 @@ def _critical_options(rule: CertificateRule) -> Options:
     return tuple((name, bytes(Writer().string(value.encode()))) for name, value in options if value)
 
 
-def purpose_of_certifying(certificate: Certificate, host: Host) -> Purpose:
-    """What a CA key's signature is for that the agent itself asks for: a login at `host`."""
+def purpose_of_certifying(certificate: Certificate, host: Host | None) -> Purpose:
+    """What a CA key's signature is for that the agent itself asks for: a login at `host`, if one."""
     return Purpose(CertificateToSign(certificate, int(time.time()), host), (), unverified=False)

@@ -43,7 +43,14 @@ def add_parser(commands: Commands) -> None:
     )
 
     issue = actions.add_parser("issue", help="certify a public key through the agent, by ssh-keygen")
-    issue.add_argument("key", metavar="KEY.pub", type=Path, help="the public key; KEY-cert.pub is written")
+    issue.add_argument(
+        "key",
+        metavar="KEY.pub",
+        type=Path,
+        nargs="?",
+        help="the public key; KEY-cert.pub is written. Without it, and without options: new certificates for"
+        " all certificate_file of config.toml",
+    )
     issue.add_argument("-n", dest="names", metavar="NAMES", help="the principals, separated by commas")
     issue.add_argument(
         "-V", dest="validity", metavar="TIME", help="the validity, such as +10m; default: as long as allowed"
@@ -98,6 +105,25 @@ def _trust(chosen: argparse.Namespace) -> None:
         raise _RefusedError(f"{' and '.join(unknown)}: on no token that the agent has seen; plug it in")
 
 
+def _renew_files() -> None:
+    """Have the agent write each `certificate_file` again."""
+    from replug.agent.control.client import ask
+    from replug.token.identity import printable
+
+    answer = ask("issue", _PATIENCE)
+    if answer["refused"]:
+        raise _RefusedError(answer["refused"])
+    if not answer["files"]:
+        raise _RefusedError("which key? KEY.pub; no [[certificate]] of config.toml has a certificate_file")
+    for one in answer["files"]:
+        if not one["failed"]:
+            print(printable(f"{one['path']}: {one['key_id']}, serial {one['serial']}"))
+    failed = [one for one in answer["files"] if one["failed"]]
+    if failed:
+        why = (f"{one['path']}: {one['failed']}; {one['next_step']}".rstrip("; ") for one in failed)
+        raise _RefusedError(printable("; ".join(why)))
+
+
 def _issue(chosen: argparse.Namespace) -> None:
     import socket
 
@@ -106,6 +132,11 @@ def _issue(chosen: argparse.Namespace) -> None:
     from replug.agent.control.refusal_of import why_refused
     from replug.token.identity import printable
 
+    if chosen.key is None:
+        if any((chosen.names, chosen.validity, chosen.key_id, chosen.options, chosen.host, chosen.ca)):
+            raise _RefusedError("which key? The options are for a KEY.pub")
+        _renew_files()
+        return
     user = _own_name()
     authorities, agent_socket = _of_agent()
     authority = _chosen_authority(chosen, authorities, user)

@@ -13,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 
 from replug.agent.clients.listener import Listener, ListenerError, is_dead, listen_at
 from replug.agent.clients.peer import Peer
@@ -34,6 +35,9 @@ _MOST = 32
 _PIECE = 64 * 1024  # bytes of an answer that are written at once, and are then kept for a client
 _ACCEPTS_PER_TURN = 2  # so that what each has sent is read before many others come
 _BACKLOG = 128
+
+asker: ContextVar[Peer] = ContextVar("asker")
+"""Who has asked first for what a command answers."""
 
 
 def _not_needed(late: Listener) -> None:
@@ -95,6 +99,7 @@ class Control:
         if peer.is_foreign or not self._has_room_for(peer):
             writer.transport.abort()
             return
+        asker.set(peer)
         self._connections[writer] = peer.pid
         self._silent[writer] = None
         try:

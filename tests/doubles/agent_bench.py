@@ -22,12 +22,13 @@ from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.control.client import control_path
 from replug.agent.control.refusals import RefusalHistory
-from replug.agent.control.server import Control
+from replug.agent.control.server import Control, asker
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Conversation, Dispatcher
 from replug.agent.keyring import Keyring
 from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
+from replug.agent.renewal import renew_files
 from replug.agent.status import authorities, forget, status
 from replug.protocol.constraints import Constraint
 from replug.protocol.decoding import Request, Response, decode_response
@@ -153,6 +154,7 @@ class ControlRig:
         commands = {
             "status": lambda: status(agent.keyring, agent.history, self.socket, self.release),
             "ca": lambda: authorities(agent.keyring, self.socket),
+            "issue": lambda: renew_files(agent.keyring, asker.get()),
             "forget": partial(forget, agent.keyring),
             "refresh": partial(refresh, agent.keyring),
             "reload": partial(reload, Reloader(agent.keyring, lambda: None)),

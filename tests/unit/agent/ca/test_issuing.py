@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doubles.agent_bench import ControlRig
 from doubles.certificate_bench import CA, LOGIN, RULE, SECOND, SERVER, CertificateBench
 from doubles.private_keys import ed25519_key, message
 from doubles.session_hosts import HERE, bind_of, hop, leave
@@ -23,6 +24,7 @@ from replug.agent.ca import issuing
 from replug.agent.ca.rule_state import RuleState
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.dispatch import Conversation
+from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import RestrictDestination
 from replug.protocol.extensions import SESSION_BIND
 from replug.protocol.keys import fingerprint
@@ -451,6 +453,48 @@ def test_hashed_names(make: Any, hosts: tuple[str, ...], arguments: tuple[str, .
             client = await bench.bound(pid=process.pid)
             assert (await bench.certificate(client) is not None) == found
             process.communicate(b"\n")
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_replug_ca_issue_writes_the_files_again(
+    make: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the last certificate is still good, and after a no; for rules that have a file only."""
+    file = tmp_path / "login-cert.pub"
+    rules = (replace(RULE, certificate_file=str(file)), replace(RULE, hosts=("*",)))
+    person = Person(None, PIN)
+    bench = make(person, certificate_rules=rules)
+    rig = ControlRig(bench, tmp_path, capsys)
+    monkeypatch.setenv("SSH_AUTH_SOCK", rig.socket)
+
+    def serial() -> int:
+        return Certificate.decode(base64.b64decode(file.read_text().split()[1])).serial
+
+    async def main() -> None:
+        await bench.serve()
+        await rig.control.start()
+        # The user says no to a login, and is not asked again at once, but by this command.
+        assert await bench.certificate() is None
+        said = await rig.replug("ca", "issue")
+        assert said[0] == 0, said
+        first = serial()
+        assert said[1].startswith(f"{file}: ")
+        assert said[1].endswith(f", serial {first}\n")
+        listed = await bench.certificate()
+        assert listed is not None
+        assert listed.serial == first
+        assert (await rig.replug("ca", "issue"))[0] == 0
+        assert serial() > first
+        assert [len(state.issued) for state in bench.keyring.issuing.states()] == [2, 0]
+        bench.slots.tokens = []
+        status, _, complaint = await rig.replug("ca", "issue")
+        assert status == 1
+        assert f"{file}: " in complaint
+        status, _, complaint = await rig.replug("ca", "issue", "-n", "root")
+        assert (status, complaint) == (1, "replug: which key? The options are for a KEY.pub\n")
+        await rig.control.close()
         bench.keyring.end()
 
     run(main())
