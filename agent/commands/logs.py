@@ -9,6 +9,8 @@ import signal
 import sys
 
 from replug.agent.commands.command import Commands
+from replug.agent.control.places import is_system_service
+from replug.agent.setup.system_service import SERVICE as SYSTEM_SERVICE
 from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import journal_matches
 
@@ -49,14 +51,19 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def arguments(chosen: argparse.Namespace) -> list[str]:
-    """journalctl's arguments: the lines of every agent, whoever started it, and systemd's on our units."""
+    """journalctl's arguments: the lines of every agent, whoever started it, and systemd's on our units.
+
+    As root, about a service (`replug setup --ca`), that one's.
+    """
+    service = is_system_service(os.environ.get("SSH_AUTH_SOCK", ""))
+    agent = [f"--unit={SYSTEM_SERVICE}"]
+    if not service:
+        agent = ["SYSLOG_IDENTIFIER=replug-agent", "+", *journal_matches(SERVICE, SOCKET)]
     return [
         "journalctl",
-        "--user",
+        *([] if service else ["--user"]),
         *(["--follow"] if chosen.follow else []),
         *([f"--lines={chosen.lines}"] if chosen.lines else []),
         *([f"--since={chosen.since}"] if chosen.since else []),
-        "SYSLOG_IDENTIFIER=replug-agent",
-        "+",
-        *journal_matches(SERVICE, SOCKET),
+        *agent,
     ]

@@ -91,6 +91,7 @@ class Bastion:
         said = self._types(setup)
         assert "Wrote /etc/replug/config.toml" in said, said
         assert "sudo replug unlock" in said, said
+        self._types("sudo systemctl reload replug-ca.service")
         said = self._types(unlock, (_UNLOCK_PROMPT, PIN))
         assert "The PIN is remembered." in said, said
 
@@ -188,6 +189,7 @@ class Bastion:
         assert "Done: the agent answers." in said, said
         assert "unlock" not in said, said
         assert self._machine.log_in("carol", f"{_LOG_IN} true").status == 0
+        assert "certificate issued" in self._user.looks("sudo replug logs").out
         found = self._user.looks("sudo replug doctor").out.splitlines()
         assert [line for line in found if line.startswith("fail")] == [], found
 
@@ -201,8 +203,8 @@ class Bastion:
 
     def _files(self) -> str:
         """What is of replug where the system looks for units, users, folders, programs, and lines for ssh."""
-        folders = "/etc/systemd /etc/ssh /etc/sysusers.d /etc/tmpfiles.d /etc/polkit-1 /run /usr/local/bin"
-        return self._as_root(f"find {folders} -name '*replug*' -not -name 'replug_*'; true").out
+        folders = "/etc/systemd /etc/ssh/ssh_config.d /etc/sysusers.d /etc/tmpfiles.d /etc/polkit-1 /run"
+        return self._as_root(f"find {folders} /usr/local/bin -name '*replug*'; true").out
 
     def _types(self, line: str, *answers: tuple[str, str]) -> str:
         print(f"   $ {line}", flush=True)
