@@ -57,9 +57,9 @@ class _Row:
     while_locked: bool = False
     """Whether a locked agent serves it."""
     may_end_locked: bool = False
+    """Whether the reply is sent even if the agent was locked while it was made."""
     for_guests: bool = False
     """Whether another user may send it whom the agent is a service for."""
-    """Whether the reply is sent even if the agent was locked while it was made."""
 
 
 _ADD_KEY = _Row("AddIdentity", handlers.add_key, decode=KeyAddition.decode, slow_to_decode=True)
