@@ -66,11 +66,15 @@ class Issuing:
 
     # What there is.
 
-    def states(self, guest: Guest | None = None) -> list[RuleState]:
-        """Of each rule for the agent's user, or what there is for a guest, in the configuration's order."""
-        if guest is None:
-            return [self._state(rule, None) for rule in self._settings.config.own_rules]
-        wanted = ((rule, guest) for rule in self._settings.config.guest_rules)
+    def states(self) -> list[RuleState]:
+        """Of each rule for the agent's user, in the configuration's order."""
+        return [self._state(rule, None) for rule in self._settings.config.own_rules]
+
+    def states_of(self, client: Client) -> list[RuleState]:
+        """The same, or what there is for a guest by the rules that name them now."""
+        if client.guest is None:
+            return self.states()
+        wanted = ((rule, client.guest) for rule in client.guest_rules)
         return [self._states[one] for one in wanted if one in self._states]
 
     def states_of_guests(self) -> list[RuleState]:

@@ -145,7 +145,8 @@ class Making:
             if state.key is None:
                 blob = await self._software_keys.make()
                 comment = f"for certificates by {state.rule.ca[0]}".encode()
-                constraints = KeyConstraints(here_only=True, guest=state.guest)
+                guests = state.rule if state.guest is not None else None
+                constraints = KeyConstraints(here_only=True, guest=state.guest, rule=guests)
                 state.key = SoftwareIdentity(blob, comment, constraints, self._software_keys)
             return state.key
         on_tokens = self._identities.on_tokens(lambda held: client.sees(held.constraints))

@@ -49,7 +49,7 @@ class ShownCertificates:
             first, until = ((), 0.0) if shown is None else (shown.identities, shown.due)
         elif not client.remote:
             all_shown = [
-                shown for one in self._issuing.states(client.guest) if (shown := one.shown(now)) is not None
+                shown for one in self._issuing.states_of(client) if (shown := one.shown(now)) is not None
             ]
             first = tuple(held for shown in all_shown for held in shown.identities)
             until = min((shown.ends for shown in all_shown), default=inf)

@@ -79,7 +79,11 @@ class Client:
 
     def may_use(self, constraints: KeyConstraints) -> bool:
         """Whether an identity with these constraints exists for it, whatever their destinations."""
-        return constraints.guest == self.guest and not (constraints.here_only and self.forwarded)
+        if constraints.guest != self.guest or (
+            constraints.rule is not None and constraints.rule not in self.guest_rules
+        ):
+            return False
+        return not (constraints.here_only and self.forwarded)
 
     def asker(self, purpose: Purpose) -> Asker:
         """This client, as described to a user who is asked on its behalf."""

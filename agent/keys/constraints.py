@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.protocol.constraints import (
     Confirm,
@@ -30,6 +31,8 @@ class KeyConstraints:
     """Whether it does not exist for clients on other hosts."""
     guest: Guest | None = None
     """The other user that it is for, and who sees nothing else; None is the agent's own user, and root."""
+    rule: CertificateRule | None = None
+    """What it was made by for a guest: it is theirs as long as that names them."""
 
     @classmethod
     def of(cls, constraints: Iterable[Constraint], *, default_lifetime: int, now: float) -> KeyConstraints:

@@ -231,6 +231,31 @@ def test_the_group_is_looked_up_at_each_request(bench: Bench, machine: Machine) 
     run(main())
 
 
+def test_who_is_taken_out_of_one_group_of_two_loses_what_that_one_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine
+) -> None:
+    """The other rule, for another host, still names her."""
+    elsewhere = replace(FOR_ALL, users=("alice",), hosts=("db",), principals=("reader",))
+    bench = Bench(monkeypatch, tmp_path, certificate_rules=(FOR_ALL, elsewhere))
+
+    async def main() -> None:
+        await bench.serve()
+        alice, unbound = await bench.guest(), await bench.guest(host=None)
+        certificate = await bench.certificate(alice)
+        assert certificate is not None
+        assert await bench.keys(unbound) == [certificate.encode()]
+        machine.admins.remove("alice")
+        for client in (alice, unbound):
+            assert await bench.keys(client) == []
+            assert await bench.ask(SignRequest(certificate.encode(), b"data", 0), client) == Failure()
+        machine.admins.add("alice")
+        reply = await bench.ask(SignRequest(certificate.encode(), b"data", 0), alice)
+        assert isinstance(reply, SignResponse)
+        bench.keyring.end()
+
+    run(main())
+
+
 def test_users_may_be_named_and_a_rule_is_theirs_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: Machine
 ) -> None:
