@@ -55,7 +55,7 @@ def _set_up(manager: SystemManager, before: Record | None, chosen: argparse.Name
         raise SetupError("for whom? --group GROUP: members of the group may log in with certificates")
     _check_group(group)
     program = units.agent_program()
-    system_service.check_program(program)
+    system_service.check_only_roots(system_service.parts_of(program))
     os.environ |= SYSTEM_ENVIRONMENT
     _check_configuration()
     record = copy.deepcopy(before) if before is not None else Record()

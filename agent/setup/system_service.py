@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from replug.agent.control.places import SYSTEM_SOCKET
@@ -57,9 +58,15 @@ def _service(program: Path) -> str:
     return filled_in(SERVICE, *lines)
 
 
-def check_program(program: Path) -> None:
-    """ProgramError if others than root can change the program, which will have the PIN of the CA keys."""
-    for path in dict.fromkeys([*_with_folders(program), *_with_folders(program.resolve())]):
+def parts_of(program: Path) -> tuple[Path, ...]:
+    """What the agent runs: its program, Python, and this code, which may be elsewhere (`pip install -e`)."""
+    return program, Path(sys.executable), Path(__file__)
+
+
+def check_only_roots(parts: Iterable[Path]) -> None:
+    """ProgramError if others than root can change one of the parts of what will have the CA keys' PIN."""
+    every = (path for part in parts for path in (*_with_folders(part), *_with_folders(part.resolve())))
+    for path in dict.fromkeys(every):
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode) and not status.st_uid:
             continue

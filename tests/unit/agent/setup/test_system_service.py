@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ import pytest
 from replug.agent.control.places import SYSTEM_ENVIRONMENT, SYSTEM_SOCKET
 from replug.agent.setup import system_plan, system_service
 from replug.agent.setup.record import Record
-from replug.agent.setup.system_service import CREDENTIAL, SERVICE, SOCKET, USER, check_program, files
+from replug.agent.setup.system_service import (
+    CREDENTIAL,
+    SERVICE,
+    SOCKET,
+    USER,
+    check_only_roots,
+    files,
+    parts_of,
+)
 from replug.agent.setup.units import ProgramError
 from replug.agent.setup.user_manager import UnitState
 
@@ -157,8 +166,13 @@ def test_a_file_of_somebody_else_is_not_touched(at: Callable[[str], Path]) -> No
 
 
 def test_the_program_is_one_that_only_root_can_change(tmp_path: Path) -> None:
-    check_program(Path("/bin/true"))
+    check_only_roots([Path("/bin/true")])
     other = tmp_path / "replug-agent"
     other.symlink_to("/bin/true")
     with pytest.raises(ProgramError, match="others than root can change"):
-        check_program(other)
+        check_only_roots([Path("/bin/true"), other])
+
+
+def test_python_and_the_code_are_parts_of_the_program() -> None:
+    """With `pip install -e` the code is in somebody's folder, and the program in root's."""
+    assert {PROGRAM, Path(sys.executable), Path(system_service.__file__)} <= {*parts_of(PROGRAM)}
