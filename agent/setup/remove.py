@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from replug.agent.setup.rivals import selects, what_it_is
 from replug.agent.setup.units import SERVICE, SOCKET
 from replug.agent.setup.user_manager import ManagerError, UserManager, units_folder
 
-_Step = tuple[str, Callable[[], object]]
+Step = tuple[str, Callable[[], object]]
+"""What it does, in words, and the function that does it."""
 
 
 def remove(manager: UserManager, record: Record | None, say: Callable[[str], None], *, dry_run: bool) -> int:
@@ -51,8 +52,17 @@ def undo(manager: UserManager, record: Record, say: Callable[[str], None]) -> bo
     return _take(steps, record, say)
 
 
-def _take(steps: list[_Step], record: Record, say: Callable[[str], None]) -> bool:
-    """Take the steps; whether all of them succeeded."""
+def _take(steps: list[Step], record: Record, say: Callable[[str], None]) -> bool:
+    return take(steps, record, record_path(), say, again="replug setup --remove")
+
+
+def take(
+    steps: Iterable[Step], record: Record, kept_in: Path, say: Callable[[str], None], *, again: str
+) -> bool:
+    """Take the steps that undo what is in `record`, and remove that file; whether all of them succeeded.
+
+    If one does not, the record stays, for the command `again`.
+    """
     reasons = []
     for _, action in steps:
         try:
@@ -60,16 +70,16 @@ def _take(steps: list[_Step], record: Record, say: Callable[[str], None]) -> boo
         except (ManagerError, OSError) as error:
             reasons.append(str(error))
     if reasons:
-        say("Some of these steps failed. Fix these errors, and run replug setup --remove:")
+        say(f"Some of these steps failed. Fix these errors, and run {again}:")
         for reason in reasons:
             say(f"  {reason}")
         return False
-    record_path().unlink(missing_ok=True)
+    kept_in.unlink(missing_ok=True)
     remove_folders(record.folders)
     return True
 
 
-def _steps(manager: UserManager, record: Record) -> Iterator[_Step]:
+def _steps(manager: UserManager, record: Record) -> Iterator[Step]:
     if manager.state(SOCKET).loaded:
         # The service stops with its socket, and SSH_AUTH_SOCK goes with both.
         yield (

@@ -12,6 +12,7 @@ from pathlib import Path
 from replug.agent.control.places import SYSTEM_ENVIRONMENT, SYSTEM_SOCKET
 from replug.agent.setup.plan import SetupError
 from replug.agent.setup.record import Record, digest, file_digest, remove_folders, save_record
+from replug.agent.setup.remove import Step, take
 from replug.agent.setup.system_service import SERVICE, SOCKET, SYSUSERS, TMPFILES, USER
 from replug.agent.setup.user_manager import ManagerError, SystemManager
 from replug.token.trusted_file import write_whole
@@ -20,8 +21,6 @@ RECORD = Path("/var/lib/replug/setup-ca.json")
 """Root's own: what the service may write to says nothing about what root removes."""
 _CONFIGURATION = Path(SYSTEM_ENVIRONMENT["XDG_CONFIG_HOME"], "replug")
 _PATIENCE = 60.0  # seconds
-
-_Step = tuple[str, Callable[[], object]]
 
 
 @dataclass(frozen=True)
@@ -102,23 +101,10 @@ def remove(manager: SystemManager, record: Record, say: Callable[[str], None], *
     say(f"  leave {_CONFIGURATION}, {SYSTEM_ENVIRONMENT['XDG_STATE_HOME']} and the user {USER}")
     if dry_run:
         return 0
-    reasons = []
-    for _, action in steps:
-        try:
-            action()
-        except (ManagerError, OSError) as error:
-            reasons.append(str(error))
-    if reasons:
-        say("Some of these steps failed. Fix these errors, and run replug setup --ca --remove:")
-        for reason in reasons:
-            say(f"  {reason}")
-        return 1
-    RECORD.unlink(missing_ok=True)
-    remove_folders(record.folders)
-    return 0
+    return 0 if take(steps, record, RECORD, say, again="replug setup --ca --remove") else 1
 
 
-def _steps(manager: SystemManager, record: Record) -> Iterator[_Step]:
+def _steps(manager: SystemManager, record: Record) -> Iterator[Step]:
     if manager.state(SOCKET).loaded:
         yield (
             f"stop and disable {SOCKET}, and with it the agent: PINs and certificates are forgotten",
