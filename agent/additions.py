@@ -15,7 +15,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.expiry import Expiry
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import AddedIdentity, Identity, SecurityKeyIdentity, SoftwareIdentity
-from replug.agent.keys.provider_names import is_usual, resolve_library
+from replug.agent.keys.provider_names import is_usual, not_allowed, resolve_library
 from replug.agent.keys.providers import Providers
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.security_keys import SecurityKeys
@@ -130,10 +130,7 @@ class Additions:
         path = await resolve_library(name)
         patterns = self._settings.options.provider_patterns
         if not matches_list(path, patterns):
-            raise RequestRefusedError(
-                f"{visible_path(path)} is not in the list of allowed modules ({patterns})",
-                "start the agent with -P to allow it",
-            )
+            raise not_allowed(visible_path(path), patterns)
         return path
 
     def _constraints(self, addition: KeyAddition) -> KeyConstraints:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120.0  # seconds for the agent to read its tokens, if it was just started
 _DIGITS = 20  # of the largest serial number
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _OTHERWISE = "revoke by the fingerprint of what was certified, see replug ca issued --json"
 _KRL_OF_SERVICE = Path("/etc/replug/revoked.krl")
 _STATE = "the state folder of replug, normally ~/.local/state/replug"
@@ -253,8 +251,10 @@ def _revoke(chosen: argparse.Namespace) -> None:
 
 def _specification(name: str, lines: Sequence[Issued]) -> tuple[str, list[Issued]]:
     """What ssh-keygen(1) reads (KEY REVOCATION LISTS), and the certificates on record that it means."""
+    from replug.agent.config.key_choice import is_fingerprint
+
     named = [one for one in lines if one.key_id == name]
-    if _FINGERPRINT.fullmatch(name):
+    if is_fingerprint(name):
         its = [one for one in lines if one in named or one.key == name]
         return f"hash:{name}\n" + (f"id:{name}\n" if named else ""), its
     is_number = name.isascii() and name.isdecimal() and len(name) <= _DIGITS

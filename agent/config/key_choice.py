@@ -31,9 +31,14 @@ def check_choice(choice: str) -> None:
         raise ValueError('must not be empty; "*" chooses every key')
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether `text` is a fingerprint as `ssh-add -l` shows it."""
+    return _WHOLE_FINGERPRINT.fullmatch(text) is not None
+
+
 def check_fingerprint(text: str) -> None:
-    """Raise ValueError unless `text` is a fingerprint as `ssh-add -l` shows it."""
-    if not _WHOLE_FINGERPRINT.fullmatch(text):
+    """Raise ValueError unless `text` is a fingerprint."""
+    if not is_fingerprint(text):
         raise ValueError("not a fingerprint: ssh-add -l shows them, SHA256: and 43 characters")
 
 

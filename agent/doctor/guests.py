@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import pwd
 from collections.abc import Iterator
+from typing import Any
 
 from replug.agent.config.certificate_rule import GROUP
 from replug.agent.doctor.finding import Finding, fail, ok, warn
@@ -34,12 +35,12 @@ def _strangers(machine: Machine) -> Iterator[Finding]:
             yield warn("guests", f"there is no {kind} {printable(name)}", "correct users in config.toml")
 
 
-def _in_the_way(machine: Machine, status: dict[str, object]) -> Iterator[Finding]:
+def _in_the_way(machine: Machine, status: dict[str, Any]) -> Iterator[Finding]:
     why = status.get("no_guests")
     if why:
         yield fail("guests", f"other users are refused: {why}", str(status.get("no_guests_next_step", "")))
     wanted = {key for rule in machine.config.guest_rules for key in rule.ca}
-    for token in (machine.status or {}).get("tokens", []):
+    for token in status.get("tokens", []):
         needs_pin = not token["pin_remembered"] and not token["pin_configured"]
         if needs_pin and any(key["fingerprint"] in wanted for key in token["keys"]):
             yield warn(

@@ -61,6 +61,13 @@ async def resolve_library(path: str) -> str:
     return await _in_thread(path, Share.SECURITY_KEYS, lambda: os.path.realpath(path, strict=True))
 
 
+def not_allowed(shown: str, patterns: str) -> RequestRefusedError:
+    """The refusal of a library, called `shown`, that the list of patterns does not match."""
+    return RequestRefusedError(
+        f"{shown} is not in the list of allowed modules ({patterns})", "start the agent with -P to allow it"
+    )
+
+
 async def registered() -> Registry:
     """What p11-kit has registered now. RequestRefusedError."""
     return await _in_thread("p11-kit's configuration", Share.USUAL_MODULES, _registry)

@@ -15,7 +15,7 @@ from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.modules import Modules
-from replug.agent.keys.provider_names import registered, resolve, resolve_to_remove, uri_of
+from replug.agent.keys.provider_names import not_allowed, registered, resolve, resolve_to_remove, uri_of
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.keys.served_provider import ServedProvider, SettingsFinder
 from replug.agent.keys.token_settings import TokenSettingsFinder
@@ -219,10 +219,7 @@ class Providers:
         allowed = [source for source in sources if matches_list(source.path, patterns)]
         for source in sources:
             if source not in allowed:
-                refusal = RequestRefusedError(
-                    f"{source.path} is not in the list of allowed modules ({patterns})",
-                    "start the agent with -P to allow it",
-                )
+                refusal = not_allowed(source.path, patterns)
                 if not allowed:
                     raise refusal
                 log.info("not served", extra={"provider": visible_path(name), "why": str(refusal)})
