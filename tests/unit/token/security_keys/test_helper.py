@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
-from doubles.stand_ins import run
-from rigs.terminal import eventually
+from doubles.stand_ins import ended, run
 
 from replug.token.errors import TokenError, WorkerLostError, WorkerSilentError
 from replug.token.security_keys.helper import SkHelper
@@ -93,15 +91,7 @@ def test_it_is_ended_with_the_request(tmp_path: Path) -> None:
 def assert_ended(folder: Path) -> None:
     """Soon: one whose request ends while it is being started is ended by the thread that starts it."""
     for pid in (folder / "pids").read_text().split():
-        eventually(partial(has_ended, Path(f"/proc/{pid}/stat")), "the process ends")
-
-
-def has_ended(stat: Path) -> bool:
-    # An orphan may not have been waited for yet.
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+        run(ended(int(pid)))
 
 
 @pytest.mark.parametrize(
