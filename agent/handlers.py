@@ -33,6 +33,7 @@ from replug.protocol.messages import (
     Success,
     Unlock,
 )
+from replug.protocol.purpose_text import host_as_listed
 from replug.protocol.sessions import add_binding, describe_destination, verify_bind
 from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError
@@ -72,6 +73,7 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
         await agent.first_scan.wait()
     started = time.monotonic()
     signed = await agent.sign(client, request)
+    host = signed.purpose.login_at
     log.info(
         "signed",
         extra={
@@ -79,6 +81,8 @@ async def sign(agent: Agent, client: Client, request: SignRequest) -> Response:
             "token": signed.identity.place,
             "program": signed.asker.program,
             "purpose": ", ".join(signed.asker.purpose),
+            "host": "" if host is None else host_as_listed(host),
+            "comment": signed.identity.comment.decode(errors="replace"),
             "confirmed": signed.confirmed,
             "duration_ms": round((time.monotonic() - started) * 1000),
         },

@@ -51,6 +51,7 @@ class Signed:
     signature: bytes
     identity: Identity
     asker: Asker
+    purpose: Purpose
     confirmed: Confirmed
 
 
@@ -133,7 +134,7 @@ class Signing:
             # The rules may have been read again meanwhile.
             await self._certifying.check(attempt.client, request, attempt.purpose)
             await self._certifying.record(attempt.client, attempt.purpose, held, attempt.began)
-            return Signed(signature, held, asker, attempt.confirmed)
+            return Signed(signature, held, asker, attempt.purpose, attempt.confirmed)
         assert unable is not None
         raise unable
 

@@ -122,6 +122,16 @@ class Purpose:
         return isinstance(self.signed, Login)
 
     @property
+    def login_at(self) -> Host | None:
+        """The host that it, or the certificate that is signed, is to log in at, by its proven key."""
+        match self.signed:
+            case Login(host):
+                return host
+            case CertificateToSign(login_at=host):
+                return host
+        return None
+
+    @property
     def forwarded(self) -> bool:
         """Whether it is, or may be, asked for by a program on another host."""
         return bool(self.forwarded_to) or self.unverified

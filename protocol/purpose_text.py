@@ -82,6 +82,12 @@ def host_in_words(host: Host) -> str:
     return f"the host with {warning}key {host.fingerprint} ({'; '.join(filter(None, (where, claim)))})"
 
 
+def host_as_listed(host: Host) -> str:
+    """Return a host's names in known_hosts and its key's fingerprint, separated by commas."""
+    names = host.known.names if host.known is not None else ()
+    return ",".join([*(visible(name, LONGEST_NAME) for name in names), host.fingerprint])
+
+
 def _unknown(size: int) -> str:
     if size < _SMALLEST_LOGIN:
         return f"something that is not a login: {size} bytes of no known form"

@@ -40,14 +40,18 @@ def add_parser(commands: Commands) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Execute journalctl; returns only if there is no journal."""
-    journalctl = shutil.which("journalctl")
-    if journalctl is not None and os.path.exists(_JOURNAL):
-        signal.signal(
-            signal.SIGPIPE, signal.SIG_DFL
-        )  # which Python ignores: `replug logs | head` ends quietly
+    journalctl = path_of_journalctl()
+    if journalctl is not None:
+        # Python ignores this signal: `replug logs | head` ends quietly.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         os.execv(journalctl, arguments(chosen))  # noqa: S606 - no shell is wanted
     sys.stderr.write(_ELSEWHERE)
     return 1
+
+
+def path_of_journalctl() -> str | None:
+    """The program, where the log is in a systemd journal."""
+    return shutil.which("journalctl") if os.path.exists(_JOURNAL) else None
 
 
 def arguments(chosen: argparse.Namespace) -> list[str]:

@@ -115,6 +115,13 @@ class Journey:
         card = self._reader.card
         assert (card.verifies, card.wrong_pins) == (1, 0)
         self.to_first_signature = self._user.cost
+        # The host's name is in known_hosts as a hash only.
+        used = self._user.looks(
+            f"PATH=$PATH:~/.local/bin; replug history --host '[localhost]:{self._machine.port}'"
+        )
+        assert re.fullmatch(r"[-\d]+ [:\d]+ ssh \(pid \d+\): login at .*; key .* of token .*\n", used.out), (
+            used
+        )
 
     def mistypes_the_pin(self) -> None:
         """The same way of asking says so and asks again, and nothing else does."""
