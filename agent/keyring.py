@@ -161,7 +161,7 @@ class Keyring:
             await asyncio.sleep(_MOMENT)
 
     def listing(self, client: Client) -> IdentitiesAnswer:
-        if client.remote and self.identities.destinations:
+        if client.remote and self.identities.shown.destinations:
             client.at_hand = ListAtHand()
         at_hand = client.at_hand
         at_hand.frame, at_hand.made_at, at_hand.until = b"", self.changes.count, inf
@@ -171,7 +171,7 @@ class Keyring:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
             others = (
-                self.identities.answer(partial(self.certifying.shows, client=client))
+                self.identities.shown.answer(partial(self.certifying.shows, client=client))
                 if client.guest is None
                 else _NOTHING
             )
@@ -184,7 +184,7 @@ class Keyring:
 
     def was_bound(self, client: Client) -> None:
         state = self.issuing.state_for(client)
-        if state is not None and client.guest is None and not self.identities.destinations:
+        if state is not None and client.guest is None and not self.identities.shown.destinations:
             client.at_hand = state.at_hand  # all that log in there see the same
 
     def wants_certificate(self, client: Client) -> bool:
@@ -197,7 +197,7 @@ class Keyring:
         return (
             not self.locked
             and bool(client.sessions.bindings)
-            and self.identities.destinations > _QUICK_DESTINATIONS
+            and self.identities.shown.destinations > _QUICK_DESTINATIONS
         )
 
     async def remove_provider(self, client: Client, name: str) -> None:

@@ -6,7 +6,6 @@ tries the keys in this order, and servers let it try only a few.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -30,17 +29,10 @@ from replug.agent.keys.identity import (
     TokenBackedIdentity,
 )
 from replug.agent.keys.issued import IssuedIdentities, IssuedIdentity
-from replug.agent.keys.listing import Listing
 from replug.agent.keys.served_provider import ServedProvider
-from replug.protocol.messages import IdentitiesAnswer
+from replug.agent.keys.shown import Shown
 from replug.token.modules.provider import Provider
-from replug.token.serving.presence import TokenState
 from replug.token.serving.served import ServedToken
-
-log = logging.getLogger(__name__)
-
-_MOST_ANSWERS = 16
-"""Kept at once; each may be as long as a message."""
 
 
 class Identities:
@@ -54,63 +46,24 @@ class Identities:
         `is_ca` says which are CA keys by the configuration; `changed` is to be called when that changes.
         """
         self._changes = changes
-        self._lists_absent = lists_absent
-        self._is_ca = is_ca
+        self.shown = Shown(lists_absent, is_ca)
         self._issued = IssuedIdentities()
         self._entries: list[Entry] = []
         """In the order they are listed in."""
         self._held: list[Identity] = []
         """Each blob once for each holder, at the first entry's place, with the last entry's constraints."""
+        self.shown.arrange(self._held)
         self._holding: dict[bytes, list[Identity]] = {}
         """The same by blob."""
         self._known: set[bytes] = set()
         """The blobs of all entries, also of those whose lifetime is over."""
-        self._listed: list[Identity] = []
-        """Each key once; see `_to_list`."""
-        self._left_out: dict[str, int] = {}
-        """How many identities of each place the list has no room for."""
-        self._listing = Listing.of(())
-        """Made of `_listed` when something changes; used while nothing is `_restricted`."""
         self._added = UsersShare(0, 0, 0)
-        self._restricted: list[Identity] = []
-        """Those with destinations, and CA keys, which not all clients see."""
-        self._answers: dict[tuple[bool, ...], IdentitiesAnswer] = {}
-        """The listings made since the last change, by which of `_restricted` are seen."""
-        self.destinations = 0
-        """How many destination constraints there are."""
         self.limited = False
         """Whether anything has a lifetime, whether that has ended or not."""
 
     def now(self) -> float:
         """The time, as `KeyConstraints.expires` counts it."""
         return self._changes.clock()
-
-    def listed(self, visible: Callable[[Identity], bool]) -> list[Identity]:
-        """What is listed for a client; `visible` says which of the restricted identities it sees."""
-        if not self._restricted:
-            return self._listed
-        return self._to_list(held for held in self._held if not self._is_restricted(held) or visible(held))
-
-    def _is_restricted(self, held: Identity) -> bool:
-        return bool(held.constraints.destinations) or self._is_ca(held)
-
-    def _to_list(self, identities: Iterable[Identity]) -> list[Identity]:
-        """Each key once; those whose tokens are out last, if at all: ssh tries them in order."""
-        held = list(identities)
-        present = [one for one in held if _is_in(one)]
-        return _once_each([*present, *held] if self._lists_absent() else present)
-
-    def answer(self, visible: Callable[[Identity], bool]) -> IdentitiesAnswer:
-        """`listed` as the reply to the client; made once for all clients that see the same."""
-        if not self._restricted:
-            return self._listing.answer
-        answers = self._answers  # a change meanwhile, if this is not the loop's thread, begins another
-        seen = tuple(visible(held) for held in self._restricted)
-        if seen not in answers:
-            if len(answers) >= _MOST_ANSWERS:
-                answers.clear()
-            answers[seen] = Listing.of(self.listed(visible)).answer
-        return answers[seen]
 
     def holding(self, blob: bytes) -> list[Identity]:
         """The identities with this blob, one for each token that has it: the one nearest to signing first.
@@ -143,8 +96,8 @@ class Identities:
 
     def on_tokens(self, visible: Callable[[Identity], bool]) -> list[TokenBackedIdentity]:
         """The keys that are listed for a client and are on a token; no certificates, and no CA keys."""
-        listed = (held for held in self.listed(visible) if isinstance(held, TokenBackedIdentity))
-        return [held for held in listed if not held.is_certificate and not self._is_ca(held)]
+        listed = (held for held in self.shown.to(visible) if isinstance(held, TokenBackedIdentity))
+        return [held for held in listed if not held.is_certificate and not self.shown.is_ca(held)]
 
     def on(self, token: ServedToken) -> list[TokenBackedIdentity]:
         """The identities that `token` holds, whether it is in or out."""
@@ -207,23 +160,16 @@ class Identities:
         False if it is no such key, or it changes more than that.
         """
         end = key.constraints.expires
-        if key.blob in self._known or self._lists_absent() or is_over(end, self._changes.clock()):
+        if key.blob in self._known or self.shown.lists_absent() or is_over(end, self._changes.clock()):
             return False
         added = self._added
-        listing = self._listing.with_one_more(key, added.listed)
-        if listing is None:
+        if not self.shown.append(key, added.listed):
             return False
         self._entries.insert(added.entries, key)
         self._known.add(key.blob)
         self._held.insert(added.held, key)
         self._holding[key.blob] = [key]
-        self._listed.insert(added.listed, key)
         self._added = UsersShare(*[end + 1 for end in added])
-        self._listing = listing
-        if self._is_restricted(key):
-            self.destinations += len(key.constraints.destinations)
-            self._restricted.append(key)
-        self._answers = {}
         self._changes.count += 1
         if end is not None:
             self.limited = True
@@ -298,30 +244,13 @@ class Identities:
         self._holding = {}
         for one in self._held:
             self._holding.setdefault(one.blob, []).append(one)
-        self._listed = self._to_list(self._held)
-        self._added = UsersShare.of(self._entries, self._held, self._listed)
-        self._restricted = [one for one in self._held if self._is_restricted(one)]
-        self.destinations = sum(len(one.constraints.destinations) for one in self._restricted)
-        self._answers = {}
-        self._listing = Listing.of(self._listed)
-        self._say_what_is_left_out(self._listing)
+        self.shown.arrange(self._held)
+        self._added = UsersShare.of(self._entries, self._held, self.shown.all)
         self._known = {one.blob for one in held}
         ends = [end for entry in self._entries for end in ends_of(entry) if end is not None]
         self.limited = bool(ends)
         self._changes.until = min((end for end in ends if not is_over(end, now)), default=None)
         self._changes.count += 1
-
-    def _say_what_is_left_out(self, listing: Listing) -> None:
-        left_out: dict[str, list[Identity]] = {}
-        for held in listing.left_out:
-            left_out.setdefault(held.place, []).append(held)
-        counts = {place: len(held) for place, held in left_out.items()}
-        for place, there in left_out.items() if counts != self._left_out else ():
-            log.warning(
-                "the list of keys is full: some are not listed",
-                extra={"place": place, "keys": len(there), "first": there[0].fingerprint},
-            )
-        self._left_out = counts
 
     def _leave_to_users(self) -> None:
         """Have configured providers give up the keys that a user has added, too.
@@ -338,14 +267,3 @@ class Identities:
                 if not theirs <= served.removed:
                     served.removed |= theirs
                     served.update()
-
-
-def _is_in(held: Identity) -> bool:
-    return not isinstance(held, TokenBackedIdentity) or held.token.state is not TokenState.ABSENT
-
-
-def _once_each(identities: Iterable[Identity]) -> list[Identity]:
-    once: dict[bytes, Identity] = {}
-    for held in identities:
-        once.setdefault(held.blob, held)
-    return list(once.values())

@@ -125,11 +125,11 @@ def called(held: Iterable[Identity]) -> list[str]:
 
 
 def comments(identities: Identities) -> list[str]:
-    return called(identities.listed(everything))
+    return called(identities.shown.to(everything))
 
 
 def test_nothing_is_held_at_first(identities: Held) -> None:
-    assert list(identities.listed(everything)) == []
+    assert list(identities.shown.to(everything)) == []
     assert identities.holding(b"") == []
     assert identities.providers() == []
     assert identities.next_expiry() is None
@@ -329,11 +329,11 @@ def test_what_a_token_holds_whether_it_is_in_or_out(identities: Held) -> None:
 
 def test_the_answer_is_put_together_once_as_long_as_nothing_changes(identities: Held) -> None:
     identities.add_provider(provider(module(token("1", Key("a")), token("2", Key("b")))), None)
-    first = identities.answer(everything)
+    first = identities.shown.answer(everything)
     assert [identity.comment for identity in first.identities] == [b"a", b"b"]
-    assert identities.answer(everything) is first
+    assert identities.shown.answer(everything) is first
     assert first.encode() is first.encode()
-    assert identities.answer(lambda _: False) is first  # nothing that could be hidden from anybody
+    assert identities.shown.answer(lambda _: False) is first  # nothing that could be hidden from anybody
 
 
 def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
@@ -344,11 +344,11 @@ def test_clients_that_see_the_same_get_the_same_answer(clock: Clock) -> None:
         identities.add(SoftwareIdentity(blob, blob, terms, keys=None))  # type: ignore[arg-type]
     seen = {True: [b"open", b"restricted"], False: [b"open"]}
     for sees, comments in seen.items():
-        first = identities.answer(lambda _, sees=sees: sees)
+        first = identities.shown.answer(lambda _, sees=sees: sees)
         assert [identity.comment for identity in first.identities] == comments
-        assert identities.answer(lambda _, sees=sees: sees) is first
+        assert identities.shown.answer(lambda _, sees=sees: sees) is first
     identities.remove(b"open", everything)
-    assert [one.comment for one in identities.answer(everything).identities] == [b"restricted"]
+    assert [one.comment for one in identities.shown.answer(everything).identities] == [b"restricted"]
 
 
 def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
@@ -367,7 +367,7 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     )
 
     def shown() -> list[str]:
-        return [identity.comment.decode() for identity in identities.answer(everything).identities]
+        return [identity.comment.decode() for identity in identities.shown.answer(everything).identities]
 
     assert shown() == []
     connect(identities, first, other)
@@ -386,7 +386,7 @@ def test_the_answer_changes_with_all_it_is_made_of(clock: Clock) -> None:
     settings = replace(SETTINGS, comment="{label}!")
     identities.changed()
     assert shown() == ["a!", "c!", "b!"]
-    identities.remove(identities.listed(everything)[0].blob, everything)
+    identities.remove(identities.shown.to(everything)[0].blob, everything)
     assert shown() == ["c!", "b!"]
     files.known = Certificates((b"no certificate",))
     assert shown() == ["c!", "b!"]
@@ -405,9 +405,9 @@ def test_a_software_key_that_was_added_again_can_be_removed(clock: Clock) -> Non
     identities = Identities(lambda: False, lambda _: False, Changes(clock))
     for _ in range(2):
         identities.add(SoftwareIdentity(b"blob", b"mine", KeyConstraints(), keys=None))  # type: ignore[arg-type]
-        assert called(identities.listed(everything)) == ["mine"]
+        assert called(identities.shown.to(everything)) == ["mine"]
     identities.remove(b"blob", everything)
-    assert identities.listed(everything) == []
+    assert identities.shown.to(everything) == []
     assert identities.software_keys() == []
 
 
@@ -424,7 +424,7 @@ def test_a_key_is_removed_from_all_that_have_it_but_what_is_hidden(clock: Clock)
         identities.add(ServedProvider(one, terms, Certificates(()), FILES, lambda _: SETTINGS))
     identities.add(SoftwareIdentity(key.blob, b"mine", hidden, keys=None))  # type: ignore[arg-type]
     identities.remove(key.blob, lambda held: held.constraints is not hidden)
-    assert [one.constraints for one in identities.listed(everything)] == [hidden]
+    assert [one.constraints for one in identities.shown.to(everything)] == [hidden]
     assert [one.comment for one in identities.software_keys()] == [b"mine"]
 
 
@@ -435,9 +435,9 @@ def test_a_ca_key_is_listed_for_those_that_may_see_it(identities: Held) -> None:
         return held.blob not in identities.cas
 
     def seen() -> list[str]:
-        answer = identities.answer(no_ca).identities
-        assert called(identities.listed(no_ca)) == [one.comment.decode() for one in answer]
-        return called(identities.listed(no_ca))
+        answer = identities.shown.answer(no_ca).identities
+        assert called(identities.shown.to(no_ca)) == [one.comment.decode() for one in answer]
+        return called(identities.shown.to(no_ca))
 
     identities.cas = {key.blob, late.blob}
     identities.add_provider(provider(module(token("2", other))), None)
@@ -450,14 +450,14 @@ def test_a_ca_key_is_listed_for_those_that_may_see_it(identities: Held) -> None:
     assert comments(identities) == ["b", "c", "a"]
     identities.cas = set()
     identities.changed()
-    assert called(identities.listed(lambda _: False)) == ["b", "c", "a"]
+    assert called(identities.shown.to(lambda _: False)) == ["b", "c", "a"]
 
 
 def test_nothing_is_remembered_of_what_was_cleared(identities: Held) -> None:
     one = token("1", Key("a"))
     identities.add_provider(provider(module(one)), None)
     assert comments(identities) == ["a"]
-    identities.answer(everything)
+    identities.shown.answer(everything)
     identities.clear()
     gone = weakref.ref(one)
     del one
@@ -480,11 +480,11 @@ def test_queries_change_nothing(identities: Held, clock: Clock) -> None:
     hidden = KeyConstraints(clock.now + 5, destinations=(object(),))  # type: ignore[arg-type]
     identities.add(SoftwareIdentity(key.blob, b"mine", hidden, keys=None))  # type: ignore[arg-type]
     before = vars(identities).copy()
-    contents = (list(identities._held), list(identities._listed), vars(identities._entries[0]).copy())
+    contents = (list(identities._held), list(identities.shown.all), vars(identities._entries[0]).copy())
     clock.now += 20  # a lifetime that is over is a reason to change something, but not for a query
-    identities.listed(everything)
-    identities.answer(everything)
-    identities.answer(lambda _: False)
+    identities.shown.to(everything)
+    identities.shown.answer(everything)
+    identities.shown.answer(lambda _: False)
     identities.holding(key.blob)
     identities.on(one)
     identities.next_expiry()
@@ -510,7 +510,7 @@ def test_a_new_key_is_added_as_if_all_were_arranged_again(
     out = token("2", Key("on a token that is out"))
     identities.add_provider(provider(module(token("1", on_token), out)), None, configured=configured)
     out.left()
-    assert len(identities.listed(everything)) == 1
+    assert len(identities.shown.to(everything)) == 1
     blobs = [Key().blob for _ in range(6)]
     for number, blob in enumerate([*blobs, blobs[2], on_token.blob, Key().blob]):
         end = clock.now + (100 - number) * (-1 if number == 8 else 1) if number % 2 else None
@@ -533,7 +533,7 @@ def test_to_add_a_key_does_not_go_through_all_others(
     for number in range(3):
         constraints = KeyConstraints(1000.0 + number + 1)
         identities.add(SoftwareIdentity(Key().blob, b"key", constraints, None))  # type: ignore[arg-type]
-    assert len(identities.listed(everything)) == 3
+    assert len(identities.shown.to(everything)) == 3
     assert identities.next_expiry() == 1.0
 
 
@@ -550,11 +550,11 @@ def test_a_module_full_of_tokens_full_of_keys_is_bounded(
 
     tokens = [full(str(number)) for number in range(3)]
     identities.add_provider(provider(module(*tokens)), None)
-    assert len(identities.listed(everything)) == MOST_IDENTITIES == 1024
-    assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[:2]}
+    assert len(identities.shown.to(everything)) == MOST_IDENTITIES == 1024
+    assert {held.holder for held in identities.shown.to(everything)} == {one.identity for one in tokens[:2]}
     identities.changed()
     assert caplog.messages == ["only the first keys of the provider are served"]
     # What is gone makes room.
     tokens[0]._opening.keys.saw_logged_in({})
     identities.changed()
-    assert {held.holder for held in identities.listed(everything)} == {one.identity for one in tokens[1:]}
+    assert {held.holder for held in identities.shown.to(everything)} == {one.identity for one in tokens[1:]}
