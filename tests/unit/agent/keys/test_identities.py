@@ -491,7 +491,7 @@ def test_queries_change_nothing(identities: Held, clock: Clock) -> None:
     identities.lifetime_left(one)
     identities.over(one)
     assert vars(identities) == before
-    assert (identities._held, identities._listed, vars(identities._entries[0])) == contents
+    assert (identities._held, identities.shown.all, vars(identities._entries[0])) == contents
 
 
 def state(identities: Identities) -> dict[str, Any]:
