@@ -48,7 +48,7 @@ def test_a_comment_that_is_no_text_can_be_named_by_its_readable_part() -> None:
     assert not fits(["home"], BLOB, b"\xff")
 
 
-@pytest.mark.parametrize("good", [OWN, "work*", "*", "a b", "?"])
+@pytest.mark.parametrize("good", ["SHA256:" + 43 * "k", "work*", "*", "a b", "?"])
 def test_a_choice_that_can_name_a_key_is_valid(good: str) -> None:
     assert check_match(good) == good
 
