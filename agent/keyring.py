@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from math import inf
 from typing import Protocol, TypeVar
 
 from replug.agent.additions import Additions
@@ -13,8 +12,7 @@ from replug.agent.ca.certifying import Certifying
 from replug.agent.ca.guests import Guests
 from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.journal import Journal
-from replug.agent.ca.shown import ShownCertificates
-from replug.agent.clients.client import Client, ListAtHand
+from replug.agent.clients.client import Client
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations
@@ -34,8 +32,8 @@ from replug.agent.keys.security_keys import SecurityKeys
 from replug.agent.keys.software import SoftwareKeys
 from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
+from replug.agent.listings import Listings
 from replug.agent.signing import Signing
-from replug.protocol.messages import IdentitiesAnswer
 from replug.token.boottime import boottime
 from replug.token.modules.module import Module
 from replug.token.offload import Aside
@@ -50,9 +48,6 @@ from replug.token.serving.served import ServedToken
 from replug.token.worker.forking import ForkServer
 
 _MOMENT = 0.05  # seconds
-_QUICK_DESTINATIONS = 100
-"""To compare a connection's sessions with more destination constraints takes too long for the event loop."""
-_NOTHING = IdentitiesAnswer(())
 
 T = TypeVar("T")
 
@@ -123,7 +118,6 @@ class Keyring:
         )
         self.sign = signing.sign
         self.issuing = Issuing(settings, self.identities, self._software_keys, signing, refusals)
-        self._shown_certificates = ShownCertificates(settings, self.issuing)
         self._guests = Guests(settings)
         self.admit, self.why_no_guests = self._guests.admit, self._guests.why_none
         self._emptied = 0
@@ -143,8 +137,18 @@ class Keyring:
         self.add_key, self.add_provider = additions.add_key, additions.add_provider
         self.check_may_add_provider = additions.check_may_add_provider
         self.first_scan = FirstScan(self.modules)
-        self.at_hand = ListAtHand(is_shared=True)
-        """For clients that are bound to no session, as they all see the same."""
+        self._listings = listings = Listings(
+            settings,
+            self.identities,
+            self.certifying,
+            self.issuing,
+            self._modules,
+            self.first_scan,
+            self.changes,
+            lambda: self.locked,
+        )
+        self.listing, self.listing_takes_long = listings.listing, listings.takes_long
+        self.was_bound, self.at_hand = listings.was_bound, listings.at_hand
 
     # For clients, through `Agent`.
 
@@ -160,45 +164,11 @@ class Keyring:
         while self.expects_a_token:  # noqa: ASYNC110 - a time ends it, too
             await asyncio.sleep(_MOMENT)
 
-    def listing(self, client: Client) -> IdentitiesAnswer:
-        if client.remote and self.identities.shown.destinations:
-            client.at_hand = ListAtHand()
-        at_hand = client.at_hand
-        at_hand.frame, at_hand.made_at, at_hand.until = b"", self.changes.count, inf
-        if self.locked:
-            answer = _NOTHING
-        else:
-            # Modules with tokens that are out are to know of each list.
-            out = [module for module in self._modules if module.listed()]
-            others = (
-                self.identities.shown.answer(partial(self.certifying.shows, client=client))
-                if client.guest is None
-                else _NOTHING
-            )
-            answer, at_hand.until = self._shown_certificates.answer(client, others)
-            if out or not self.first_scan.done:
-                return answer
-        if at_hand.is_shared:
-            at_hand.frame = answer.framed
-        return answer
-
-    def was_bound(self, client: Client) -> None:
-        state = self.issuing.state_for(client)
-        if state is not None and client.guest is None and not self.identities.shown.destinations:
-            client.at_hand = state.at_hand  # all that log in there see the same
-
     def wants_certificate(self, client: Client) -> bool:
         return self.issuing.is_due(client)
 
     async def certify(self, client: Client) -> None:
         await self.issuing.prepare(client)
-
-    def listing_takes_long(self, client: Client) -> bool:
-        return (
-            not self.locked
-            and bool(client.sessions.bindings)
-            and self.identities.shown.destinations > _QUICK_DESTINATIONS
-        )
 
     async def remove_provider(self, client: Client, name: str) -> None:
         await self._providers.remove(name, follow_links=not client.remote)
@@ -216,7 +186,7 @@ class Keyring:
         self._emptied += 1
         self.identities.clear()
         self.issuing.clear()
-        self._shown_certificates.forget()
+        self._listings.forget()
         self._software_keys.clear()
         self.security_keys.clear()
         self.forget_pins()
@@ -259,7 +229,7 @@ class Keyring:
         for holder in self._pin_holders():
             holder.apply_policy()
         self.issuing.follow_configuration()
-        self._shown_certificates.forget()
+        self._listings.forget()
         self.identities.changed()
         self.drop_expired()
         self._expiry.plan()
