@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from replug.agent.ca.certificate_rules import exact_names
 from replug.agent.clients.client import Client
 from replug.agent.clients.named_hosts import named_hosts
+from replug.agent.config.host_match import exact_names
 from replug.agent.config.settings import Settings
 from replug.agent.keys.known_host_names import KnownHostNames, default_files
 from replug.protocol.purpose import Host
@@ -29,16 +29,16 @@ class HostNames:
         """
         await self._known.look()
         hosts = await self._hosts(keys, [])
-        rules = self._settings.config.certificate_rules
-        if rules and any(host.known is not None and host.known.hashed for host in hosts):
-            return await self._hosts(keys, [*await named_hosts(client.peer.pid), *exact_names(rules)])
+        ruled = self._settings.config.ruled_hosts
+        if ruled and any(host.known is not None and host.known.hashed for host in hosts):
+            return await self._hosts(keys, [*await named_hosts(client.peer.pid), *exact_names(ruled)])
         return hosts
 
     async def _hosts(self, keys: Sequence[bytes], candidates: Sequence[str]) -> tuple[Host, ...]:
         known_as = self._known.known_as
         # A certificate's names are compared with all that known_hosts says of its CA.
         # Rules look at every name of the host of a login. Else no more is kept than is shown.
-        every = len(keys) == 1 and bool(self._settings.config.certificate_rules)
+        every = len(keys) == 1 and bool(self._settings.config.ruled_hosts)
         return await self._aside.run(
             lambda: tuple(Host(key, known_as(key, candidates, every=every)) for key in keys)
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from replug.agent.config.certificate_rule import EPHEMERAL, FIELDS, CertificateRule
 from replug.agent.config.comment_template import check_template
+from replug.agent.config.host_match import are_left_out, check_host
 from replug.agent.config.key_choice import check_choice, check_fingerprint
 from replug.agent.config.keys import Key
 from replug.agent.config.kinds import ListOf, Text, Time, absolute_path
@@ -15,7 +16,7 @@ from replug.agent.config.kinds import ListOf, Text, Time, absolute_path
 _FILE_END = "-cert.pub"
 _EXTENSION = re.compile(r"[!-~]{1,128}", re.ASCII)
 _USER = re.compile(r"@?[^\s,:@][^\s,:]{0,254}")
-_LONGEST = 255  # characters of a principal, a key id and a host
+_LONGEST = 255  # characters of a principal and a key id
 
 
 def _fingerprint(text: str) -> str:
@@ -23,16 +24,6 @@ def _fingerprint(text: str) -> str:
         raise ValueError("must be a fingerprint: ssh-add -l shows them, SHA256: and 43 characters")
     check_fingerprint(text)
     return text
-
-
-def _host(text: str) -> str:
-    pattern = text.removeprefix("!")
-    if pattern.startswith("SHA256:"):
-        _fingerprint(pattern)
-        return text
-    if not pattern or not pattern.isprintable() or set(pattern) & set(" ,") or len(pattern) > _LONGEST:
-        raise ValueError("must be a host's name, a pattern or a fingerprint, one in each string")
-    return text.lower()
 
 
 def _principal(text: str) -> str:
@@ -96,7 +87,7 @@ CERTIFICATE_KEYS = (
     ),
     Key(
         "hosts",
-        ListOf(Text(_host, what="a host"), alone=True, filled=True),
+        ListOf(Text(check_host, what="a host"), alone=True, filled=True),
         "The hosts that get to see a certificate: patterns for their names in known_hosts or in their "
         "certificates, !patterns for those that do not, and fingerprints of host keys. Required.",
         sample='["*.example.com"]',
@@ -156,7 +147,7 @@ def contradictions(rule: CertificateRule) -> Iterator[tuple[str, str]]:
     """What in `rule` can never apply: the name of a key, and why."""
     if rule.renewed_before >= rule.lifetime:
         yield "renew_before", "must be shorter than lifetime"
-    if all(host.startswith("!") for host in rule.hosts):
+    if are_left_out(rule.hosts):
         yield "hosts", "only says which hosts are left out"
     if EPHEMERAL in rule.key and len(rule.key) > 1:
         yield "key", f'"{EPHEMERAL}" stands alone, or is left out'

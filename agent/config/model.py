@@ -175,6 +175,11 @@ class Config:
         """Those that are for other users."""
         return tuple(rule for rule in self.certificate_rules if rule.users)
 
+    @cached_property
+    def ruled_hosts(self) -> tuple[str, ...]:
+        """The hosts of all rules, as these name them."""
+        return tuple(host for rule in self.certificate_rules for host in rule.hosts)
+
     def settings(self, entry: TokenEntry | None) -> TokenSettings:
         """The settings of the tokens that `entry` applies to; None: of those that no entry applies to."""
         if entry is None:

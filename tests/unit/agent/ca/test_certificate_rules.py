@@ -7,9 +7,10 @@ import time
 import pytest
 from doubles.stand_ins import Key
 
-from replug.agent.ca.certificate_rules import ca_keys, exact_names, rule_for
+from replug.agent.ca.certificate_rules import ca_keys, rule_for
 from replug.agent.ca.unsigned import Serials, unsigned_certificate
 from replug.agent.config.certificate_rule import CertificateRule
+from replug.agent.config.host_match import exact_names
 from replug.protocol.certificates import CertificateType
 from replug.protocol.keys import fingerprint
 from replug.protocol.known_hosts import KnownAs
@@ -63,7 +64,7 @@ def test_the_first_rule_applies_and_none_to_a_revoked_or_unknown_host() -> None:
 
 def test_names_and_ca_keys() -> None:
     rules = [rule("server", "*.example.com", "!other", SERVER_PRINT), rule("server", "a?", "10.0.0.1")]
-    assert exact_names(rules) == ["server", "other", "10.0.0.1"]
+    assert exact_names([*rules[0].hosts, *rules[1].hosts]) == ["server", "other", "10.0.0.1"]
     assert CA_PRINT in ca_keys(rules)
     assert SERVER_PRINT not in ca_keys(rules)
     assert CA_PRINT not in ca_keys([])
