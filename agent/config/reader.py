@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from replug.agent.config import ca_keys, certificate_keys
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import WrongValueError, or_
 from replug.agent.config.model import Config, Problem, TokenEntry
-from replug.agent.config.tables import CAS, CERTIFICATES, TABLES, TOKENS, Table
+from replug.agent.config.tables import CERTIFICATES, TABLES, TOKENS, Table
 from replug.agent.config.toml_limits import MOST_PARTS, line_of_long_key
 from replug.agent.config.toml_lines import KeyPath, key_lines
 
@@ -102,17 +101,9 @@ class _Reader:
         """An entry; None if what it needs is missing."""
         if table is TOKENS:
             return self._token(values, path)
-        return self._entry(
-            table, values, path, (ca_keys if table is CAS else certificate_keys).contradictions
-        )
+        return self._entry(table, values, path)
 
-    def _entry(
-        self,
-        table: Table,
-        values: Mapping[str, Any],
-        path: KeyPath,
-        contradictions: Callable[[Any], Iterable[tuple[str, str]]],
-    ) -> Any:
+    def _entry(self, table: Table, values: Mapping[str, Any], path: KeyPath) -> Any:
         """An entry; None if a key is missing that it needs. What contradicts itself is complained of."""
         settings = self._values(values, table.keys, path)
         missing = [key for key in table.keys if key.name not in settings and _is_required(key, table)]
@@ -124,7 +115,7 @@ class _Reader:
         if missing:
             return None
         entry = table.entry(**settings)
-        for name, why in contradictions(entry):
+        for name, why in table.contradictions(entry):
             self._complain((*path, name), f"{name}: {why}")
         return entry
 

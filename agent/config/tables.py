@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from replug.agent.config import ca_keys, certificate_keys
 from replug.agent.config.ca_entry import CaEntry
-from replug.agent.config.ca_keys import CA_KEYS
-from replug.agent.config.certificate_keys import CERTIFICATE_KEYS
 from replug.agent.config.certificate_rule import MOST_RULES, CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
 from replug.agent.config.model import Config, TokenEntry
@@ -23,6 +23,8 @@ class Table:
     keys: tuple[Key, ...]
     meaning: str
     """A sentence or two for the example."""
+    contradictions: Callable[[Any], Iterable[tuple[str, str]]] = lambda _: ()
+    """What in an entry can never apply: the name of a key, and why."""
     most: int = 256
     """Entries: each is compared with each other one."""
 
@@ -38,16 +40,18 @@ CAS = Table(
     "ca",
     "cas",
     CaEntry,
-    CA_KEYS,
+    ca_keys.CA_KEYS,
     "CA keys on tokens: one [[ca]] for each. The key signs certificates within these rules and nothing "
     "else, and none over a forwarded connection.",
+    ca_keys.contradictions,
 )
 CERTIFICATES = Table(
     "certificate",
     "certificate_rules",
     CertificateRule,
-    CERTIFICATE_KEYS,
+    certificate_keys.CERTIFICATE_KEYS,
     "Certificates that a CA key signs when ssh logs in: one [[certificate]] for each group of hosts.",
+    certificate_keys.contradictions,
     MOST_RULES,
 )
 TABLES = (TOKENS, CAS, CERTIFICATES)
