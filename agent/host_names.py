@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from replug.agent.clients.client import Client
-from replug.agent.clients.named_hosts import named_hosts
+from replug.agent.clients.command_line import command_line
+from replug.agent.clients.named_hosts import possible_names
 from replug.agent.config.host_match import exact_names
 from replug.agent.config.settings import Settings
 from replug.agent.keys.known_host_names import KnownHostNames, default_files
@@ -31,7 +32,8 @@ class HostNames:
         hosts = await self._hosts(keys, [])
         ruled = self._settings.config.ruled_hosts
         if ruled and any(host.known is not None and host.known.hashed for host in hosts):
-            return await self._hosts(keys, [*await named_hosts(client.peer.pid), *exact_names(ruled)])
+            command = await command_line(client.peer.pid) or ()
+            return await self._hosts(keys, possible_names(command, exact_names(ruled)))
         return hosts
 
     async def _hosts(self, keys: Sequence[bytes], candidates: Sequence[str]) -> tuple[Host, ...]:

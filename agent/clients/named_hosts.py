@@ -5,29 +5,28 @@ That is a claim, and no more is made of it than of a guess: a name counts if its
 
 from __future__ import annotations
 
-import asyncio
-
-from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+import re
+from collections.abc import Iterator, Sequence
 
 _MOST = 64
 """Words: more than ssh's options have before the host. Behind it a command may have any number."""
-_LARGEST = 16 * 1024  # bytes of a command line
-_PATIENCE = 0.2  # seconds: a process can have its memory answer never
+_MOST_PORTS = 2
+_PORT = re.compile(r"(?:-p|-o ?port=|ssh://[^/]*:)(\d{1,5})(?:/.*)?", re.ASCII | re.IGNORECASE)
+_TAKES_NEXT = ("-p", "-o")
 
 
-async def named_hosts(pid: int) -> list[str]:
-    """The words that may be hosts, in their order; none if they cannot be read in time."""
-    try:
-        async with asyncio.timeout(_PATIENCE):
-            return await in_daemon_thread(Share.ASKING_PROGRAMS, lambda: _read(pid))
-    except (OSError, TimeoutError, TooManyThreadsError):
-        return []
+def possible_names(command: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What the host may be called in known_hosts: by the words of a command line, or by one of `names`.
+
+    With a port on the command line also as `[name]:port`.
+    """
+    hosts = list(dict.fromkeys([*_hosts(command), *names]))
+    ports = list(dict.fromkeys(_ports(command)))[:_MOST_PORTS]
+    return [*hosts, *(f"[{host}]:{port}" for port in ports for host in hosts if host[0] != "[")]
 
 
-def _read(pid: int) -> list[str]:
-    with open(f"/proc/{pid}/cmdline", "rb", buffering=0) as file:
-        words = (file.read(_LARGEST) or b"").split(b"\0")
-    names = (_host(word.decode(errors="replace")) for word in words[1:])
+def _hosts(command: Sequence[str]) -> list[str]:
+    names = (_host(word) for word in command[1:])
     return list(dict.fromkeys(name for name in names if name))[:_MOST]
 
 
@@ -37,3 +36,12 @@ def _host(word: str) -> str:
     if word.startswith("ssh://"):
         host = host.partition("/")[0].rpartition(":")[0] or host
     return "" if word.startswith("-") or not host or set(host) & set(" /=") else host
+
+
+def _ports(command: Sequence[str]) -> Iterator[str]:
+    before = ""
+    for word in command[1:]:
+        found = _PORT.fullmatch(f"{before}{word}" if before in _TAKES_NEXT else word)
+        if found is not None:
+            yield found[1]
+        before = word

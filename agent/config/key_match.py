@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from replug.agent.config.key_choice import check_fingerprint
+from replug.agent.config.key_rule import KeyRule
 from replug.protocol.keys import fingerprint
 from replug.protocol.patterns import matches
 from replug.token.names.uri import is_uri
@@ -33,6 +34,11 @@ def fits(match: Sequence[str], key_blob: bytes, comment: bytes) -> bool:
     return any(not _is_fingerprint(one) and matches(text, one) for one in match) or (
         any(map(_is_fingerprint, match)) and fingerprint(key_blob) in match
     )
+
+
+def rules_of(rules: Sequence[KeyRule], key_blob: bytes, comment: bytes) -> Iterator[KeyRule]:
+    """Those of the rules that are about this key, in their order."""
+    return (rule for rule in rules if fits(rule.match, key_blob, comment))
 
 
 def _is_fingerprint(one: str) -> bool:

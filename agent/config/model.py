@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.key_rule import KeyRule
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.way import PromptWay
@@ -141,6 +142,7 @@ class Config:
     touch_notification: float | None = 1.0
     """How long a signature takes before a notification asks for a touch; None is never."""
     tokens: tuple[TokenEntry, ...] = ()
+    key_rules: tuple[KeyRule, ...] = ()
     cas: tuple[CaEntry, ...] = ()
     """The keys that sign certificates only."""
     certificate_rules: tuple[CertificateRule, ...] = ()
@@ -178,7 +180,8 @@ class Config:
     @cached_property
     def ruled_hosts(self) -> tuple[str, ...]:
         """The hosts of all rules, as these name them."""
-        return tuple(host for rule in self.certificate_rules for host in rule.hosts)
+        rules: tuple[CertificateRule | KeyRule, ...] = (*self.certificate_rules, *self.key_rules)
+        return tuple(host for rule in rules for host in rule.hosts)
 
     def settings(self, entry: TokenEntry | None) -> TokenSettings:
         """The settings of the tokens that `entry` applies to; None: of those that no entry applies to."""

@@ -14,7 +14,7 @@ from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import WrongValueError, or_
 from replug.agent.config.model import Config, Problem, TokenEntry
-from replug.agent.config.tables import CERTIFICATES, TABLES, TOKENS, Table
+from replug.agent.config.tables import CERTIFICATES, KEYS, TABLES, TOKENS, Table
 from replug.agent.config.toml_limits import MOST_PARTS, line_of_long_key
 from replug.agent.config.toml_lines import KeyPath, key_lines
 
@@ -93,7 +93,7 @@ class _Reader:
         found = [(place, entry) for place, entry in enumerate(entries) if entry is not None]
         if table is CERTIFICATES:
             self._complain_of_rules(found)
-        else:
+        elif table is not KEYS:  # of which several may be about one key
             self._complain_of_hidden(table, found, _covers if table is TOKENS else _same_key)
         return tuple(entry for _, entry in found)
 

@@ -1,4 +1,4 @@
-"""The tables of the configuration file that may be repeated: `[[token]]`, `[[ca]]`, `[[certificate]]`."""
+"""The tables of the configuration file that may be repeated: `[[token]]`, `[[key]]`, `[[ca]]` and so on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from replug.agent.config import ca_keys, certificate_keys
+from replug.agent.config import ca_keys, certificate_keys, key_rule, key_rule_keys
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.certificate_rule import MOST_RULES, CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
@@ -36,6 +36,15 @@ TOKENS = Table(
     TOKEN_KEYS,
     "Settings of single tokens: one [[token]] for each. Global keys must be above the first table.",
 )
+KEYS = Table(
+    "key",
+    "key_rules",
+    key_rule.KeyRule,
+    key_rule_keys.KEY_RULE_KEYS,
+    "Which keys are for which hosts: one [[key]] for each group of keys, on tokens, in memory or elsewhere.",
+    key_rule_keys.contradictions,
+    key_rule.MOST_RULES,
+)
 CAS = Table(
     "ca",
     "cas",
@@ -54,7 +63,7 @@ CERTIFICATES = Table(
     certificate_keys.contradictions,
     MOST_RULES,
 )
-TABLES = (TOKENS, CAS, CERTIFICATES)
+TABLES = (TOKENS, KEYS, CAS, CERTIFICATES)
 
 
 def default_of(key: Key) -> str:

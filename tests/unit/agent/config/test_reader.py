@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replug.agent.config.ca_entry import CaEntry
+from replug.agent.config.key_rule import KeyRule
 from replug.agent.config.keys import GLOBAL_KEYS
 from replug.agent.config.model import Config
 from replug.agent.config.reader import read_config
@@ -78,7 +79,7 @@ def test_the_whole_file(text: str, problem: str) -> None:
         ('urI = "a"', "unknown key 'urI'; did you mean \"uri\"?"),
         (
             'wait_for_token = "9"',
-            "wait_for_token applies to the whole file: put it above the first [[token]] or [[ca]]",
+            "wait_for_token applies to the whole file: put it above the first [[token]] or [[key]]",
         ),
         ('module = "a.so"', "module must be an absolute path or begin with ~/, not 'a.so'"),
         ("confirm = 1", 'confirm must be true, false, "forwarded" or "other"'),
@@ -86,7 +87,7 @@ def test_the_whole_file(text: str, problem: str) -> None:
         ('confirm = ["other", "login"]', 'confirm must be "forwarded" or "other"'),
         (
             'confirm_for = "10m"',
-            "confirm_for applies to the whole file: put it above the first [[token]] or [[ca]]",
+            "confirm_for applies to the whole file: put it above the first [[token]] or [[key]]",
         ),
         ('max_validity = "1h"', "max_validity is a key of a [[ca]]"),
         ('keys = "*"', "keys must be a list: [...]"),
@@ -125,6 +126,32 @@ def test_a_token(text: str, problem: str) -> None:
 def test_the_uri_of_a_token(uri: str, problem: str) -> None:
     (found,) = problems(f"[[token]]\nconfirm = true\nuri = {uri}\n")
     assert found.startswith(f"3: {problem}")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("match = []", "2: match must not be empty"),
+        ('match = "pkcs11:id=%01"', "2: match: a URI chooses keys of one token only"),
+        ('match = "*"\nhosts = "SHA256:short"', "3: hosts: not a fingerprint"),
+        ('match = "*"\nhosts = ["!a", "!b*"]', "3: hosts: only says which hosts are left out"),
+        ('match = "*"\nrepositories = "!a"', "3: repositories: only says which repositories are left out"),
+        ('match = "*"\nrepositories = "/"', "3: repositories must be the path of a repository"),
+        ('match = "*"\nrestrict = true', "3: restrict: needs hosts: the keys would sign nothing"),
+        ('hosts = "a"', '1: a [[key]] needs match, such as match = ["work*"]'),
+        ('match = "*"\nusers = "a"', "3: users is a key of a [[certificate]]"),
+    ],
+)
+def test_a_rule_for_keys(text: str, problem: str) -> None:
+    (found,) = problems(f"[[key]]\n{text}\n")
+    assert found.startswith(problem)
+
+
+def test_several_rules_may_be_about_one_key() -> None:
+    rule = '[[key]]\nmatch = "work*"\nhosts = "Server"\n'
+    reading = read_config(rule * 2)
+    assert reading.problems == []
+    assert reading.config.key_rules == (KeyRule(("work*",), ("server",)),) * 2
 
 
 def test_a_token_without_a_uri() -> None:

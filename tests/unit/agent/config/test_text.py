@@ -19,6 +19,7 @@ from replug.agent.config.certificate_rule import FIELDS as CERTIFICATE_FIELDS
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.comment_template import FIELDS
 from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.key_rule import KeyRule
 from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import quoted
 from replug.agent.config.model import Config, PromptWay, TokenEntry
@@ -91,6 +92,15 @@ rules_for_others = st.builds(
     rules,
     st.lists(st.one_of(names, names.map("@{}".format)), min_size=1).map(tuple),
 )
+key_rules = st.builds(
+    KeyRule,
+    match=st.lists(st.one_of(fingerprints, names, st.just("a* ?")), min_size=1).map(tuple),
+    hosts=st.one_of(st.just(()), st.tuples(hosts, fingerprints.map("!{}".format))),
+    repositories=st.sampled_from([(), ("work-org/*", "!/work-org/dots")]),
+    restrict=st.booleans(),
+    confirm=confirmations,
+    confirm_for=st.one_of(st.none(), st.just(0), seconds),
+).map(lambda rule: replace(rule, restrict=rule.restrict and bool(rule.hosts)))
 configs = st.builds(
     Config,
     modules=st.lists(st.one_of(path, st.sampled_from(["auto", "pkcs11:token=a"]))).map(tuple),
@@ -110,6 +120,7 @@ configs = st.builds(
     workers=st.integers(1, 64),
     # One is enough: several might hide each other.
     tokens=st.lists(entries, max_size=1).map(tuple),
+    key_rules=st.lists(key_rules, max_size=2).map(tuple),
     cas=st.lists(cas, max_size=1).map(tuple),
     certificate_rules=st.tuples(
         st.lists(rules, max_size=2, unique_by=lambda rule: rule.certificate_file).map(tuple),
@@ -200,7 +211,7 @@ def test_all_of_the_example_can_be_uncommented() -> None:
 
 
 def test_the_man_page_has_every_key_with_its_default() -> None:
-    headings = r"^\.Sh (?:TOKENS|CERTIFICATE AUTHORITIES|CERTIFICATES|FILES)$"
+    headings = r"^\.Sh (?:TOKENS|KEYS AND HOSTS|CERTIFICATE AUTHORITIES|CERTIFICATES|FILES)$"
     whole_file, *tables = re.split(headings, MAN_PAGE.read_text(), flags=re.MULTILINE)
     of_keys = [GLOBAL_KEYS, *(table.keys for table in TABLES)]
     for part, keys in zip([whole_file, *tables[:-1]], of_keys, strict=True):
