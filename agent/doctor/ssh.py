@@ -68,7 +68,10 @@ def check_memory(machine: Machine) -> Iterator[Finding]:
             f"replug setup; systemctl --user stop {SERVICE}; if it stays, see systemctl --user cat {SERVICE}",
         )
     else:
-        yield ok("memory", "no other program of yours can read the agent's memory")
+        # A package's files are root's; those of pipx and virtual environments are not.
+        yours = os.getuid() != 0 and os.access(__file__, os.W_OK, effective_ids=True)
+        but = "; but what writes into replug's files, which are yours, changes what it does" if yours else ""
+        yield ok("memory", f"no other program of yours can read the agent's memory{but}")
 
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
