@@ -10,7 +10,6 @@ from replug.agent.doctor import ssh
 from replug.agent.doctor.machine import Machine
 from replug.agent.doctor.socket import SocketReport
 
-
 OWN_FILES = "; but what writes into replug's files, which are yours, changes what it does"
 
 
