@@ -32,6 +32,8 @@ class _Consent:
     program: Program
     hosts: tuple[bytes, ...]
     """The keys of the hosts that the agent is forwarded to."""
+    view: str
+    """The socket that it came over, if that is one for some of the keys."""
     signed: tuple[bytes, str] | bytes
     """Host key and user of a login, or the namespace of an SSHSIG."""
 
@@ -98,7 +100,7 @@ def _consent(key_blob: bytes, purpose: Purpose, program: Program | None) -> _Con
     hosts = tuple(host.key for host in purpose.forwarded_to)
     match purpose.signed:
         case Login(host, user):
-            return _Consent(key_blob, program, hosts, (host.key, user))
+            return _Consent(key_blob, program, hosts, purpose.view, (host.key, user))
         case SshSignature(namespace):
-            return _Consent(key_blob, program, hosts, namespace)
+            return _Consent(key_blob, program, hosts, purpose.view, namespace)
     return None

@@ -17,12 +17,14 @@ from replug.agent.control.refusals import RefusalHistory
 from replug.agent.handlers import Reply
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, SignRefusedError
+from replug.agent.views.rules import only_uses_keys
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.decoding import Response, decode_request
 from replug.protocol.messages import ExtensionFailure, Failure
 from replug.protocol.purpose_text import in_one_line
 from replug.protocol.secrets import wipe
+from replug.protocol.visible_text import visible_path
 from replug.protocol.wire import ProtocolError
 from replug.token.errors import ExplainedError
 from replug.token.offload import Aside
@@ -58,8 +60,8 @@ class _Row:
     """Whether a locked agent serves it."""
     may_end_locked: bool = False
     """Whether the reply is sent even if the agent was locked while it was made."""
-    for_guests: bool = False
-    """Whether another user may send it whom the agent is a service for."""
+    uses_keys: bool = False
+    """Whether those may send it who may only list keys and sign with them."""
 
 
 _ADD_KEY = _Row("AddIdentity", handlers.add_key, decode=KeyAddition.decode, slow_to_decode=True)
@@ -71,9 +73,9 @@ _ADD_PROVIDER = _Row(
 )
 _ROWS: dict[int, _Row] = {
     MessageType.REQUEST_IDENTITIES: _Row(
-        "RequestIdentities", handlers.list_identities, while_locked=True, may_end_locked=True, for_guests=True
+        "RequestIdentities", handlers.list_identities, while_locked=True, may_end_locked=True, uses_keys=True
     ),
-    MessageType.SIGN_REQUEST: _Row("SignRequest", handlers.sign, for_guests=True),
+    MessageType.SIGN_REQUEST: _Row("SignRequest", handlers.sign, uses_keys=True),
     MessageType.ADD_IDENTITY: _ADD_KEY,
     MessageType.ADD_ID_CONSTRAINED: _ADD_KEY,
     MessageType.ADD_SMARTCARD_KEY: _ADD_PROVIDER,
@@ -86,7 +88,7 @@ _ROWS: dict[int, _Row] = {
     MessageType.UNLOCK: _Row("Unlock", handlers.unlock, while_locked=True, may_end_locked=True),
     # A locked agent serves no extension but session-bind; the handler checks that.
     MessageType.EXTENSION: _Row(
-        "Extension", handlers.extension, while_locked=True, may_end_locked=True, for_guests=True
+        "Extension", handlers.extension, while_locked=True, may_end_locked=True, uses_keys=True
     ),
 }
 
@@ -110,11 +112,8 @@ class Dispatcher:
         try:
             if row is None:
                 raise ProtocolError(f"unexpected message type {message[0]}")
-            if client.guest is not None and not row.for_guests:
-                raise RequestRefusedError(
-                    "the agent is a service for this user, who may list certificates and sign with them only",
-                    "use an agent of your own for other keys",
-                )
+            if client.only_uses_keys and not row.uses_keys:
+                raise only_uses_keys(client)
             if self._agent.locked and not row.while_locked:
                 raise handlers.locked()
             if row.check_client is not None:
@@ -224,6 +223,8 @@ class Dispatcher:
             case _:
                 reason = f"unexpected {type(error).__name__}"
                 log.exception("a handler failed", exc_info=error, extra={"request": name})
+        if client.view is not None and not purpose:
+            reason += f" (socket {visible_path(client.view.path)})"
         program = client.peer.program
         fields = {
             "request": name,

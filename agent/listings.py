@@ -15,6 +15,7 @@ from replug.agent.keys.changes import Changes
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.modules import Modules
+from replug.agent.views.shown import ShownAtViews
 from replug.protocol.messages import IdentitiesAnswer
 
 _QUICK_DESTINATIONS = 100
@@ -40,6 +41,7 @@ class Listings:
         self._certifying = certifying
         self._issuing = issuing
         self._shown_certificates = ShownCertificates(settings, issuing)
+        self._views = ShownAtViews()
         self._modules = modules
         self._first_scan = first_scan
         self._changes = changes
@@ -49,7 +51,9 @@ class Listings:
 
     def listing(self, client: Client) -> IdentitiesAnswer:
         """As `Agent.listing`; the client has it at hand then, if it may be kept."""
-        if client.remote and self._identities.shown.destinations:
+        if client.view is not None:
+            client.at_hand = self._views.at_hand(client, client.view)
+        elif client.remote and self._identities.shown.destinations:
             client.at_hand = ListAtHand()
         at_hand = client.at_hand
         at_hand.frame, at_hand.made_at, at_hand.until = b"", self._changes.count, inf
@@ -58,12 +62,19 @@ class Listings:
         else:
             # Modules with tokens that are out are to know of each list.
             out = [module for module in self._modules if module.listed()]
-            answer, at_hand.until = self._shown_certificates.answer(client, self._own(client))
+            answer, at_hand.until = self._of(client)
             if out or not self._first_scan.done:
                 return answer
         if at_hand.is_shared:
             at_hand.frame = answer.framed
         return answer
+
+    def _of(self, client: Client) -> tuple[IdentitiesAnswer, float]:
+        """The list for a client, and until when it is right (since 1970)."""
+        own = self._own(client)
+        if client.view is not None:
+            return self._views.answer(client, client.view, own), inf
+        return self._shown_certificates.answer(client, own)
 
     def _own(self, client: Client) -> IdentitiesAnswer:
         """The identities of the agent that the client may see."""
@@ -81,6 +92,9 @@ class Listings:
 
     def was_bound(self, client: Client) -> None:
         """As `Agent.was_bound`."""
+        if client.view is not None:
+            client.at_hand = self._views.at_hand(client, client.view)
+            return
         state = self._issuing.state_for(client)
         if state is not None and client.guest is None and not self._identities.shown.destinations:
             client.at_hand = state.at_hand  # all that log in there see the same
@@ -88,3 +102,4 @@ class Listings:
     def forget(self) -> None:
         """Make all lists again: the configuration is another, or everything was removed."""
         self._shown_certificates.forget()
+        self._views.forget()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from replug.agent.config.file import config_path, load_config
@@ -15,15 +15,15 @@ from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 8.0  # seconds for the file; less than `replug reload` waits for the answer
+_PATIENCE = 6.0  # seconds for the file; with those for sockets less than `replug reload` waits
 
 
 class Reloader:
-    """Applies the configuration file to `keyring`; `changed` is called each time after that."""
+    """Applies the configuration file to `keyring`; `follow` has the rest follow it, in a few seconds."""
 
-    def __init__(self, keyring: Keyring, changed: Callable[[], object]) -> None:
+    def __init__(self, keyring: Keyring, follow: Callable[[], Awaitable[object]]) -> None:
         self._keyring = keyring
-        self._changed = changed
+        self._follow = follow
         self._wanted = False
         self._read = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -95,7 +95,7 @@ class Reloader:
         keyring.change_options(keyring.settings.options.with_config(config))
         for name in changes_needing_restart(old, config):
             log.warning("takes effect when the agent is restarted", extra={"setting": name})
-        self._changed()
+        await self._follow()
         self._tell()
         await keyring.certificate_files.look()
         await keyring.serve_configured()

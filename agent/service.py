@@ -17,10 +17,12 @@ from typing import Any
 from replug.agent.ca.journal import Journal, journal_path
 from replug.agent.clients.client import Client, ListAtHand
 from replug.agent.clients.peer import Peer
-from replug.agent.clients.server import Server
+from replug.agent.clients.server import Entrance, Server
+from replug.agent.clients.view import View
 from replug.agent.clients.waiting import ClientLoop, Waiting
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
+from replug.agent.control.client import control_path
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.control.server import Control, asker
 from replug.agent.desktop.logind import SessionEvents
@@ -36,6 +38,7 @@ from replug.agent.refresh import refresh
 from replug.agent.reload import Reloader, reload
 from replug.agent.renewal import renew_files
 from replug.agent.status import authorities, forget, status
+from replug.agent.views.sockets import ViewSockets
 from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.noticing.hotplug import UsbHotplug
@@ -137,11 +140,26 @@ class _Service:
             if keyring.settings.config.forgets_on_session_events and not listening:
                 listening.append(asyncio.create_task(events.run()))
 
-        reloader = Reloader(keyring, listen_for_events)
+        server, disposal = Server(waiting, dispatcher.not_served), Disposal()
+
+        def conversation(peer: Peer, view: View | None = None) -> Conversation:
+            # What guests see, and clients of a view, is another list.
+            own = view is None and not peer.is_foreign
+            at_hand = keyring.at_hand if own else ListAtHand()
+            return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=at_hand, view=view))
+
+        own_sockets = (address, control_path(address))
+        views = ViewSockets(settings, own_sockets, server, conversation, disposal.take, keyring.changes)
+
+        async def follow() -> None:
+            listen_for_events()
+            await views.follow()
+
+        reloader = Reloader(keyring, follow)
         control = Control(
             address,
             {
-                "status": lambda: status(keyring, history, address, self._release),
+                "status": lambda: status(keyring, views.all(), history, address, self._release),
                 "ca": lambda: authorities(keyring, address),
                 "issue": lambda: renew_files(keyring, asker.get()),
                 "forget": functools.partial(forget, keyring),
@@ -151,17 +169,12 @@ class _Service:
             },
         )
 
-        def conversation(peer: Peer) -> Conversation:
-            # What guests see is their own, and never at hand.
-            at_hand = ListAtHand() if peer.is_foreign else keyring.at_hand
-            return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=at_hand))
-
-        clients = BytesOnlyListener.of(listener, Disposal().take)
-        server = Server(clients, conversation, waiting, keyring.why_no_guests, dispatcher.not_served)
+        clients = BytesOnlyListener.of(listener, disposal.take)
+        server.open(Entrance(clients, conversation, keyring.why_no_guests))
         self._handle_signals(keyring, reloader)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # It may wait for a folder that does not answer, and may be told to end meanwhile.
-        starting = asyncio.create_task(control.start())
+        starting = asyncio.gather(control.start(), views.follow())
         first: tuple[asyncio.Future[Any], ...] = (starting, self._ended)
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if client is not None:
@@ -192,11 +205,12 @@ class _Service:
         try:
             return await self._ended
         finally:
-            for task in [starting, *watching, *listening]:
+            running: list[asyncio.Future[Any]] = [starting, *watching, *listening]
+            for task in running:
                 task.cancel()
             server.close()
             keyring.end()
-            await control.close()
+            await asyncio.gather(control.close(), views.close())
             await asyncio.wait([preparation], timeout=_FOR_IMPORTS)
             self._fork_server.close()
             # Once the loop is closed, a second signal would kill the process and change its exit status.

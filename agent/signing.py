@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
 
@@ -22,8 +22,10 @@ from replug.agent.confirmations import Confirmations, Confirmed
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
-from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError, unknown_key
+from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError
 from replug.agent.keys.websafe import refuse_unsafe
+from replug.agent.views.rules import check_purpose, may_use, not_there
+from replug.agent.views.rules import confirm_when as confirm_by_view
 from replug.protocol.certificates import Certificate
 from replug.protocol.constants import SignFlag
 from replug.protocol.keys import fingerprint
@@ -82,6 +84,8 @@ class Signing:
         configuration says how long to wait for one.
         """
         purpose = purpose_of(request.data, request.key_blob, client.sessions, client.hosts, int(time.time()))
+        if client.view is not None:
+            purpose = replace(purpose, view=client.view.path)
         attempt = _Attempt(client, request, purpose)
         try:
             if client.guest is not None:
@@ -126,12 +130,13 @@ class Signing:
             # While the user typed the PIN or touched the token, it may have been removed, or added again with
             # other constraints.
             now = [one for one in self._identities.holding(held.blob) if one.holder == held.holder]
-            if not now:
-                raise unknown_key(held.blob)
+            if not now or not attempt.may_use(now[0]):
+                raise not_there(attempt.client, held.blob)
             changed = now[0].constraints != held.constraints
             if changed and self._still_required(attempt, attempt.permitted(now)):
                 raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
             # The rules may have been read again meanwhile.
+            check_purpose(attempt.client, attempt.purpose)
             await self._certifying.check(attempt.client, request, attempt.purpose)
             await self._certifying.record(attempt.client, attempt.purpose, held, attempt.began)
             return Signed(signature, held, asker, attempt.purpose, attempt.confirmed)
@@ -159,6 +164,7 @@ class Signing:
     async def _allowed(self, attempt: _Attempt) -> list[Identity]:
         """The identities that may sign, once the user has agreed if that is required; raises why none may."""
         while True:
+            check_purpose(attempt.client, attempt.purpose)
             await self._certifying.check(attempt.client, attempt.request, attempt.purpose)
             held = self._identities.holding(attempt.request.key_blob)
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
@@ -177,7 +183,7 @@ class Signing:
         If one of them requires it, none is used before the user agrees: which one is nearest changes.
         """
         when = reduce(or_, (confirm_when(held, self._settings.options.config) for held in candidates))
-        when |= self._certifying.confirm_when(attempt.request.key_blob)
+        when |= self._certifying.confirm_when(attempt.request.key_blob) | confirm_by_view(attempt.client)
         if attempt.confirmed is Confirmed.BY_REMEMBERED_YES and ConfirmWhen.AGAIN in when:
             return when
         given = attempt.confirmed or not when or not when.asks(attempt.purpose)
@@ -207,12 +213,16 @@ class _Attempt:
     by_agent: bool = False
     """Whether the agent itself asks for it, with keys that the client may not use."""
 
+    def may_use(self, held: Identity) -> bool:
+        """Whether it exists for who asks, whatever its destinations."""
+        return self.by_agent or may_use(self.client, held)
+
     def permitted(self, holding: list[Identity]) -> list[Identity]:
         """The identities among `holding` that may sign this, one for each holder; raises why none may."""
         permitted: dict[TokenId | None, Identity] = {}
         refusal: Exception | None = None
         for held in holding:
-            if not (self.by_agent or self.client.may_use(held.constraints)):
+            if not self.may_use(held):
                 continue
             try:
                 if held.constraints.destinations:
@@ -221,7 +231,7 @@ class _Attempt:
             except DestinationError as error:
                 refusal = error
         if not permitted:
-            raise refusal or unknown_key(self.request.key_blob)
+            raise refusal or not_there(self.client, self.request.key_blob)
         return list(permitted.values())
 
     def _check_destination(self, held: Identity) -> None:

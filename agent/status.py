@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from replug.agent.ca.rule_state import RuleState
@@ -14,6 +14,7 @@ from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.control.refusals import Refusal, RefusalHistory
 from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
+from replug.agent.views.sockets import ViewSocket
 from replug.protocol.keys import fingerprint
 from replug.token.hardening import readable_through_user_namespace
 from replug.token.identity import TokenFlag
@@ -34,7 +35,7 @@ _TRIES = (
 
 
 async def status(
-    keyring: Keyring, history: RefusalHistory, agent_socket: str, release: str
+    keyring: Keyring, sockets: Sequence[ViewSocket], history: RefusalHistory, agent_socket: str, release: str
 ) -> dict[str, Any]:
     """The agent's state now. Like ssh-add, `replug status` gets no keys from a locked agent.
 
@@ -48,7 +49,7 @@ async def status(
     software = [] if locked else await _keys(keyring, keyring.identities.software_keys(), pieces)
     security = [] if locked else await _security_keys(keyring, pieces)
     if keyring.locked and not locked:
-        return await status(keyring, history, agent_socket, release)
+        return await status(keyring, sockets, history, agent_socket, release)
     return {
         "version": STATUS_VERSION,
         "release": release,
@@ -71,6 +72,7 @@ async def status(
         "tokens": tokens,
         "software_keys": software,
         "security_keys": security,
+        "sockets": [_socket(one) for one in sockets],
         "certificates": [] if locked else await _certificates(keyring, pieces),
         "refusals": [_refusal(refusal) for refusal in history],
     }
@@ -240,6 +242,21 @@ def _certificate(state: RuleState) -> dict[str, Any]:
         "failed": missing.reason if missing else "",
         "next_step": missing.next_step if missing else "",
         "failed_at": missing.when if missing else None,
+    }
+
+
+def _socket(socket: ViewSocket) -> dict[str, Any]:
+    """What became of one `[[socket]]`."""
+    entry, failed = socket.view.entry, socket.failed
+    return {
+        "path": entry.path,
+        "keys": list(entry.keys),
+        "hosts": list(entry.hosts),
+        "confirm": ConfirmWhen.ALWAYS in entry.confirm,
+        "confirm_when": [] if ConfirmWhen.ALWAYS in entry.confirm else entry.confirm.words,
+        "listens": socket.entrance is not None,
+        "failed": failed.reason if failed else "",
+        "next_step": failed.next_step if failed else "",
     }
 
 

@@ -108,6 +108,8 @@ class Purpose:
     own ssh; what lies beyond it is what programs there say."""
     unverified: bool
     """A session-bind was attempted that did not hold: the request may come from anywhere."""
+    view: str = ""
+    """The path of the socket that it came over, if that is one for some of the keys: anybody may use it."""
 
     def named(self, host_name: str) -> Purpose:
         """Return it with what a destination constraint calls the host, where known_hosts has no name."""
@@ -134,7 +136,7 @@ class Purpose:
     @property
     def forwarded(self) -> bool:
         """Whether it is, or may be, asked for by a program on another host."""
-        return bool(self.forwarded_to) or self.unverified
+        return bool(self.forwarded_to) or self.unverified or bool(self.view)
 
 
 def purpose_of(

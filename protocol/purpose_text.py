@@ -23,7 +23,7 @@ from replug.protocol.purpose import (
     UnboundLogin,
 )
 from replug.protocol.signed_data import HostKeyProof, SshSignature
-from replug.protocol.visible_text import visible
+from replug.protocol.visible_text import visible, visible_path
 from replug.protocol.wire import ProtocolError, Reader
 
 _SMALLEST_LOGIN = 65  # bytes; what is smaller can be the hash of a key exchange, which is 20 to 64
@@ -58,9 +58,13 @@ def in_lines(purpose: Purpose) -> list[str]:
             head = f"data of {size} bytes of no known form"
             chosen = [f"starts like {visible(resembles, 160)}"]
     lines = [head]
+    if purpose.view:
+        lines.append(f"over the socket {visible_path(purpose.view)}")
     if purpose.unverified:
         lines.append("through a connection whose sessions could not be verified")
-    if purpose.forwarded_to:
+    if purpose.forwarded_to and purpose.view:
+        lines.append(f"which reports hops: {_some(map(host_in_words, purpose.forwarded_to))}")
+    elif purpose.forwarded_to:
         nearest, *beyond = map(host_in_words, purpose.forwarded_to)
         lines.append(f"for a program on {nearest}, over the forwarded agent")
         if beyond:

@@ -42,6 +42,7 @@ class Share(Enum):
     SYSTEM_BUS = "the system's message bus"
     CARD_READERS = "pcscd's socket"
     CONTROL_SOCKET = "the control socket"
+    VIEW_SOCKETS = "the sockets for some of the keys"
     LIBRARIES = "libraries"
     SEEN_BEFORE = "tokens seen before"
     ISSUED = "the journal of certificates"

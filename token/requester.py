@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeAlias
 Program: TypeAlias = tuple[int, str]
 """A program, by the mount namespace and the path that it was started from.
 
-All programs of another user are one: it has the number of that user, and no path.
+All programs of another user are one: it has the number of that user, and no path. So are all that use one of
+the agent's further sockets: it has no namespace, and the path of the socket.
 """
 
 
@@ -31,6 +32,11 @@ class Requester(NamedTuple):
     def of_guest(cls, uid: int, pid: int) -> Requester:
         """A process of another user, however many programs that one may have."""
         return cls((uid, ""), pid)
+
+    @classmethod
+    def at_socket(cls, path: str, pid: int) -> Requester:
+        """A process that uses a socket for some of the keys, whichever program and host it speaks for."""
+        return cls((0, path), pid)
 
     @property
     def is_guest(self) -> bool:

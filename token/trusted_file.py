@@ -55,6 +55,16 @@ def read_trusted(
         os.close(opened)
 
 
+def check_folder(folder: Path) -> None:
+    """Raise UntrustedFileError if others can put their files in the place of ours in `folder`; OSError."""
+    folders = list(_open_folders(folder.resolve(strict=True)))
+    if folders:
+        names = ", ".join(map(str, folders))
+        raise UntrustedFileError(
+            f"other users can change what is in {names}", _cure([], folders, reading=False)
+        )
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder` and every missing one above it for the user alone, whatever the umask. Raises OSError.
 

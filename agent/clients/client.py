@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from replug.agent.clients.peer import Peer
+from replug.agent.clients.view import View
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.keys.constraints import KeyConstraints
 from replug.protocol.purpose import Host, Purpose
@@ -48,24 +49,43 @@ class Client:
     """Who it is, if not the agent's own user or root: it sees only what is for that guest."""
     guest_rules: Sequence[CertificateRule] = ()
     """The rules that name this guest, when that was looked up last."""
+    view: View | None = None
+    """The socket that it connected to, if that is for some of the keys."""
 
     def __post_init__(self) -> None:
         self.guest = Guest(self.peer.uid) if self.peer.is_foreign else None
 
     @property
+    def only_uses_keys(self) -> bool:
+        """Whether it may list keys, sign with them, and nothing else."""
+        return self.guest is not None or self.view is not None
+
+    @property
     def remote(self) -> bool:
-        """Whether a session-bind was attempted: it may be forwarded (ssh-agent.c, socket_is_remote)."""
-        return self.sessions.bind_attempted
+        """Whether a session-bind was attempted: it may be forwarded (ssh-agent.c, socket_is_remote).
+
+        So may all that comes over a socket for some of the keys.
+        """
+        return self.sessions.bind_attempted or self.view is not None
 
     @property
     def forwarded(self) -> bool:
         """Whether its requests come, or may come, from another host."""
+        if self.view is not None:
+            return True  # who is there is not known, and binds can say what they like
         return self.sessions.unverified or any(bound.is_forwarding for bound in self.sessions.bindings)
 
     @property
     def logs_in_at(self) -> Host | None:
         """The host that a program of this machine logs in at; None if it is another connection."""
-        return self.hosts[0] if len(self.hosts) == 1 and self.remote and not self.forwarded else None
+        return None if self.view is not None else self.only_host
+
+    @property
+    def only_host(self) -> Host | None:
+        """The host of the only session that it is bound to, if that is a login."""
+        bindings = self.sessions.bindings
+        one = len(self.hosts) == len(bindings) == 1 and not self.sessions.unverified
+        return self.hosts[0] if one and not bindings[0].is_forwarding else None
 
     def bound(self, sessions: Sessions) -> None:
         """It is bound to these sessions now, or was to be: what it sees is its own, and never at hand."""
@@ -83,6 +103,8 @@ class Client:
             constraints.rule is not None and constraints.rule not in self.guest_rules
         ):
             return False
+        if self.view is not None and (constraints.destinations or not self.view.is_open_for(self.only_host)):
+            return False  # of a destination's hops nobody here has reported the first
         return not (constraints.here_only and self.forwarded)
 
     def asker(self, purpose: Purpose) -> Asker:
@@ -97,5 +119,5 @@ class Client:
             self.peer.pid,
             tuple(in_lines(purpose)),
             self.peer.executable,
-            None if purpose.unverified else host,
+            None if purpose.unverified or purpose.view else host,
         )

@@ -40,10 +40,17 @@ class Listener:
     folder: str | None = None
     """A folder made for this socket alone."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is still the socket that was made, and neither removed nor replaced."""
+        with suppress(OSError):
+            return self.file is not None and _inode(self.file) == self.inode
+        return False
+
     def remove(self) -> None:
         """Remove the socket, unless another program has replaced it with its own."""
         with suppress(OSError):
-            if self.file is not None and _inode(self.file) == self.inode:
+            if self.file is not None and self.is_there:
                 os.unlink(self.file)
         with suppress(OSError):
             if self.folder is not None:

@@ -25,6 +25,8 @@ class Peer:
 
     pid: int
     uid: int
+    view: str = ""
+    """The path of the socket that it connected to, if that is for some of the keys."""
     executable: Program | None = field(init=False, compare=False)
     """The program that the process runs; None if that cannot be read."""
     requester: Requester = field(init=False, compare=False)
@@ -49,18 +51,20 @@ class Peer:
                 installed = namespace == _mount_namespace() and same_file(f"{process}/exe", path)
         except OSError:
             self.executable = None
-        self.requester = (
-            Requester.of_guest(self.uid, self.pid)
-            if self.is_foreign
-            else Requester(self.executable if installed else None, self.pid)
-        )
+        if self.is_foreign:
+            self.requester = Requester.of_guest(self.uid, self.pid)
+        elif self.view:
+            # What runs there may be many programs, of containers or of other hosts.
+            self.requester = Requester.at_socket(self.view, self.pid)
+        else:
+            self.requester = Requester(self.executable if installed else None, self.pid)
 
     @classmethod
-    def of(cls, client: socket.socket) -> Peer:
+    def of(cls, client: socket.socket, view: str = "") -> Peer:
         """The peer of a connected Unix socket."""
         credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, _gid = _UCRED.unpack(credentials)
-        return cls(pid, uid)
+        return cls(pid, uid, view)
 
     @property
     def program(self) -> str:

@@ -10,6 +10,8 @@ import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 
 from replug.agent.clients.connection import Connection, Conversation
 from replug.agent.clients.memory import Memory
@@ -33,26 +35,31 @@ _PAUSE = 0.5  # seconds, when descriptors run out all the same
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Server:
-    """Serves `listener` (bound, listening); `conversation` begins one with a peer.
+@dataclass(eq=False)
+class Entrance:
+    """A listening socket, and what is begun with those who connect to it."""
 
-    `why_no_guests` returns why other users' connections are closed at once, or None; then `not_served` is
-    called.
+    listener: BytesOnlyListener
+    conversation: Callable[[Peer], Conversation]
+    why_no_guests: Callable[[], ExplainedError | None]
+    """Why other users' connections are closed at once, or None."""
+    view: str = ""
+    """The path of the socket, if it is one for some of the keys."""
+    connections: set[Connection] = field(default_factory=set)
+    """Those who came in by it; only `Server` changes this, and what follows."""
+    resume: asyncio.TimerHandle | None = None
+
+
+class Server:
+    """Serves all who come in by its entrances, with one limit, and in turns.
+
+    `not_served` is called for a connection that is closed at once.
     """
 
-    def __init__(
-        self,
-        listener: BytesOnlyListener,
-        conversation: Callable[[Peer], Conversation],
-        waiting: Waiting,
-        why_no_guests: Callable[[], ExplainedError | None],
-        not_served: Callable[[Peer, ExplainedError], None],
-    ) -> None:
-        self._why_no_guests = why_no_guests
+    def __init__(self, waiting: Waiting, not_served: Callable[[Peer, ExplainedError], None]) -> None:
         self._not_served = not_served
         self._loop = asyncio.get_running_loop()
-        self._listener = listener
-        self._conversation = conversation
+        self._entrances: set[Entrance] = set()
         self._rounds = Rounds(waiting)
         self._memory = Memory()
         self._connections: set[Connection] = set()
@@ -63,7 +70,7 @@ class Server:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         reserved = min(_RESERVED_DESCRIPTORS, descriptors // 2)
         self._limit = max(1, descriptors - reserved)
-        self._waiting: deque[tuple[socket.socket, Peer, Requester]] = deque()
+        self._waiting: deque[tuple[socket.socket, Peer, Entrance]] = deque()
         """Clients that there is no room for yet, as they have no fewer connections than others."""
         self._most_waiting = (reserved + 1) // 2
         self._said_full = False
@@ -71,27 +78,35 @@ class Server:
             log.warning(
                 "only %d clients at once: the limit of open files is %d (ulimit -n)", self._limit, descriptors
             )
-        self._closing = False
-        self._resume: asyncio.TimerHandle | None = None
-        listener.setblocking(False)
-        self._loop.add_reader(listener, self._acceptable)
+
+    def open(self, entrance: Entrance) -> None:
+        """Serve those who connect there."""
+        self._entrances.add(entrance)
+        entrance.listener.setblocking(False)
+        self._listen(entrance)
+
+    def shut(self, entrance: Entrance) -> None:
+        """Accept nobody there any more, and close the connections of those who came in by it."""
+        self._entrances.discard(entrance)
+        if entrance.resume is not None:
+            entrance.resume.cancel()
+        self._loop.remove_reader(entrance.listener)
+        for waiting in [one for one in self._waiting if one[2] is entrance]:
+            self._waiting.remove(waiting)
+            waiting[0].close()
+        for connection in list(entrance.connections):
+            connection.close()
 
     def close(self) -> None:
         """Stop accepting and close every connection."""
-        self._closing = True
-        if self._resume is not None:
-            self._resume.cancel()
-        self._loop.remove_reader(self._listener)
-        for connection in list(self._connections):
-            connection.close()
-        while self._waiting:
-            self._waiting.popleft()[0].close()
+        for entrance in list(self._entrances):
+            self.shut(entrance)
         self._rounds.close()
 
-    def _acceptable(self) -> None:
+    def _acceptable(self, entrance: Entrance) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
-                client, _ = self._listener.accept()
+                client, _ = entrance.listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 break
             except (OSError, MemoryError) as error:
@@ -99,11 +114,11 @@ class Server:
                     raise
                 reason = error.strerror if isinstance(error, OSError) else "out of memory"
                 log.warning("cannot accept connections: %s", reason)
-                self._loop.remove_reader(self._listener)
-                self._resume = self._loop.call_later(_PAUSE, self._listen)
+                self._loop.remove_reader(entrance.listener)
+                entrance.resume = self._loop.call_later(_PAUSE, self._listen, entrance)
                 break
             try:
-                self._accept(client)
+                self._accept(client, entrance)
             except Exception as error:
                 client.close()
                 log.error("connection closed: %s", str(error) or type(error).__name__)
@@ -132,40 +147,42 @@ class Server:
         victim.close()
         return True
 
-    def _accept(self, client: socket.socket) -> None:
-        peer = Peer.of(client)
-        why_not = self._why_not(peer) if peer.is_foreign else None
+    def _accept(self, client: socket.socket, entrance: Entrance) -> None:
+        peer = Peer.of(client, entrance.view)
+        why_not = self._why_not(peer, entrance) if peer.is_foreign else None
         if why_not is not None:
             client.close()
             self._not_served(peer, why_not)
             return
-        requester = peer.requester
-        if len(self._connections) < self._limit or self._make_room(requester):
-            self._serve(client, peer, requester)
+        if len(self._connections) < self._limit or self._make_room(peer.requester):
+            self._serve(client, peer, entrance)
         elif len(self._waiting) < self._most_waiting:
-            self._waiting.append((client, peer, requester))
+            self._waiting.append((client, peer, entrance))
         else:
             client.close()  # not left in the backlog: others come after it who have fewer
 
-    def _why_not(self, guest: Peer) -> ExplainedError | None:
+    def _why_not(self, guest: Peer, entrance: Entrance) -> ExplainedError | None:
         """Why another user's connection is closed; None if it is served."""
         program = guest.requester.program
-        waiting = sum(requester.program == program for _, _, requester in self._waiting)
+        waiting = sum(peer.requester.program == program for _, peer, _ in self._waiting)
         if self._of_program[program] + waiting < _MOST_OF_A_GUEST:
-            return self._why_no_guests()
+            return entrance.why_no_guests()
         return ExplainedError(f"user {guest.uid} has {_MOST_OF_A_GUEST} connections", "close some of them")
 
-    def _serve(self, client: socket.socket, peer: Peer, requester: Requester) -> None:
+    def _serve(self, client: socket.socket, peer: Peer, entrance: Entrance) -> None:
         client.setblocking(False)
-        conversation = self._conversation(peer)
-        connection = Connection(client, requester, conversation, self._closed, self._rounds, self._memory)
+        requester, conversation = peer.requester, entrance.conversation(peer)
+        closed = partial(self._closed, entrance)
+        connection = Connection(client, requester, conversation, closed, self._rounds, self._memory)
         self._connections.add(connection)
+        entrance.connections.add(connection)
         self._of_program[requester.program] += 1
         self._of_process[requester] += 1
         self._rounds.enqueue(connection)  # its first request has mostly arrived already
 
-    def _closed(self, connection: Connection) -> None:
+    def _closed(self, entrance: Entrance, connection: Connection) -> None:
         self._connections.discard(connection)
+        entrance.connections.discard(connection)
         one_less(self._of_program, connection.asker.program)
         one_less(self._of_process, connection.asker)
         if self._waiting:
@@ -173,14 +190,14 @@ class Server:
             self._loop.call_soon(self._serve_waiting)
 
     def _serve_waiting(self) -> None:
-        while self._waiting and len(self._connections) < self._limit and not self._closing:
-            client, peer, requester = self._waiting.popleft()
+        while self._waiting and len(self._connections) < self._limit:
+            client, peer, entrance = self._waiting.popleft()
             try:
-                self._serve(client, peer, requester)
+                self._serve(client, peer, entrance)
             except Exception as error:
                 client.close()
                 log.error("connection closed: %s", str(error) or type(error).__name__)
         self._rounds.serve()
 
-    def _listen(self) -> None:
-        self._loop.add_reader(self._listener, self._acceptable)
+    def _listen(self, entrance: Entrance) -> None:
+        self._loop.add_reader(entrance.listener, self._acceptable, entrance)

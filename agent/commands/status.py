@@ -104,6 +104,11 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield style.paint("Certificates", "bold")
         for rule in status["certificates"]:
             yield from _certificate(rule, style, now)
+    if status.get("sockets"):
+        yield ""
+        yield style.paint("Sockets for some of the keys", "bold")
+        for socket in status["sockets"]:
+            yield from _socket(socket, style)
     if status["refusals"]:
         yield ""
         yield from _refusals(status["refusals"], style, now)
@@ -205,6 +210,23 @@ def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str
         if rule["next_step"]:
             arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
             yield from style.wrap(printable(rule["next_step"]), first=f"    {arrow} ", rest="      ")
+
+
+def _socket(socket: dict[str, Any], style: Style) -> Iterator[str]:
+    """What one `[[socket]]` is for, and why it is not there."""
+    text = f"{socket['path']} for {', '.join(socket['keys'])}"
+    if socket["hosts"]:
+        text += f", at {', '.join(socket['hosts'])} only"
+    asks = ["asks each time"] if socket["confirm"] else [_ASKS[case] for case in socket["confirm_when"]]
+    yield from style.wrap(printable(", ".join([text, *asks])), first="  ", rest="    ")
+    if socket["failed"]:
+        text = f"not there: {socket['failed']}"
+        yield from (
+            style.paint(line, "yellow") for line in style.wrap(printable(text), first="    ", rest="    ")
+        )
+        if socket["next_step"]:
+            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
+            yield from style.wrap(printable(socket["next_step"]), first=f"    {arrow} ", rest="      ")
 
 
 def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Iterator[str]:

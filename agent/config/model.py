@@ -13,6 +13,7 @@ from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.key_rule import KeyRule
+from replug.agent.config.socket_entry import SocketEntry
 from replug.token.identity import TokenId
 from replug.token.pins.lifetime import ForgetOn
 from replug.token.prompts.way import PromptWay
@@ -146,6 +147,8 @@ class Config:
     cas: tuple[CaEntry, ...] = ()
     """The keys that sign certificates only."""
     certificate_rules: tuple[CertificateRule, ...] = ()
+    sockets: tuple[SocketEntry, ...] = ()
+    """More sockets, for some of the keys."""
 
     @property
     def deadlines(self) -> Deadlines:
@@ -180,7 +183,11 @@ class Config:
     @cached_property
     def ruled_hosts(self) -> tuple[str, ...]:
         """The hosts of all rules, as these name them."""
-        rules: tuple[CertificateRule | KeyRule, ...] = (*self.certificate_rules, *self.key_rules)
+        rules: tuple[CertificateRule | KeyRule | SocketEntry, ...] = (
+            *self.certificate_rules,
+            *self.key_rules,
+            *self.sockets,
+        )
         return tuple(host for rule in rules for host in rule.hosts)
 
     def settings(self, entry: TokenEntry | None) -> TokenSettings:

@@ -10,11 +10,10 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from replug.agent.config.ca_entry import CaEntry
-from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import WrongValueError, or_
 from replug.agent.config.model import Config, Problem, TokenEntry
-from replug.agent.config.tables import CERTIFICATES, KEYS, TABLES, TOKENS, Table
+from replug.agent.config.tables import CERTIFICATES, KEYS, SOCKETS, TABLES, TOKENS, Table
 from replug.agent.config.toml_limits import MOST_PARTS, line_of_long_key
 from replug.agent.config.toml_lines import KeyPath, key_lines
 
@@ -92,7 +91,9 @@ class _Reader:
         entries = [self._read(table, values, (table.name, place)) for place, values in enumerate(tables)]
         found = [(place, entry) for place, entry in enumerate(entries) if entry is not None]
         if table is CERTIFICATES:
-            self._complain_of_rules(found)
+            self._complain_of_repeated(table, "certificate_file", found, "another rule writes this file")
+        elif table is SOCKETS:
+            self._complain_of_repeated(table, "path", found, "another [[socket]] has this one")
         elif table is not KEYS:  # of which several may be about one key
             self._complain_of_hidden(table, found, _covers if table is TOKENS else _same_key)
         return tuple(entry for _, entry in found)
@@ -119,15 +120,16 @@ class _Reader:
             self._complain((*path, name), f"{name}: {why}")
         return entry
 
-    def _complain_of_rules(self, rules: Sequence[tuple[int, CertificateRule]]) -> None:
-        """Of files that two rules write."""
-        name = CERTIFICATES.name
-        files: set[str] = set()
-        for place, rule in rules:
-            if rule.certificate_file in files:
-                path = (name, place, "certificate_file")
-                self._complain(path, "certificate_file: another rule writes this file")
-            files |= {rule.certificate_file} - {""}
+    def _complain_of_repeated(
+        self, table: Table, name: str, entries: Sequence[tuple[int, Any]], why: str
+    ) -> None:
+        """Of a key that has the same value in two entries, unless it is empty."""
+        before = {""}
+        for place, entry in entries:
+            value = getattr(entry, name)
+            if value and value in before:
+                self._complain((table.name, place, name), f"{name}: {why}")
+            before.add(value)
 
     def _token(self, values: Mapping[str, Any], path: KeyPath) -> TokenEntry | None:
         settings = self._values(values, TOKENS.keys, path)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from replug.agent.config import ca_keys, certificate_keys, key_rule, key_rule_keys
+from replug.agent.config import ca_keys, certificate_keys, key_rule, key_rule_keys, socket_keys
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.certificate_rule import MOST_RULES, CertificateRule
 from replug.agent.config.keys import GLOBAL_KEYS, TOKEN_KEYS, Key
 from replug.agent.config.model import Config, TokenEntry
+from replug.agent.config.socket_entry import MOST_SOCKETS, SocketEntry
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,17 @@ CERTIFICATES = Table(
     certificate_keys.contradictions,
     MOST_RULES,
 )
-TABLES = (TOKENS, KEYS, CAS, CERTIFICATES)
+SOCKETS = Table(
+    "socket",
+    "sockets",
+    SocketEntry,
+    socket_keys.SOCKET_KEYS,
+    "More sockets, each for some of the keys: one [[socket]] for each container, forwarding or account. "
+    "Clients there list these keys and sign with them, and can do nothing else.",
+    socket_keys.contradictions,
+    MOST_SOCKETS,
+)
+TABLES = (TOKENS, KEYS, CAS, CERTIFICATES, SOCKETS)
 
 
 def default_of(key: Key) -> str:

@@ -152,12 +152,12 @@ class ControlRig:
         self.socket = str(folder / "agent")
         self.path = Path(control_path(self.socket))
         commands = {
-            "status": lambda: status(agent.keyring, agent.history, self.socket, self.release),
+            "status": lambda: status(agent.keyring, (), agent.history, self.socket, self.release),
             "ca": lambda: authorities(agent.keyring, self.socket),
             "issue": lambda: renew_files(agent.keyring, asker.get()),
             "forget": partial(forget, agent.keyring),
             "refresh": partial(refresh, agent.keyring),
-            "reload": partial(reload, Reloader(agent.keyring, lambda: None)),
+            "reload": partial(reload, Reloader(agent.keyring, partial(asyncio.sleep, 0))),
         }
         self.control = Control(self.socket, commands)
         self._capsys = capsys

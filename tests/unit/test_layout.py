@@ -27,6 +27,7 @@ FLOORS = (
     ("agent/doctor", "agent/setup"),
     ("agent",),  # the spine
     ("agent/ca",),
+    ("agent/views",),
     ("agent/clients", "agent/control", "agent/desktop", "agent/keys"),
     ("agent/config", "agent/process"),
     ("token/noticing",),

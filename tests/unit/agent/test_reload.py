@@ -48,10 +48,18 @@ def agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AgentBench:
     return AgentBench(monkeypatch, tmp_path, StandInToken(KEY))
 
 
+async def nothing_follows() -> None:
+    pass
+
+
 def test_what_the_file_says_now_holds(agent: AgentBench, file: File) -> None:
     async def main() -> None:
         changes: list[Config] = []
-        reloader = Reloader(agent.keyring, lambda: changes.append(agent.keyring.settings.config))
+
+        async def follow() -> None:
+            changes.append(agent.keyring.settings.config)
+
+        reloader = Reloader(agent.keyring, follow)
         file.config = Config(modules=file.config.modules, allowed_modules="*")
         reloader.reload()
         await reloader.finished()
@@ -67,7 +75,7 @@ def test_a_file_that_makes_no_sense_changes_nothing(
 ) -> None:
     async def main() -> None:
         before, file.broken = agent.keyring.settings.options, True
-        reloader = Reloader(agent.keyring, lambda: None)
+        reloader = Reloader(agent.keyring, nothing_follows)
         reloader.reload()
         await reloader.finished()
         assert agent.keyring.settings.options is before
@@ -84,7 +92,7 @@ def test_of_many_signals_the_last_one_counts(agent: AgentBench, file: File) -> N
     """And there is no race: a slow reading of an old file does not undo that of the new one."""
 
     async def main() -> None:
-        reloader = Reloader(agent.keyring, lambda: None)
+        reloader = Reloader(agent.keyring, nothing_follows)
         file.go_on.clear()
         reloader.reload()
         reloader.reload()
@@ -104,7 +112,7 @@ def test_a_file_system_that_does_not_answer(
 ) -> None:
     async def main() -> None:
         monkeypatch.setattr(reload_module, "_PATIENCE", 0.01)
-        reloader = Reloader(agent.keyring, lambda: None)
+        reloader = Reloader(agent.keyring, nothing_follows)
         file.go_on.clear()
         reloader.reload()
         await reloader.finished()
@@ -144,7 +152,7 @@ def test_a_refused_file_is_told_to_the_one_who_asks_until_it_is_accepted(
     agent: AgentBench, file: File, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
-        reloader = Reloader(agent.keyring, lambda: None)
+        reloader = Reloader(agent.keyring, nothing_follows)
         file.broken = True
         assert "nonsense" in (await reload_module.reload(reloader))["refused"]
         settings = agent.keyring.settings

@@ -281,7 +281,7 @@ def test_status_shows_them(agent: AgentBench) -> None:
         from replug.agent.status import status
 
         await add(agent, sk_key("ssh:work"))
-        [key] = (await status(agent.keyring, agent.history, "", ""))["security_keys"]
+        [key] = (await status(agent.keyring, (), agent.history, "", ""))["security_keys"]
         assert (key["type"], key["provider"], key["application"], key["pin_remembered"]) == (
             "sk-ssh-ed25519@openssh.com",
             "internal",
@@ -289,6 +289,6 @@ def test_status_shows_them(agent: AgentBench) -> None:
             False,
         )
         await agent.ask(Lock(b"secret"))
-        assert (await status(agent.keyring, agent.history, "", ""))["security_keys"] == []
+        assert (await status(agent.keyring, (), agent.history, "", ""))["security_keys"] == []
 
     run(main())

@@ -15,7 +15,7 @@ from doubles.stand_ins import run, settle, waiting
 
 from replug.agent.clients import server as server_module
 from replug.agent.clients.peer import Peer
-from replug.agent.clients.server import Server
+from replug.agent.clients.server import Entrance, Server
 from replug.protocol.framing import frame
 from replug.token.bytes_only import BytesOnlyListener, Disposal
 from replug.token.errors import ExplainedError
@@ -37,7 +37,9 @@ class Place:
         self.closed: list[tuple[int, str]] = []
 
     def serve(self) -> Server:
-        return Server(self.listener, self._converse, waiting(), lambda: self.why_no_guests, self._not_served)
+        server = Server(waiting(), self._not_served)
+        server.open(Entrance(self.listener, self._converse, lambda: self.why_no_guests))
+        return server
 
     def _not_served(self, peer: Peer, error: ExplainedError) -> None:
         self.closed.append((peer.uid, error.reason))
@@ -86,7 +88,7 @@ def test_another_users_program_is_refused(place: Place, monkeypatch: pytest.Monk
         server = place.serve()
         stranger = Peer(os.getpid(), 1 + max(os.geteuid(), 1))
         with monkeypatch.context() as patch:
-            patch.setattr(Peer, "of", lambda _client: stranger)
+            patch.setattr(Peer, "of", lambda _client, _view: stranger)
             with place.connect() as client:
                 assert await ask(client) == b""
         assert place.peers == []
@@ -106,7 +108,7 @@ def test_a_guest_has_64_connections_and_takes_none_from_others(
         server = place.serve()
         alice, bob = (number + max(os.geteuid(), 1) for number in (1, 2))
         uids = [alice] * 70 + [bob, os.geteuid()]
-        monkeypatch.setattr(Peer, "of", lambda _client: Peer(os.getpid() + len(uids), uids.pop(0)))
+        monkeypatch.setattr(Peer, "of", lambda _client, _view: Peer(os.getpid() + len(uids), uids.pop(0)))
         clients = [place.connect() for _ in range(72)]
         answers = await asyncio.gather(*map(ask, clients))
         assert answers == [REQUEST] * 64 + [b""] * 6 + [REQUEST] * 2
@@ -151,7 +153,7 @@ def room_for_three(monkeypatch: pytest.MonkeyPatch) -> None:
 def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The processes that the next clients are said to be."""
     numbers = list[int]()
-    monkeypatch.setattr(Peer, "of", lambda _client: Peer(numbers.pop(0), os.getuid()))
+    monkeypatch.setattr(Peer, "of", lambda _client, _view: Peer(numbers.pop(0), os.getuid()))
     return numbers
 
 
@@ -213,7 +215,7 @@ def programs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The processes that the next clients are said to be; of the same ten they are one program."""
     numbers = list[int]()
 
-    def of(_client: socket.socket) -> Peer:
+    def of(_client: socket.socket, _view: str) -> Peer:
         peer = Peer(numbers.pop(0), os.getuid())
         peer.requester = Requester((1, f"program {peer.pid // 10}"), peer.pid)
         return peer
