@@ -24,6 +24,7 @@ from replug.agent.config.keys import GLOBAL_KEYS, Key
 from replug.agent.config.kinds import quoted
 from replug.agent.config.model import Config, PromptWay, TokenEntry
 from replug.agent.config.reader import read_config
+from replug.agent.config.socket_entry import SocketEntry
 from replug.agent.config.tables import TABLES, default_of
 from replug.agent.config.text import example, shown
 from replug.token.names.pin_source import PinSource, SourceKind
@@ -101,6 +102,13 @@ key_rules = st.builds(
     confirm=confirmations,
     confirm_for=st.one_of(st.none(), st.just(0), seconds),
 ).map(lambda rule: replace(rule, restrict=rule.restrict and bool(rule.hosts)))
+sockets = st.builds(
+    SocketEntry,
+    path=st.sampled_from(["/run/a.sock", "/a b/\u00e4", f"/{'x' * 106}"]),
+    keys=st.lists(st.one_of(fingerprints, names, st.just("a* ?")), min_size=1).map(tuple),
+    confirm=confirmations,
+    hosts=st.one_of(st.just(()), st.tuples(hosts, fingerprints.map("!{}".format))),
+)
 configs = st.builds(
     Config,
     modules=st.lists(st.one_of(path, st.sampled_from(["auto", "pkcs11:token=a"]))).map(tuple),
@@ -126,6 +134,7 @@ configs = st.builds(
         st.lists(rules, max_size=2, unique_by=lambda rule: rule.certificate_file).map(tuple),
         st.lists(rules_for_others, max_size=1).map(tuple),
     ).map(lambda both: both[0] + both[1]),
+    sockets=st.lists(sockets, max_size=2, unique_by=lambda socket: socket.path).map(tuple),
 )
 
 
@@ -211,7 +220,7 @@ def test_all_of_the_example_can_be_uncommented() -> None:
 
 
 def test_the_man_page_has_every_key_with_its_default() -> None:
-    headings = r"^\.Sh (?:TOKENS|KEYS AND HOSTS|CERTIFICATE AUTHORITIES|CERTIFICATES|FILES)$"
+    headings = r"^\.Sh (?:TOKENS|KEYS AND HOSTS|CERTIFICATE AUTHORITIES|CERTIFICATES|SOCKETS|FILES)$"
     whole_file, *tables = re.split(headings, MAN_PAGE.read_text(), flags=re.MULTILINE)
     of_keys = [GLOBAL_KEYS, *(table.keys for table in TABLES)]
     for part, keys in zip([whole_file, *tables[:-1]], of_keys, strict=True):
@@ -232,11 +241,11 @@ def test_the_man_page_names_every_word() -> None:
     assert [word for word in words if f'"{word}"' not in text and word not in text] == []
 
 
-def test_the_example_of_the_man_page_is_one() -> None:
-    text = MAN_PAGE.read_text()
-    reading = read_config(text[text.index(".Bd -literal") : text.index(".Ed")].split("\n", 1)[1])
-    assert reading.problems == []
-    assert len(reading.config.tokens) == 2
+def test_the_examples_of_the_man_page_are_some() -> None:
+    examples = re.findall(r"^\.Bd -literal.*\n((?:.*\n)*?)\.Ed$", MAN_PAGE.read_text(), flags=re.MULTILINE)
+    readings = [read_config(example) for example in examples]
+    assert [reading.problems for reading in readings] == [[]] * len(readings)
+    assert len(readings[-1].config.tokens) == 2
 
 
 def test_the_man_page_is_well_made() -> None:
