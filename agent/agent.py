@@ -9,6 +9,7 @@ from replug.agent.clients.client import Client
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.signing import Signed
+from replug.agent.upstreams.upstreams import Upstreams
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constraints import Constraint
 from replug.protocol.messages import IdentitiesAnswer, SignRequest
@@ -23,6 +24,8 @@ class Agent(Protocol):
 
     changes: Changes
     """Of what clients are listed."""
+    upstreams: Upstreams
+    """Other agents, which are asked for keys, too."""
 
     @property
     def locked(self) -> bool:

@@ -16,7 +16,7 @@ from replug.agent.clients.peer import Peer
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.handlers import Reply
 from replug.agent.keys.changes import Changes
-from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, SignRefusedError
+from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, SignRefusedError, locked
 from replug.agent.views.rules import only_uses_keys
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
@@ -115,7 +115,7 @@ class Dispatcher:
             if client.only_uses_keys and not row.uses_keys:
                 raise only_uses_keys(client)
             if self._agent.locked and not row.while_locked:
-                raise handlers.locked()
+                raise locked()
             if row.check_client is not None:
                 row.check_client(self._agent, client)
             slow = row.slow_to_decode and len(message) > _QUICKLY_DECODED
@@ -147,7 +147,7 @@ class Dispatcher:
             if client.guest is not None:
                 await self._agent.admit(client)
                 if self._agent.locked and not row.while_locked:
-                    raise handlers.locked()
+                    raise locked()
             request = await self._decoded(row, message) if slow else row.decode(message)
             self._agent.drop_expired()
             reply = row.handle(self._agent, client, request)
@@ -157,27 +157,31 @@ class Dispatcher:
             if request is not None:
                 request.wipe()
 
+    def over(self, client: Client) -> None:
+        """The connection is closed."""
+        self._agent.upstreams.gone(client)
+
     def not_served(self, peer: Peer, error: ExplainedError) -> None:
         """A connection is closed at once; a reason like any other."""
         self._refuse(Client(peer), "Connection", error)
 
     async def _decoded(self, row: _Row, message: bytearray) -> _Wipeable:
         if self._agent.locked:
-            raise handlers.locked()
+            raise locked()
         self._to_decode.append(message)
         try:
             # A client that is gone leaves the queue; what is being decoded then reads a wiped message.
             request = await self._decoding.run(partial(row.decode, message), lambda late: late.wipe())
         except ProtocolError:
             if self._was_withdrawn(message):
-                raise handlers.locked() from None
+                raise locked() from None
             raise
         finally:
             withdrawn = self._was_withdrawn(message)
             self._to_decode = [other for other in self._to_decode if other is not message]
         if withdrawn:
             request.wipe()
-            raise handlers.locked()
+            raise locked()
         return request
 
     def _was_withdrawn(self, message: bytearray) -> bool:
@@ -248,6 +252,7 @@ class Conversation:
         self._client = client
         self.answer = partial(dispatcher.answer, client)
         self.broken = partial(dispatcher.broken, client)
+        self.over = partial(dispatcher.over, client)
 
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from replug.agent.agent import Agent
 from replug.agent.clients.client import Client
-from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError
+from replug.agent.keys.refusal import ExtensionRefusedError, RequestRefusedError, locked
 from replug.protocol import extensions
 from replug.protocol.additions import KeyAddition
 from replug.protocol.decoding import Response
@@ -47,7 +47,10 @@ Reply: TypeAlias = Response | Coroutine[Any, Any, Response]
 def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -> Reply:
     """RFC 9987 section 5.5. A locked agent shows nothing."""
     nothing_is_awaited = agent.locked or (
-        agent.first_scan.done and not agent.expects_a_token and not agent.wants_certificate(client)
+        agent.first_scan.done
+        and not agent.expects_a_token
+        and not agent.wants_certificate(client)
+        and not agent.upstreams.asks_for(client)
     )
     if nothing_is_awaited and not agent.listing_takes_long(client):
         return agent.listing(client)
@@ -60,6 +63,8 @@ async def _list_later(agent: Agent, client: Client) -> Response:
     await agent.wait_for_expected()
     if not agent.locked and agent.wants_certificate(client):
         await agent.certify(client)
+    if not agent.locked and agent.upstreams.asks_for(client):
+        await agent.upstreams.ask(client)
     if agent.listing_takes_long(client):
         answer = await agent.aside(lambda: agent.listing(client))
     else:
@@ -114,8 +119,19 @@ async def remove_provider(agent: Agent, client: Client, request: RemoveSmartcard
     return Success()
 
 
-def remove_identity(agent: Agent, client: Client, request: RemoveIdentity) -> Response:
+def remove_identity(agent: Agent, client: Client, request: RemoveIdentity) -> Reply:
     """RFC 9987 section 5.4; a token's key returns when its provider is added again."""
+    if agent.upstreams.asks_for(client):
+        return _remove_later(agent, client, request)
+    return _remove(agent, client, request)
+
+
+async def _remove_later(agent: Agent, client: Client, request: RemoveIdentity) -> Response:
+    await agent.upstreams.refuse_to_remove(client, request.key_blob)
+    return _remove(agent, client, request)
+
+
+def _remove(agent: Agent, client: Client, request: RemoveIdentity) -> Response:
     agent.remove_key(client, request.key_blob)
     log.info("key removed", extra={"key": fingerprint(request.key_blob)})
     return Success()
@@ -159,6 +175,7 @@ def extension(agent: Agent, client: Client, request: Extension) -> Reply:
 
 async def session_bind(agent: Agent, client: Client, contents: bytes) -> Response:
     """OpenSSH's PROTOCOL.agent: bind the connection to an SSH session; from now on it counts as remote."""
+    agent.upstreams.bind_comes(client, contents)
     before = client.sessions
     # The user's own ssh makes the first. Until that is known to hold, and for good if it does not, whatever
     # the reason, nothing is known of what lies beyond.
@@ -176,11 +193,6 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     agent.was_bound(client)
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
-
-
-def locked() -> RequestRefusedError:
-    """The refusal of a request that a locked agent does not serve."""
-    return RequestRefusedError("the agent is locked", "unlock it with ssh-add -X")
 
 
 def _provider_name(raw: bytes) -> str:

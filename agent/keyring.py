@@ -34,6 +34,7 @@ from replug.agent.keys.token_memory import TokenMemory
 from replug.agent.keys.token_settings import TokenSettingsFinder
 from replug.agent.listings import Listings
 from replug.agent.signing import Signing
+from replug.agent.upstreams.upstreams import Upstreams
 from replug.token.boottime import boottime
 from replug.token.modules.module import Module
 from replug.token.offload import Aside
@@ -113,8 +114,15 @@ class Keyring:
         self.drop_expired = self._expiry.drop_expired
         self.hosts = HostNames(settings, self._aside).hosts
         self._confirmations = Confirmations(prompter, settings, boottime)
+        self.upstreams = Upstreams(settings, self.changes, lambda: self.locked, self._aside)
         signing = Signing(
-            self.identities, settings, self._confirmations, self.certifying, notices, self._aside
+            self.identities,
+            self.upstreams,
+            settings,
+            self._confirmations,
+            self.certifying,
+            notices,
+            self._aside,
         )
         self.sign = signing.sign
         self.issuing = Issuing(settings, self.identities, self._software_keys, signing, refusals)
@@ -144,6 +152,7 @@ class Keyring:
             self.issuing,
             self._modules,
             self.first_scan,
+            self.upstreams,
             self.changes,
             lambda: self.locked,
         )
@@ -214,6 +223,7 @@ class Keyring:
     def end(self) -> None:
         """Drop everything, for good."""
         self.first_scan.cancel()
+        self.upstreams.end()
         self.remove_all()
 
     async def serve_configured(self) -> None:
@@ -228,6 +238,7 @@ class Keyring:
         self._confirmations.forget()
         for holder in self._pin_holders():
             holder.apply_policy()
+        self.upstreams.follow_configuration()
         self.issuing.follow_configuration()
         self._listings.forget()
         self.identities.changed()

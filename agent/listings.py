@@ -15,6 +15,8 @@ from replug.agent.keys.changes import Changes
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.modules import Modules
+from replug.agent.upstreams.shown import ShownOthers
+from replug.agent.upstreams.upstreams import Upstreams
 from replug.agent.views.shown import ShownAtViews
 from replug.protocol.messages import IdentitiesAnswer
 
@@ -34,6 +36,7 @@ class Listings:
         issuing: Issuing,
         modules: Modules,
         first_scan: FirstScan,
+        upstreams: Upstreams,
         changes: Changes,
         locked: Callable[[], bool],
     ) -> None:
@@ -42,6 +45,10 @@ class Listings:
         self._issuing = issuing
         self._shown_certificates = ShownCertificates(settings, issuing)
         self._views = ShownAtViews()
+        self._upstreams = upstreams
+        self._shown_others = ShownOthers(
+            upstreams, changes, lambda blob: bool(identities.holding(blob)), certifying.names_blob
+        )
         self._modules = modules
         self._first_scan = first_scan
         self._changes = changes
@@ -65,16 +72,16 @@ class Listings:
             answer, at_hand.until = self._of(client)
             if out or not self._first_scan.done:
                 return answer
-        if at_hand.is_shared:
+        if at_hand.is_shared and not self._upstreams.asks_for(client):
             at_hand.frame = answer.framed
         return answer
 
     def _of(self, client: Client) -> tuple[IdentitiesAnswer, float]:
         """The list for a client, and until when it is right (since 1970)."""
-        own = self._own(client)
+        keys = self._shown_others.answer(client, self._own(client))
         if client.view is not None:
-            return self._views.answer(client, client.view, own), inf
-        return self._shown_certificates.answer(client, own)
+            return self._views.answer(client, client.view, keys), inf
+        return self._shown_certificates.answer(client, keys)
 
     def _own(self, client: Client) -> IdentitiesAnswer:
         """The identities of the agent that the client may see."""

@@ -126,6 +126,8 @@ class _Service:
             history,
             Authenticators(SkHelper(os.environ), plugged_in),
         )
+        address = listener.getsockname()
+        keyring.upstreams.own_sockets.append(address)
         keyring.begin()  # before anybody can ask
         dispatcher = Dispatcher(keyring, history)
         events = SessionEvents(
@@ -133,7 +135,6 @@ class _Service:
             on_suspend=functools.partial(keyring.forget_pins_on, ForgetOn.SUSPEND),
             on_screen_lock=functools.partial(keyring.forget_pins_on, ForgetOn.SCREEN_LOCK),
         )
-        address = listener.getsockname()
         listening: list[asyncio.Task[None]] = []
 
         def listen_for_events() -> None:

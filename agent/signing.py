@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from operator import or_
@@ -24,6 +25,7 @@ from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
 from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError
 from replug.agent.keys.websafe import refuse_unsafe
+from replug.agent.upstreams.upstreams import Upstreams
 from replug.agent.views.rules import check_purpose, may_use, not_there
 from replug.agent.views.rules import confirm_when as confirm_by_view
 from replug.protocol.certificates import Certificate
@@ -63,6 +65,7 @@ class Signing:
     def __init__(
         self,
         identities: Identities,
+        upstreams: Upstreams,
         settings: Settings,
         confirmations: Confirmations,
         certifying: Certifying,
@@ -71,6 +74,7 @@ class Signing:
     ) -> None:
         self._aside = aside
         self._identities = identities
+        self._upstreams = upstreams
         self._settings = settings
         self._notices = notices
         self._confirmations = confirmations
@@ -129,7 +133,7 @@ class Signing:
                 continue
             # While the user typed the PIN or touched the token, it may have been removed, or added again with
             # other constraints.
-            now = [one for one in self._identities.holding(held.blob) if one.holder == held.holder]
+            now = [one for one in self._holding(attempt) if one.holder == held.holder]
             if not now or not attempt.may_use(now[0]):
                 raise not_there(attempt.client, held.blob)
             changed = now[0].constraints != held.constraints
@@ -166,7 +170,11 @@ class Signing:
         while True:
             check_purpose(attempt.client, attempt.purpose)
             await self._certifying.check(attempt.client, attempt.request, attempt.purpose)
-            held = self._identities.holding(attempt.request.key_blob)
+            held = self._holding(attempt)
+            if not held and not attempt.by_agent:
+                attempt.elsewhere = held = await self._upstreams.holding(
+                    attempt.client, attempt.request.key_blob
+                )
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
             permitted = partial(attempt.permitted, held)
             candidates = await self._aside.run(permitted) if many else permitted()
@@ -176,6 +184,10 @@ class Signing:
                 return candidates
             attempt.confirmed = await self._confirm(candidates[0], attempt, required)
             # While the user was asked, keys may have been removed, or added, or may have expired.
+
+    def _holding(self, attempt: _Attempt) -> Sequence[Identity]:
+        """The identities of the key: ours, or else what another agent was found to have."""
+        return self._identities.holding(attempt.request.key_blob) or attempt.elsewhere
 
     def _still_required(self, attempt: _Attempt, candidates: list[Identity]) -> ConfirmWhen:
         """The confirmation that the candidates require now and the user has not given.
@@ -210,6 +222,8 @@ class _Attempt:
     began: float = field(default_factory=time.monotonic)
     candidates: list[Identity] = field(default_factory=list)
     """What may sign, as of the last look."""
+    elsewhere: Sequence[Identity] = ()
+    """The same key in another agent, if this one does not hold it."""
     by_agent: bool = False
     """Whether the agent itself asks for it, with keys that the client may not use."""
 
@@ -217,7 +231,7 @@ class _Attempt:
         """Whether it exists for who asks, whatever its destinations."""
         return self.by_agent or may_use(self.client, held)
 
-    def permitted(self, holding: list[Identity]) -> list[Identity]:
+    def permitted(self, holding: Sequence[Identity]) -> list[Identity]:
         """The identities among `holding` that may sign this, one for each holder; raises why none may."""
         permitted: dict[TokenId | None, Identity] = {}
         refusal: Exception | None = None

@@ -48,6 +48,7 @@ async def status(
     tokens = [await _token(keyring, module, token, pieces) for module, token in served]
     software = [] if locked else await _keys(keyring, keyring.identities.software_keys(), pieces)
     security = [] if locked else await _security_keys(keyring, pieces)
+    upstreams = await keyring.upstreams.states()
     if keyring.locked and not locked:
         return await status(keyring, sockets, history, agent_socket, release)
     return {
@@ -72,6 +73,7 @@ async def status(
         "tokens": tokens,
         "software_keys": software,
         "security_keys": security,
+        "upstreams": upstreams,
         "sockets": [_socket(one) for one in sockets],
         "certificates": [] if locked else await _certificates(keyring, pieces),
         "refusals": [_refusal(refusal) for refusal in history],

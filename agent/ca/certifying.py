@@ -42,6 +42,11 @@ class Certifying:
         keys = self._ca_keys()
         return held.fingerprint in keys if keys else False
 
+    def names_blob(self, blob: bytes) -> bool:
+        """The same of a key that this agent need not hold."""
+        keys = self._ca_keys()
+        return fingerprint(blob) in keys if keys else False
+
     def _ca_keys(self) -> frozenset[str]:
         """The fingerprints of all CA keys."""
         config = self._settings.config

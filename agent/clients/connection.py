@@ -40,6 +40,9 @@ class Conversation(Protocol):
     def broken(self, error: ProtocolError) -> None:
         """What the client sends is no message: the connection is over."""
 
+    def over(self) -> None:
+        """The connection is closed; a request that is waiting is about to be cancelled."""
+
 
 class Connection:
     """Reads requests from `client` (non-blocking), and writes what the `conversation` answers to each.
@@ -103,6 +106,7 @@ class Connection:
             asyncio.get_running_loop().call_soon(self._waiting.cancel)
             self._waiting = None  # its end refers to us, and the garbage collector may take its time
         self._socket.close()
+        self._conversation.over()
         self._received.wipe()
         self._memory.forget(self)
         self._closed(self)

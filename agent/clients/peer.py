@@ -62,9 +62,7 @@ class Peer:
     @classmethod
     def of(cls, client: socket.socket, view: str = "") -> Peer:
         """The peer of a connected Unix socket."""
-        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, _gid = _UCRED.unpack(credentials)
-        return cls(pid, uid, view)
+        return cls(*credentials(client), view)
 
     @property
     def program(self) -> str:
@@ -79,6 +77,13 @@ class Peer:
             whose = f", user {self.uid}" if self.is_foreign else ""
             self._program = f"{visible(name)} (pid {self.pid}{whose})"
         return self._program
+
+
+def credentials(connected: socket.socket) -> tuple[int, int]:
+    """The process id and the user id at the other end: of who connected, or of who began to listen."""
+    found = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, _gid = _UCRED.unpack(found)
+    return pid, uid
 
 
 @cache

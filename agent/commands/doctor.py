@@ -61,7 +61,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
 
 
 def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
-    from replug.agent.doctor import certificates, guests, modules, pcsc, prompt, ssh, tokens
+    from replug.agent.doctor import certificates, guests, modules, pcsc, prompt, ssh, tokens, upstreams
 
     return (
         ssh.check_unit,
@@ -82,6 +82,7 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
         certificates.check_rules,
         certificates.check_certificates,
         guests.check_guests,
+        upstreams.check_upstreams,
         prompt.check_prompt,
     )
 

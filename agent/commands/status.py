@@ -99,6 +99,11 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
             yield _key(key, style)
             facts = ", ".join(_security_key_facts(key, now))
             yield from (style.paint(line, "dim") for line in style.wrap(facts, first="    ", rest="    "))
+    if status.get("upstreams"):
+        yield ""
+        yield style.paint("Other agents", "bold")
+        for upstream in status["upstreams"]:
+            yield from _upstream(upstream, style)
     if status.get("certificates"):
         yield ""
         yield style.paint("Certificates", "bold")
@@ -186,6 +191,28 @@ def _security_key_facts(key: dict[str, Any], now: float) -> Iterator[str]:
 def _remembered(left: float | None, now: float) -> str:
     until = "the agent ends" if left is None else f"{clock(now + left, now)} ({how_long(left)} left)"
     return f"PIN remembered until {until}"
+
+
+def _upstream(upstream: dict[str, Any], style: Style) -> Iterator[str]:
+    """Another agent: how many keys it shows, or why it shows none."""
+    keys = upstream["keys"]
+    if upstream["why"]:
+        what = "left out of lists until it answers" if upstream["left_out"] else "not there"
+    elif upstream["lists_nothing"]:
+        what = "does not list its keys; it may be locked"
+    elif keys is None:
+        what = "not asked yet"
+    else:
+        what = f"{keys} key{'s' * (keys != 1)}"
+    yield from style.wrap(printable(f"{upstream['socket']}: {what}"), first="  ", rest="    ")
+    if upstream["why"]:
+        yield from (
+            style.paint(line, "yellow")
+            for line in style.wrap(printable(upstream["why"]), first="    ", rest="    ")
+        )
+    if upstream["next_step"]:
+        arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
+        yield from style.wrap(printable(upstream["next_step"]), first=f"    {arrow} ", rest="      ")
 
 
 def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
+from replug.agent.config.agent_socket import different_sockets, socket_path
 from replug.agent.config.comment_template import check_template
 from replug.agent.config.key_choice import check_choice
 from replug.agent.config.kinds import (
@@ -112,6 +113,12 @@ GLOBAL_KEYS = (
         "certificates",
         ListOf(Text(absolute_path, what="a path")),
         "OpenSSH certificates (*-cert.pub) to list with their token keys; shell wildcards are allowed.",
+    ),
+    Key(
+        "upstreams",
+        ListOf(Text(socket_path, what="a path"), different_sockets),
+        "The sockets of other agents whose keys are listed after those of this one, and used through it: "
+        "~ and variables such as $XDG_RUNTIME_DIR are expanded.",
     ),
     Key(
         "default_lifetime",

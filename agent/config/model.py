@@ -127,6 +127,8 @@ class Config:
     """The modules to serve without ssh-add: paths, URIs, and `AUTO`."""
     certificates: tuple[str, ...] = ()
     """Absolute paths of OpenSSH certificates, with wildcards as the shell has them."""
+    upstreams: tuple[str, ...] = ()
+    """Absolute paths of other agents' sockets."""
     workers: int = 1
     pin_time_to_live: int | None = None
     pin_idle_time: int | None = None

@@ -27,6 +27,11 @@ class ExtensionRefusedError(RequestRefusedError):
     """An extension that the agent knows was refused (RFC 9987 section 5.8)."""
 
 
+def locked() -> RequestRefusedError:
+    """The refusal of a request that a locked agent does not serve."""
+    return RequestRefusedError("the agent is locked", "unlock it with ssh-add -X")
+
+
 def unknown_key(blob: bytes) -> RequestRefusedError:
     """The refusal for a key that is not there, or that this client may not see."""
     return RequestRefusedError(

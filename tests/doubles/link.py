@@ -36,6 +36,9 @@ class Script:
     def listing_at_hand(self) -> bytes:
         return self.at_hand
 
+    def over(self) -> None:
+        pass
+
     def broken(self, error: ProtocolError) -> None:
         self.errors.append(error)
 

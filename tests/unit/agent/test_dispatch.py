@@ -15,12 +15,15 @@ from doubles.stand_ins import Key, run, settle
 
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
+from replug.agent.config.options import Options
+from replug.agent.config.settings import Settings
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.dispatch import Dispatcher
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identity import Identity
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.agent.upstreams.upstreams import Upstreams
 from replug.protocol.additions import KeyAddition
 from replug.protocol.constants import MessageType
 from replug.protocol.constraints import Constraint
@@ -40,6 +43,7 @@ from replug.protocol.messages import (
 )
 from replug.protocol.sessions import Sessions
 from replug.protocol.wire import ProtocolError
+from replug.token.offload import Aside
 from replug.token.pins.pin import Pin
 
 T = TypeVar("T")
@@ -54,6 +58,7 @@ class OneKey:
     def __init__(self) -> None:
         self.changes = Changes(lambda: 0.0)
         self.locked = False
+        self.upstreams = Upstreams(Settings(Options()), self.changes, lambda: self.locked, Aside())
         self.first_scan = FirstScan(lambda: ())
         self.expects_a_token = False
         self.held = (ListedIdentity(KEY.blob, b"the only one"),)
