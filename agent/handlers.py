@@ -127,8 +127,11 @@ def remove_identity(agent: Agent, client: Client, request: RemoveIdentity) -> Re
 
 
 async def _remove_later(agent: Agent, client: Client, request: RemoveIdentity) -> Response:
-    await agent.upstreams.refuse_to_remove(client, request.key_blob)
-    return _remove(agent, client, request)
+    try:
+        return _remove(agent, client, request)
+    except RequestRefusedError:
+        await agent.upstreams.refuse_to_remove(client, request.key_blob)
+        raise
 
 
 def _remove(agent: Agent, client: Client, request: RemoveIdentity) -> Response:

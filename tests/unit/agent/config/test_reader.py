@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -458,3 +459,23 @@ def test_nothing_in_a_file_is_too_odd_to_be_told_with_its_line(text: str) -> Non
     lines = [problem.line for problem in reading.problems]
     assert all(line is not None and 1 <= line <= text.count("\n") + 1 for line in lines)
     assert lines == sorted(line for line in lines if line is not None)
+
+
+def test_sockets_of_other_agents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("NOTHING", raising=False)
+    text = 'upstreams = ["$XDG_RUNTIME_DIR/a", "${HOME}/b", "~/b", "/c"]'
+    reading = read_config(text)
+    assert (reading.problems, reading.config.upstreams) == ([], ("/run/user/7/a", "/home/me/b", "/c"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert read_config(text).config.upstreams[0] == f"/run/user/{os.getuid()}/a"
+    for wrong, why in {
+        '["b"]': "must be an absolute path, or begin with ~/ or $XDG_RUNTIME_DIR/, not 'b'",
+        '["$NOTHING/b"]': "the environment has no NOTHING",
+        f'["/{"b" * 107}"]': "is longer than the 107 bytes of a socket's path",
+        str([f"/{number}" for number in range(9)]): "may name 8 agents at most",
+    }.items():
+        [problem] = read_config(f"upstreams = {wrong}").problems
+        assert problem.line == 1
+        assert why in problem.message

@@ -1,0 +1,227 @@
+"""Other agents behind this one that answer as they like cost a bounded amount, and delay nobody else."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+from rigs.agent import FAILURE, LIST_REQUEST, Connection, StartAgent, frame, sign_request, string
+from rigs.home import Home
+from rigs.key_files import make_key
+from rigs.lingering import lingering
+from rigs.other_agent import Asked, Behaviour, OtherAgent
+from rigs.terminal import eventually
+
+_EMPTY = frame(b"\x0c" + bytes(4))
+_UNKNOWN = frame(b"\x1b" + string(b"nobody@example.org"))
+"""A request that is answered at once."""
+_MOST_KEYS, _LONGEST = 2048, 256 * 1024
+
+
+def blob(number: int) -> bytes:
+    """What looks like a key."""
+    return string(b"ssh-ed25519") + string(number.to_bytes(32, "big"))
+
+
+def listed(*blobs: bytes) -> bytes:
+    """A reply with these keys."""
+    entries = b"".join(string(one) + string(b"other") for one in blobs)
+    return frame(b"\x0c" + len(blobs).to_bytes(4, "big") + entries)
+
+
+def says(reply: bytes) -> Behaviour:
+    """One that answers the same to everything."""
+
+    def behave(asked: Asked) -> None:
+        while asked.request():
+            asked.socket.sendall(reply)
+
+    return behave
+
+
+def endless(asked: Asked) -> None:
+    """It never ends what it says."""
+    asked.request()
+    while True:
+        asked.socket.sendall(_EMPTY * 1000)
+
+
+def dripping(asked: Asked) -> None:
+    """It takes its time for each byte."""
+    asked.request()
+    for byte in listed(*map(blob, range(3000))):
+        asked.socket.sendall(bytes([byte]))
+        if asked.is_over.wait(0.001):
+            return
+
+
+def passing(asked: Asked) -> None:
+    """It passes what takes its time when it is closed."""
+    asked.request()
+    with lingering() as one, suppress(PermissionError):
+        socket.send_fds(asked.socket, [_EMPTY], [one.fileno()])
+    asked.is_over.wait()
+
+
+class Others:
+    """Starts other agents, and ends them."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.all: list[OtherAgent] = []
+
+    def start(self, name: str, behaviour: Behaviour) -> OtherAgent:
+        self.all.append(OtherAgent(self._home.folder / f"{name}.sock", behaviour))
+        return self.all[-1]
+
+
+@pytest.fixture
+def others(home: Home) -> Iterator[Others]:
+    started = Others(home)
+    yield started
+    for one in started.all:
+        one.stop()
+
+
+def behind(home: Home, *sockets: Path) -> None:
+    home.configure(f"modules = []\nupstreams = {[str(one) for one in sockets]}")
+
+
+def keys_in(reply: bytes) -> list[bytes]:
+    """The blobs in a list."""
+    assert reply[:1] == b"\x0c"
+    found, place = [], 5
+    while place < len(reply):
+        length = int.from_bytes(reply[place : place + 4], "big")
+        found.append(reply[place + 4 : place + 4 + length])
+        place += 4 + length
+        place += 4 + int.from_bytes(reply[place : place + 4], "big")
+    assert len(found) == int.from_bytes(reply[1:5], "big")
+    return found
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that the process has."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+def test_whatever_they_answer(home: Home, others: Others, start_agent: StartAgent) -> None:
+    full = home.folder / "full.sock"
+    hostile = {
+        "huge": says(b"\xff\xff\xff\xff\x0c"),
+        "garbage": says(frame(b"\x63what")),
+        "endless": endless,
+        "dripping": dripping,
+        "passing": passing,
+    }
+    sockets = [others.start(name, behaviour).path for name, behaviour in hostile.items()]
+    good = others.start("good", says(listed(blob(1), blob(2), blob(1), b"", b"no key")))
+    many = others.start("many", says(listed(*map(blob, range(3000)))))
+    behind(home, *sockets, full, good.path, many.path)
+    with ExitStack() as open_until_the_end:
+        listener = open_until_the_end.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(full))
+        listener.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                waiting = open_until_the_end.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(str(full))
+        agent = start_agent()
+        assert agent.ssh_add("-q", make_key(home, "own")).status == 0
+        before = resident(agent.pid)
+        connection, another = (open_until_the_end.enter_context(agent.connect()) for _ in range(2))
+        asking = threading.Thread(target=connection.ask, args=(LIST_REQUEST,))
+        asking.start()
+        while asking.is_alive():
+            begun = time.monotonic()
+            assert another.ask(_UNKNOWN) == FAILURE
+            assert time.monotonic() - begun < 2
+        asking.join()
+
+        begun = time.monotonic()
+        for _ in range(20):
+            reply = connection.ask(LIST_REQUEST)
+            found = keys_in(reply)
+            assert len(found) == len(set(found)) == _MOST_KEYS
+            assert len(reply) <= _LONGEST
+            assert found[1:4] == [blob(1), blob(2), blob(0)]  # after our own
+        assert time.monotonic() - begun < 15
+        for _ in range(40):
+            with agent.connect() as one:
+                one.ask(LIST_REQUEST)
+        assert resident(agent.pid) - before < 32 * 2**20
+        log = agent.log
+        assert "Traceback" not in log
+        assert "huge.sock gives no usable answer: message of 4294967295 bytes" in log
+        assert "garbage.sock gives no usable answer: unexpected message type 99" in log
+        assert "full.sock" in log
+        assert "many.sock" not in log
+        assert "good.sock" not in log
+
+
+def test_who_is_gone_is_gone_there_too(home: Home, others: Others, start_agent: StartAgent) -> None:
+    """Also while it waits for a signature; nobody else's connection ends."""
+
+    def behave(asked: Asked) -> None:
+        asked.request()
+        asked.socket.sendall(listed(blob(1)))
+        asked.request()  # to sign
+        asked.request()  # the end
+
+    other = others.start("other", behave)
+    behind(home, other.path)
+    agent = start_agent()
+
+    def begin(connection: Connection) -> Asked:
+        assert keys_in(connection.ask(LIST_REQUEST)) == [blob(1)]
+        return other.asked[-1]
+
+    with agent.connect() as stays:
+        kept = begin(stays)
+        with agent.connect() as idle:
+            first = begin(idle)
+        assert first.has_ended.wait(10)
+        with agent.connect() as signing:
+            second = begin(signing)
+            signing.socket.sendall(sign_request(blob(1), b"data"))
+            eventually(lambda: len(second.requests) == 2, "it is asked to sign")
+        assert second.has_ended.wait(10)
+        assert not kept.has_ended.is_set()
+        assert agent.ssh_add("-x", typing=[("password: ", "a"), ("Again: ", "a")]).status == 0
+        assert stays.ask(sign_request(blob(1), b"data")) == FAILURE
+        assert stays.ask(LIST_REQUEST) == b"\x0c" + bytes(4)
+        time.sleep(0.2)  # nothing comes, however long one waits
+        assert len(kept.requests) == 1
+
+
+def test_binds_come_first_and_as_they_are(home: Home, others: Others, start_agent: StartAgent) -> None:
+    """Valid or not; of a client with too many of them other agents are not asked."""
+
+    def behave(asked: Asked) -> None:
+        while True:
+            asked.socket.sendall(listed(blob(1)) if asked.request() == b"\x0b" else frame(FAILURE))
+
+    other = others.start("other", behave)
+    behind(home, other.path)
+    agent = start_agent()
+    binds = [b"\x1b" + string(b"session-bind@openssh.com") + bytes([number]) * number for number in range(17)]
+    with agent.connect() as connection:
+        for bind in binds[:2]:
+            connection.ask(frame(bind))
+        assert keys_in(connection.ask(LIST_REQUEST)) == [blob(1)]
+        connection.ask(frame(binds[2]))
+        assert keys_in(connection.ask(LIST_REQUEST)) == [blob(1)]
+        [asked] = other.asked
+        assert asked.requests == [*binds[:2], b"\x0b", binds[2], b"\x0b"]
+        for bind in binds[3:]:
+            connection.ask(frame(bind))
+        assert keys_in(connection.ask(LIST_REQUEST)) == []
+        assert connection.ask(sign_request(blob(1), b"data")) == FAILURE
+        assert asked.has_ended.wait(10)
+        assert len(other.asked) == 1
