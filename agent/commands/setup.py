@@ -19,10 +19,10 @@ from replug.agent.control.client import AskError, ask_at, wake
 from replug.agent.control.places import AGENT_SOCKET, runtime_folder
 from replug.agent.control.release import change_over, what_is_lost
 from replug.agent.doctor.finding import Outcome
-from replug.agent.setup import documents, rivals, units
-from replug.agent.setup.plan import PlanError, SetupError, apply, described, plan, roll_back
+from replug.agent.setup import documents, kept_agent, rivals, units
+from replug.agent.setup.plan import Plan, PlanError, SetupError, apply, described, plan, roll_back
 from replug.agent.setup.profile import login_file, profile_line, profile_lines
-from replug.agent.setup.record import Record, RecordError, load_record, record_path
+from replug.agent.setup.record import KeptAgent, Record, RecordError, load_record, record_path
 from replug.agent.setup.remove import remove
 from replug.agent.setup.unit_failure import failure, systemd_lines
 from replug.agent.setup.units import SERVICE, SOCKET, ProgramError
@@ -47,6 +47,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--remove", action="store_true", help="undo everything that setup did")
     parser.add_argument("--dry-run", action="store_true", help="show what would be done, without doing it")
     parser.add_argument("--yes", action="store_true", help="replace another agent without asking")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep another agent behind replug, with its keys, without asking"
+    )
     parser.add_argument(
         "--ca",
         action="store_true",
@@ -84,11 +87,16 @@ def run(chosen: argparse.Namespace) -> int:
 def _set_up(
     manager: UserManager, before: Record | None, environment: dict[str, str], chosen: argparse.Namespace
 ) -> int:
-    ours = f"{runtime_folder(environment)}/{AGENT_SOCKET}"
+    runtime = runtime_folder(environment)
+    ours = f"{runtime}/{AGENT_SOCKET}"
     current = environment.get("SSH_AUTH_SOCK", "")
     program, ran = units.agent_program(), manager.state(SERVICE).active
     record = copy.deepcopy(before) if before is not None else Record()
-    planned = plan(manager, record, program, current if current != ours else "")
+    other = current if current != ours else ""
+    planned = plan(manager, record, program, other, runtime)
+    keep = _that_can_be_kept(planned, runtime)
+    if keep is not None and chosen.keep:
+        planned = plan(manager, record, program, other, runtime, keep)
     if planned.empty:
         _say("replug is already set up; there is nothing to change.")
         reasons = _no_answer(manager, ours)
@@ -103,8 +111,11 @@ def _set_up(
     if chosen.dry_run:
         return 0
     _check_configuration()
-    if planned.replaces:
-        _confirm(yes=chosen.yes)
+    if planned.replaces and planned.keep is None and _is_kept(keep, yes=chosen.yes):
+        planned = plan(manager, record, program, other, runtime, keep)
+        _say("replug setup will instead")
+        for line in described(planned):
+            _say(f"  {line}")
     started = time.time()
     try:
         undo = apply(manager, record, before, planned, ours)
@@ -159,17 +170,40 @@ def _say_why_not(reasons: list[str]) -> None:
         _say(f"  {printable(reason)}")
 
 
-def _confirm(*, yes: bool) -> None:
+def _that_can_be_kept(planned: Plan, runtime: str) -> KeptAgent | None:
+    """The agent that would be replaced, if it can be behind replug instead."""
+    units_sockets = [kept_agent.socket_of(one.unit, runtime) for one in planned.replaced]
+    socket = kept_agent.that_can_be_kept(filter(None, [planned.other, *units_sockets]), runtime)
+    if not planned.replaces or not socket:
+        return None
+    keep = kept_agent.keeping(socket, runtime)
+    return None if kept_agent.names_others(Path(keep.path)) else keep
+
+
+def _is_kept(keep: KeptAgent | None, *, yes: bool) -> bool:
+    """Whether the other agent is kept behind replug, and not replaced; SetupError for neither."""
     if yes:
-        return
+        return False
+    question = "Replace the other agent? `replug setup --remove` brings it back. [y/N] "
+    if keep is not None:
+        question = (
+            f"Keep the agent at {keep.socket} behind replug, so that its keys are used through it (k),"
+            " or replace it (r)? `replug setup --remove` undoes either. [k/r/N] "
+        )
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:  # stdout may be a file, stdin a script
-            terminal.write(b"Replace the other agent? `replug setup --remove` brings it back. [y/N] ")
-            answer = terminal.readline()
+            terminal.write(printable(question).encode())
+            answer = terminal.readline().strip().lower()
     except OSError:
-        raise SetupError("another agent is in use; to replace it, run this command with --yes") from None
-    if answer.strip().lower() not in (b"y", b"yes"):
+        ways = "with --yes to replace it"
+        if keep is not None:
+            ways = f"with --keep to have its keys used through replug, or {ways}"
+        raise SetupError(f"another agent is in use; run this command {ways}") from None
+    if keep is not None and answer in (b"k", b"keep"):
+        return True
+    if answer not in ((b"y", b"yes") if keep is None else (b"r", b"replace")):
         raise SetupError("nothing was changed")
+    return False
 
 
 def _say_done(ours: str, *, running: bool) -> None:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replug.agent.keys.regular_file import contents_of
-from replug.agent.setup import documents, remove, rivals, units
+from replug.agent.setup import documents, kept_agent, remove, rivals, units
 from replug.agent.setup.record import (
+    KeptAgent,
     Record,
     Replaced,
     digest,
@@ -44,6 +45,10 @@ class Plan:
     """Units of other agents."""
     other: str
     """SSH_AUTH_SOCK in the user manager, if it is another agent's."""
+    behind: frozenset[str]
+    """The sockets of the agents that are behind this one."""
+    keep: KeptAgent | None
+    """One that is to be put there now."""
     start: bool
     """Whether the socket needs to be enabled and started."""
     running: bool
@@ -52,12 +57,13 @@ class Plan:
     @property
     def empty(self) -> bool:
         """Whether nothing is to be done."""
-        return not (self.files or self.links or self.obsolete or self.replaced or self.start)
+        done = not (self.files or self.links or self.obsolete or self.replaced or self.start)
+        return done and self.keep is None
 
     @property
     def replaces(self) -> bool:
         """Whether another agent is replaced."""
-        return bool(self.replaced or self.other) or self.autostart
+        return bool(self.replaced) or self.other not in ("", *self.behind) or self.autostart
 
     @property
     def autostart(self) -> bool:
@@ -65,8 +71,18 @@ class Plan:
         return any(path.parent.name == "autostart" for path in self.files)
 
 
-def plan(manager: UserManager, record: Record, program: Path, other: str) -> Plan:
+def plan(
+    manager: UserManager,
+    record: Record,
+    program: Path,
+    other: str,
+    runtime: str,
+    keep: KeptAgent | None = None,
+) -> Plan:
     """What is to be done for an agent that is `program`, `other` being SSH_AUTH_SOCK in the manager.
+
+    `runtime` is $XDG_RUNTIME_DIR there. `keep` is another agent that is to be kept, besides those that the
+    configuration names.
 
     Raises SetupError, ProgramError, ManagerError, OSError.
     """
@@ -78,8 +94,14 @@ def plan(manager: UserManager, record: Record, program: Path, other: str) -> Pla
     found = rivals.rival_units(manager, [other, os.environ.get("SSH_AUTH_SOCK", "")])
     # Those of an older replug are masked or disabled; they get what others get.
     older = [one for one in record.replaced if one.masked or one.enabled]
-    held_back = {one.unit: units.held_back(one.unit, program) for one in (*found, *record.replaced)}
-    files |= dict(held_back.values())
+    behind = frozenset([*kept_agent.sockets_behind(), *([keep.socket] if keep else [])])
+    kept = {one.unit for one in found if kept_agent.socket_of(one.unit, runtime) in behind}
+    held_back = {
+        one.unit: units.held_back(one.unit, program)
+        for one in (*found, *record.replaced)
+        if one.unit not in kept
+    }
+    files |= dict(held_back.values()) | dict(units.started_before(unit) for unit in kept)
     links = {path: target for path, target in documents.wanted_links().items() if _ours(record, path)}
     made = (path for path in map(Path, record.files) if record.wrote(path))
     obsolete = [path for path in made if path not in files and path not in links]
@@ -97,8 +119,11 @@ def plan(manager: UserManager, record: Record, program: Path, other: str) -> Pla
         files,
         links,
         obsolete,
-        [one for one in found if one.active or held_back[one.unit][0] in files] + older,
+        [one for one in found if one.unit not in kept and (one.active or held_back[one.unit][0] in files)]
+        + [one for one in older if one.unit not in kept],
         other,
+        behind,
+        keep,
         start=not (socket.active and socket.enabled) or bool(other),
         running=service.active and any(path.parent == units_folder() for path in (*files, *obsolete)),
     )
@@ -121,6 +146,9 @@ def described(plan: Plan) -> Iterator[str]:
         yield f"remove {path}, which an earlier replug setup made"
     if plan.links:
         yield f"link the man pages and completions where man and shells find them ({len(plan.links)} links)"
+    if plan.keep is not None:
+        socket, file = plan.keep.socket, plan.keep.path
+        yield f"keep the agent at {socket}: its keys are used through replug (upstreams in {file})"
     for one in plan.replaced:
         yield f"stop and disable {one.unit}, {rivals.what_it_is(one.unit)}, while replug is installed"
     if plan.autostart:
@@ -183,9 +211,16 @@ def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
         record.replaced = [other for other in record.replaced if other.unit != one.unit]
         record.replaced.append(Replaced(one.unit, active=one.active or one.unit in active))
     record.ssh_auth_sock = record.ssh_auth_sock or plan.other
+    if plan.keep is not None:
+        record.plan_folders(Path(plan.keep.path))
+        record.kept = plan.keep
     save_record(record, where)
     for path, text in plan.files.items():
         write_file(path, text)
+    if plan.keep is not None:
+        kept_agent.write(plan.keep)
+        if manager.state(SERVICE).active:
+            manager.call("reload", SERVICE)
     for path, target in plan.links.items():
         write_link(path, str(target))
     for path in plan.obsolete:
@@ -208,6 +243,8 @@ def roll_back(manager: UserManager, record: Record, undo: Undo, say: Callable[[s
             say("Everything is as it was before.")
         return
     say("  bring back the units that were there before")
+    if record.kept is not None and undo.record.kept is None and kept_agent.is_as_written(record.kept):
+        kept_agent.take_out(record.kept)
     for path in map(Path, record.files):
         if path not in undo.contents and str(path) not in undo.record.files:
             path.unlink(missing_ok=True)

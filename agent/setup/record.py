@@ -32,6 +32,19 @@ class Replaced:
     active: bool = False
 
 
+@dataclass(frozen=True)
+class KeptAgent:
+    """Another agent that was put behind replug."""
+
+    socket: str
+    path: str
+    """The configuration file."""
+    lines: str
+    """What was written at its beginning."""
+    made: bool
+    """Whether there was no such file."""
+
+
 @dataclass
 class Record:
     """Everything to undo."""
@@ -43,6 +56,7 @@ class Record:
     replaced: list[Replaced] = field(default_factory=list)
     ssh_auth_sock: str = ""
     """SSH_AUTH_SOCK in the user manager before."""
+    kept: KeptAgent | None = None
 
     def wrote(self, path: Path) -> bool:
         """Whether we wrote `path` and it has not changed since."""
@@ -78,6 +92,8 @@ def load_record(path: Path) -> Record | None:
         if values.pop("version") != _VERSION:
             raise ValueError("another version of replug wrote it")
         values["replaced"] = [Replaced(**one) for one in values["replaced"]]
+        if values.get("kept") is not None:
+            values["kept"] = KeptAgent(**values["kept"])
         return Record(**values)
     except FileNotFoundError:
         return None

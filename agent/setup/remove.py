@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from replug.agent.control.places import AGENT_SOCKET
+from replug.agent.setup import kept_agent
 from replug.agent.setup.record import Record, Replaced, record_path, remove_folders
 from replug.agent.setup.rivals import selects, what_it_is
 from replug.agent.setup.units import SERVICE, SOCKET
@@ -93,6 +94,11 @@ def _steps(manager: UserManager, record: Record) -> Iterator[Step]:
             yield f"remove {path}", path.unlink
     if links:
         yield f"remove the {len(links)} links to man pages and completions", partial(_unlink, links)
+    if record.kept is not None and kept_agent.is_as_written(record.kept):
+        yield (
+            f"take the lines about {record.kept.socket} out of {record.kept.path}",
+            partial(kept_agent.take_out, record.kept),
+        )
     yield "make systemd read its unit files again", partial(manager.call, "daemon-reload")
     for one in record.replaced:
         yield f"restore {one.unit}, {what_it_is(one.unit)}", partial(_restore, manager, one)
@@ -105,6 +111,8 @@ def _kept(record: Record) -> Iterator[str]:
     for path in map(Path, record.files):
         if os.path.lexists(path) and not record.wrote(path):
             yield f"{path}, which was changed since"
+    if record.kept is not None and not kept_agent.is_as_written(record.kept):
+        yield f"upstreams in {record.kept.path}, which was changed since"
     for folder in (units_folder() / f"{unit}.d" for unit in (SOCKET, SERVICE)):
         if folder.exists():
             yield f"{folder}, your own settings"

@@ -70,6 +70,15 @@ def held_back(unit: str, program: Path) -> tuple[Path, str]:
     return units_folder() / f"{unit}.d" / _DROP_IN, text
 
 
+def started_before(unit: str) -> tuple[Path, str]:
+    """The path and text of a drop-in that has another agent set SSH_AUTH_SOCK before ours does."""
+    text = (
+        "# Written by replug setup: this agent is behind replug-agent, which programs are to use.\n"
+        f"[Unit]\nBefore={SOCKET}\n"
+    )
+    return units_folder() / f"{unit}.d" / _DROP_IN, text
+
+
 def exists(program: Path, *, negated: bool = False) -> str:
     """The condition of a unit that `program` is installed (systemd.unit(5)); the path is not quoted there."""
     return f"ConditionFileIsExecutable={'!' if negated else ''}{str(program).replace('%', '%%')}"

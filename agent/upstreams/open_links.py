@@ -12,7 +12,7 @@ from replug.token.turns import FairSemaphore, who_makes_room
 
 _MOST_IDLE = 16
 _MOST_SIGNING = 32
-"""Each may wait for a person as long as a signature may take."""
+"""Each may wait for the user as long as a signature may take."""
 
 
 class OpenLinks:

@@ -34,7 +34,7 @@ _REQUEST_IDENTITIES = RequestIdentities().encode()
 class Upstream:
     """The agent that listens at `path`.
 
-    Once it has kept a client waiting in vain, or has said what makes no sense, it is `left_out` of lists, and
+    Once it has not answered a client in time, or has said what makes no sense, it is `left_out` of lists, and
     asked in the background until it has answered again; then `changed` is called.
     """
 

@@ -117,7 +117,8 @@ class Upstreams:
     def lists(self, client: Client) -> list[KeyList]:
         """What they have listed for the client, in the order of the configuration."""
         links = self._clients.get(id(client))
-        return [] if links is None else [keys for _, keys in links.lists(self.all)]
+        there = [one for one in self.all if not one.left_out]
+        return [] if links is None else [keys for _, keys in links.lists(there)]
 
     async def holding(self, client: Client, blob: bytes) -> list[UpstreamIdentity]:
         """The key as the first of them has it that lists it for the client; they are asked if none did."""

@@ -155,19 +155,20 @@ def test_one_that_hangs_is_left_out_until_it_answers(home: Home, start_agent: St
     agent = start_agent()
     assert agent.ssh_add("-q", make_key(home, "own")).status == 0
     assert names(agent) == ["own", "other"]
-    other.process.send_signal(signal.SIGSTOP)
-    try:
-        with agent.connect() as connection, agent.connect() as another:
+    with agent.connect() as connection, agent.connect() as another:
+        assert another.ask(LIST_REQUEST)[:5] == b"\x0c\x00\x00\x00\x02"
+        other.process.send_signal(signal.SIGSTOP)
+        try:
             assert connection.ask(LIST_REQUEST)[:5] == b"\x0c\x00\x00\x00\x01"
             # It has kept one client waiting for a second, and keeps no other.
             begun = time.monotonic()
             for _ in range(50):
                 assert another.ask(LIST_REQUEST)[:5] == b"\x0c\x00\x00\x00\x01"
             assert time.monotonic() - begun < 10
-        assert "left out of lists until it answers" in agent.run(REPLUG, "status").out
-        assert agent.log.count("did not answer within 1 s") == 1
-    finally:
-        other.process.send_signal(signal.SIGCONT)
+            assert "left out of lists until it answers" in agent.run(REPLUG, "status").out
+            assert agent.log.count("did not answer within 1 s") == 1
+        finally:
+            other.process.send_signal(signal.SIGCONT)
     eventually(lambda: names(agent) == ["own", "other"], "it is listed again")
 
 

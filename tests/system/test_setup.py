@@ -17,6 +17,7 @@ SOCKET, SERVICE = "replug-agent.socket", "replug-agent.service"
 UNITS = ".config/systemd/user"
 NO_IDENTITIES = Done(1, "The agent has no identities.\n", "")
 LogIn = Callable[[], UserManager]
+KEEP_OR_REPLACE = "(k), or replace it (r)? `replug setup --remove` undoes either. [k/r/N] "
 
 
 def set_up(session: UserManager, *options: str) -> Done:
@@ -143,6 +144,37 @@ def other_agent(home: Home, unit: str, folder: str, path: str) -> None:
     (home.folder / folder / "sockets.target.wants" / unit).symlink_to(HOME / folder / unit)
 
 
+@pytest.mark.parametrize("configured", [True, False], ids=["with a configuration", "without"])
+def test_another_agent_is_kept_behind_when_asked(configured: bool, logged_in: LogIn, home: Home) -> None:
+    """It runs on, programs use replug, at each login, and `--remove` leaves everything as it was."""
+    other_agent(home, "gcr-ssh-agent.socket", UNITS, "gcr/ssh")
+    path = home.folder / ".config/replug/config.toml"
+    if not configured:
+        path.unlink()
+        path.parent.rmdir()
+    session = logged_in()
+    before, environment = session.listing(), session.environment()["SSH_AUTH_SOCK"]
+
+    done = session.replug("setup", typing=[(KEEP_OR_REPLACE, "k")])
+    assert done.status == 0, done
+    assert f"keep the agent at {session.runtime}/gcr/ssh: its keys are used through replug" in done.out
+    text = path.read_text()
+    assert 'upstreams = ["$XDG_RUNTIME_DIR/gcr/ssh"]\n' in text
+    assert ("modules = []" in text) == configured
+    assert "nothing to change" in set_up(session).out
+    for login in ("this", "the next"):
+        assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock", login
+        assert session.show("gcr-ssh-agent.socket", "ActiveState") == "active"
+        assert f"{session.runtime}/gcr/ssh: " in session.replug("status").out
+        session.log_out()
+        session.log_in()
+
+    assert session.replug("setup", "--remove").status == 0
+    assert session.environment()["SSH_AUTH_SOCK"] == environment
+    assert session.show("gcr-ssh-agent.socket", "ActiveState") == "active"
+    assert session.listing() == before
+
+
 @pytest.mark.parametrize("folder", [UNITS, ".local/share/systemd/user"], ids=["own", "system"])
 def test_another_agent_is_replaced_when_asked_and_brought_back(
     folder: str, logged_in: LogIn, home: Home
@@ -155,10 +187,9 @@ def test_another_agent_is_replaced_when_asked_and_brought_back(
     done = session.replug("setup")
     assert (done.status, session.listing()) == (1, before)
     assert "--yes" in done.err
-    question = "Replace the other agent? `replug setup --remove` brings it back. [y/N] "
-    assert session.replug("setup", typing=[(question, "")]).status == 1
+    assert session.replug("setup", typing=[(KEEP_OR_REPLACE, "")]).status == 1
     assert session.listing() == before
-    done = session.replug("setup", typing=[(question, "y")])
+    done = session.replug("setup", typing=[(KEEP_OR_REPLACE, "r")])
     assert done.status == 0, done
     assert (
         "stop and disable gcr-ssh-agent.socket, the agent of GNOME's gcr, while replug is installed"

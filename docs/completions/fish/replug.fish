@@ -80,6 +80,7 @@ complete -c replug -n '__fish_seen_subcommand_from setup' -s h -l help -d 'show 
 complete -c replug -n '__fish_seen_subcommand_from setup' -l remove -d 'undo everything that setup did'
 complete -c replug -n '__fish_seen_subcommand_from setup' -l dry-run -d 'show what would be done, without doing it'
 complete -c replug -n '__fish_seen_subcommand_from setup' -l yes -d 'replace another agent without asking'
+complete -c replug -n '__fish_seen_subcommand_from setup' -l keep -d 'keep another agent behind replug, with its keys, without asking'
 complete -c replug -n '__fish_seen_subcommand_from setup' -l ca -d 'as root: a service of the system instead, whose CA keys make certificates for other users'
 complete -c replug -n '__fish_seen_subcommand_from setup' -l group -x -d 'with --ca: whom the service is for'
 complete -c replug -n '__fish_seen_subcommand_from help' -s h -l help -d 'show this help message and exit'
