@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from replug.agent.clients.client import Client
 from replug.agent.upstreams.key_list import KeyList
 from replug.agent.upstreams.link import Link
+from replug.agent.upstreams.unknown_host import bind_of_unknown_host
 from replug.agent.upstreams.upstream import Upstream
 from replug.protocol.constants import MAX_BINDINGS
 
@@ -21,7 +22,8 @@ class ClientLinks:
         self.client = client
         self.is_complete = not client.sessions.bind_attempted
         """Whether all its session-binds are known: without them no other agent is asked for it."""
-        self._binds: list[bytes] = []
+        # Whatever a client of a [[socket]] binds to, it counts as forwarded.
+        self._binds = [] if client.view is None else [bind_of_unknown_host()]
         self._links: dict[Upstream, Link] = {}
         self._listed: dict[Upstream, weakref.ref[KeyList]] = {}
         """Their owner keeps the lists: a program with many connections would fill the memory."""

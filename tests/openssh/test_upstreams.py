@@ -99,13 +99,15 @@ def test_a_login_with_a_key_of_each(
 def test_a_key_restricted_there_is_restricted_here(home: Home, start_agent: StartAgent) -> None:
     """Through two hosts, as with that agent itself."""
     outer, inner = Server(home, name="outer"), Server(home, name="inner")
-    key = make_key(home, "key")
-    outer.authorize(public_of(key))
+    key, free = make_key(home, "key"), make_key(home, "free")
+    outer.authorize(public_of(key), public_of(free))
     inner.authorize(public_of(key))
     other = start_agent(program=OPENSSH)
     known = [word for host in (outer, inner) for word in ("-H", host.known_hosts)]
     assert other.ssh_add("-q", *known, "-h", "outer", "-h", "outer>inner", key).status == 0
-    behind(home, other.socket)
+    assert other.ssh_add("-q", free).status == 0
+    view = home.folder / "run" / "view" / "sock"
+    behind(home, other.socket, settings=f'[[socket]]\npath = "{view}"\nkeys = ["*"]')
     first = start_agent()
     behind(home, first.socket)
     options = ("-A", *only(public_of(key)))
@@ -117,11 +119,19 @@ def test_a_key_restricted_there_is_restricted_here(home: Home, start_agent: Star
             agent, *options, command=shlex.join(inner.ssh(*options, command="echo in $LOGNAME"))
         )
         assert in_there(there), agent.log
-        beyond = shlex.join(inner.ssh(*options, command="ssh-add -l"))
-        assert "no identities" in outer.login(agent, *options, command=beyond).out
+        beyond = shlex.join(inner.ssh(*options, command="ssh-add -L"))
+        assert outer.login(agent, *options, command=beyond).out == public_of(free).read_text()
         assert inner.login(agent, *options).status == 255
-        assert names(agent) == ["key"]
+        assert names(agent) == ["key", "free"]
         assert agent.ssh_add("-T", public_of(key)).status == 1
+
+    # Over a socket that is given away it is not shown, also to who binds a session as ssh does here.
+    at_view = {"SSH_AUTH_SOCK": str(view)}
+    assert home.run("ssh-add", "-L", env=at_view).out == public_of(free).read_text()
+    command = outer.ssh("-A", *only(public_of(free)), command="ssh-add -L")
+    assert home.run(*command, env=at_view).out == public_of(free).read_text()
+    command = outer.ssh(*only(public_of(key)), command="true")
+    assert home.run(*command, env=at_view).status == 255
 
 
 def test_uses_are_confirmed_as_those_of_other_keys(home: Home, start_agent: StartAgent) -> None:
