@@ -34,9 +34,9 @@ def why_not(path: str, *own: str) -> str:
 
 
 def test_a_socket_of_another_user(listening: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = os.stat(listening)
+    stat, found = os.stat, os.stat(listening)
     theirs = os.stat_result((*found[:4], ANOTHER, *found[5:]))
-    monkeypatch.setattr(os, "stat", lambda _: theirs)
+    monkeypatch.setattr(os, "stat", lambda path, **how: theirs if path == listening else stat(path, **how))
     assert why_not(listening) == f"{listening} belongs to user {ANOTHER}, not to you or root"
 
 
@@ -45,7 +45,11 @@ def test_a_socket_of_ours_where_another_user_listens(listening: str, monkeypatch
     assert why_not(listening) == f"user {ANOTHER} listens at {listening}, and that is not you or root"
 
 
-def test_our_own_socket_by_another_name(listening: str, tmp_path: Path) -> None:
+def test_our_own_socket_by_another_name(
+    listening: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which systemd has made, say."""
+    monkeypatch.setattr(connecting, "credentials", lambda _: (1, os.geteuid()))
     other = tmp_path / "other.sock"
     other.hardlink_to(listening)
     assert why_not(str(other), listening) == f"{other} is this agent itself"
