@@ -6,6 +6,8 @@
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md unless CI is set (TOKENS='tpm nss')
 #   make machines  a new Debian 12 and 13, each booted: the README from its first line on, the .deb, and docs/bastion.md
 #                 (DISTRIBUTIONS='trixie noble')
+#   make newest   the tests against OpenSSH's programs in a new Debian sid, with the newest OpenSSH; as root
+#                 (PYTEST='-k login'; the root is kept for a week, but for CI)
 #   make package  sdist, wheel and a .deb for Debian 12 and 13 into dist/, each checked (DISTRIBUTIONS=trixie); as root
 #   make torture  200 disturbances of a smart card, for each module and three seeds; fails if a first request afterwards
 #                 fails, or is 3 s later than a pkcs11-tool of the same moment
@@ -28,7 +30,7 @@ READY = $(VENV)/.ready
 # How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
-.PHONY: demo picture test tokens machines package torture fuzz insertion bench soak lint types format completions lock clean
+.PHONY: demo picture test tokens machines newest package torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -52,6 +54,10 @@ machines: $(READY)
 	@tests/prepare test
 	@tests/prepare machines
 	$(VENV)/bin/python tests/machines/main.py $(DISTRIBUTIONS)
+
+newest: $(READY)
+	@tests/prepare newest
+	$(VENV)/bin/python tests/newest/main.py $(if $(CI),,--kept $(VENV)/newest) $(PYTEST)
 
 package: $(READY) $(VENV)/package/bin/twine
 	@tests/prepare package

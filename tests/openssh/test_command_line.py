@@ -24,7 +24,9 @@ from rigs.terminal import Done
 PID = re.compile(r"(?<=Agent pid )\d+(?=;)")
 # Debian's ssh-agent is setgid, so glibc hides TMPDIR from it.
 DEFAULT_SOCKET = re.compile(
-    r"(?:/tmp/rp-\w+)?/(?:\.ssh/agent/s\.\w{10}\.agent\.\w{10}|tmp/ssh-\w{12}/agent\.\d+)"
+    r"(?:/tmp/rp-\w+)?/"
+    # OpenSSH's: "agent" since 10.1, and "local" and the process since 10.6.
+    r"(?:\.ssh/agent/s\.\w{10}\.(?:agent|local\.\d+)\.\w{10}|tmp/ssh-\w{12}/agent\.\d+)"
 )
 NO_IDENTITIES = Done(1, "The agent has no identities.\n", "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,18 @@ REPOSITORY = Path(__file__).parent.parent.parent
 TESTER, TESTER_UID = "tester", 59999
 # The suite's types of keys and signatures that the agent does not hold or make: DSA, and those of browsers.
 FOREIGN_TYPES = "^ssh-dss|^webauthn-sk-"
+WITH_AN_AGENT = ("agent", "agent-restrict", "agent-subprocess", "agent-timeout", "cert-file", "sshsig")
+ON_A_TOKEN = ("agent-pkcs11",)
+BY_A_USER = ("agent-getpeereid", "agent-ptrace")
+# What later releases than Debian 12's have.
+NEWER_WITH_AN_AGENT, NEWER_ON_A_TOKEN = ("pubkey-priority",), ("agent-pkcs11-cert", "agent-pkcs11-restrict")
+# One is tested by itself, one only names a variable, and one runs the others.
+OTHERS = ("hostkey-agent", "sshcfgparse", "test-exec")
+
+
+def there(*names: str) -> list[str]:
+    """Those of the scripts that this release has."""
+    return [name for name in names if (REGRESS / f"{name}.sh").exists()]
 
 
 @dataclass
@@ -40,6 +53,7 @@ class Suite:
             "TEST_SHELL": "sh",
             "BUILDDIR": str(self.folder),
             "TEST_SSH_SSH": "ssh",
+            "TEST_SSH_OPENSSL": "openssl",
             "TEST_SSH_UNSAFE_PERMISSIONS": "1",
             "SUDO": "",
             "USER": user,
@@ -83,16 +97,43 @@ def suite(request: pytest.FixtureRequest, home: Home) -> Suite:
     home.write("suite/agent-under-test", f'#!/bin/sh\nexec {program} "$@"\n', 0o755)
     suite = Suite(home, folder)
     suite.edit("test-exec.sh", "$SSH -Q key-plain |", f"$SSH -Q key-plain | grep -Ev '{FOREIGN_TYPES}' |")
+    if newer := there(*NEWER_WITH_AN_AGENT):
+        _edit_for_later_releases(suite, *newer)
     suite.edit("hostkey-agent.sh", "ssh -Q key-sig |", f"ssh -Q key-sig | grep -Ev '{FOREIGN_TYPES}' |")
     return suite
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["agent", "agent-restrict", "agent-subprocess", "agent-timeout", "cert-file", "sshsig"],
-)
+def _edit_for_later_releases(suite: Suite, priority: str) -> None:
+    # It lists the key files that its author has at home, too, as of those types that they have there.
+    for kind in ("rsa RSA", "ecdsa ECDSA", "ecdsa_sk ECDSA-SK", "ed25519 ED25519"):
+        suite.edit(f"{priority}.sh", f"$HOME/.ssh/id_{kind}\n", "")
+    for kind in ("ed25519_sk", "mldsa44_ed25519"):
+        suite.edit(f"{priority}.sh", f"$HOME/.ssh/id_{kind} \n", "")
+    suite.edit(
+        f"{priority}.sh", "<  $OBJ/prio_implicit.out >", "<$OBJ/prio_implicit.out | grep -v /.ssh/id_ >"
+    )
+    # A signal reaches the agent by way of the process that was started, which takes a moment.
+    emptied = "for _ in $(seq 100); do ${SSHADD} -l >/dev/null 2>&1 || break; sleep 0.1; done"
+    suite.edit("agent.sh", "kill -s USR1 $SSH_AGENT_PID\n", f"kill -s USR1 $SSH_AGENT_PID && {emptied}\n")
+
+
+def test_every_script_that_has_an_agent_is_run_here() -> None:
+    """The next one is noticed."""
+    uses = ("SSHAGENT", "SSH_AUTH_SOCK", "start_ssh_agent")
+    found = {path.stem for path in REGRESS.glob("*.sh") if any(word in path.read_text() for word in uses)}
+    older = {*WITH_AN_AGENT, *ON_A_TOKEN, *BY_A_USER, *OTHERS}
+    newer = {*NEWER_WITH_AN_AGENT, *NEWER_ON_A_TOKEN}
+    assert found - newer == older
+
+
+@pytest.mark.parametrize("name", [*WITH_AN_AGENT, *there(*NEWER_WITH_AN_AGENT)])
 def test_scripts(name: str, suite: Suite) -> None:
     suite.run(name)
+
+    # No type is left out: each has a key that the script may use.
+    asked = subprocess.run(["ssh", "-Q", "key-plain"], capture_output=True, text=True, check=True).stdout
+    for kind in asked.split():
+        assert (suite.folder / kind).exists() or re.search(FOREIGN_TYPES, kind), kind
 
 
 def test_hostkey_agent(suite: Suite) -> None:
@@ -102,13 +143,15 @@ def test_hostkey_agent(suite: Suite) -> None:
         assert f"key type {kind}" in said
 
 
-def test_agent_pkcs11(suite: Suite) -> None:
+@pytest.mark.parametrize("name", [*ON_A_TOKEN, *there(*NEWER_ON_A_TOKEN)])
+def test_scripts_with_a_token(name: str, suite: Suite) -> None:
     # Debian installs SoftHSM where the script does not look on every architecture.
-    for name in ("agent-pkcs11.sh", "test-exec.sh"):
-        if "/usr/local/lib/softhsm/libsofthsm2.so" in (suite.folder / name).read_text():
-            suite.edit(name, "/usr/local/lib/softhsm/libsofthsm2.so", str(MODULE))
+    for edited in ("agent-pkcs11.sh", "test-exec.sh"):
+        if "/usr/local/lib/softhsm/libsofthsm2.so" in (suite.folder / edited).read_text():
+            suite.edit(edited, "/usr/local/lib/softhsm/libsofthsm2.so", str(MODULE.resolve()))
 
-    assert f"Using token library {MODULE}" in suite.run("agent-pkcs11", TEST_SSH_QUIET="no")
+    said = suite.run(name, TEST_SSH_QUIET="no", TEST_SSH_TRACE="yes")
+    assert f"sing token library {MODULE.resolve()}" in said
 
 
 def test_sshsig_with_keys_on_a_token(suite: Suite, token: Token) -> None:
@@ -144,7 +187,7 @@ os.execvp("ssh-add", ["ssh-add", *sys.argv[1:]])
 """
 
 
-@pytest.mark.parametrize("name", ["agent-getpeereid", "agent-ptrace"])
+@pytest.mark.parametrize("name", BY_A_USER)
 def test_scripts_for_an_ordinary_user_with_sudo(name: str, suite: Suite) -> None:
     """As root they would skip themselves: so they run as a user that exists in a mount namespace only."""
     if os.getuid() != 0:

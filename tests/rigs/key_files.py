@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
 from base64 import b64decode
 from collections.abc import Mapping
 from pathlib import Path
 
 from rigs.home import Home
+
+POST_QUANTUM = "mldsa44-ed25519"
+_NEW = "ssh-mldsa44-ed25519"
+"""Its name since OpenSSH 10.6; keys of earlier releases are of no use with that one."""
+
+
+def _has_post_quantum_keys() -> bool:
+    asked = subprocess.run(["ssh", "-Q", "key"], capture_output=True, text=True, check=True)
+    return _NEW in asked.stdout.split()
+
 
 FILE_KINDS: Mapping[str, tuple[str, ...]] = {
     "ed25519": ("-t", "ed25519"),
@@ -14,7 +25,9 @@ FILE_KINDS: Mapping[str, tuple[str, ...]] = {
     "p384": ("-t", "ecdsa", "-b", "384"),
     "p521": ("-t", "ecdsa", "-b", "521"),
     "rsa": ("-t", "rsa", "-b", "2048"),
+    **({POST_QUANTUM: ("-t", POST_QUANTUM)} if _has_post_quantum_keys() else {}),
 }
+"""What the ssh-keygen at hand makes."""
 
 
 def make_key(home: Home, name: str, kind: str = "ed25519") -> Path:

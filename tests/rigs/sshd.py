@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rigs.agent import Agent
 from rigs.home import Home
+from rigs.key_files import make_key, public_of
 from rigs.terminal import Done
 
 USER = pwd.getpwuid(os.getuid()).pw_name
@@ -22,13 +23,13 @@ USER = pwd.getpwuid(os.getuid()).pw_name
 class Server:
     """A host called `name` with its own key and configuration, on which you log in as yourself."""
 
-    def __init__(self, home: Home, *settings: str, name: str = "host") -> None:
+    def __init__(self, home: Home, *settings: str, name: str = "host", kind: str = "ed25519") -> None:
+        """`kind`: its host key's."""
         self.home = home
         self.name = name
         self._authorized = home.write(f"{name}.authorized_keys", "")
-        host_key = home.folder / f"{name}.key"
-        assert home.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", host_key).status == 0
-        self.host_key = home.folder / f"{name}.key.pub"
+        host_key = make_key(home, f"{name}.key", kind)
+        self.host_key = public_of(host_key)
         self.known_hosts = home.write(f"{name}.known_hosts", f"{name} {self.host_key.read_text()}")
         config = [
             f"HostKey {host_key}",
