@@ -23,6 +23,8 @@ from replug.protocol.visible_text import visible
 from replug.protocol.wire import ProtocolError, Reader
 
 _CA_ALGORITHM_TOO_WEAK = "ssh-rsa"  # SHA-1
+_MAX_PATTERNS = 4
+"""Patterns among the principals of a host certificate that count, besides those for endings of names."""
 
 
 class BindError(ProtocolError):
@@ -65,14 +67,31 @@ class HostCertificate:
             and not certificate.critical_options
             and Reader(certificate.signature).text() != _CA_ALGORITHM_TOO_WEAK
         )
-        self._names = frozenset(name.decode(errors="replace") for name in certificate.principals)
+        names = [name.decode(errors="replace") for name in certificate.principals]
+        self._names = frozenset(names)
+        patterns = [name for name in names if _has_wildcard(name)]
+        # "*.example.org", as nearly all patterns are, costs no more than a name, however many there are.
+        self._endings = tuple(name[1:] for name in patterns if _is_for_endings(name))
+        self._others = [name for name in patterns if not _is_for_endings(name)][:_MAX_PATTERNS]
 
     def certifies(self, host_name: str) -> bool:
-        """Whether it is valid for this host now [sshkey_cert_check_host]; a principal is no pattern."""
+        """Whether it is valid for this host now [sshkey_cert_check_host since 10.3: with patterns]."""
         certificate = self._certificate
         if not self._is_usable or not certificate.valid_after <= time.time() < certificate.valid_before:
             return False
-        return host_name in self._names
+        return (
+            host_name in self._names
+            or host_name.endswith(self._endings)
+            or any(matches(host_name, pattern) for pattern in self._others)
+        )
+
+
+def _has_wildcard(name: str) -> bool:
+    return "*" in name or "?" in name
+
+
+def _is_for_endings(pattern: str) -> bool:
+    return pattern.startswith("*") and not _has_wildcard(pattern[1:])
 
 
 @dataclass(frozen=True)

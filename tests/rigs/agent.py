@@ -114,6 +114,13 @@ class Agent:
             self.process.stdout.close()
 
 
+def openssh_release() -> tuple[int, int]:
+    """Of the OpenSSH at hand: (9, 2) is Debian 12's."""
+    said = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
+    major, minor = said.removeprefix("OpenSSH_").partition("p")[0].split(".")
+    return int(major), int(minor)
+
+
 StartAgent = Callable[..., Agent]
 """What the fixture `start_agent` gives: `Agent` without its first two arguments, which it knows."""
 

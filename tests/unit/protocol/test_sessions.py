@@ -261,7 +261,12 @@ def test_the_user_counts_at_the_last_hop_and_for_signing_only() -> None:
 CERTIFICATES: dict[str, tuple[dict[str, Any], bool]] = {
     "as it should be": ({}, True),
     "one of its names": ({"names": ["other", "server.example.org"]}, True),
-    "a pattern among its names": ({"names": ["other", "*.example.org"]}, False),
+    "a pattern among its names": ({"names": ["other", "*.example.org"]}, True),
+    "a pattern of another kind": ({"names": ["other", "ser?er.*.org"]}, True),
+    "every name": ({"names": ["*"]}, True),
+    "patterns for others": ({"names": ["*.org.", "*z*", "server", "server.?"]}, False),
+    "more patterns than count": ({"names": ["a?"] * 4 + ["s*g"]}, False),
+    "many patterns for endings": ({"names": [f"*.{n}" for n in range(200)] + ["*.org"]}, True),
     "another name": ({"names": ["other"]}, False),
     "a name in other case": ({"names": ["SERVER.example.org"]}, False),
     "no names": ({"names": []}, False),
