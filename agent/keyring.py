@@ -49,6 +49,7 @@ from replug.token.serving.served import ServedToken
 from replug.token.worker.forking import ForkServer
 
 _MOMENT = 0.05  # seconds
+_MOMENTS = 50  # at most, however often cards come and go meanwhile
 
 T = TypeVar("T")
 
@@ -170,7 +171,9 @@ class Keyring:
         return any(module.expects_a_token for module in self._modules)
 
     async def wait_for_expected(self) -> None:
-        while self.expects_a_token:  # noqa: ASYNC110 - a time ends it, too
+        for _ in range(_MOMENTS):
+            if not self.expects_a_token:
+                return
             await asyncio.sleep(_MOMENT)
 
     def wants_certificate(self, client: Client) -> bool:

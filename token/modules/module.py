@@ -80,6 +80,8 @@ class Module:
         """Whether the keys were listed, without those of a token that is out, since the last close look."""
         self._inserted = _NEVER
         """When a card was inserted that may be a missed token, on the loop's clock, until one is read."""
+        self._inserted_again = _NEVER
+        """The same of the last one: what comes and goes without being read is waited for once."""
         self._removals = 0
         """How often tokens were seen to leave, other than by a scan."""
         self._close_look = _NEVER
@@ -160,7 +162,10 @@ class Module:
         """
         missed = self._served.out
         if arrived and self.uses_pcscd and missed:
-            self._inserted = asyncio.get_running_loop().time()
+            now = asyncio.get_running_loop().time()
+            if now - self._inserted_again >= _READ_WITHIN:
+                self._inserted = now
+            self._inserted_again = now
             for token in missed:
                 token.may_be_back()
             # libykcs11 may not find a card that it could not reach at once; a fresh process does. Not while
@@ -247,7 +252,7 @@ class Module:
         self._reader_of = {info.identity: info.reader for info in infos}
         arrived = self._served.take(infos)
         if arrived:
-            self._inserted = _NEVER
+            self._inserted = self._inserted_again = _NEVER
         # A signature that finds a token before we do changes its state, but not what we have seen.
         self._present = self._now_present()
         return arrived

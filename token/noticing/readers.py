@@ -35,6 +35,7 @@ _PATIENCE = 5.0  # seconds for an answer
 _PAUSE = 1.0  # seconds between attempts to reach pcscd, and looks whether anybody needs it
 _STILL_NEEDED = 10.0  # seconds between looks whether anybody does; pcscd may end when nobody is connected
 _NOTHING_NEW = 0.5  # seconds; without any reader pcscd reports changes all the time
+_APART = 0.05  # seconds between changes: a loose contact reports them as fast as it can
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,13 @@ class CardReaders:
         known: _Readers | None = None
         try:
             while True:
-                writer.write(_HEADER.pack(0, _COMMAND_WAIT))
                 async with asyncio.timeout(_PATIENCE):
+                    writer.write(_HEADER.pack(0, _COMMAND_WAIT))
+                    await writer.drain()
                     now = _parse(await reader.readexactly(_MOST_READERS * _READER.size))
                 if known is not None and now != known:
                     self._changed(_left(known, now), _arrived(known, now))
+                    await asyncio.sleep(_APART)
                 elif known is not None:
                     await asyncio.sleep(_NOTHING_NEW)
                 known = now

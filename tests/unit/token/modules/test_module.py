@@ -400,6 +400,26 @@ def test_a_token_that_is_out_is_expected_when_a_card_arrives_until_one_is_read(
     run(main())
 
 
+def test_a_card_that_comes_and_goes_and_is_never_read_is_waited_for_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        rig.slots.uses_pcscd = True
+        await rig.look()
+        rig.slots.tokens.remove(rig.work)
+        await rig.look()
+        loop, now = asyncio.get_running_loop(), 1000.0
+        monkeypatch.setattr(loop, "time", lambda: now)
+        expected = []
+        for pause in (0.0, 1.0, 1.0, 1.0, 1.9, 2.1):
+            now += pause
+            rig.module.cards_changed({}, arrived=True)
+            expected.append(rig.module.expects_a_token)
+        assert expected == [True, True, False, False, False, True]
+
+    run(main())
+
+
 def test_a_card_that_arrives_while_a_token_is_out_is_looked_at_by_a_fresh_worker(rig: Rig) -> None:
     """A module that could not reach a card at its first attempt may not try again."""
 
