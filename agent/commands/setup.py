@@ -20,6 +20,7 @@ from replug.agent.control.places import AGENT_SOCKET, runtime_folder
 from replug.agent.control.release import change_over, what_is_lost
 from replug.agent.doctor.finding import Outcome
 from replug.agent.setup import documents, kept_agent, rivals, units
+from replug.agent.setup.alone import alone
 from replug.agent.setup.plan import Plan, PlanError, SetupError, apply, described, plan, roll_back
 from replug.agent.setup.profile import login_file, profile_line, profile_lines
 from replug.agent.setup.record import KeptAgent, Record, RecordError, load_record, record_path
@@ -76,10 +77,11 @@ def run(chosen: argparse.Namespace) -> int:
     except ManagerError as error:
         return _without_systemd(error, remove=chosen.remove)
     try:
-        record = load_record(record_path())
-        if chosen.remove:
-            return remove(manager, record, _say, dry_run=chosen.dry_run)
-        return _set_up(manager, record, environment, chosen)
+        with alone(Path(runtime_folder(environment))):
+            record = load_record(record_path())
+            if chosen.remove:
+                return remove(manager, record, _say, dry_run=chosen.dry_run)
+            return _set_up(manager, record, environment, chosen)
     except (SetupError, ProgramError, RecordError, ManagerError, OSError) as error:
         return _fail(error)
 

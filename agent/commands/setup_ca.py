@@ -18,6 +18,7 @@ from replug.agent.config.file import config_path
 from replug.agent.control.client import AskError, ask_at, wake
 from replug.agent.control.places import SYSTEM_ENVIRONMENT, SYSTEM_SOCKET
 from replug.agent.setup import system_plan, system_service, units
+from replug.agent.setup.alone import alone
 from replug.agent.setup.plan import SetupError
 from replug.agent.setup.record import Record, load_record
 from replug.agent.setup.system_service import SERVICE, SOCKET
@@ -28,6 +29,8 @@ from replug.token.trusted_file import write_whole
 
 _PATIENCE = 45.0  # seconds for the first answer: longer than systemd waits for the start (TimeoutStartSec=)
 _MOST_LINES = 4
+_ROOTS_OWN = Path("/run/replug-setup")
+"""A folder that no other user opens, and so none keeps root from it."""
 _KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
 
@@ -39,14 +42,16 @@ def run(chosen: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise SetupError("setup --ca is for the whole system: run it as root")
     manager = SystemManager(os.environ)
-    record = load_record(system_plan.RECORD)
-    if chosen.remove:
+    _ROOTS_OWN.mkdir(mode=0o700, exist_ok=True)
+    with alone(_ROOTS_OWN):
+        record = load_record(system_plan.RECORD)
+        if not chosen.remove:
+            return _set_up(manager, record, chosen)
         if record is None:
             _say("replug setup --ca has not changed anything here, so there is nothing to undo.")
             return 0
         _say("replug setup --ca --remove would" if chosen.dry_run else "replug setup --ca --remove will")
         return system_plan.remove(manager, record, _say, dry_run=chosen.dry_run)
-    return _set_up(manager, record, chosen)
 
 
 def _set_up(manager: SystemManager, before: Record | None, chosen: argparse.Namespace) -> int:

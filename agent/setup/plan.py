@@ -115,6 +115,8 @@ def plan(
                 f" (put your own settings in a drop-in: systemctl --user edit {SERVICE})"
             )
     socket, service = manager.state(SOCKET), manager.state(SERVICE)
+    unfinished = bool(record.overwritten)  # systemd may not have read the units yet
+    changed = unfinished or any(path.parent == units_folder() for path in (*files, *obsolete))
     return Plan(
         files,
         links,
@@ -124,8 +126,8 @@ def plan(
         other,
         behind,
         keep,
-        start=not (socket.active and socket.enabled) or bool(other),
-        running=service.active and any(path.parent == units_folder() for path in (*files, *obsolete)),
+        start=not (socket.active and socket.enabled) or bool(other) or unfinished,
+        running=service.active and changed,
     )
 
 
@@ -231,9 +233,10 @@ def _apply(manager: UserManager, record: Record, plan: Plan) -> None:
         remove.allow(manager, one)
         if one.active:
             manager.call("stop", one.unit)
-    save_record(record, where)
     manager.call("daemon-reload")
     manager.call("enable", "--now", SOCKET)
+    record.overwritten.clear()
+    save_record(record, where)
 
 
 def roll_back(manager: UserManager, record: Record, undo: Undo, say: Callable[[str], None]) -> None:

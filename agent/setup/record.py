@@ -57,19 +57,29 @@ class Record:
     ssh_auth_sock: str = ""
     """SSH_AUTH_SOCK in the user manager before."""
     kept: KeptAgent | None = None
+    overwritten: dict[str, str] = field(default_factory=dict)
+    """The digests of files and links of ours that a setup which has not ended replaces, by path.
+
+    Killed half-way, it leaves some as they were and some as they were to be.
+    """
 
     def wrote(self, path: Path) -> bool:
         """Whether we wrote `path` and it has not changed since."""
-        return str(path) in self.files and file_digest(path) == self.files[str(path)]
+        ours = {known[str(path)] for known in (self.files, self.overwritten) if str(path) in known}
+        return bool(ours) and file_digest(path) in ours
 
     def plan_write(self, path: Path, text: str) -> None:
         """Record that `path` will be written, and the folders that will be created for it."""
-        self.files[str(path)] = digest(text.encode())
-        self.plan_folders(path)
+        self._plan(path, digest(text.encode()))
 
     def plan_link(self, path: Path, target: Path) -> None:
         """Record that `path` will be a link to `target`, and the folders that will be created for it."""
-        self.files[str(path)] = link_digest(str(target))
+        self._plan(path, link_digest(str(target)))
+
+    def _plan(self, path: Path, made: str) -> None:
+        if self.wrote(path):
+            self.overwritten[str(path)] = file_digest(path)
+        self.files[str(path)] = made
         self.plan_folders(path)
 
     def plan_folders(self, path: Path) -> None:
@@ -103,7 +113,10 @@ def load_record(path: Path) -> Record | None:
 
 def save_record(record: Record, path: Path) -> None:
     """Write the record to `path`, atomically. Raises OSError."""
-    write_file(path, json.dumps({"version": _VERSION} | asdict(record), indent=2) + "\n")
+    values = asdict(record)
+    if not record.overwritten:
+        del values["overwritten"]  # which replug 0.1.0 did not know
+    write_file(path, json.dumps({"version": _VERSION} | values, indent=2) + "\n")
 
 
 def write_file(path: Path, text: str) -> None:

@@ -52,7 +52,8 @@ def plan(manager: SystemManager, record: Record, wanted: dict[Path, str]) -> Sys
             )
     obsolete = [path for path in map(Path, record.files) if record.wrote(path) and path not in wanted]
     socket = manager.state(SOCKET)
-    return SystemPlan(files, obsolete, start=not (socket.active and socket.enabled))
+    unfinished = bool(record.overwritten)  # systemd may not have read the units yet
+    return SystemPlan(files, obsolete, start=not (socket.active and socket.enabled) or unfinished)
 
 
 def described(plan: SystemPlan) -> Iterator[str]:
@@ -81,13 +82,14 @@ def apply(manager: SystemManager, record: Record, plan: SystemPlan) -> None:
     for path in plan.obsolete:
         path.unlink()
         del record.files[str(path)]
-    save_record(record, RECORD)
     _run("systemd-sysusers", str(SYSUSERS))
     _run("systemd-tmpfiles", "--create", str(TMPFILES))
     manager.call("daemon-reload")
     manager.call("enable", SOCKET)
     manager.call("stop", SOCKET, SERVICE)
     manager.call("start", SOCKET)
+    record.overwritten.clear()
+    save_record(record, RECORD)
 
 
 def remove(manager: SystemManager, record: Record, say: Callable[[str], None], *, dry_run: bool) -> int:
