@@ -30,6 +30,7 @@ _LARGEST = 64 * 1024 * 1024  # bytes of a file; what has more is taken for full,
 _LONGEST_LINE = 4 * 1024 * 1024  # bytes: of a certificate as large as a message, with an escape for each byte
 _PIECE = 1024 * 1024
 _PATIENCE = 8.0  # seconds for the disk
+_NO_NUMBER = 2**64  # no certificate has one as large, no clock shows it
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,20 @@ def _read(line: bytes) -> Issued | None:
         entry = Issued(**known | {"principals": tuple(map(str, values["principals"]))})
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
-    numbers = (entry.time, entry.serial, entry.valid_after, entry.valid_before)
-    return entry if all(isinstance(number, int | float) for number in numbers) else None
+    typed = all(_is_of_its_type(one.type, getattr(entry, one.name)) for one in fields(entry))
+    return entry if typed else None
+
+
+def _is_of_its_type(name: object, value: object) -> bool:
+    """Whether the value is one that is written for a field of this type, as the class has it."""
+    match value:
+        case bool():
+            return False
+        case int() | float():
+            return name in ("int", "float") and 0 <= value < _NO_NUMBER
+        case str():
+            return name == "str"
+    return isinstance(value, tuple)
 
 
 def _lines(descriptor: int, size: int) -> int:

@@ -193,16 +193,14 @@ def _issued(chosen: argparse.Namespace) -> None:
 
 
 def _in_words(one: Issued) -> str:
+    from replug.agent.control.ages import minute
     from replug.token.identity import printable
 
-    made, end = time.localtime(one.time), time.localtime(one.valid_before)
-    same_day = made[:3] == end[:3]
-    until = time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", end)
     kind = "host " if one.type == "host" else ""
     to = f" to {one.destination}" if one.destination else ""
     return printable(
-        f"{time.strftime('%Y-%m-%d %H:%M', made)} {kind}{one.key_id} {','.join(one.principals)}"
-        f" serial {one.serial} until {until} by {one.program}{to}"
+        f"{minute(one.time)} {kind}{one.key_id} {','.join(one.principals)}"
+        f" serial {one.serial} until {minute(one.valid_before, one.time)} by {one.program}{to}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 _DAY = 86400
+_LAST_DATE = 253_370_764_799  # seconds since the epoch: the end of the year 9998, wherever that is
 
 
 def how_long(seconds: float) -> str:
@@ -27,3 +28,12 @@ def clock(when: float, now: float) -> str:
     moment, today = time.localtime(when), time.localtime(now)
     same_day = (moment.tm_year, moment.tm_yday) == (today.tm_year, today.tm_yday)
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
+
+
+def minute(when: float, said: float | None = None) -> str:
+    """The local date and time of day in minutes, without the date if it is that of the time `said` before."""
+    if when > _LAST_DATE:
+        return "the year 9999 or later"
+    moment = time.localtime(when)
+    same_day = said is not None and said <= _LAST_DATE and time.localtime(said)[:3] == moment[:3]
+    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", moment)

@@ -5,6 +5,7 @@ Each one succeeds without the rule, with OpenSSH's agent too; that is tried firs
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import sys
@@ -177,3 +178,31 @@ def test_without_a_record_there_is_no_certificate(ruled: Callable[[], Agent], ho
     resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (hard, hard))
     assert agent.run(*certify).status == 0
     assert len(journal.read_bytes().splitlines()) == 2
+
+
+def test_nothing_on_record_hides_the_rest(home: Home, start_agent: StartAgent, ca: Path) -> None:
+    """Neither a certificate without an end, which a CA key signs that has no `[[ca]]`, nor an odd line."""
+    key = home.run("ssh-keygen", "-l", "-f", public_of(ca)).out.split()[1]
+    rule = f'\n[[certificate]]\nca = ["{key}"]\nhosts = ["nowhere"]\nprincipals = ["root"]\n'
+    home.configure("modules = []" + rule)
+    agent = holding(start_agent(), home, ca)
+    for name, *validity in (("endless",), ("short", "-V", "+5m")):
+        certified = public_of(make_key(home, name))
+        certify = ("ssh-keygen", "-q", "-U", "-s", public_of(ca), "-I", name, "-n", "root", *validity)
+        assert agent.run(*certify, certified).status == 0, agent.log
+    journal = home.folder / ".local/state/replug/issued.jsonl"
+    whole = journal.read_text()
+    for field, odd in (("time", 1e300), ("time", float("nan")), ("ca_key", 5), ("valid_before", 2**64)):
+        changed = json.loads(whole.splitlines()[1]) | {field: odd}
+        journal.write_text(f"{json.dumps(changed)}\n{whole}")
+
+        listed = agent.run(REPLUG, "ca", "issued")
+        assert (listed.status, listed.err) == (0, "")
+        first, second = listed.out.splitlines()
+        assert " endless root serial 0 until the year 9999 or later by " in first
+        assert " short root serial 0 until " in second
+        krl = home.folder / f"{field}.krl"
+        revoked = agent.run(REPLUG, "ca", "revoke", "short", "--krl", krl)
+        assert (revoked.status, revoked.err) == (0, ""), revoked
+        asked = agent.run("ssh-keygen", "-Q", "-f", krl, home.folder / "short-cert.pub")
+        assert "REVOKED" in asked.out

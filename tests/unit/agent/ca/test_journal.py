@@ -169,8 +169,13 @@ def test_what_is_no_line_is_left_out(path: Path) -> None:
     run(Journal(lambda: path).append(line()))
     good = path.read_bytes()
     odd = [b"", b"{", b"[]", b"{}", b'"x"', b"\xff", b"[" * 9000]
-    wrong = json.loads(good) | {"time": "yesterday"}
-    path.write_bytes(b"\n".join([*odd, json.dumps(wrong).encode(), good]))
+    wrong = [
+        ("time", "yesterday"), ("time", float("nan")), ("time", 1e300), ("time", -1e18), ("time", True),
+        ("serial", 2**64), ("serial", []), ("valid_before", 10**30), ("valid_before", None),
+        ("ca_key", None), ("ca_key", 5), ("key_id", {}), ("principals", 5), ("user", None),
+    ]  # fmt: skip
+    odd += [json.dumps(json.loads(good) | {name: value}).encode() for name, value in wrong]
+    path.write_bytes(b"\n".join([*odd, good]))
     assert [one.serial for one in read_journal(path)] == [7]
 
 
