@@ -257,5 +257,5 @@ class Conversation:
     def listing_at_hand(self) -> bytes:
         """The frame with the list of keys; empty if it has to be made."""
         at_hand = self._client.at_hand
-        over = self._changes.since(at_hand.made_at) or at_hand.until <= time.time()
-        return b"" if over else at_hand.frame
+        right = at_hand.since <= time.time() < at_hand.until
+        return at_hand.frame if right and not self._changes.since(at_hand.made_at) else b""

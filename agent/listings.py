@@ -63,7 +63,7 @@ class Listings:
         elif client.remote and self._identities.shown.destinations:
             client.at_hand = ListAtHand()
         at_hand = client.at_hand
-        at_hand.frame, at_hand.made_at, at_hand.until = b"", self._changes.count, inf
+        at_hand.make_anew(self._changes.count)
         if self._locked():
             answer = _NOTHING
         else:

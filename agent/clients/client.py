@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -29,6 +30,12 @@ class ListAtHand:
     """Whether clients that see the same share it: each with its own would fill the memory."""
     until: float = inf
     """When it has to be made again though nothing has changed, in seconds since 1970."""
+    since: float = -inf
+    """When it was made: before that, the clock was set back, and what is valid now is not what was."""
+
+    def make_anew(self, changes: int) -> None:
+        """It is made of what there is after so many changes, and not sent yet."""
+        self.frame, self.made_at, self.until, self.since = b"", changes, inf, time.time()
 
 
 @dataclass
