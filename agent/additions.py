@@ -113,6 +113,8 @@ class Additions:
         self._refuse_if_hidden(client, addition.blob)
         self._refuse_too_many_destinations(addition.constraints)
         self._security_keys.add(addition, public, provider)
+        if not client.remote:
+            self._security_keys.begin_again(provider)
         constraints = self._constraints(addition)
         return SecurityKeyIdentity(
             addition.blob, addition.comment, constraints, self._security_keys, public, provider

@@ -86,6 +86,9 @@ class SecurityKeys:
         self._held[addition.blob] = _Held(sealed, addition.sk_flags, key)
         if replaced is not None:
             self._left(replaced.key)
+
+    def begin_again(self, provider: str) -> None:
+        """The user has looked after the authenticators of `provider`: PIN tries are counted from zero."""
         self._authenticators.accepted_pin(provider)
 
     async def sign(
