@@ -20,6 +20,9 @@ PATIENCE = 10.0
 _UNTIL_BOUND = 2.0  # seconds that an agent which answers may take to make its control socket
 _PAUSE = 0.02  # seconds between two looks for it
 _SUFFIX = ".control"
+_PIECE = 64 * 1024
+_LONGEST_ANSWER = 64 * 1024 * 1024
+"""Bytes; more than the status of all the keys and tokens that an agent serves."""
 
 
 class AskError(Exception):
@@ -104,7 +107,7 @@ def _ask(agent_socket: str, command: str, patience: float) -> dict[str, Any]:
             if Peer.of(control).is_foreign and not is_system_service(agent_socket):
                 raise AskError(f"{path} is another user's socket, so it is not trusted")
             control.sendall(command.encode() + b"\n")
-            text = b"".join(iter(lambda: control.recv(65536), b""))
+            text = _received(control, patience)
         except OSError as error:
             reason = error.strerror or str(error)
             raise AskError(
@@ -112,8 +115,21 @@ def _ask(agent_socket: str, command: str, patience: float) -> dict[str, Any]:
             ) from error
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AskError("the agent's answer is malformed") from error
     if not isinstance(answer, dict) or "error" in answer:
         raise AskError("the agent does not know this command: is it older than this program?")
     return answer
+
+
+def _received(control: socket.socket, patience: float) -> bytes:
+    """The answer to its end, which a program in the agent's place need not send. OSError, AskError."""
+    end = time.monotonic() + 2 * patience
+    text = bytearray()
+    while piece := control.recv(_PIECE):
+        text += piece
+        left = end - time.monotonic()
+        if len(text) > _LONGEST_ANSWER or left <= 0:
+            raise AskError(f"no replug-agent answers at {control.getpeername()}: the answer does not end")
+        control.settimeout(min(left, patience))
+    return bytes(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,12 @@ def _count(client: socket.socket) -> int:
 
 
 def _receive(client: socket.socket, count: int) -> bytes:
-    data = b""
+    data, end = b"", time.monotonic() + _PATIENCE
     while len(data) < count:
         piece = client.recv(count - len(data))
         if not piece:
             raise EOFError("the connection ended")
         data += piece
+        if time.monotonic() > end:
+            raise TimeoutError("the reply comes too slowly")
     return data
