@@ -8,7 +8,11 @@ _LONGEST_PATH = 160
 """Of a path or a URI; those of modules are shorter."""
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@%+=:/*?![]-")
 _ESCAPED = {'"': '\\"', "\\": "\\\\"}
-BLANK = frozenset("\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_VARIATIONS = (*range(0xFE00, 0xFE0E), *range(0xE0100, 0xE01F0))
+"""Of Chinese characters and others; not the last two, which make emoji of signs."""
+BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0") | {
+    *map(chr, _VARIATIONS)
+}
 """Characters that show as nothing though Unicode counts them among letters, marks and symbols."""
 _SURROGATES = range(0xDC80, 0xDD00)
 

@@ -52,6 +52,6 @@ def test_one_that_comes_byte_by_byte_is_not_waited_for(home: Home) -> None:
 
     with (
         impostor(home.folder / "agent.sock.control", drip),
-        pytest.raises(AskError, match="the answer does not end|timed out"),
+        pytest.raises(AskError, match="no replug-agent answers at"),
     ):
         ask_at(str(home.folder / "agent.sock"), "status", 0.5)
