@@ -85,7 +85,7 @@ def _steps(manager: UserManager, record: Record) -> Iterator[Step]:
         # The service stops with its socket, and SSH_AUTH_SOCK goes with both.
         yield (
             f"stop and disable {SOCKET}, and with it the agent: its PINs and keys in memory are forgotten",
-            partial(manager.call, "disable", "--now", SOCKET, SERVICE),
+            partial(manager.end, SOCKET, SERVICE),
         )
     made = [path for path in map(Path, record.files) if record.wrote(path)]
     links = [path for path in made if path.is_symlink()]

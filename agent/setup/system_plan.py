@@ -110,7 +110,7 @@ def _steps(manager: SystemManager, record: Record) -> Iterator[Step]:
     if manager.state(SOCKET).loaded:
         yield (
             f"stop and disable {SOCKET}, and with it the agent: PINs and certificates are forgotten",
-            partial(manager.call, "disable", "--now", SOCKET, SERVICE),
+            partial(manager.end, SOCKET, SERVICE),
         )
     if record.wrote(TMPFILES):
         yield "remove the folder of the socket", partial(remove_folders, [str(Path(SYSTEM_SOCKET).parent)])

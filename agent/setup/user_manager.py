@@ -95,6 +95,16 @@ class UserManager:
             fragment=values.get("FragmentPath", ""),
         )
 
+    def end(self, *units: str) -> None:
+        """Stop and disable those that there are; of some an interrupted removal has left no file."""
+        states = {unit: self.state(unit) for unit in units}
+        whole = [unit for unit, state in states.items() if os.path.exists(state.fragment)]
+        rest = [unit for unit, state in states.items() if unit not in whole and state.active]
+        if whole:
+            self.call("disable", "--now", *whole)
+        if rest:
+            self.call("stop", *rest)
+
     def unit_folders(self) -> list[Path]:
         """Where it looks for units, in this order."""
         shown = self.call("show", "--property=UnitPath", "--value", patience=_PATIENCE_TO_SHOW)

@@ -16,29 +16,31 @@ from replug.agent.setup.record import digest
 
 UNITS = (".config/systemd/user/replug-agent.service", ".config/systemd/user/replug-agent.socket")
 RECORD = ".local/state/replug/setup.json"
-# The command itself, which sends itself a signal just before it makes its Nth change of the last upgrade.
+# The command itself, which sends itself a signal when it has made so many of its changes.
 INTERRUPTED = """
 import os, signal, sys
 replug, number, left = sys.argv[1], getattr(signal, sys.argv[2]), int(sys.argv[3])
+from pathlib import Path
 from replug.agent.setup import plan
-for name in ("save_record", "write_file", "make_folder"):
-    def interrupted(*arguments, real=getattr(plan, name)):
+places = [(plan, "save_record"), (plan, "write_file"), (plan, "make_folder")]
+for place, name in [(Path, "unlink")] if "--remove" in sys.argv else places:
+    def interrupted(*arguments, real=getattr(place, name), **more):
         global left
         if left == 0:
             os.kill(os.getpid(), number)
         left -= 1
-        return real(*arguments)
-    setattr(plan, name, interrupted)
+        return real(*arguments, **more)
+    setattr(place, name, interrupted)
 from replug.agent.commands.main import main
-sys.argv = [replug, "setup"]
+sys.argv = [replug, "setup", *sys.argv[4:]]
 sys.exit(main())
 """
 
 
-def interrupted(session: UserManager, by: str, before: int) -> tuple[str | Path, ...]:
+def interrupted(session: UserManager, by: str, changes: int, *options: str) -> tuple[str | Path, ...]:
     """The arguments of `replug setup` that gets the signal `by` when it has made so many changes."""
-    home = session.folder / "interrupted.py"
-    return sys.executable, "-I", home, Path(sys.executable).with_name("replug"), by, str(before)
+    replug = Path(sys.executable).with_name("replug")
+    return sys.executable, "-I", session.folder / "interrupted.py", replug, by, str(changes), *options
 
 
 def make_older(home: Home) -> None:
@@ -56,7 +58,7 @@ def test_killed_half_way_it_goes_on_or_is_undone(log_in: Callable[[], UserManage
     home.write("interrupted.py", INTERRUPTED, 0o644)
     session = log_in()
     before = session.listing()
-    for changes, and_then in ((1, "--remove"), (2, "--yes"), (3, "--yes")):
+    for changes, and_then in ((2, "--remove"), (3, "--yes")):
         assert session.replug("setup").status == 0
         make_older(home)
         assert session.run(*interrupted(session, "SIGKILL", changes)).status == 128 + signal.SIGKILL
@@ -68,6 +70,11 @@ def test_killed_half_way_it_goes_on_or_is_undone(log_in: Callable[[], UserManage
             assert session.show("replug-agent.service", "NeedDaemonReload") == "no"
             assert session.replug("setup", "--remove").status == 0
         assert session.listing() == before, f"killed after {changes} changes"
+    assert session.replug("setup").status == 0
+    assert session.run(*interrupted(session, "SIGKILL", 1, "--remove")).status == 128 + signal.SIGKILL
+    done = session.replug("setup", "--remove")
+    assert done.status == 0, done
+    assert session.listing() == before
 
 
 def test_two_at_once(log_in: Callable[[], UserManager], home: Home) -> None:

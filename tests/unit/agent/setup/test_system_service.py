@@ -120,6 +120,9 @@ class Manager:
         self.calls.append(arguments)
         return ""
 
+    def end(self, *units: str) -> None:
+        self.calls.append(("end", *units))
+
 
 @pytest.fixture
 def at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
