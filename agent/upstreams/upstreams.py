@@ -122,7 +122,7 @@ class Upstreams:
 
     async def holding(self, client: Client, blob: bytes) -> list[UpstreamIdentity]:
         """The key as the first of them has it that lists it for the client; they are asked if none did."""
-        if client.guest is not None or not self.all or self._is_locked():
+        if not self.all or self._is_locked():
             return []
         found = self._listed(client, blob)
         if not found and self.asks_for(client):

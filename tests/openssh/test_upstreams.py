@@ -175,11 +175,13 @@ def test_one_that_hangs_is_left_out_until_it_answers(home: Home, start_agent: St
             for _ in range(50):
                 assert another.ask(LIST_REQUEST)[:5] == b"\x0c\x00\x00\x00\x01"
             assert time.monotonic() - begun < 10
+            assert agent.ssh_add("-q", make_key(home, "more")).status == 0
+            assert another.ask(LIST_REQUEST)[:5] == b"\x0c\x00\x00\x00\x02"
             assert "left out of lists until it answers" in agent.run(REPLUG, "status").out
             assert agent.log.count("did not answer within 1 s") == 1
         finally:
             other.process.send_signal(signal.SIGCONT)
-    eventually(lambda: names(agent) == ["own", "other"], "it is listed again")
+    eventually(lambda: names(agent) == ["own", "more", "other"], "it is listed again")
 
 
 def test_a_reload_takes_one_in_and_out(home: Home, start_agent: StartAgent) -> None:
