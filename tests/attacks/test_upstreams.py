@@ -64,9 +64,8 @@ def dripping(asked: Asked) -> None:
 def passing(asked: Asked) -> None:
     """It passes what takes its time when it is closed."""
     asked.request()
-    with lingering() as one:
-        with suppress(PermissionError):  # a newer kernel refuses it
-            socket.send_fds(asked.socket, [_EMPTY], [one.fileno()])
+    with lingering() as one, suppress(PermissionError):  # newer kernels refuse it
+        socket.send_fds(asked.socket, [_EMPTY], [one.fileno()])
         one.close()
         asked.is_over.wait()
 
