@@ -166,6 +166,8 @@ def test_another_agent_is_kept_behind_when_asked(configured: bool, logged_in: Lo
         assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock", login
         assert session.show("gcr-ssh-agent.socket", "ActiveState") == "active"
         assert f"{session.runtime}/gcr/ssh: " in session.replug("status").out
+        # Whichever sets SSH_AUTH_SOCK last wins.
+        assert SOCKET in session.show("gcr-ssh-agent.socket", "Before").split()
         session.log_out()
         session.log_in()
 
