@@ -115,7 +115,7 @@ class Keyring:
         self.drop_expired = self._expiry.drop_expired
         self.hosts = HostNames(settings, self._aside).hosts
         self._confirmations = Confirmations(prompter, settings, boottime)
-        self.upstreams = Upstreams(settings, self.changes, lambda: self.locked, self._aside)
+        self.upstreams = Upstreams(settings, self.changes, lambda: self.locked)
         signing = Signing(
             self.identities,
             self.upstreams,

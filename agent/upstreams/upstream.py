@@ -44,7 +44,7 @@ class Upstream:
         own_sockets: Iterable[str],
         is_locked: Callable[[], bool],
         changed: Callable[[], None],
-        aside: Aside,
+        decoding: Aside,
     ) -> None:
         self.path = path
         self.name = f"the agent at {visible_path(path)}"
@@ -55,7 +55,7 @@ class Upstream:
         """What it listed last; None before that."""
         self._is_locked = is_locked
         self._changed = changed
-        self._aside = aside
+        self._decoding = decoding
         self._connecting = Connecting(path, own_sockets)
         self._turns = FairSemaphore(_MOST_AT_ONCE)
         self._lists: OrderedDict[bytes, KeyList] = OrderedDict()
@@ -98,7 +98,7 @@ class Upstream:
                 known = KeyList.decode(self.name, reply)
             else:
                 try:
-                    known = await self._aside.run(lambda: KeyList.decode(self.name, reply))
+                    known = await self._decoding.run(lambda: KeyList.decode(self.name, reply))
                 except TooManyThreadsError as error:
                     raise UpstreamError(error.reason, error.next_step) from error
             known = self._lists.setdefault(reply, known)

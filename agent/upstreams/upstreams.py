@@ -34,15 +34,14 @@ from replug.token.offload import Aside
 class Upstreams:
     """The agents that the configuration names now, and what clients have to do with them."""
 
-    def __init__(
-        self, settings: Settings, changes: Changes, is_locked: Callable[[], bool], aside: Aside
-    ) -> None:
+    def __init__(self, settings: Settings, changes: Changes, is_locked: Callable[[], bool]) -> None:
         self.own_sockets: list[str] = []
         """The paths that this agent listens at; whoever listens adds them."""
         self._settings = settings
         self._changes = changes
         self._is_locked = is_locked
-        self._aside = aside
+        # Not the agent's: long lists would be in the way of a session-bind, with which ssh begins.
+        self._decoding = Aside()
         self.all: list[Upstream] = []
         self._clients: dict[int, ClientLinks] = {}
         """By the identity of the client, which each refers to."""
@@ -54,7 +53,7 @@ class Upstreams:
         before = {one.path: one for one in self.all}
         self.all = [
             before.get(path)
-            or Upstream(path, self.own_sockets, self._is_locked, self._has_changed, self._aside)
+            or Upstream(path, self.own_sockets, self._is_locked, self._has_changed, self._decoding)
             for path in self._settings.config.upstreams
         ]
         for gone in set(before.values()) - set(self.all):

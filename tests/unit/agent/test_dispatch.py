@@ -43,7 +43,6 @@ from replug.protocol.messages import (
 )
 from replug.protocol.sessions import Sessions
 from replug.protocol.wire import ProtocolError
-from replug.token.offload import Aside
 from replug.token.pins.pin import Pin
 
 T = TypeVar("T")
@@ -58,7 +57,7 @@ class OneKey:
     def __init__(self) -> None:
         self.changes = Changes(lambda: 0.0)
         self.locked = False
-        self.upstreams = Upstreams(Settings(Options()), self.changes, lambda: self.locked, Aside())
+        self.upstreams = Upstreams(Settings(Options()), self.changes, lambda: self.locked)
         self.first_scan = FirstScan(lambda: ())
         self.expects_a_token = False
         self.held = (ListedIdentity(KEY.blob, b"the only one"),)
