@@ -134,7 +134,7 @@ def test_the_log_tells_a_login_from_what_the_far_host_has_signed(
     outer_key, inner_key = (_fingerprint(home, server.host_key) for server in (outer, inner))
     over = rf"for a program on [^()]* {re.escape(outer_key)}[^,]*, over the forwarded agent"
     purposes = [
-        line.partition('purpose="')[2].partition('" duration_ms')[0]
+        line.partition('purpose="')[2].partition('" ')[0]
         for line in agent.log.splitlines()
         if " signed " in line
     ]
