@@ -30,8 +30,8 @@ def brief(done: Done) -> tuple[int, str]:
 
 
 def test_a_post_quantum_key_for_a_host_with_a_certificate(agents: Agents, home: Home) -> None:
-    """User, host and their CA have such keys; the host is certified for all names of its domain."""
-    ca, key = (make_key(home, name, POST_QUANTUM) for name in ("ca", "key"))
+    """The host is certified for all names of its domain."""
+    ca, key = make_key(home, "ca"), make_key(home, "key", POST_QUANTUM)
     trust = f"TrustedUserCAKeys {public_of(ca)}"
     other = Server(home, trust, name="elsewhere", kind=POST_QUANTUM)
     host_certificate = f"HostCertificate {home.folder}/{NAME}.key-cert.pub"
@@ -58,6 +58,25 @@ def test_a_post_quantum_key_for_a_host_with_a_certificate(agents: Agents, home: 
         "ssh-mldsa44-ed25519",
         "ssh-mldsa44-ed25519-cert",
     ]
+
+
+def test_a_post_quantum_ca(agents: Agents, home: Home) -> None:
+    """Its key is in the agent; servers take its certificates if they are told to."""
+    ca, key = make_key(home, "ca", POST_QUANTUM), make_key(home, "key")
+    server = Server(home, f"TrustedUserCAKeys {public_of(ca)}", f"CASignatureAlgorithms +ssh-{POST_QUANTUM}")
+
+    def session(agent: Agent) -> list[tuple[int, str]]:
+        return [
+            brief(agent.ssh_add("-q", ca)),
+            brief(
+                agent.run(
+                    "ssh-keygen", "-q", "-U", "-s", public_of(ca), "-I", "id", "-n", USER, public_of(key)
+                )
+            ),
+            brief(server.login(agent, "-i", key, "-o", "IdentitiesOnly=yes")),
+        ]
+
+    assert compare_exactly(agents, session) == [(0, ""), (0, ""), IN_THERE], (agents[0].log, server.log)
 
 
 @pytest.mark.parametrize("kind", KINDS)
