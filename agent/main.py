@@ -6,6 +6,7 @@ Nothing heavy is imported before the socket is bound and the shell has its lines
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 from replug.agent.clients import listener
 from replug.agent.clients.listener import Listener, ListenerError
+from replug.agent.clients.socket_folder import listen_as_told, user_folder
 from replug.agent.config.file import config_path, load_config
 from replug.agent.config.model import ConfigError
 from replug.agent.process import daemon, lean, shell
@@ -26,6 +28,9 @@ from replug.token.worker.forkserver import close_all_but
 _FATAL = 255
 """The exit status of OpenSSH's fatal()."""
 _LARGEST_PID = 2**31 - 1
+_MOST_DIGITS = 11
+_NUMBER = re.compile(r"[ \t\n\v\f\r]*(?:\+|(?P<minus>-))?0*(?P<digits>[0-9]+)", re.ASCII)
+"""As strtonum(3) reads one."""
 
 
 def main() -> int:
@@ -61,11 +66,18 @@ def _run(arguments: Arguments) -> int:
         case "kill":
             return _kill(csh=arguments.csh)
         case "clean":
-            listener.remove_stale(listener.home_folder(), any_host=arguments.clean_any_host)
-            _tell_shell("Deleted stale agent sockets in ~/.ssh/agent\n")
-            return 0
+            return _clean(arguments)
         case "serve":
             return _start(arguments)
+
+
+def _clean(arguments: Arguments) -> int:
+    """Remove the stale sockets."""
+    where = arguments.socket_folder
+    folder = user_folder(where) if where is not None else listener.socket_folder(listener.home_folder())
+    listener.remove_stale(folder, any_host=arguments.clean_any_host)
+    _tell_shell(f"Deleted stale agent sockets in {'~/.ssh/agent' if where is None else folder}\n")
+    return 0
 
 
 def _kill(*, csh: bool) -> int:
@@ -90,12 +102,16 @@ def _kill(*, csh: bool) -> int:
 
 def _why_no_pid(text: str) -> str:
     """What is wrong with `text` as the process id of an agent, in the words of strtonum(3); "" if nothing."""
-    digits = text.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal()):
+    number = _NUMBER.fullmatch(text)
+    if number is None:
         return "invalid"
-    if int(text) < 2:
+    if number["minus"]:
         return "too small"
-    return "too large" if int(text) > _LARGEST_PID else ""
+    # A number of more digits than this is too large for Python, too.
+    pid = int(number["digits"][:_MOST_DIGITS])
+    if pid < 2:
+        return "too small"
+    return "too large" if pid > _LARGEST_PID else ""
 
 
 def _start(arguments: Arguments) -> int:
@@ -173,7 +189,7 @@ def _serve(
 
 
 def _listen(arguments: Arguments) -> Listener:
-    if arguments.foreground and arguments.bind_address is None:
+    if arguments.foreground and arguments.bind_address is None and arguments.socket_folder is None:
         activated = listener.take_activated()
         if activated is not None:
             return activated
@@ -181,12 +197,15 @@ def _listen(arguments: Arguments) -> Listener:
         return listener.listen_in_temporary_folder(listener.temporary_folder())
     if arguments.bind_address is not None:
         return listener.listen_at(arguments.bind_address)
+    if arguments.socket_folder is not None:
+        return listen_as_told(arguments.socket_folder, skip_cleaning=arguments.skip_cleaning)
     home = listener.home_with_room()
     if home is None:
         return listener.listen_outside_home()
+    folder = listener.socket_folder(home)
     if not arguments.skip_cleaning:
-        listener.remove_stale(home, any_host=False)
-    return listener.listen_in_home(home)
+        listener.remove_stale(folder, any_host=False)
+    return listener.listen_in(folder)
 
 
 def _as_starter(arguments: Arguments, listening: Listener, agent: int) -> int:

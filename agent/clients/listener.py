@@ -65,19 +65,13 @@ def listen_at(path: str) -> Listener:
         raise ListenerError(f"cannot listen on {path!r}: {error.strerror or error}") from error
 
 
-def listen_in_home(home: str) -> Listener:
-    """Listen in `home`/.ssh/agent, which is created if missing (misc-agent.c agent_listener).
-
-    Raises ListenerError.
-    """
-    folder = _socket_folder(home)
+def listen_in(folder: str) -> Listener:
+    """Listen in `folder`, which is created if missing (misc-agent.c agent_listener). Raises ListenerError."""
     try:
-        for path in (os.path.dirname(folder), folder):
-            with suppress(FileExistsError):
-                os.mkdir(path, 0o700)
+        _make_folder(folder)
         while True:
             try:
-                return _bind(_path_in_home(home))
+                return _bind(_path_in(folder))
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
@@ -144,14 +138,13 @@ def take_activated() -> Listener | None:
     return Listener(activated)
 
 
-def remove_stale(home: str, *, any_host: bool) -> None:
-    """Remove the sockets in `home`/.ssh/agent that no agent listens on.
+def remove_stale(folder: str, *, any_host: bool) -> None:
+    """Remove the sockets in `folder` that no agent listens on.
 
     Those are over an hour old and refuse a connection. Unless `any_host`, only sockets made on this host are
     removed, because hosts may share the home directory
     (misc-agent.c agent_cleanup_stale). Raises ListenerError.
     """
-    folder = _socket_folder(home)
     prefix = "" if any_host else _host_prefix()
     try:
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
@@ -162,6 +155,11 @@ def remove_stale(home: str, *, any_host: bool) -> None:
                         os.unlink(entry.path)
     except OSError as error:
         raise ListenerError(f"cannot clean up {folder!r}: {error.strerror or error}") from error
+
+
+def socket_folder(home: str) -> str:
+    """Where the sockets are in a home, unless the command line says otherwise."""
+    return f"{home}/.ssh/agent"
 
 
 def home_folder() -> str:
@@ -181,12 +179,20 @@ def home_with_room() -> str | None:
         home = home_folder()
     except ListenerError:
         return None
-    fits = len(os.fsencode(_path_in_home(home))) < _ADDRESS_SIZE
+    fits = len(os.fsencode(_path_in(socket_folder(home)))) < _ADDRESS_SIZE
     return home if fits and os.path.lexists(home) else None
 
 
-def _path_in_home(home: str) -> str:
-    return f"{_socket_folder(home)}/{_host_prefix()}agent.{_random_name(10)}"
+def _path_in(folder: str) -> str:
+    return f"{folder}/{_host_prefix()}agent.{_random_name(10)}"
+
+
+def _make_folder(folder: str) -> None:
+    """Make it, and what is missing above it, for us alone."""
+    if not os.path.isdir(folder):
+        _make_folder(os.path.dirname(folder) or ".")
+        with suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
 
 
 def _bind(path: str, folder: str | None = None) -> Listener:
@@ -229,10 +235,6 @@ def is_dead(path: str) -> bool:
 
 def _is_stale(entry: os.DirEntry[str]) -> bool:
     return entry.stat(follow_symlinks=False).st_mtime <= time.time() - _STALE_AFTER and is_dead(entry.path)
-
-
-def _socket_folder(home: str) -> str:
-    return f"{home}/.ssh/agent"
 
 
 def _host_prefix() -> str:

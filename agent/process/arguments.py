@@ -17,16 +17,18 @@ from replug.agent.process.shell import prefers_csh
 from replug.protocol.constants import FINGERPRINT_HASHES
 
 _USAGE = """\
-usage: {name} [-c | -s] [-DdTU] [-a bind_address] [-E fingerprint_hash]
-       {none} [-O option] [-P allowed_providers] [-t life]
-       {name} [-TU] [-a bind_address] [-E fingerprint_hash] [-O option]
+usage: {name} [-c | -s] [-DdU] [-T | -A directory | -a bind_address]
+       {none} [-E fingerprint_hash] [-O option]
+       {none} [-P allowed_providers] [-t life]
+       {name} [-U] [-T | -A directory | -a bind_address]
+       {none} [-E fingerprint_hash] [-O option]
        {none} [-P allowed_providers] [-t life] command [arg ...]
        {name} [-c | -s] -k
        {name} -u
        {name} -V
 """
 
-_FLAGS = "cDdksTuUVE:a:O:P:t:"
+_FLAGS = "cDdksTuUVA:E:a:O:P:t:"
 _WEBSAFE_ALLOW = "websafe-allow="
 
 
@@ -54,6 +56,8 @@ class Arguments:
     """The socket's path (-a); None leaves the choice to the agent."""
     in_temporary_folder: bool
     """Whether the socket goes to $TMPDIR rather than to the home directory (-T)."""
+    socket_folder: str | None
+    """The folder to make the socket in (-A), as `user:DIR` or `shared:DIR`."""
     skip_cleaning: bool
     """Whether to leave stale sockets alone at startup (-U)."""
     clean_any_host: bool
@@ -84,6 +88,8 @@ def parse(arguments: Sequence[str], *, shell: str | None) -> Arguments:
     flags = [flag for flag, _ in given]
     if ("-c" in flags and "-s" in flags) or flags.count("-d") + flags.count("-D") > 1:
         raise UsageError
+    if len({"-T", "-A", "-a"}.intersection(flags)) > 1:
+        raise UsageError
     if command and not {"-c", "-k", "-s", "-d", "-D", "-u"}.isdisjoint(flags):
         raise UsageError
     return Arguments(
@@ -94,6 +100,7 @@ def parse(arguments: Sequence[str], *, shell: str | None) -> Arguments:
         foreground="-d" in flags or "-D" in flags,
         bind_address=dict(given).get("-a"),
         in_temporary_folder="-T" in flags,
+        socket_folder=dict(given).get("-A"),
         skip_cleaning="-U" in flags,
         clean_any_host=flags.count("-u") > 1,
     )

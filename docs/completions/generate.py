@@ -17,6 +17,7 @@ from replug.agent.commands.main import make_parser
 FILES, COMMANDS = "files", "commands"
 
 AGENT_OPTIONS = (
+    ("-A", "directory", "user: shared:", "make the socket in this folder"),
     ("-a", "bind_address", "", "listen at this path"),
     ("-c", "", "", "print for the C shell"),
     ("-D", "", "", "stay in the foreground"),

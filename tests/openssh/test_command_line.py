@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import select
 import signal
@@ -152,9 +153,11 @@ class TestUsage:
         assert (done.status, done.out) == (1, "")
         assert done.err == (
             "replug-agent: unknown option -- x\n"
-            "usage: replug-agent [-c | -s] [-DdTU] [-a bind_address] [-E fingerprint_hash]\n"
-            "                    [-O option] [-P allowed_providers] [-t life]\n"
-            "       replug-agent [-TU] [-a bind_address] [-E fingerprint_hash] [-O option]\n"
+            "usage: replug-agent [-c | -s] [-DdU] [-T | -A directory | -a bind_address]\n"
+            "                    [-E fingerprint_hash] [-O option]\n"
+            "                    [-P allowed_providers] [-t life]\n"
+            "       replug-agent [-U] [-T | -A directory | -a bind_address]\n"
+            "                    [-E fingerprint_hash] [-O option]\n"
             "                    [-P allowed_providers] [-t life] command [arg ...]\n"
             "       replug-agent [-c | -s] -k\n"
             "       replug-agent -u\n"
@@ -263,6 +266,56 @@ class TestSocket:
         assert not (ours.home.folder / ".ssh").exists()
         assert ours.home.run("ssh-add", "-l", env={"SSH_AUTH_SOCK": str(path)}) == NO_IDENTITIES
 
+    @pytest.mark.parametrize(
+        ("folder", "expected"),
+        [
+            ("user:sub/deep", "sub/deep"),
+            ("user:%h/%u-%U-%%", "{user}-{uid}-%"),
+            ("user:~/sub", "sub"),
+            ("user:", "."),
+            ("shared:{home}/tmp", None),
+            ("shared:%h/tmp", None),
+        ],
+    )
+    def test_in_a_folder_of_choice(self, folder: str, expected: str | None, ours: Program) -> None:
+        """As OpenSSH's agent has it from 10.6 on."""
+        home = ours.home.folder
+        started = ours("-A", folder.format(home=home))
+        path = socket_in(started.out)
+        if expected is None:
+            assert path.parent.parent == home / "tmp"
+            assert re.fullmatch(r"ssh-[a-zA-Z0-9]{12}", path.parent.name)
+        else:
+            uid = os.getuid()
+            name = pwd.getpwuid(uid).pw_name
+            assert path.parent == (home / expected.format(user=name, uid=uid))
+            assert re.fullmatch(r"s\.[a-zA-Z0-9]{10}\.agent\.[a-zA-Z0-9]{10}", path.name)
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        wait_until_served(ours.home, path)
+        os.kill(pid_in(started.out), signal.SIGTERM)
+        assert end_of(pid_in(started.out))
+        assert not path.exists()
+        assert path.parent.exists() == (expected is not None)
+
+    @pytest.mark.parametrize(
+        ("folder", "words"),
+        [
+            ("", "-A '' does not begin with user: or shared:"),
+            ("/tmp", "-A '/tmp' does not begin with user: or shared:"),
+            ("shared:sub", "cannot listen in 'sub': the path of a shared folder must be absolute"),
+            ("user:%k", "-A: '%k' is none of the tokens %%, %h, %U and %u"),
+            ("user:%", "-A: '%' is none of the tokens"),
+            ("user:/dev/null", "'/dev/null': Not a directory"),
+            ("shared:/nonexistent", "No such file or directory"),
+            ("user:" + "x" * 100, "AF_UNIX path too long"),
+        ],
+    )
+    def test_an_impossible_folder(self, folder: str, words: str, ours: Program) -> None:
+        done = ours("-A", folder)
+        assert (done.status, done.out) == (255, "")
+        assert words in done.err
+
     @pytest.mark.parametrize("home", ["missing", "long"])
     @pytest.mark.parametrize("runtime", ["", "run", "gone"])
     def test_without_room_in_the_home(self, home: str, runtime: str, ours: Program) -> None:
@@ -310,8 +363,11 @@ class TestSocket:
         ("options", "remaining"),
         [("-u", ["other"]), ("-uu", []), ("-s", ["other"]), ("-sU", ["old", "other"])],
     )
-    def test_stale_sockets(self, options: str, remaining: list[str], ours: Program) -> None:
-        started = ours("-s")
+    @pytest.mark.parametrize("folder", [(), ("-A", "user:sub")])
+    def test_stale_sockets(
+        self, folder: tuple[str, ...], options: str, remaining: list[str], ours: Program
+    ) -> None:
+        started = ours("-s", *folder)
         live = socket_in(started.out)
         os.utime(live, times=(0, 0))
         host, _, _ = live.name.rpartition(".")
@@ -321,11 +377,12 @@ class TestSocket:
                 dead.bind(str(path))
             os.utime(path, times=(time.time() - 3700,) * 2)
 
-        done = ours(options)
+        done = ours(options, *folder)
 
         assert done.status == 0
         if "u" in options:
-            assert done == Done(0, "Deleted stale agent sockets in ~/.ssh/agent\n", "")
+            where = live.parent if folder else "~/.ssh/agent"
+            assert done == Done(0, f"Deleted stale agent sockets in {where}\n", "")
         assert [name for name, path in paths.items() if path.exists()] == remaining
         assert live.exists()
         assert end_of(pid_in(started.out), within=0) is False
@@ -347,11 +404,21 @@ class TestKill:
         lines = f"{unset} SSH_AUTH_SOCK;\n{unset} SSH_AGENT_PID;\necho Agent pid PID killed;\n"
         assert compare(both, session) == Done(0, lines, "")
 
-    @pytest.mark.parametrize("pid", ["", "0", "1", "-5", "2147483648", "99999999999999999999", "12x", "x"])
+    @pytest.mark.parametrize(
+        "pid", ["", "0", "1", "-5", "2147483648", "99999999999999999999", "12x", "x", "12 ", "0x12", "+"]
+    )
     def test_what_is_no_pid(self, pid: str, both: tuple[Program, Program]) -> None:
         done = compare(both, lambda program: program("-k", env={"SSH_AGENT_PID": pid}))
         assert (done.status, done.out) == (1, "")
         assert f'"{pid}", which is not a good PID: ' in done.err
+
+    @pytest.mark.parametrize("pid", [" {}", "+{}", "\t00{}"])
+    def test_a_pid_in_other_words(self, pid: str, both: tuple[Program, Program]) -> None:
+        """As strtonum(3) takes it."""
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        env = {"SSH_AGENT_PID": pid.format(gone.pid)}
+        assert compare(both, lambda program: program("-k", env=env)) == Done(1, "", "kill: No such process\n")
 
     def test_without_a_pid(self, both: tuple[Program, Program]) -> None:
         done = compare(both, lambda program: program("-k"))

@@ -1,4 +1,5 @@
 # fish completion for replug-agent; made by docs/completions/generate.py
+complete -c replug-agent -s A -x -a 'user: shared:' -d 'make the socket in this folder'
 complete -c replug-agent -s a -r -F -d 'listen at this path'
 complete -c replug-agent -s c -d 'print for the C shell'
 complete -c replug-agent -s D -d 'stay in the foreground'

@@ -98,8 +98,8 @@ def test_a_short_way_to_a_long_path(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_home(folder: Path) -> None:
-    first = listener.listen_in_home(str(folder))
-    second = listener.listen_in_home(str(folder))
+    first = listener.listen_in(listener.socket_folder(str(folder)))
+    second = listener.listen_in(listener.socket_folder(str(folder)))
     with first.socket, second.socket:
         assert first.path is not None
         assert second.path is not None
@@ -114,7 +114,7 @@ def test_the_home(folder: Path) -> None:
 def test_an_unusable_home(folder: Path) -> None:
     (folder / ".ssh").write_text("a file")
     with pytest.raises(ListenerError, match=r"/\.ssh/agent': Not a directory"):
-        listener.listen_in_home(str(folder))
+        listener.listen_in(listener.socket_folder(str(folder)))
 
 
 def test_the_temporary_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,13 +205,13 @@ class TestStaleSockets:
         with listener.listen_at(f"{agents}/{ours}agent.live").socket as live:
             os.utime(f"{agents}/{ours}agent.live", times=(0, 0))
 
-            listener.remove_stale(str(folder), any_host=False)
+            listener.remove_stale(listener.socket_folder(str(folder)), any_host=False)
 
             others = {"s.otherhost..agent.old"}
             kept = {f"{ours}agent.{name}" for name in ("young", "link", "file", "live")}
             assert {path.name for path in agents.iterdir()} == kept | others
 
-            listener.remove_stale(str(folder), any_host=True)
+            listener.remove_stale(listener.socket_folder(str(folder)), any_host=True)
 
             assert {path.name for path in agents.iterdir()} == kept
             live.accept()[0].close()
@@ -223,15 +223,15 @@ class TestStaleSockets:
             busy.listen(0)
             client.connect(str(path))  # the backlog is full now
             os.utime(path, times=(0, 0))
-            listener.remove_stale(str(folder), any_host=False)
+            listener.remove_stale(listener.socket_folder(str(folder)), any_host=False)
             assert path.exists()
 
     def test_what_is_no_folder(self) -> None:
-        with pytest.raises(ListenerError, match=r"cannot clean up '/dev/null/\.ssh/agent': Not a directory"):
-            listener.remove_stale("/dev/null", any_host=False)
+        with pytest.raises(ListenerError, match=r"cannot clean up '/dev/null/agent': Not a directory"):
+            listener.remove_stale("/dev/null/agent", any_host=False)
 
     def test_without_the_folder(self, folder: Path) -> None:
-        listener.remove_stale(str(folder), any_host=False)
+        listener.remove_stale(listener.socket_folder(str(folder)), any_host=False)
         assert not (folder / ".ssh").exists()
 
 

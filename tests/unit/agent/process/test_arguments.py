@@ -31,6 +31,7 @@ def test_without_arguments() -> None:
         foreground=False,
         bind_address=None,
         in_temporary_folder=False,
+        socket_folder=None,
         skip_cleaning=False,
         clean_any_host=False,
     )
@@ -119,7 +120,16 @@ def test_a_commands_own_options_are_not_the_agents() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [["-c", "-s"], ["-sc"], ["-d", "-D"], ["-dd"], ["-DD"]]
+    [
+        ["-c", "-s"],
+        ["-sc"],
+        ["-d", "-D"],
+        ["-dd"],
+        ["-DD"],
+        ["-T", "-ax"],
+        ["-T", "-A", "user:x"],
+        ["-A", "user:x", "-ax"],
+    ]
     + [[flag, "true"] for flag in ("-c", "-k", "-s", "-d", "-D", "-u")],
 )
 def test_what_does_not_go_together(flags: list[str]) -> None:
