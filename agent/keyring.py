@@ -197,6 +197,7 @@ class Keyring:
     def remove_all(self) -> None:
         self._emptied += 1
         self.identities.clear()
+        self._providers.forget_added()
         self.issuing.clear()
         self._listings.forget()
         self._software_keys.clear()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from replug.agent.config.model import AUTO
 from replug.agent.config.settings import Settings
@@ -33,6 +35,16 @@ from replug.token.pins.pin import Pin
 log = logging.getLogger(__name__)
 
 _ALL_TOKENS = "pkcs11:"
+_MOST_ADDED = 256
+"""Of which it is remembered that they were added, once their lifetime has ended."""
+
+
+class _Added(NamedTuple):
+    """A provider: the name that it was added by, its module's path, and what is chosen of that."""
+
+    name: str
+    path: str
+    uri: Uri
 
 
 class Providers:
@@ -53,6 +65,8 @@ class Providers:
         self._certificate_files = certificate_files
         self._modules = modules
         self._identities = identities
+        self._added: deque[_Added] = deque(maxlen=_MOST_ADDED)
+        """What users have added and nobody has removed, whether its lifetime has ended or not."""
 
     async def add(
         self,
@@ -99,6 +113,9 @@ class Providers:
                 f"{provider.shown}: none of the certificates is for a key of this provider"
             )
         self._identities.add(added)
+        its = _Added(provider.name, provider.module.path, provider.uri)
+        if its not in self._added:
+            self._added.append(its)
         log.info(
             "provider added",
             extra={"provider": provider.shown, "path": provider.module.path},
@@ -137,20 +154,26 @@ class Providers:
         return [(provider, pin if provider is owner else None) for provider in found]
 
     async def remove(self, name: str, *, follow_links: bool) -> None:
-        """Stop serving a provider, RequestRefusedError if it was not added.
+        """Stop serving a provider, RequestRefusedError if it was not added; one may have expired since.
 
         Without `follow_links` a path is compared as it is.
         """
         uri = uri_of(name)
         called = name if uri is None else str(uri)
         # By the name it was added by, if possible: a path on a dead mount takes its time.
-        providers = self._identities.providers()
-        paths = {one.module.path for one in providers if called in (one.name, one.module.path)}
+        served = (_Added(one.name, one.module.path, one.uri) for one in self._identities.providers())
+        paths = {one.path for one in (*served, *self._added) if called in (one.name, one.path)}
         if not paths and follow_links:
             paths = {*(await resolve_to_remove(name))[0]}
-        found = self._identities.remove_provider(
-            lambda one: one.module.path in paths and (uri is None or one.uri.same_choice(uri))
-        )
+
+        def is_meant(path: str, its_uri: Uri) -> bool:
+            return path in paths and (uri is None or its_uri.same_choice(uri))
+
+        found = self._identities.remove_provider(lambda one: is_meant(one.module.path, one.uri))
+        others = [one for one in self._added if not is_meant(one.path, one.uri)]
+        if len(others) < len(self._added):
+            found = True
+            self._added = deque(others, _MOST_ADDED)
         if not found:
             raise RequestRefusedError(
                 f"{visible_path(called)} was not added",
@@ -158,6 +181,10 @@ class Providers:
             )
         self._modules.serve_what_is_added()
         log.info("provider removed", extra={"provider": visible_path(called)})
+
+    def forget_added(self) -> None:
+        """Everything was removed: nothing that was added is there to be removed."""
+        self._added.clear()
 
     async def serve_configured(self, still_wanted: Callable[[], bool]) -> None:
         """Serve the providers that the configuration names, and stop those that only an earlier one named.

@@ -6,10 +6,12 @@ its exit statuses, have to be the same.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from rigs.agent import OPENSSH, PIN_PROMPT, Agent, StartAgent
+from rigs.agent import OPENSSH, PIN_PROMPT, Agent, StartAgent, frame, string
+from rigs.askpass import Askpass
 from rigs.compared import NO_IDENTITIES, Agents, compare, heard
 from rigs.home import Home
 from rigs.softhsm import MODULE, PIN, Token
@@ -85,6 +87,44 @@ def test_remove_a_provider(agents: Agents, small_token: Token) -> None:
     assert said[2] == NO_IDENTITIES
     assert said[3][0] == 1
     assert said[5] == (0, [], "")
+
+
+def test_remove_a_provider_whose_keys_have_expired(agents: Agents, small_token: Token) -> None:
+    def session(agent: Agent) -> list[Done]:
+        added = agent.ssh_add("-t", "1", "-s", MODULE, typing=[(PIN_PROMPT, PIN)])
+        eventually(lambda: agent.ssh_add("-l").status == 1, "the end of the keys")
+        return [added, agent.ssh_add("-e", MODULE)]
+
+    assert compare(agents, session)[1] == (0, [], f"Card removed: {MODULE}\n")
+
+
+def test_a_module_is_loaded_in_the_folder_that_the_agent_was_started_in(
+    agents: Agents, small_token: Token
+) -> None:
+    """Where relative paths in its configuration lead."""
+    for agent in agents:
+        assert agent.add_provider(MODULE, PIN).status == 0
+        helpers = [child for child in agent.children() if maps_module(child)]
+        assert helpers
+        assert {os.readlink(f"/proc/{child}/cwd") for child in helpers} == {str(agent.home.folder)}
+
+
+def maps_module(process: int) -> bool:
+    return "softhsm" in Path(f"/proc/{process}/maps").read_text()
+
+
+def test_without_a_pin(start_agent: StartAgent, home: Home, small_token: Token) -> None:
+    """As `ssh-add -P` has it, which sends an empty one: no PIN is tried, and a signature asks for it."""
+    askpass = Askpass(home)
+    askpass.answers(PIN)
+    agent = start_agent(env=askpass.env)
+    with agent.connect() as connection:
+        assert connection.ask(frame(b"\x14" + string(str(MODULE).encode()) + string(b""))) == b"\x06"
+    assert agent.ssh_add("-L").out.count("\n") == 2
+    assert askpass.text == ""
+    assert "login" not in agent.log
+    assert agent.ssh_add("-T", small_token.public("p256")).status == 0
+    assert len(askpass.questions) == 1
 
 
 def test_remove_one_key_and_all(agents: Agents, small_token: Token) -> None:

@@ -154,7 +154,6 @@ def _become_worker(
         os.dup2(null, 0)
         os.dup2(null, 1)
         os.close(null)
-        os.chdir("/")
         process = os.getpid()
         notice = os.pidfd_open(process)
         send_with_descriptor(connection, process.to_bytes(HELLO_LENGTH, "big"), notice)

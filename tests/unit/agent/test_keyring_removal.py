@@ -39,6 +39,26 @@ def test_removing_a_module_removes_all_that_was_added_of_it(two: AgentBench) -> 
     run(main())
 
 
+def test_what_has_expired_can_be_removed_once(one: AgentBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ssh-agent, which goes on to know the module."""
+
+    async def main() -> None:
+        await one.add(Lifetime(10))
+        await one.add(Lifetime(10), provider=one.uri("token=work"))
+        later = one.keyring.identities.now() + 11
+        monkeypatch.setattr(one.keyring.changes, "clock", lambda: later)
+        assert await one.listed() == []
+        assert one.keyring.identities.providers() == []
+        assert await one.remove(one.uri("token=other")) == Failure()
+        assert await one.remove() == Success()
+        assert await one.remove() == Failure()
+        await one.add()
+        await one.ask(RemoveAllIdentities())
+        assert await one.remove() == Failure()
+
+    run(main())
+
+
 def test_removing_a_uri_removes_that_choice_and_forgets_its_pin(
     two: AgentBench, work: StandInToken, home: StandInToken
 ) -> None:
