@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,27 +184,56 @@ def test_a_socket_for_one_host_is_for_logins_there(world: World) -> None:
     assert "over this socket only logins at its hosts are signed" in world.agent.log
 
 
+CROWD = """
+import os, socket, sys
+for _ in range(int(sys.argv[2])):
+    if os.fork() == 0:
+        one = socket.socket(socket.AF_UNIX)
+        try:
+            one.connect(sys.argv[1])
+            one.send(bytes([0, 0, 0, 1]))
+        except OSError:
+            pass
+        os.write(1, b".")
+        os.read(0, 1)
+        os._exit(0)
+os.read(0, 1)
+"""
+LIST = """
+import socket, sys
+one = socket.socket(socket.AF_UNIX)
+one.settimeout(20)
+one.connect(sys.argv[1])
+one.send(bytes([0, 0, 0, 1, 11]))
+sys.exit(one.recv(5)[4:] != bytes([12]))
+"""
+
+
 def test_a_crowd_there_keeps_nobody_else_out(
     home: Home, start_agent: StartAgent, request: pytest.FixtureRequest
 ) -> None:
-    """With more connections than the agent has room for, each with half a message."""
+    """More processes than there is room for, each with half a message, of the program that others use."""
     folder = home.folder / "run" / "views"
     home.configure(
         "modules = []\n" + "".join(f'[[socket]]\npath = "{folder}/{name}"\nkeys = "*"\n' for name in "ab")
     )
-    few = shlex.join(["prlimit", "--nofile=256", str(request.config.getoption("agent"))])
+    few = shlex.join(["prlimit", "--nofile=200", str(request.config.getoption("agent"))])
     agent = start_agent(program=home.write("few", f'#!/bin/sh\nexec {few} "$@"\n', 0o700))
     eventually((folder / "b").exists, "the sockets")
-    assert agent.ssh_add(make_key(home, "key")).status == 0
-    with ExitStack() as crowd:
-        for _ in range(600):
-            one = crowd.enter_context(socket.socket(socket.AF_UNIX))
-            one.connect(str(folder / "a"))
-            one.send(LIST_REQUEST[:-1])
-        for path in (agent.socket, folder / "b"):
-            for _ in range(10):
-                done = home.run("ssh-add", "-T", home.folder / "key.pub", env={"SSH_AUTH_SOCK": str(path)})
-                assert done.status == 0, (done, agent.log)
+    python = ("/usr/bin/python3", "-I", "-c")
+    crowd = subprocess.Popen(
+        [*python, CROWD, folder / "a", "250"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert crowd.stdin
+    assert crowd.stdout
+    try:
+        crowd.stdout.read(250)
+        for path in (agent.socket, folder / "b") * 5:
+            assert home.run(*python, LIST, path).status == 0, agent.log
+    finally:
+        crowd.stdin.close()
+        crowd.wait(30)
+        crowd.stdout.close()
 
 
 @pytest.mark.skipif(not may_be_root(), reason="only root becomes other users")
