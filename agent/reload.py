@@ -15,7 +15,7 @@ from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 6.0  # seconds for the file; with those for sockets less than `replug reload` waits
+_PATIENCE = 5.0  # seconds for the file; with those for sockets less than `replug reload` waits
 
 
 class Reloader:

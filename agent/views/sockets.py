@@ -25,7 +25,8 @@ from replug.token.offload import Share, in_daemon_thread
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 3.0  # seconds for all of them; `replug reload` waits for it
+_PATIENCE = 4.0  # seconds for all of them; `replug reload` waits for it
+_FOR_ONE = 1.5  # seconds
 _PARTING = 1.0  # seconds to remove them
 _AT_ONCE = 4  # threads: a folder that does not answer is not in the way of the others
 
@@ -78,7 +79,7 @@ class ViewSockets:
     async def follow(self) -> None:
         """Have the sockets of the configuration as it is now, and no others; those that stay are not touched.
 
-        What holds for clients changes at once. What cannot be had is logged. Takes three seconds at most.
+        What holds for clients changes at once. What cannot be had is logged. Takes four seconds at most.
         """
         entries = {entry.path: entry for entry in self._settings.config.sockets}
         for path in [path for path in self._sockets if path not in entries]:
@@ -91,12 +92,11 @@ class ViewSockets:
         async with self._following:
             try:
                 async with asyncio.timeout(_PATIENCE):
-                    await self._remove_ended()
-                    await asyncio.gather(*map(self._make, self.all()))
+                    await asyncio.gather(self._remove_ended(), *map(self._make, self.all()))
             except TimeoutError:
                 for one in self.all():
                     if one.listener is None and one.failed is None:
-                        self._fail(one, RequestRefusedError("its folder does not answer"))
+                        self._fail(one, RequestRefusedError("many folders do not answer"))
 
     async def close(self) -> None:
         """End them all, and remove their files if the folders answer."""
@@ -132,7 +132,7 @@ class ViewSockets:
 
     async def _remove_ended(self) -> None:
         async def remove(listener: Listener) -> None:
-            async with self._few:
+            async with self._few, asyncio.timeout(_FOR_ONE):
                 await in_daemon_thread(Share.VIEW_SOCKETS, listener.remove)
 
         ended, self._ended = self._ended, []
@@ -142,13 +142,14 @@ class ViewSockets:
         """Listen, unless that is so; also again where the file was removed meanwhile."""
         there.failed = None
         path, before = there.view.path, there.listener
+        listening, not_needed = partial(_listening, path, self._own, before), partial(_not_needed, before)
         try:
-            async with self._few:
-                listener = await in_daemon_thread(
-                    Share.VIEW_SOCKETS,
-                    partial(_listening, path, self._own, before),
-                    partial(_not_needed, before),
-                )
+            async with self._few, asyncio.timeout(_FOR_ONE):
+                listener = await in_daemon_thread(Share.VIEW_SOCKETS, listening, not_needed)
+        except TimeoutError:
+            if before is None:
+                self._fail(there, RequestRefusedError("its folder does not answer"))
+            return
         except ExplainedError as error:
             self._fail(there, error)
             return

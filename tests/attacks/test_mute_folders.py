@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from rigs.agent import LIST_REQUEST, Agent, frame, sign_request, string
+from rigs.agent import LIST_REQUEST, Agent, Connection, frame, sign_request, string
 from rigs.faulty import Faulty
 from rigs.home import Home
 from rigs.key_files import blob_of, make_key, public_of
@@ -258,3 +259,35 @@ def test_the_folder_of_its_own_sockets(
         eventually(lambda: "INFO started" in agent.log, "it has started")
     mute(agent, home.folder, Request.LOOKUP)
     goes_on(agent)
+
+
+def test_the_folder_of_a_socket_for_some_of_the_keys(
+    home: Home, start: Callable[..., Agent], mute: Mute
+) -> None:
+    """It is neither made nor removed, which is said, and others are."""
+    dead, good = home.folder / "dead", home.folder / "run"
+    dead.mkdir(mode=0o700)
+
+    def configure(*names: str) -> None:
+        tables = [
+            f'[[socket]]\npath = "{folder}/{name}"\nkeys = "*"' for name in names for folder in (dead, good)
+        ]
+        home.configure("\n".join(["modules = []", *tables]))
+
+    configure("a", "b")
+    agent = start()
+    eventually((good / "b").exists, "the sockets")
+    mute(agent, dead, Request.LOOKUP)
+    configure("b", "c")
+    replug = Path(sys.executable).with_name("replug")
+    assert agent.run(replug, "reload").status == 0, agent.log
+    status = json.loads(agent.run(replug, "status", "--json").out)
+    assert {one["path"]: one["failed"] for one in status["sockets"] if one["failed"]} == {
+        f"{dead}/c": "its folder does not answer"
+    }
+    assert sorted(path.name for path in good.iterdir()) == ["b", "c"]
+    for name in ("b", "c"):
+        with Connection(good / name, 30) as connection:
+            assert connection.ask(LIST_REQUEST)[:1] == b"\x0c"
+    goes_on(agent)
+    assert list(good.iterdir()) == []

@@ -239,6 +239,28 @@ def test_root_may_use_it_and_a_third_user_may_not(session: UserManager) -> None:
     assert session.ssh_add("-l") == NO_IDENTITIES
 
 
+def test_it_has_sockets_for_some_of_the_keys_from_the_login_on(session: UserManager, home: Home) -> None:
+    """Within its sandbox; and they go with it."""
+    paths = [session.runtime / "replug" / "dev.sock", HOME / "views" / "home.sock"]
+    home.write(
+        ".config/replug/config.toml",
+        'modules = []\n[[socket]]\npath = "$XDG_RUNTIME_DIR/replug/dev.sock"\nkeys = "*"\n'
+        '[[socket]]\npath = "~/views/home.sock"\nkeys = "*"\n',
+        0o644,
+    )
+    assert session.systemctl("add-wants", "default.target", SERVICE).status == 0
+    session.log_out()
+    session.log_in()
+
+    def there() -> list[Done]:
+        return [session.run("ssh-add", "-l", env={"SSH_AUTH_SOCK": str(path)}) for path in paths]
+
+    assert there() == [NO_IDENTITIES] * 2
+    assert session.systemctl("stop", SERVICE).status == 0
+    assert [done.status for done in there()] == [2, 2]
+    assert not (home.folder / "views" / "home.sock").exists()
+
+
 def test_a_broken_configuration_turns_clients_away_and_can_be_mended(
     session: UserManager, home: Home
 ) -> None:
