@@ -53,8 +53,8 @@ class Agent(Protocol):
     async def admit(self, client: Client) -> None:
         """Note who a client of another user is, before each request; refuse who is no guest (now)."""
 
-    def was_bound(self, client: Client) -> None:
-        """Find out now what depends on the client's hosts: it is about to list its keys."""
+    async def was_bound(self, client: Client) -> None:
+        """Find out now what its list of keys depends on besides its hosts; takes a fraction of a second."""
 
     def wants_certificate(self, client: Client) -> bool:
         """Whether a certificate is to be made for the client before it is listed its keys, if not locked."""

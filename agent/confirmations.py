@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from weakref import WeakValueDictionary
 
+from replug.agent.config.key_match import rules_of
 from replug.agent.config.settings import Settings
 from replug.agent.keys.refusal import UseDeclinedError
 from replug.protocol.purpose import Login, Purpose
@@ -58,7 +59,7 @@ class Confirmations:
 
         UseDeclinedError, PromptError if the answer is not yes.
         """
-        seconds = 0.0 if each_time else self._seconds(purpose)
+        seconds = 0.0 if each_time else self._seconds(purpose, key_blob, question.key)
         consent = _consent(key_blob, purpose, question.asker.executable) if seconds else None
         if consent is None:
             await self._ask(question)
@@ -82,10 +83,13 @@ class Confirmations:
         self._forgotten += 1
         self._remembered.clear()
 
-    def _seconds(self, purpose: Purpose) -> float:
+    def _seconds(self, purpose: Purpose, key_blob: bytes, comment: str) -> float:
         """How long a yes is remembered."""
         config = self._settings.config
-        return config.confirm_for_forwarded if purpose.forwarded else config.confirm_for
+        if purpose.forwarded:
+            return config.confirm_for_forwarded
+        said = (rule.confirm_for for rule in rules_of(config.key_rules, key_blob, comment.encode()))
+        return next((seconds for seconds in said if seconds is not None), config.confirm_for)
 
     def _remember(self, consent: _Consent, seconds: float) -> None:
         now = self._clock()

@@ -193,7 +193,7 @@ async def session_bind(agent: Agent, client: Client, contents: bytes) -> Respons
     # ssh has written a new host's key to known_hosts by now.
     client.hosts = await agent.hosts(client, [bound.host_key for bound in bindings])
     client.bound(replace(before, bind_attempted=True, bindings=bindings))
-    agent.was_bound(client)
+    await agent.was_bound(client)
     log.debug("session bound", extra={"destination": describe_destination(client.sessions)})
     return Success()
 

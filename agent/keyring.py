@@ -19,6 +19,7 @@ from replug.agent.confirmations import Confirmations
 from replug.agent.control.refusals import RefusalHistory
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.host_names import HostNames
+from replug.agent.key_rules.destinations import Destinations
 from replug.agent.keys.certificate_files import CertificateFiles
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.expiry import Expiry
@@ -88,6 +89,7 @@ class Keyring:
         self.identities = Identities(
             lambda: bool(settings.config.wait_for_token), self.certifying.names, self.changes
         )
+        self.destinations = Destinations(self.changes.move)
         self.pins = PinCache(remembered=lambda: self._expiry.plan())
         self.certificate_files = CertificateFiles(settings, self.identities.changed)
         self._seal = Seal()
@@ -123,6 +125,7 @@ class Keyring:
             self._confirmations,
             self.certifying,
             notices,
+            self.destinations,
             self._aside,
         )
         self.sign = signing.sign
@@ -155,6 +158,7 @@ class Keyring:
             self.first_scan,
             self.upstreams,
             self.changes,
+            self.destinations,
             lambda: self.locked,
         )
         self.listing, self.listing_takes_long = listings.listing, listings.takes_long
@@ -221,7 +225,7 @@ class Keyring:
         self.first_scan.begin(self._begin())
 
     async def _begin(self) -> None:
-        await self.certificate_files.look()
+        await asyncio.gather(self.certificate_files.look(), self.destinations.load())
         await self.serve_configured()
 
     def end(self) -> None:
@@ -279,7 +283,7 @@ class Keyring:
 
     def _seal_all(self) -> None:
         """Encrypt the PINs, and end the processes that hold PINs or keys; called before the seal is shut."""
-        self.changes.count += 1
+        self.changes.move()
         self._confirmations.forget()
         self.issuing.stop()
         self.pins.seal(self._seal)
@@ -290,5 +294,5 @@ class Keyring:
             token.suspend()
 
     def _unseal_all(self) -> None:
-        self.changes.count += 1
+        self.changes.move()
         self.pins.unseal(self._seal)

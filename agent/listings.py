@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from math import inf
 
@@ -11,6 +11,8 @@ from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.shown import ShownCertificates
 from replug.agent.clients.client import Client, ListAtHand
 from replug.agent.config.settings import Settings
+from replug.agent.key_rules.by_host import ListsByHost
+from replug.agent.key_rules.destinations import Destinations
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.first_scan import FirstScan
 from replug.agent.keys.identities import Identities
@@ -22,6 +24,8 @@ from replug.protocol.messages import IdentitiesAnswer
 
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
+_MOST_AT_HAND = 64
+"""Kinds of clients that have a list at hand; each list may be as long as a message."""
 _NOTHING = IdentitiesAnswer(())
 
 
@@ -38,11 +42,13 @@ class Listings:
         first_scan: FirstScan,
         upstreams: Upstreams,
         changes: Changes,
+        destinations: Destinations,
         locked: Callable[[], bool],
     ) -> None:
         self._identities = identities
         self._certifying = certifying
         self._issuing = issuing
+        self._by_host = ListsByHost(settings, destinations)
         self._shown_certificates = ShownCertificates(settings, issuing)
         self._views = ShownAtViews()
         self._upstreams = upstreams
@@ -55,14 +61,12 @@ class Listings:
         self._locked = locked
         self.at_hand = ListAtHand(is_shared=True)
         """For clients that are bound to no session, as they all see the same."""
+        self._for_logins: dict[Hashable, ListAtHand] = {}
+        """For those that log in at a host, by what decides about their lists."""
 
     def listing(self, client: Client) -> IdentitiesAnswer:
         """As `Agent.listing`; the client has it at hand then, if it may be kept."""
-        if client.view is not None:
-            client.at_hand = self._views.at_hand(client, client.view)
-        elif client.remote and self._identities.shown.destinations:
-            client.at_hand = ListAtHand()
-        at_hand = client.at_hand
+        client.at_hand = at_hand = self._place_of(client)
         at_hand.make_anew(self._changes.count)
         if self._locked():
             answer = _NOTHING
@@ -81,7 +85,23 @@ class Listings:
         keys = self._shown_others.answer(client, self._own(client))
         if client.view is not None:
             return self._views.answer(client, client.view, keys), inf
+        certified = client.remote and self._issuing.has_for(client)
+        keys = self._by_host.answer(client, keys, may_be_empty=certified)
         return self._shown_certificates.answer(client, keys)
+
+    def _place_of(self, client: Client) -> ListAtHand:
+        """Where its list is kept. With destinations, each client that is bound sees something else."""
+        if client.view is not None:
+            return self._views.at_hand(client, client.view)
+        if not client.remote:
+            return client.at_hand
+        if client.logs_in_at is None or client.guest is not None or self._identities.shown.destinations:
+            return ListAtHand()
+        asks = self._upstreams.asks_for(client)
+        kind = self._issuing.state_for(client), self._by_host.kind_of(client), asks
+        if len(self._for_logins) >= _MOST_AT_HAND and kind not in self._for_logins:
+            self._for_logins.clear()
+        return self._for_logins.setdefault(kind, ListAtHand(is_shared=True))
 
     def _own(self, client: Client) -> IdentitiesAnswer:
         """The identities of the agent that the client may see."""
@@ -97,16 +117,15 @@ class Listings:
             and self._identities.shown.destinations > _QUICK_DESTINATIONS
         )
 
-    def was_bound(self, client: Client) -> None:
+    async def was_bound(self, client: Client) -> None:
         """As `Agent.was_bound`."""
         if client.view is not None:
             client.at_hand = self._views.at_hand(client, client.view)
-            return
-        state = self._issuing.state_for(client)
-        if state is not None and client.guest is None and not self._identities.shown.destinations:
-            client.at_hand = state.at_hand  # all that log in there see the same
+        await self._by_host.was_bound(client)
 
     def forget(self) -> None:
         """Make all lists again: the configuration is another, or everything was removed."""
         self._shown_certificates.forget()
         self._views.forget()
+        self._by_host.forget()
+        self._for_logins.clear()

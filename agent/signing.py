@@ -21,6 +21,8 @@ from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.config.settings import Settings
 from replug.agent.confirmations import Confirmations, Confirmed
 from replug.agent.desktop.touch_notice import TouchNotices
+from replug.agent.key_rules.destinations import Destinations
+from replug.agent.key_rules.restriction import check_restrictions
 from replug.agent.keys.identities import Identities
 from replug.agent.keys.identity import Identity, TokenBackedIdentity, confirm_when
 from replug.agent.keys.refusal import RequestRefusedError, SignRefusedError
@@ -70,6 +72,7 @@ class Signing:
         confirmations: Confirmations,
         certifying: Certifying,
         notices: TouchNotices,
+        destinations: Destinations,
         aside: Aside,
     ) -> None:
         self._aside = aside
@@ -77,6 +80,7 @@ class Signing:
         self._upstreams = upstreams
         self._settings = settings
         self._notices = notices
+        self._destinations = destinations
         self._confirmations = confirmations
         self._certifying = certifying
         self._allowance = Allowance(boottime, MOST_SIGNATURES, "signatures")
@@ -141,8 +145,10 @@ class Signing:
                 raise RequestRefusedError("the key was added again meanwhile, to be confirmed", "try again")
             # The rules may have been read again meanwhile.
             check_purpose(attempt.client, attempt.purpose)
+            self._check_restrictions(attempt, now)
             await self._certifying.check(attempt.client, request, attempt.purpose)
             await self._certifying.record(attempt.client, attempt.purpose, held, attempt.began)
+            self._destinations.used(attempt.client, attempt.purpose, held.blob)
             return Signed(signature, held, asker, attempt.purpose, attempt.confirmed)
         assert unable is not None
         raise unable
@@ -178,6 +184,7 @@ class Signing:
             many = sum(len(one.constraints.destinations) for one in held) > _QUICK_DESTINATIONS
             permitted = partial(attempt.permitted, held)
             candidates = await self._aside.run(permitted) if many else permitted()
+            self._check_restrictions(attempt, candidates)
             refuse_unsafe(candidates, attempt.purpose, self._settings.options)
             required = self._still_required(attempt, candidates)
             if not required:
@@ -188,6 +195,11 @@ class Signing:
     def _holding(self, attempt: _Attempt) -> Sequence[Identity]:
         """The identities of the key: ours, or else what another agent was found to have."""
         return self._identities.holding(attempt.request.key_blob) or attempt.elsewhere
+
+    def _check_restrictions(self, attempt: _Attempt, candidates: list[Identity]) -> None:
+        if not attempt.by_agent:
+            rules = self._settings.config.key_rules
+            check_restrictions(rules, candidates, attempt.purpose, attempt.client)
 
     def _still_required(self, attempt: _Attempt, candidates: list[Identity]) -> ConfirmWhen:
         """The confirmation that the candidates require now and the user has not given.

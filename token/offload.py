@@ -45,6 +45,7 @@ class Share(Enum):
     VIEW_SOCKETS = "the sockets for some of the keys"
     LIBRARIES = "libraries"
     SEEN_BEFORE = "tokens seen before"
+    DESTINATIONS = "keys that hosts accept"
     ISSUED = "the journal of certificates"
     USER_NAMES = "names of users"
     DIAGNOSIS = "diagnosis"

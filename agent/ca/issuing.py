@@ -107,6 +107,11 @@ class Issuing:
             return client.guest is not None and client.logs_in_at is not None
         return state.is_due(time.time())
 
+    def has_for(self, client: Client) -> bool:
+        """Whether the client is listed a certificate for its login now."""
+        state = self.state_for(client)
+        return state is not None and state.shown(time.time()) is not None
+
     def _rules_of(self, client: Client) -> Sequence[CertificateRule]:
         return client.guest_rules if client.guest is not None else self._settings.options.config.own_rules
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
-from replug.agent.clients.client import ListAtHand
 from replug.agent.config.certificate_rule import CertificateRule
 from replug.agent.keys.identity import Identity, SoftwareIdentity
 from replug.agent.keys.issued import IssuedIdentity
@@ -59,8 +57,6 @@ class RuleState:
     missing: Missing | None = None
     held_back_until: float = 0.0
     """By the boot clock: until then nobody is asked."""
-    at_hand: ListAtHand = field(default_factory=partial(ListAtHand, is_shared=True))
-    """The last list that was sent to a client for whose host the rule is."""
     _newest: Shown | None = None
 
     @property

@@ -53,6 +53,8 @@ class ShownCertificates:
             ]
             first = tuple(held for shown in all_shown for held in shown.identities)
             until = min((shown.ends for shown in all_shown), default=inf)
+        if not first:
+            return others, until
         if client.guest is not None:
             return self._make(others, first), until
         place = client.remote if state is None else state

@@ -10,6 +10,7 @@ from math import inf
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.view import View
 from replug.agent.config.certificate_rule import CertificateRule
+from replug.agent.config.key_rule import Fit, KeyRule
 from replug.agent.keys.constraints import KeyConstraints
 from replug.protocol.purpose import Host, Purpose
 from replug.protocol.purpose_text import in_lines
@@ -52,6 +53,12 @@ class Client:
     """The rules that `rule` was found in; None if it is not known."""
     rule: CertificateRule | None = None
     """The `[[certificate]]` for the host that it logs in at."""
+    repository: str | None = None
+    """What git wants at that host: a path, empty if it is not git that asks, None if that is not known."""
+    placed_by: Sequence[KeyRule] | None = None
+    """The rules that `fits` is about; None if it is not known."""
+    fits: tuple[Fit, ...] = ()
+    """How each `[[key]]` fits the login."""
     guest: Guest | None = field(init=False)
     """Who it is, if not the agent's own user or root: it sees only what is for that guest."""
     guest_rules: Sequence[CertificateRule] = ()
@@ -98,7 +105,7 @@ class Client:
         """It is bound to these sessions now, or was to be: what it sees is its own, and never at hand."""
         self.sessions = sessions
         self.at_hand = ListAtHand()
-        self.ruled_by = None
+        self.ruled_by = self.placed_by = self.repository = None
 
     def sees(self, constraints: KeyConstraints) -> bool:
         """Whether an identity with these constraints exists for this client."""

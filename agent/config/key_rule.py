@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from replug.agent.config.confirm_when import ConfirmWhen
 
 MOST_RULES = 64
 """In one file: each is compared with each key."""
+
+
+class Fit(IntEnum):
+    """How a rule fits a login; keys are listed in this order."""
+
+    REPOSITORY = 0
+    """It names the repository that git wants, and the host if it has `hosts`."""
+    HOST = 1
+    """It names the host."""
+    OPEN = 2
+    """It says nothing of where its keys are listed, or the host has no name, or git cannot be asked."""
+    ELSEWHERE = 3
+    """Its keys are for other hosts or repositories."""
 
 
 @dataclass(frozen=True)

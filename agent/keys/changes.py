@@ -16,6 +16,10 @@ class Changes:
     until: float | None = None
     """When the next lifetime ends; timers are late after a suspend."""
 
+    def move(self) -> None:
+        """Have all lists made again."""
+        self.count += 1
+
     def since(self, count: int) -> bool:
         """Whether a list that was made at `count` has to be made again."""
         return count != self.count or (self.until is not None and self.clock() >= self.until)

@@ -87,7 +87,7 @@ class Identities:
     def use_issued(self, issued: Iterable[Identity]) -> None:
         """Have these, and no others, for signatures; for whom they are listed is up to agent/ca."""
         self._issued.replace(issued)
-        self._changes.count += 1
+        self._changes.move()
 
     def of_key(self, key_fingerprint: str) -> list[Identity]:
         """The identities with this key, certificates not included, the nearest to signing first."""
@@ -170,7 +170,7 @@ class Identities:
         self._held.insert(added.held, key)
         self._holding[key.blob] = [key]
         self._added = UsersShare(*[end + 1 for end in added])
-        self._changes.count += 1
+        self._changes.move()
         if end is not None:
             self.limited = True
             until = self._changes.until
@@ -250,7 +250,7 @@ class Identities:
         ends = [end for entry in self._entries for end in ends_of(entry) if end is not None]
         self.limited = bool(ends)
         self._changes.until = min((end for end in ends if not is_over(end, now)), default=None)
-        self._changes.count += 1
+        self._changes.move()
 
     def _leave_to_users(self) -> None:
         """Have configured providers give up the keys that a user has added, too.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 
 from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.key_match import rules_of
 from replug.agent.config.model import Config
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.keys.constraints import KeyConstraints
@@ -143,4 +144,7 @@ class TokenBackedIdentity(Identity):
 
 def confirm_when(held: Identity, config: Config) -> ConfirmWhen:
     """When the user is asked before `held` signs; a token's keys have its settings in their constraints."""
-    return held.constraints.confirm | (config.confirm if held.holder is None else ConfirmWhen.NEVER)
+    when = held.constraints.confirm | (config.confirm if held.holder is None else ConfirmWhen.NEVER)
+    for rule in rules_of(config.key_rules, held.blob, held.comment):
+        when |= rule.confirm
+    return when

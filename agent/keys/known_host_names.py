@@ -36,6 +36,15 @@ def default_files() -> list[str]:
     return [*(os.path.join(home, ".ssh", name) for name in _USER_FILES), *_SYSTEM_FILES]
 
 
+def read_known_hosts() -> KnownHosts:
+    """What those of the default files say now that can be read; may block."""
+    contents = []
+    for path in default_files():
+        with suppress(OSError, ValueError):
+            contents.append(read_regular_file(path, _LARGEST))
+    return KnownHosts(contents)
+
+
 class KnownHostNames:
     """What the files that `paths` returns say about host keys, as of the last look."""
 

@@ -26,7 +26,7 @@ FLOORS = (
     ("agent/commands",),
     ("agent/doctor", "agent/setup"),
     ("agent",),  # the spine
-    ("agent/ca", "agent/upstreams"),
+    ("agent/ca", "agent/key_rules", "agent/upstreams"),
     ("agent/views",),
     ("agent/clients", "agent/control", "agent/desktop", "agent/keys"),
     ("agent/config", "agent/process"),

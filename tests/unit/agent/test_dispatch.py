@@ -77,7 +77,7 @@ class OneKey:
     async def aside(self, call: Callable[[], T]) -> T:
         return call()
 
-    def was_bound(self, client: Client) -> None:
+    async def was_bound(self, client: Client) -> None:
         raise NotImplementedError
 
     def wants_certificate(self, client: Client) -> bool:

@@ -61,12 +61,15 @@ def test_while_nothing_changes_it_is_at_hand_and_kept_once_for_all(bench: Bench)
         assert one.listing_at_hand() == b""
         listing = await said(one, RequestIdentities())
         assert one.listing_at_hand() == other.listing_at_hand() == listing
-        # What a client that is bound to a session sees is its own; kept with each, it would fill the memory.
-        bind = Extension(SESSION_BIND, bind_of(Key("server"), b"session").encode())
-        await said(other, bind)
+        await said(other, Extension(SESSION_BIND, bind_of(Key("server"), b"session").encode()))
         assert other.listing_at_hand() == b""
         assert await said(other, RequestIdentities()) == listing
-        assert other.listing_at_hand() == b""
+        assert other.listing_at_hand() is one.listing_at_hand()
+        # What a forwarded client sees is its own; kept with each, it would fill the memory.
+        forwarded, bind = bench.conversation(), bind_of(Key("server"), b"session", forwarding=True)
+        await said(forwarded, Extension(SESSION_BIND, bind.encode()))
+        assert await said(forwarded, RequestIdentities()) == listing
+        assert forwarded.listing_at_hand() == b""
         assert one.listing_at_hand() == listing
 
     run(main())
@@ -135,7 +138,7 @@ def test_a_refusal_is_not_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
             raise MemoryError
 
         one = bench.conversation()
-        monkeypatch.setattr(bench.keyring.identities, "answer", fail)
+        monkeypatch.setattr(bench.keyring.identities.shown, "answer", fail)
         await said(one, RequestIdentities())
         assert one.listing_at_hand() == b""
 

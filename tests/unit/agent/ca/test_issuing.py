@@ -23,6 +23,7 @@ from doubles.stand_ins import PIN, Key, Person, lost, run, settle
 from replug.agent.ca import issuing
 from replug.agent.ca.rule_state import RuleState
 from replug.agent.config.confirm_when import ConfirmWhen
+from replug.agent.config.key_rule import KeyRule
 from replug.agent.dispatch import Conversation
 from replug.protocol.certificates import Certificate
 from replug.protocol.constraints import RestrictDestination
@@ -382,7 +383,11 @@ def test_who_logs_in_at_hosts_of_a_rule_shares_a_list_unless_keys_are_for_some_h
         assert await bench.certificate() is not None
         client, elsewhere = await bench.bound(other), await bench.bound(SERVER)
         conversation = Conversation(bench.dispatcher, bench.keyring.changes, client)
+        assert conversation.listing_at_hand() == b""
+        await bench.keys(client)
         assert b"-cert-" in conversation.listing_at_hand()
+        await bench.keys(elsewhere)
+        assert client.at_hand is elsewhere.at_hand
 
         key = ed25519_key()
         limits = RestrictDestination((leave(HERE, hop("other", other)),))
@@ -391,6 +396,21 @@ def test_who_logs_in_at_hosts_of_a_rule_shares_a_list_unless_keys_are_for_some_h
         for _ in range(2):
             assert key.blob in await bench.keys(client)
             assert key.blob not in await bench.keys(elsewhere)
+        bench.keyring.end()
+
+    run(main())
+
+
+def test_a_certificate_is_enough_where_the_rules_leave_no_key(make: Any) -> None:
+    async def main() -> None:
+        bench = make(Person(PIN), key_rules=(KeyRule(("*",), ("elsewhere",)),))
+        key = base64.b64encode(SERVER.blob).decode()
+        bench.known_hosts.write_text(f"server ssh-ed25519 {key}\n")
+        await bench.serve()
+        client = await bench.bound()
+        assert [b"-cert-" in key[:40] for key in await bench.keys(client)] == [True]
+        elsewhere = Key()
+        assert await bench.keys(await bench.bound(elsewhere)) == [LOGIN.blob]
         bench.keyring.end()
 
     run(main())
