@@ -28,6 +28,7 @@ from replug.agent.control.server import Control, asker
 from replug.agent.desktop.logind import SessionEvents
 from replug.agent.desktop.touch_notice import TouchNotices
 from replug.agent.dispatch import Conversation, Dispatcher
+from replug.agent.key_rules.described import forget_hosts
 from replug.agent.keyring import Keyring
 from replug.agent.probe import probe
 from replug.agent.process import log as logging_setup
@@ -164,6 +165,7 @@ class _Service:
                 "ca": lambda: authorities(keyring, address),
                 "issue": lambda: renew_files(keyring, asker.get()),
                 "forget": functools.partial(forget, keyring),
+                "forget-hosts": functools.partial(forget_hosts, keyring.destinations),
                 "refresh": functools.partial(refresh, keyring),
                 "reload": functools.partial(reload, reloader),
                 "probe": probe,

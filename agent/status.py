@@ -12,6 +12,7 @@ from replug.agent.ca.rule_state import RuleState
 from replug.agent.config.ca_entry import CaEntry
 from replug.agent.config.confirm_when import ConfirmWhen
 from replug.agent.control.refusals import Refusal, RefusalHistory
+from replug.agent.key_rules.described import hosts_as_json, rule_as_json
 from replug.agent.keyring import Keyring
 from replug.agent.keys.identity import Identity, confirm_when
 from replug.agent.views.sockets import ViewSocket
@@ -76,6 +77,8 @@ async def status(
         "upstreams": upstreams,
         "sockets": [_socket(one) for one in sockets],
         "certificates": [] if locked else await _certificates(keyring, pieces),
+        "key_rules": [rule_as_json(rule) for rule in keyring.settings.config.key_rules],
+        "hosts": [] if locked else hosts_as_json(keyring.destinations),
         "refusals": [_refusal(refusal) for refusal in history],
     }
 

@@ -117,6 +117,11 @@ class KnownHosts:
             for line in _lines(text):
                 self._add(line)
 
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """All keys that the files have lines about."""
+        return tuple(self._by_key)
+
     def known_as(self, host_key: bytes, candidates: Sequence[str] = (), *, every: bool = False) -> KnownAs:
         """Return what the files say about a host key or a host certificate.
 

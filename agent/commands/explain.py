@@ -1,4 +1,4 @@
-"""`replug explain`: the reasons of refusals and what to do next, which the protocol cannot carry."""
+"""`replug explain`: what the protocol cannot carry: the reasons of refusals, and of lists of keys."""
 
 from __future__ import annotations
 
@@ -36,7 +36,13 @@ _OTHERWISE = "try again; if it is refused again, run replug doctor, and see repl
 def add_parser(commands: Commands) -> None:
     """Add `explain` to the commands of `replug`."""
     parser = commands.add_parser(
-        "explain", help="explain the last refusals: program, request, reason and next step"
+        "explain", help="explain the last refusals, or which keys a host gets to see"
+    )
+    parser.add_argument(
+        "host", nargs="?", help="explain which keys ssh is listed for a login at this host, in which order"
+    )
+    parser.add_argument(
+        "--repository", metavar="REPOSITORY", help="with a host: as git is listed them for this repository"
     )
     parser.add_argument(
         "-n", "--lines", metavar="N", type=_positive, default=5, help="show at most N refusals (default 5)"
@@ -45,7 +51,12 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    """Print a paragraph for each refusal, the latest last."""
+    """Print a paragraph for each refusal, the latest last; or what is listed to the host."""
+    if chosen.host is not None:
+        from replug.agent.commands.explain_host import explain_host  # not needed for refusals
+
+        print("\n".join(explain_host(chosen.host, chosen.repository or "", Style.of_output())))
+        return 0
     all_of_them = list(explain(ask("status")["refusals"], time.time()))
     paragraphs = all_of_them[-chosen.lines :]
     style = Style.of_output()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from replug.agent.commands.command import Commands
+from replug.agent.commands.status_of_rules import ASKS, hosts_of, rules_of
 from replug.agent.commands.terminal_style import Colour, Style
 from replug.agent.control.ages import clock, how_long, how_long_ago
 from replug.agent.control.client import ask
@@ -29,7 +30,6 @@ _PROPERTIES = (
     ("restricted", "some hosts only"),
     ("ca", "signs certificates only"),
 )
-_ASKS = {"forwarded": "asks if forwarded", "other": "asks unless it is a login"}
 _TRIES = {
     "final": "one PIN try is left: a wrong PIN locks the token",
     "low": "a wrong PIN was entered since the last correct one",
@@ -47,6 +47,9 @@ _KINDS = {
 def add_parser(commands: Commands) -> None:
     """Add `status` to the commands of `replug`."""
     parser = commands.add_parser("status", help="show tokens, keys, and the last refusals with their reasons")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show which keys hosts have accepted as well"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -57,7 +60,10 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(status, indent=2))
     else:
-        print("\n".join(describe(status, Style.of_output(), time.time())))
+        style, now = Style.of_output(), time.time()
+        print("\n".join(describe(status, style, now)))
+        if chosen.verbose and status.get("hosts"):
+            print("\n".join(["", *hosts_of(status, style, now)]))
         from importlib.metadata import version  # slow
 
         older = older_agent(status, version("replug"))
@@ -114,6 +120,9 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield style.paint("Sockets for some of the keys", "bold")
         for socket in status["sockets"]:
             yield from _socket(socket, style)
+    if status.get("key_rules"):
+        yield ""
+        yield from rules_of(status, style)
     if status["refusals"]:
         yield ""
         yield from _refusals(status["refusals"], style, now)
@@ -176,7 +185,7 @@ def _key(key: dict[str, Any], style: Style) -> str:
     """One line: the whole fingerprint, and the comment, shortened to fit."""
     kind = _KINDS.get(key["type"]) or ("ECDSA" if key["type"].startswith("ecdsa-") else key["type"])
     kind += "".join(f", {word}" for field, word in _PROPERTIES if key.get(field))
-    kind += "".join(f", {_ASKS[case]}" for case in key.get("confirm_when", ()) if case in _ASKS)
+    kind += "".join(f", {ASKS[case]}" for case in key.get("confirm_when", ()) if case in ASKS)
     ends = f"  {printable(key['fingerprint'])} ", f" ({printable(kind)})"
     room = max(8, (style.width or 0) - sum(map(len, ends)))
     return ends[0] + style.shorten(printable(key["comment"]), room) + style.paint(ends[1], "dim")
@@ -244,7 +253,7 @@ def _socket(socket: dict[str, Any], style: Style) -> Iterator[str]:
     text = f"{socket['path']} for {', '.join(socket['keys'])}"
     if socket["hosts"]:
         text += f", at {', '.join(socket['hosts'])} only"
-    asks = ["asks each time"] if socket["confirm"] else [_ASKS[case] for case in socket["confirm_when"]]
+    asks = ["asks each time"] if socket["confirm"] else [ASKS[case] for case in socket["confirm_when"]]
     yield from style.wrap(printable(", ".join([text, *asks])), first="  ", rest="    ")
     if socket["failed"]:
         text = f"not there: {socket['failed']}"

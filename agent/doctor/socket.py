@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import socket
-import struct
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from replug.agent.clients.peer import Peer
-from replug.agent.control.client import LIST_REQUEST, AskError, ask_at
+from replug.agent.control.client import AskError, ask_at
+from replug.agent.control.listing import ask_for_list
 from replug.agent.control.places import program_name
+from replug.protocol.messages import ListedIdentity
 
 _PATIENCE = 15.0  # seconds; the first connection may have to start the agent
-_LONGEST_REPLY = 256 * 1024  # bytes, as OpenSSH's clients have it
-_IDENTITIES_ANSWER = 12
 
 
 @dataclass(frozen=True)
@@ -27,8 +25,8 @@ class SocketReport:
     """Why no agent answers; empty if one does."""
     program: str = ""
     """The name of the process that made the socket; empty if it cannot be found out."""
-    identities: int = 0
-    """How many keys it offers to ssh."""
+    keys: tuple[ListedIdentity, ...] = ()
+    """What it offers to ssh."""
     status: dict[str, Any] | None = None
     """The status of a replug-agent; None for anything else."""
 
@@ -49,8 +47,7 @@ def examine(path: str, proc: Path) -> SocketReport:
             return SocketReport(path, f"{path}: {error.strerror or error}")
         program = program_name(Peer.of(client).pid, proc)
         try:
-            client.sendall(LIST_REQUEST)
-            identities = _count(client)
+            keys = ask_for_list(client)
         except (EOFError, ConnectionError):
             # systemd does this at the agent's socket if the agent does not start.
             reason = f"{path} is closed without an answer: no agent starts there"
@@ -61,27 +58,4 @@ def examine(path: str, proc: Path) -> SocketReport:
         status = ask_at(path, "status")
     except AskError:
         status = None
-    return SocketReport(path, "", program, identities, status)
-
-
-def _count(client: socket.socket) -> int:
-    """The number of keys in the reply; 0 for a refusal. Raises ValueError, EOFError if it is not a reply."""
-    (length,) = struct.unpack(">I", _receive(client, 4))
-    if not 0 < length <= _LONGEST_REPLY:
-        raise ValueError(f"a reply of {length} bytes")
-    reply = _receive(client, length)
-    if reply[0] != _IDENTITIES_ANSWER:
-        return 0
-    return int.from_bytes(reply[1:5], "big")
-
-
-def _receive(client: socket.socket, count: int) -> bytes:
-    data, end = b"", time.monotonic() + _PATIENCE
-    while len(data) < count:
-        piece = client.recv(count - len(data))
-        if not piece:
-            raise EOFError("the connection ended")
-        data += piece
-        if time.monotonic() > end:
-            raise TimeoutError("the reply comes too slowly")
-    return data
+    return SocketReport(path, "", program, keys, status)

@@ -6,10 +6,12 @@ import os
 import time
 from collections.abc import Iterator
 
+from replug.agent.config.key_match import rules_of
 from replug.agent.control.places import AGENT_SOCKET, SYSTEM_SOCKET, name_of_agent
 from replug.agent.control.release import change_over, older_agent, what_is_lost
 from replug.agent.doctor.finding import Finding, fail, ok, warn
 from replug.agent.doctor.machine import Machine
+from replug.agent.key_rules.order import FEW
 from replug.agent.setup import system_service
 from replug.agent.setup.ssh_config import identity_agents
 from replug.agent.setup.unit_failure import failure, systemd_lines
@@ -18,7 +20,6 @@ from replug.agent.setup.user_manager import ManagerError, SystemManager, UserMan
 from replug.token.errors import clauses
 
 _RECENT = 3600.0  # seconds: what systemd has said since then may be the reason
-_MOST_KEYS = 5  # sshd's MaxAuthTries is 6, and a password wants one of them
 
 
 def check_socket(machine: Machine) -> Iterator[Finding]:
@@ -76,17 +77,23 @@ def check_memory(machine: Machine) -> Iterator[Finding]:
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
     """The agent offers so few keys that no server refuses ssh before the right one."""
-    count = (machine.agent if machine.agent.path else machine.own_agent).identities
+    keys = (machine.agent if machine.agent.path else machine.own_agent).keys
+    rules = [rule for rule in machine.config.key_rules if rule.chooses]
+    everywhere = sum(not any(rules_of(rules, key.key_blob, key.comment)) for key in keys)
+    count = len(keys)
     if machine.status is not None and machine.status["locked"]:
         yield warn("keys", "the agent is locked: it offers no keys", "ssh-add -X")
-    elif count > _MOST_KEYS:
+    elif everywhere > FEW:
+        which = f"{everywhere} of its {count} keys" if rules else f"{count} keys"
         yield warn(
             "keys",
-            f'the agent offers {count} keys; servers say "Too many authentication failures" after a few',
-            "in ~/.ssh/config under Host: IdentitiesOnly yes, IdentityFile KEY.pub (from ssh-add -L)",
+            f"the agent offers {which} to hosts without a rule; servers say "
+            '"Too many authentication failures" after a few, and newer ones may refuse the address then',
+            "say in config.toml which keys are for which hosts, with [[key]]: see replug.toml(5)",
         )
     elif count:
-        yield ok("keys", f"the agent offers {count} {'key' if count == 1 else 'keys'}")
+        ruled = f", {everywhere} of them to hosts without a rule" if everywhere != count else ""
+        yield ok("keys", f"the agent offers {count} {'key' if count == 1 else 'keys'}{ruled}")
     elif machine.status is not None:
         tokens = machine.status["tokens"]
         if any(token.get("without_keys") for token in tokens):

@@ -81,7 +81,7 @@ def from_parser(parser: argparse.ArgumentParser, path: tuple[str, ...], help_tex
             level.options.append(Option(tuple(action.option_strings), action.help or "", takes, values))
         elif action.choices:
             level.commands += [Level((*path, str(choice))) for choice in action.choices]
-        elif action.metavar != "command":
+        elif (action.metavar or action.dest) not in ("command", "host"):
             level.rest = FILES
     return level
 

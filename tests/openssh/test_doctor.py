@@ -197,7 +197,15 @@ def test_too_many_keys(home: Home, token: Token, agent: Agent) -> None:
     assert found.outcome == "warn"
     assert "6 keys" in found.reason
     assert "Too many authentication failures" in found.reason
-    assert "IdentitiesOnly" in found.fix
+    assert "[[key]]" in found.fix
+    home.configure('modules = []\n[[key]]\nmatch = "key0"\nhosts = "host"')
+    found = Diagnosis(home, env=agent.env)["keys"]
+    assert (found.outcome, found.reason) == (
+        "ok",
+        "the agent offers 6 keys, 5 of them to hosts without a rule",
+    )
+    home.configure('modules = []\n[[key]]\nmatch = "key0"\nconfirm = true')
+    assert Diagnosis(home, env=agent.env)["keys"].outcome == "warn"
 
 
 def test_a_locked_agent(home: Home, agent: Agent) -> None:

@@ -69,6 +69,16 @@ class Server:
         """Lets the owners of these .pub files in, and nobody else."""
         self._authorized.write_text("".join(public.read_text() for public in publics))
 
+    def certify_host(self) -> Path:
+        """Gives it a certificate for its name from now on, and returns the .pub file of the CA."""
+        ca = self.home.folder / f"{self.name}.ca"
+        assert self.home.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ca).status == 0
+        done = self.home.run("ssh-keygen", "-q", "-s", ca, "-I", "id", "-h", "-n", self.name, self.host_key)
+        assert done.status == 0, done
+        certificate = self.host_key.with_name(f"{self.host_key.stem}-cert.pub")
+        self._config.write_text(f"{self._config.read_text()}HostCertificate {certificate}\n")
+        return ca.with_name(f"{ca.name}.pub")
+
     def login(self, agent: Agent, *options: str | Path, command: str = "echo in $LOGNAME") -> Done:
         """Runs `command` on the host by ssh, with the keys of `agent`."""
         return agent.run(*self.ssh(*options, command=command))
@@ -78,9 +88,10 @@ class Server:
         return ["ssh", "-F", str(self.client_config), *map(str, options), self.name, command]
 
     @contextmanager
-    def listening(self) -> Iterator[int]:
+    def listening(self, address: str = "127.0.0.1") -> Iterator[int]:
         """A TCP port of this machine on which it answers, for clients that cannot start it themselves."""
-        with socket.create_server(("127.0.0.1", 0)) as listener:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.create_server((address, 0), family=family) as listener:
             accepting = threading.Thread(target=self._accept, args=(listener,))
             accepting.start()
             try:

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from doubles.stand_ins import run
 
 from replug.agent.commands.doctor import _checks
 from replug.agent.commands.main import main, make_parser
+from replug.agent.config.key_rule import KeyRule
+from replug.agent.config.model import Config
 from replug.agent.doctor.polkit import permit
 from replug.agent.process import arguments
 from replug.protocol.messages import RemoveIdentity
@@ -109,6 +112,9 @@ def names_in(value: object) -> Iterator[str]:
 def test_every_field_of_the_json_forms_is_there(rig: ControlRig, capsys: pytest.CaptureFixture[str]) -> None:
     async def status() -> str:
         await rig.control.start()
+        keyring = rig.agent.keyring
+        keyring.change_options(replace(keyring.settings.options, config=Config(key_rules=(KeyRule(("a",)),))))
+        keyring.destinations._learn("SHA256:host", "SHA256:key")
         await rig.agent.add()
         await rig.agent.ask(RemoveIdentity(b"unknown"))
         _, out, _ = await rig.replug("status", "--json")
@@ -118,6 +124,8 @@ def test_every_field_of_the_json_forms_is_there(rig: ControlRig, capsys: pytest.
     answer = json.loads(run(status()))
     assert answer["tokens"][0]["keys"]
     assert answer["refusals"]
+    assert answer["key_rules"]
+    assert answer["hosts"]
     described = section(page("replug"), "JSON OUTPUT")
     main(["doctor", "--json"])
     for name in [*names_in(answer), *names_in(json.loads(capsys.readouterr().out))]:

@@ -1,0 +1,163 @@
+"""`replug explain HOST`: which keys a host gets to see when ssh logs in there, in which order, and why."""
+
+from __future__ import annotations
+
+import subprocess
+from base64 import b64decode
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from replug.agent.commands.terminal_style import Style
+from replug.agent.config.host_match import names_host
+from replug.agent.config.key_rule import Fit, KeyRule
+from replug.agent.control.client import AskError, ask
+from replug.agent.control.listing import listed_at
+from replug.agent.key_rules.described import rule_from_json, rule_in_words
+from replug.agent.key_rules.fitting import fits_of
+from replug.agent.key_rules.order import FEW, Order, Place, order
+from replug.agent.keys.known_host_names import default_files, read_known_hosts
+from replug.protocol.keys import fingerprint
+from replug.protocol.known_hosts import KnownAs
+from replug.protocol.messages import ListedIdentity
+from replug.protocol.purpose import Host
+from replug.token.identity import printable
+
+_PATIENCE = 10.0  # seconds for ssh and ssh-keygen
+_SSH_PORT = "22"
+
+
+def explain_host(name: str, repository: str, style: Style) -> Iterator[str]:
+    """Lines for a host as one calls it on ssh's command line, and what git wants there; AskError."""
+    status = ask("status")
+    if "key_rules" not in status:
+        raise AskError("the agent is older than this program: restart it")
+    if status["locked"]:
+        yield "The agent is locked: it lists no keys. Unlock it with ssh-add -X."
+        return
+    called = _name_in_known_hosts(name)
+    hosts = _hosts(called)
+    if not hosts:
+        yield from style.wrap(
+            printable(f"{called} is in no known_hosts file. Once it is, by this name alone, it gets:")
+        )
+        hosts = [Host(b"", KnownAs((called,)))]
+    said: list[list[str]] = []
+    for host in hosts:
+        lines = [*_described(status, host, repository, style)]
+        if lines not in said:
+            if said:
+                yield ""
+            if len(hosts) > 1:
+                yield f"By its key {host.fingerprint}:"
+            yield from lines
+        said.append(lines)
+
+
+def _described(status: Mapping[str, Any], host: Host, repository: str, style: Style) -> Iterator[str]:
+    rules = [rule_from_json(rule) for rule in status["key_rules"]]
+    accepted = next((one["accepted"] for one in status["hosts"] if one["host_key"] == host.fingerprint), ())
+    certificates = [
+        one for one in status["certificates"] if not one["users"] and names_host(tuple(one["hosts"]), host)
+    ]
+    keys = _keys(status)
+    fits = fits_of(rules, host, repository)
+    made = order(keys, rules, fits, accepted, may_be_empty=any(one["serial"] for one in certificates))
+    count = f"{len(made.offered)} of {len(keys)} {'key' if len(keys) == 1 else 'keys'}"
+    yield f"{printable(_called(host))} is listed {count}{', in this order:' if made.offered else '.'}"
+    if certificates:
+        principals = ", ".join(certificates[0]["principals"])
+        yield printable(f"      a certificate for {principals}, if one can be made (see replug status)")
+    for number, place in enumerate(made.offered, 1):
+        yield f"  {number:2}. {_line(place.entry)}"
+        yield from style.wrap(printable(_why(place, made, accepted)), first="      ", rest="      ")
+    if made.none_fits:
+        yield from style.wrap("The rules would leave no key for this host, so none is left out.")
+    if len(made.offered) > FEW and not made.accepted_first:
+        yield from style.wrap("Servers hear about 6 keys: name those for this host in a [[key]].")
+    if made.left_out:
+        yield "Left out:"
+    for place in made.left_out:
+        yield f"      {_line(place.entry)}"
+        yield from style.wrap(printable(_why(place, made, accepted)), first="      ", rest="      ")
+
+
+def _called(host: Host) -> str:
+    names = host.known.names if host.known is not None else ()
+    return ", ".join(names) or host.fingerprint
+
+
+def _line(entry: ListedIdentity) -> str:
+    return printable(f"{fingerprint(entry.key_blob)} {entry.comment.decode(errors='replace')}")
+
+
+def _why(place: Place, made: Order, accepted: Sequence[str]) -> str:
+    if made.accepted_first and fingerprint(place.entry.key_blob) in accepted:
+        return "the host has accepted it before, and none of the first five keys"
+    if place.rule is None:
+        return "no rule says where it is for"
+    rule = f"[[key]] {rule_in_words(place.rule)}"
+    match place.fit:
+        case Fit.REPOSITORY:
+            return f"for this repository, by {rule}"
+        case Fit.HOST:
+            return f"for this host, by {rule}"
+        case Fit.OPEN:
+            return f"the host has no name that is known, for {rule}"
+        case Fit.ELSEWHERE:
+            return f"{_elsewhere(place.rule)}, by {rule}"
+
+
+def _elsewhere(rule: KeyRule) -> str:
+    return "for other repositories" if rule.repositories else "for other hosts"
+
+
+def _keys(status: Mapping[str, Any]) -> list[ListedIdentity]:
+    """What is listed to ssh, without CA keys and certificates just in time."""
+    described = [key for token in status["tokens"] for key in token["keys"]]
+    described += [*status["software_keys"], *status["security_keys"]]
+    hidden = {key["fingerprint"] for key in described if key["ca"]}
+    hidden |= {one["fingerprint"] for one in status["certificates"]}
+    listed = listed_at(status["socket"])
+    return [key for key in listed if fingerprint(key.key_blob) not in hidden]
+
+
+def _name_in_known_hosts(name: str) -> str:
+    """What ssh looks for there, by its configuration."""
+    config: dict[str, str] = {}
+    for line in _output("ssh", "-G", "--", name).splitlines():
+        keyword, _, value = line.partition(" ")
+        config.setdefault(keyword, value)
+    if alias := config.get("hostkeyalias"):
+        return alias.lower()
+    host, port = config.get("hostname", name).lower(), config.get("port", _SSH_PORT)
+    return host if port == _SSH_PORT else f"[{host}]:{port}"
+
+
+def _hosts(name: str) -> list[Host]:
+    """The keys that known_hosts has under this name, each with all of its names."""
+    known = read_known_hosts()
+    keys: dict[bytes, None] = {}
+    for file in default_files():
+        for line in _output("ssh-keygen", "-F", name, "-f", file).splitlines():
+            words = line.split()
+            if len(words) > 2 and not words[0].startswith(("#", "@")):
+                with suppress(ValueError):
+                    keys[b64decode(words[2], validate=True)] = None
+    return [Host(key, known.known_as(key, [name], every=True)) for key in keys]
+
+
+def _output(*command: str) -> str:
+    """What a program prints, whatever its exit status; nothing if it cannot run."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
