@@ -4,6 +4,8 @@
 #   make picture  draws the README's picture of it
 #   make test     every test (PYTEST='-k login' chooses)
 #   make tokens   one user's journey on nine kinds of tokens, into docs/tried.md unless CI is set (TOKENS='tpm nss')
+#   make clients  ssh, PuTTY, libraries, git, ansible and others log in with each kind of key, into docs/clients.md unless CI
+#                 is set (CLIENTS='plink go')
 #   make machines  a new Debian 12 and 13, each booted: the README from its first line on, the .deb, and docs/bastion.md
 #                 (DISTRIBUTIONS='trixie noble')
 #   make newest   the tests against OpenSSH's programs in a new Debian sid, with the newest OpenSSH; as root
@@ -30,7 +32,7 @@ READY = $(VENV)/.ready
 # How Python behaves here is settled here: no PYTHONPATH, PYTHONHOME or the like of whoever runs this.
 unexport $(filter PYTHON%,$(.VARIABLES))
 
-.PHONY: demo picture test tokens machines newest package torture fuzz insertion bench soak lint types format completions lock clean
+.PHONY: demo picture test tokens clients machines newest package torture fuzz insertion bench soak lint types format completions lock clean
 
 demo: $(READY)
 	@tests/prepare demo
@@ -49,6 +51,14 @@ tokens: $(READY)
 	@tests/prepare test
 	@tests/prepare tokens
 	$(VENV)/bin/python tests/tokens/main.py $(if $(CI),,--document docs/tried.md) $(TOKENS)
+
+clients: $(READY)
+	@tests/prepare test
+	@tests/prepare clients
+	mkdir -p $(VENV)/clients
+	cp tests/clients/sources/package.json tests/clients/sources/package-lock.json $(VENV)/clients
+	npm ci --silent --omit=optional --ignore-scripts --prefix $(VENV)/clients
+	$(VENV)/bin/python tests/clients/main.py $(if $(CI),,--document docs/clients.md) $(CLIENTS)
 
 machines: $(READY)
 	@tests/prepare test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 from rigs.agent import Agent, StartAgent
 from rigs.askpass import Askpass
 from rigs.home import Home
-from rigs.key_files import make_key
+from rigs.key_files import make_key, public_of
 from rigs.registered import Registered
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.terminal import Done, eventually
@@ -88,6 +89,31 @@ def test_it_is_found_by_the_name(name: str, home: Home, start_agent: StartAgent)
         assert str(agent.pid) in found, finder
     command = Path(f"/proc/{agent.pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     assert command == [name.encode(), b"-D", b"-a", str(agent.socket).encode()]
+
+
+def test_keychain_starts_it_and_finds_it_from_the_next_shell(home: Home) -> None:
+    key = make_key(home, "key")
+    folder = home.folder / "programs"
+    folder.mkdir()
+    (folder / "ssh-agent").symlink_to(REPLUG_AGENT)
+    path = {"PATH": f"{folder}:{home.env['PATH']}"}
+
+    def shell() -> tuple[str, ...]:
+        done = home.run("keychain", "--quiet", "--eval", key, env=path)
+        assert done.status == 0, done
+        said = re.search(r"SSH_AUTH_SOCK=([^;]*);.*SSH_AGENT_PID=([^;]*);", done.out, re.DOTALL)
+        assert said, done
+        return said.groups()
+
+    socket, pid = shell()
+    try:
+        environment = {"SSH_AUTH_SOCK": socket, "SSH_AGENT_PID": pid}
+        assert home.run(REPLUG, "status", env=environment).status == 0  # OpenSSH's has no answer to that
+        assert shell() == (socket, pid)
+        assert home.run("ssh-add", "-T", public_of(key), env=environment).status == 0
+    finally:
+        killed = home.run(folder / "ssh-agent", "-k", env={"SSH_AGENT_PID": pid})
+    assert killed.status == 0, killed
 
 
 def test_a_link_in_a_folder_with_blanks(home: Home) -> None:

@@ -16,6 +16,7 @@ DOCUMENTS = [
     "docs/architecture.md",
     "docs/bastion.md",
     "docs/benchmarks.md",
+    "docs/clients.md",
     "docs/security.md",
     "docs/tokens.md",
     "docs/tried.md",

@@ -1,0 +1,57 @@
+"""What a client of an agent is to us: it brings a document from a host on which one key opens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from clients.user import FIDO, KEYS, RESTRICTED, Key, Visit
+from rigs.sshd import USER
+
+SOURCES = Path(__file__).parent / "sources"
+
+PROVES_NO_HOST = {RESTRICTED: "it does not prove to the agent which host it logs in at"}
+READS_NO_FIDO_KEY = {**PROVES_NO_HOST, FIDO: "it leaves keys of this type out"}
+ENDS_AT_FIDO_KEY = {
+    **PROVES_NO_HOST,
+    FIDO: "it ends when it comes to a key of this type, so no key behind one is of use to it",
+}
+
+
+class Client(ABC):
+    """A program, or a library that one of ours in `sources/` uses."""
+
+    title: str
+    """What the table calls it."""
+    packages: Sequence[str] = ()
+    """The Debian packages whose versions the table names."""
+    keys: Sequence[Key] = KEYS
+    """The keys that it is tried with."""
+    cannot: Mapping[str, str] = {}
+    """The places of keys that it cannot use, with any agent, and why."""
+    by_ssh = False
+    """Whether it runs OpenSSH's ssh."""
+
+    def prepare(self, folder: Path) -> None:  # noqa: B027, most need nothing
+        """Makes what it needs, in an empty folder."""
+
+    @abstractmethod
+    def bring(self, visit: Visit) -> str:
+        """The document, fetched with the key of this visit.
+
+        Raises RefusedError if the program that does it says that it could not.
+        """
+
+    def version(self) -> str:
+        """Its name and version, if it is not from Debian."""
+        return ""
+
+
+class Login(Client):
+    """One of our programs: `argv PORT USER COMMAND`."""
+
+    argv: Sequence[str | Path]
+
+    def bring(self, visit: Visit) -> str:
+        return visit.run(*self.argv, str(visit.port), USER, visit.command).out

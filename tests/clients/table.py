@@ -1,0 +1,98 @@
+"""The table of the clients and what each can do, as a document."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients.all_clients import CLIENTS
+from clients.user import FIDO, FILE, RESTRICTED, TOKEN
+
+_HEAD = """# Clients that were tried
+
+Each brings a document from a real sshd on which one key opens, with each kind of key in turn, by replug and
+by OpenSSH's agent beside it. Both times it has to end the same way, after the same requests and replies.
+`.ci/run` repeats it; `make clients` does, too, and writes this page.
+
+Keys in files and on a token (SoftHSM) are Ed25519, ECDSA on P-256 and on P-521, and RSA; FIDO keys are
+`ed25519-sk` and `ecdsa-sk`, in OpenSSH's software authenticator. "yes" is all of these; programs that run
+`ssh` were tried with one key of each place. (Ed25519 on a token is tried with replug only: OpenSSH's agent
+takes such keys since 10.1.)
+
+A key "for this host only" is one added by `ssh-add -h`. It is for clients that prove to the agent which host
+they log in at. "RSA" is the algorithm of RSA signatures that a client asks for. Many servers, among them
+OpenSSH's since 8.8, refuse `ssh-rsa`, which is by SHA-1; here sshd accepts it.
+
+"""
+_PLACES = {FILE: "key in a file", TOKEN: "on a token", FIDO: "FIDO key", RESTRICTED: "for this host only"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one visit came to: the document, unless `why_not` says something."""
+
+    place: str
+    kind: str
+    why_not: str | None
+    said: Sequence[str]
+    in_flight: int
+
+
+def document(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
+    """The page; `outcomes` by client."""
+    remarks: list[str] = []
+    rows = [
+        ["", *_PLACES.values(), "RSA"],
+        ["---"] * (len(_PLACES) + 2),
+        *(
+            [
+                CLIENTS[name].title,
+                *(_cell([visit for visit in visits if visit.place == place], remarks) for place in _PLACES),
+                "by ssh" if CLIENTS[name].by_ssh else _rsa(visits),
+            ]
+            for name, visits in outcomes.items()
+        ),
+    ]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    notes = "".join(f"{number}. {remark}\n" for number, remark in enumerate(remarks, 1))
+    return f"{_HEAD}{table}\n{notes}\n{_habits(outcomes)}\n{_versions(outcomes)}"
+
+
+def _cell(visits: Iterable[Outcome], remarks: list[str]) -> str:
+    reasons = {visit.why_not for visit in visits if visit.why_not}
+    if not reasons:
+        return "yes"
+    [reason] = reasons
+    if reason not in remarks:
+        remarks.append(reason)
+    return f"no ({remarks.index(reason) + 1})"
+
+
+def _rsa(visits: Iterable[Outcome]) -> str:
+    asked = {words for visit in visits if visit.kind == "rsa" for words in visit.said}
+    return ", ".join(sorted(re.findall(r"SIGN_RESPONSE (\S+)", "\n".join(asked))))
+
+
+def _habits(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
+    said = {words for visits in outcomes.values() for visit in visits for words in visit.said}
+    extensions = sorted(set(re.findall(r"EXTENSION (\S+)", "\n".join(said))))
+    most = max(visit.in_flight for visits in outcomes.values() for visit in visits)
+    return (
+        f"Extensions that they send: {', '.join(f'`{name}`' for name in extensions) or 'none'}. "
+        f"Requests that one of them has waiting on a connection: {most} at most.\n"
+    )
+
+
+def _versions(outcomes: Iterable[str]) -> str:
+    packages = sorted({package for name in outcomes for package in CLIENTS[name].packages})
+    found = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    found += sorted(filter(None, (CLIENTS[name].version() for name in outcomes)))
+    lines = Path("/etc/os-release").read_text().splitlines()
+    system = dict(line.split("=", 1) for line in lines if "=" in line)["PRETTY_NAME"].strip('"')
+    return f"On {system}, with {', '.join(found)}.\n"

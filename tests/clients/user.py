@@ -1,0 +1,151 @@
+"""A user with keys of each kind, in replug and in OpenSSH's agent, and a host to log in to."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rigs.agent import Agent
+from rigs.home import Home
+from rigs.key_files import make_key, public_of
+from rigs.relay import Relay
+from rigs.security_keys import SK_DUMMY, make_sk_key
+from rigs.softhsm import Token
+from rigs.sshd import USER, Server
+from rigs.terminal import Done
+
+
+@dataclass(frozen=True)
+class Key:
+    """One of the user's keys: where it is, and of which kind."""
+
+    place: str
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.kind}"
+
+
+FILE, TOKEN, FIDO, RESTRICTED = "file", "token", "FIDO", "restricted"
+_KINDS = {"ed25519": "ed25519", "p256": "p256", "p521": "p521", "rsa": "rsa2048"}
+"""The kinds of keys in files and on tokens, by what `rigs.key_files` calls them; then `rigs.softhsm`."""
+_SK_KINDS = ("ed25519-sk", "ecdsa-sk")
+KEYS = [
+    *(Key(FILE, kind) for kind in _KINDS),
+    *(Key(TOKEN, kind) for kind in _KINDS),
+    *(Key(FIDO, kind) for kind in _SK_KINDS),
+    Key(RESTRICTED, "ed25519"),
+]
+ONE_OF_EACH_PLACE = [
+    Key(FILE, "ed25519"), Key(TOKEN, "p256"), Key(FIDO, "ed25519-sk"), Key(RESTRICTED, "ed25519"),
+]  # fmt: skip
+UNKNOWN_TO_OPENSSH = Key(TOKEN, "ed25519")
+"""Its agent, as Debian 12 and 13 have it, takes no such key from a token."""
+
+
+class RefusedError(Exception):
+    """A client did not get what it was to bring."""
+
+
+class User:
+    """At home, with the keys; `host` lets whoever has one of them in."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.publics = {Key(FILE, kind): public_of(make_key(home, f"file-{kind}", kind)) for kind in _KINDS}
+        self._token = Token(home)
+        for kind, name in _KINDS.items():
+            self.publics[Key(TOKEN, kind)] = self._token.add(name)
+        for kind in _SK_KINDS:
+            self.publics[Key(FIDO, kind)] = public_of(make_sk_key(home, kind, kind))
+        self.publics[Key(RESTRICTED, "ed25519")] = public_of(make_key(home, "restricted"))
+        self.server = Server(home, "MaxAuthTries 100")
+        self.document = home.write("document", secrets.token_hex(8) + "\n")
+        """On the host: what a client is to bring."""
+
+    @contextmanager
+    def agent(self, program: Path, *, restricted: bool) -> Iterator[Relay]:
+        """The socket in front of an agent with the key that is restricted, else with all others.
+
+        FIDO keys are the last, as not every client gets past them.
+        """
+        with ExitStack() as stack:
+            agent = Agent(program, self.home)
+            stack.callback(agent.stop)
+            if restricted:
+                host = ("-H", self.server.known_hosts, "-h", self.server.name)
+                additions = [agent.ssh_add(*host, *self._files(RESTRICTED))]
+            else:
+                additions = [
+                    agent.ssh_add(*self._files(FILE)),
+                    agent.add_provider(self._token.module, self._token.pin),
+                    agent.ssh_add("-S", SK_DUMMY, *self._files(FIDO)),
+                ]
+            assert all(added.status == 0 for added in additions), (additions, agent.log)
+            relay = Relay(agent.socket.with_suffix(".relay"), agent.socket)
+            stack.callback(relay.close)
+            yield relay
+
+    def _files(self, place: str) -> list[Path]:
+        return [path.with_suffix("") for key, path in self.publics.items() if key.place == place]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a client has: an agent, and a port of the host, where one key opens."""
+
+    user: User
+    agent: Relay
+    port: int
+    key: Key
+
+    @property
+    def home(self) -> Home:
+        return self.user.home
+
+    @property
+    def public(self) -> Path:
+        """The .pub file of the key that opens."""
+        return self.user.publics[self.key]
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether the agent may use that key for logins at this host only (`ssh-add -h`)."""
+        return self.key.place == RESTRICTED
+
+    @property
+    def address(self) -> str:
+        """Of the user, as ssh takes it."""
+        return f"{USER}@127.0.0.1"
+
+    @property
+    def command(self) -> str:
+        """What prints the document, on the host."""
+        return f"cat {self.user.document}"
+
+    @property
+    def ssh(self) -> list[str]:
+        """OpenSSH's ssh for those who run it, with which the host is called `host`."""
+        host_key = self.user.server.host_key.read_text()
+        known_hosts = self.home.write("visit.known_hosts", f"[127.0.0.1]:{self.port} {host_key}")
+        config = [
+            "Host host",
+            "HostName 127.0.0.1",
+            f"Port {self.port}",
+            f"User {USER}",
+            f"UserKnownHostsFile {known_hosts}",
+            "GlobalKnownHostsFile none",
+            "IdentityFile none",
+            "BatchMode yes",
+        ]
+        return ["ssh", "-F", str(self.home.write("visit.ssh_config", "\n".join(config) + "\n"))]
+
+    def run(self, *argv: str | Path, env: dict[str, str] | None = None) -> Done:
+        """Runs a program, which has to succeed."""
+        done = self.home.run(*argv, env={"SSH_AUTH_SOCK": str(self.agent.path)} | (env or {}))
+        if done.status:
+            raise RefusedError(done)
+        return done

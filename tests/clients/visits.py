@@ -1,0 +1,71 @@
+"""Each client visits a host with each key, once by replug and once by OpenSSH's agent.
+
+`make clients` runs it and makes a table of it (`docs/clients.md`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+from clients.all_clients import CLIENTS
+from clients.client import Client
+from clients.seen import visit
+from clients.user import RESTRICTED, UNKNOWN_TO_OPENSSH, Key, User, Visit
+from rigs.agent import OPENSSH
+from rigs.home import Home
+from rigs.relay import Relay
+
+Record = Callable[[str, object], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the visits begin."""
+
+    user: User
+    agents: dict[bool, list[Relay]]
+    """replug and OpenSSH's agent, by whether they have the restricted key, or all others."""
+    port: int
+
+    def visits(self, key: Key) -> Iterator[Visit]:
+        """With this key: by replug, then by OpenSSH's agent."""
+        for agent in self.agents[key.place == RESTRICTED]:
+            yield Visit(self.user, agent, self.port, key)
+
+
+@pytest.fixture(scope="module")
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    programs = request.config.getoption("--agent"), OPENSSH
+    with ExitStack() as stack:
+        home = Home()
+        stack.callback(home.remove)
+        user = User(home)
+        agents = {
+            restricted: [stack.enter_context(user.agent(each, restricted=restricted)) for each in programs]
+            for restricted in (False, True)
+        }
+        yield Place(user, agents, stack.enter_context(user.server.listening()))
+
+
+@pytest.fixture(scope="module")
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    client = CLIENTS[request.param]
+    client.prepare(tmp_path_factory.mktemp("client"))
+    return client
+
+
+def test_visit(client: Client, key: Key, place: Place, record_property: Record) -> None:
+    by_ours, by_theirs = place.visits(key)
+    seen, complaint = visit(client, by_ours)
+
+    why_not = client.cannot.get(key.place)
+    assert seen.brought == (why_not is None), (complaint, seen)
+    if key != UNKNOWN_TO_OPENSSH:
+        theirs, their_complaint = visit(client, by_theirs)
+        assert seen == theirs, (complaint, their_complaint)
+    for name, value in (("place", key.place), ("kind", key.kind), ("why_not", why_not), ("said", seen.said)):
+        record_property(name, value)
+    record_property("in_flight", seen.in_flight)
