@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clients.all_clients import CLIENTS
 from clients.user import FIDO, FILE, RESTRICTED, TOKEN
+from rigs.packages import system, versions
 
 _HEAD = """# Clients that were tried
 
@@ -58,7 +57,10 @@ def document(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = "".join(f"{number}. {remark}\n" for number, remark in enumerate(remarks, 1))
-    return f"{_HEAD}{table}\n{notes}\n{_habits(outcomes)}\n{_versions(outcomes)}"
+    found = versions(package for name in outcomes for package in CLIENTS[name].packages)
+    found += sorted(filter(None, (CLIENTS[name].version() for name in outcomes)))
+    end = f"On {system()}, with {', '.join(found)}.\n"
+    return f"{_HEAD}{table}\n{notes}\n{_habits(outcomes)}\n{end}"
 
 
 def _cell(visits: Iterable[Outcome], remarks: list[str]) -> str:
@@ -84,15 +86,3 @@ def _habits(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
         f"Extensions that they send: {', '.join(f'`{name}`' for name in extensions) or 'none'}. "
         f"Requests that one of them has waiting on a connection: {most} at most.\n"
     )
-
-
-def _versions(outcomes: Iterable[str]) -> str:
-    packages = sorted({package for name in outcomes for package in CLIENTS[name].packages})
-    found = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages],
-        capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    found += sorted(filter(None, (CLIENTS[name].version() for name in outcomes)))
-    lines = Path("/etc/os-release").read_text().splitlines()
-    system = dict(line.split("=", 1) for line in lines if "=" in line)["PRETTY_NAME"].strip('"')
-    return f"On {system}, with {', '.join(found)}.\n"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from rigs.packages import system, versions
 from rigs.tried_all import TOKENS
 
 _HEAD = """# What it was tried with
@@ -41,7 +40,9 @@ def document(outcomes: Mapping[str, Mapping[str, Outcome]]) -> str:
     ]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
     notes = "".join(f"{number}. {remark}\n" for number, remark in enumerate(remarks, 1))
-    return f"{_HEAD}{table}\n{notes}\n{_versions()}"
+    packages = [package for kind in TOKENS.values() for package in kind.packages]
+    found = ", ".join(versions(packages))
+    return f"{_HEAD}{table}\n{notes}\nOn {system()}, with {found}.\n"
 
 
 def _cell(outcome: Outcome | None, remarks: list[str]) -> str:
@@ -54,14 +55,3 @@ def _cell(outcome: Outcome | None, remarks: list[str]) -> str:
     if outcome.remark not in remarks:
         remarks.append(outcome.remark)
     return f"({remarks.index(outcome.remark) + 1})"
-
-
-def _versions() -> str:
-    packages = sorted({package for kind in TOKENS.values() for package in kind.packages})
-    found = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package} ${Version}, ", *packages],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    lines = Path("/etc/os-release").read_text().splitlines()
-    system = dict(line.split("=", 1) for line in lines if "=" in line)["PRETTY_NAME"].strip('"')
-    return f"On {system}, with {found.rstrip(', ')}.\n"
