@@ -9,12 +9,11 @@ from base64 import b64decode
 from pathlib import Path
 
 from clients.client import Client
-from clients.user import ONE_OF_EACH_PLACE, Visit
+from clients.user import Visit
 from rigs.terminal import Done
 
 
 class BySsh(Client):
-    keys = ONE_OF_EACH_PLACE
     by_ssh = True
 
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from clients.user import FIDO, KEYS, RESTRICTED, Key, Visit
+from clients.user import FIDO, FORWARDED, KEYS, ONE_OF_EACH_PLACE, RESTRICTED, Key, Visit
 from rigs.sshd import USER
 
 SOURCES = Path(__file__).parent / "sources"
@@ -26,12 +26,18 @@ class Client(ABC):
     """What the table calls it."""
     packages: Sequence[str] = ()
     """The Debian packages whose versions the table names."""
-    keys: Sequence[Key] = KEYS
-    """The keys that it is tried with."""
     cannot: Mapping[str, str] = {}
     """The places of keys that it cannot use, with any agent, and why."""
+    forwards = False
+    """Whether it is tried with forwarding the agent."""
     by_ssh = False
     """Whether it runs OpenSSH's ssh."""
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """The keys that it is tried with."""
+        keys = ONE_OF_EACH_PLACE if self.by_ssh else KEYS
+        return [key for key in keys if self.forwards or key.place != FORWARDED]
 
     def prepare(self, folder: Path) -> None:  # noqa: B027, most need nothing
         """Makes what it needs, in an empty folder."""
@@ -49,9 +55,9 @@ class Client(ABC):
 
 
 class Login(Client):
-    """One of our programs: `argv PORT USER COMMAND`."""
+    """One of our programs: `argv PORT USER COMMAND`, with -A behind it if it is to forward the agent."""
 
     argv: Sequence[str | Path]
 
     def bring(self, visit: Visit) -> str:
-        return visit.run(*self.argv, str(visit.port), USER, visit.command).out
+        return visit.run(*self.argv, str(visit.port), USER, visit.command, *visit.forwarding).out

@@ -26,6 +26,7 @@ class Libssh(Login):
 
 class Go(Login):
     title = "Go, x/crypto/ssh/agent"
+    forwards = True
     packages = ("golang-golang-x-crypto-dev",)
     cannot = PROVES_NO_HOST
 
@@ -39,6 +40,7 @@ class Go(Login):
 
 class NpmSsh2(Login):
     title = "npm: ssh2"
+    forwards = True
     cannot = READS_NO_FIDO_KEY
     argv = ("env", f"NODE_PATH={NODE_MODULES}", "node", SOURCES / "login.js")
 
@@ -50,6 +52,7 @@ class NpmSsh2(Login):
 
 class Paramiko(Login):
     title = "paramiko"
+    forwards = True
     cannot = PROVES_NO_HOST
     argv = (sys.executable, SOURCES / "paramiko_login.py")
 
@@ -59,6 +62,7 @@ class Paramiko(Login):
 
 class Asyncssh(Login):
     title = "asyncssh"
+    forwards = True
     cannot = PROVES_NO_HOST
     argv = (sys.executable, SOURCES / "asyncssh_login.py")
 

@@ -30,31 +30,34 @@ setpriv --reuid {uid} --regid {gid} --clear-groups sudo -n {command}
 class Ssh(Client):
     title = "ssh"
     packages = ("openssh-client",)
+    forwards = True
 
     def bring(self, visit: Visit) -> str:
-        return visit.run(*visit.ssh, "host", visit.command).out
+        return visit.run(*visit.ssh, *visit.forwarding, "host", visit.command).out
 
 
 class Plink(Client):
     title = "plink (PuTTY)"
     packages = ("putty-tools",)
+    forwards = True
     cannot = PROVES_NO_HOST
 
     def bring(self, visit: Visit) -> str:
         shown = visit.home.run("ssh-keygen", "-l", "-f", visit.user.server.host_key)
         fingerprint = shown.out.split()[1]
-        return visit.run(
-            "plink", "-batch", "-P", str(visit.port), "-hostkey", fingerprint, visit.address, visit.command
-        ).out
+        options = ["-batch", "-hostkey", fingerprint, "-P", str(visit.port), *visit.forwarding]
+        return visit.run("plink", *options, visit.address, visit.command).out
 
 
 class Dbclient(Client):
     title = "dbclient (Dropbear)"
     packages = ("dropbear-bin",)
+    forwards = True
     cannot = ENDS_AT_FIDO_KEY
 
     def bring(self, visit: Visit) -> str:
-        return visit.run("dbclient", "-y", "-y", "-p", str(visit.port), visit.address, visit.command).out
+        options = ["-y", "-y", "-p", str(visit.port), *visit.forwarding]
+        return visit.run("dbclient", *options, visit.address, visit.command).out
 
 
 _PASSES_ON_PART = {**PROVES_NO_HOST, FIDO: "the server refuses the signature as it passes it on"}

@@ -11,6 +11,7 @@ from rigs.key_files import blob_of
 from rigs.relay import Exchange
 
 from replug.protocol.constants import MessageType
+from replug.protocol.extensions import SESSION_BIND, SessionBind
 from replug.protocol.wire import Reader
 
 
@@ -53,6 +54,8 @@ def in_words(exchanges: Iterable[Exchange], key: bytes) -> tuple[str, ...]:
             words.append(f"flags {asked.uint32()}")
         elif kind is MessageType.EXTENSION:
             words.append(asked.string().decode())
+            if words[-1] == SESSION_BIND and SessionBind.decode(asked.rest()).is_forwarding:
+                words.append("of a forwarded agent")
         words += ["->", MessageType(reply[0]).name]
         if reply[0] == MessageType.SIGN_RESPONSE:
             words.append(Reader(Reader(reply[1:]).string()).string().decode())

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clients.all_clients import CLIENTS
-from clients.user import FIDO, FILE, RESTRICTED, TOKEN
+from clients.user import FIDO, FILE, FORWARDED, RESTRICTED, TOKEN
 from rigs.packages import system, versions
+
+from replug.protocol.extensions import SESSION_BIND
 
 _HEAD = """# Clients that were tried
 
@@ -22,11 +24,18 @@ Keys in files and on a token (SoftHSM) are Ed25519, ECDSA on P-256 and on P-521,
 takes such keys since 10.1.)
 
 A key "for this host only" is one added by `ssh-add -h`. It is for clients that prove to the agent which host
-they log in at. "RSA" is the algorithm of RSA signatures that a client asks for. Many servers, among them
-OpenSSH's since 8.8, refuse `ssh-rsa`, which is by SHA-1; here sshd accepts it.
+they log in at. A client that forwards the agent to a host should say so to the agent: else that host looks
+like a program of yours ([security.md](security.md)). It was tried with a signature that the host asks for;
+"-" was not tried. "RSA" is the algorithm of RSA signatures that a client asks for. Many servers, among
+them OpenSSH's since 8.8, refuse `ssh-rsa`, which is by SHA-1; here sshd accepts it.
 
 """
-_PLACES = {FILE: "key in a file", TOKEN: "on a token", FIDO: "FIDO key", RESTRICTED: "for this host only"}
+_PLACES = {
+    FILE: "key in a file",
+    TOKEN: "on a token",
+    FIDO: "FIDO key",
+    RESTRICTED: "for this host only",
+}
 
 
 @dataclass(frozen=True)
@@ -44,13 +53,13 @@ def document(outcomes: Mapping[str, Sequence[Outcome]]) -> str:
     """The page; `outcomes` by client."""
     remarks: list[str] = []
     rows = [
-        ["", *_PLACES.values(), "RSA"],
-        ["---"] * (len(_PLACES) + 2),
+        ["", *_PLACES.values(), "says that it forwards", "RSA"],
+        ["---"] * (len(_PLACES) + 3),
         *(
             [
                 CLIENTS[name].title,
                 *(_cell([visit for visit in visits if visit.place == place], remarks) for place in _PLACES),
-                "by ssh" if CLIENTS[name].by_ssh else _rsa(visits),
+                *(["by ssh"] * 2 if CLIENTS[name].by_ssh else [_forwarding(visits), _rsa(visits)]),
             ]
             for name, visits in outcomes.items()
         ),
@@ -71,6 +80,14 @@ def _cell(visits: Iterable[Outcome], remarks: list[str]) -> str:
     if reason not in remarks:
         remarks.append(reason)
     return f"no ({remarks.index(reason) + 1})"
+
+
+def _forwarding(visits: Iterable[Outcome]) -> str:
+    forwarded = [visit for visit in visits if visit.place == FORWARDED]
+    if not forwarded:
+        return "-"
+    saying = f"EXTENSION {SESSION_BIND} of a forwarded agent -> SUCCESS"
+    return "yes" if all(saying in visit.said for visit in forwarded) else "no"
 
 
 def _rsa(visits: Iterable[Outcome]) -> str:

@@ -30,6 +30,8 @@ class Key:
 
 
 FILE, TOKEN, FIDO, RESTRICTED = "file", "token", "FIDO", "restricted"
+FORWARDED = "forwarded"
+"""That one is in a file, and is used on the host, too."""
 _KINDS = {"ed25519": "ed25519", "p256": "p256", "p521": "p521", "rsa": "rsa2048"}
 """The kinds of keys in files and on tokens, by what `rigs.key_files` calls them; then `rigs.softhsm`."""
 _SK_KINDS = ("ed25519-sk", "ecdsa-sk")
@@ -38,6 +40,7 @@ KEYS = [
     *(Key(TOKEN, kind) for kind in _KINDS),
     *(Key(FIDO, kind) for kind in _SK_KINDS),
     Key(RESTRICTED, "ed25519"),
+    Key(FORWARDED, "ed25519"),
 ]
 ONE_OF_EACH_PLACE = [
     Key(FILE, "ed25519"), Key(TOKEN, "p256"), Key(FIDO, "ed25519-sk"), Key(RESTRICTED, "ed25519"),
@@ -62,35 +65,33 @@ class User:
         for kind in _SK_KINDS:
             self.publics[Key(FIDO, kind)] = public_of(make_sk_key(home, kind, kind))
         self.publics[Key(RESTRICTED, "ed25519")] = public_of(make_key(home, "restricted"))
+        self.publics[Key(FORWARDED, "ed25519")] = self.publics[Key(FILE, "ed25519")]
         self.server = Server(home, "MaxAuthTries 100")
         self.document = home.write("document", secrets.token_hex(8) + "\n")
         """On the host: what a client is to bring."""
 
     @contextmanager
-    def agent(self, program: Path, *, restricted: bool) -> Iterator[Relay]:
-        """The socket in front of an agent with the key that is restricted, else with all others.
-
-        FIDO keys are the last, as not every client gets past them.
-        """
+    def agent(self, program: Path, *places: str) -> Iterator[Relay]:
+        """The socket in front of an agent with the keys of these places, in this order."""
         with ExitStack() as stack:
             agent = Agent(program, self.home)
             stack.callback(agent.stop)
-            if restricted:
-                host = ("-H", self.server.known_hosts, "-h", self.server.name)
-                additions = [agent.ssh_add(*host, *self._files(RESTRICTED))]
-            else:
-                additions = [
-                    agent.ssh_add(*self._files(FILE)),
-                    agent.add_provider(self._token.module, self._token.pin),
-                    agent.ssh_add("-S", SK_DUMMY, *self._files(FIDO)),
-                ]
-            assert all(added.status == 0 for added in additions), (additions, agent.log)
+            for place in places:
+                added = self._add(agent, place)
+                assert added.status == 0, (added, agent.log)
             relay = Relay(agent.socket.with_suffix(".relay"), agent.socket)
             stack.callback(relay.close)
             yield relay
 
-    def _files(self, place: str) -> list[Path]:
-        return [path.with_suffix("") for key, path in self.publics.items() if key.place == place]
+    def _add(self, agent: Agent, place: str) -> Done:
+        files = [path.with_suffix("") for key, path in self.publics.items() if key.place == place]
+        if place == TOKEN:
+            return agent.add_provider(self._token.module, self._token.pin)
+        if place == FIDO:
+            return agent.ssh_add("-S", SK_DUMMY, *files)
+        if place == RESTRICTED:
+            return agent.ssh_add("-H", self.server.known_hosts, "-h", self.server.name, *files)
+        return agent.ssh_add(*files)
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,16 @@ class Visit:
         return self.key.place == RESTRICTED
 
     @property
+    def is_forwarded(self) -> bool:
+        """Whether the client has to forward the agent to the host, where it signs once more."""
+        return self.key.place == FORWARDED
+
+    @property
+    def forwarding(self) -> list[str]:
+        """The option for that."""
+        return ["-A"] if self.is_forwarded else []
+
+    @property
     def address(self) -> str:
         """Of the user, as ssh takes it."""
         return f"{USER}@127.0.0.1"
@@ -124,7 +135,8 @@ class Visit:
     @property
     def command(self) -> str:
         """What prints the document, on the host."""
-        return f"cat {self.user.document}"
+        bring = f"cat {self.user.document}"
+        return f"ssh-add -T {self.public} && {bring}" if self.is_forwarded else bring
 
     @property
     def ssh(self) -> list[str]:

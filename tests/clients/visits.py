@@ -13,7 +13,7 @@ import pytest
 from clients.all_clients import CLIENTS
 from clients.client import Client
 from clients.seen import visit
-from clients.user import RESTRICTED, UNKNOWN_TO_OPENSSH, Key, User, Visit
+from clients.user import FIDO, FILE, FORWARDED, RESTRICTED, TOKEN, UNKNOWN_TO_OPENSSH, Key, User, Visit
 from rigs.agent import OPENSSH
 from rigs.home import Home
 from rigs.relay import Relay
@@ -26,26 +26,33 @@ class Place:
     """Where the visits begin."""
 
     user: User
-    agents: dict[bool, list[Relay]]
-    """replug and OpenSSH's agent, by whether they have the restricted key, or all others."""
+    agents: dict[str, tuple[Relay, Relay]]
+    """By the key's place: replug, and OpenSSH's agent."""
     port: int
 
     def visits(self, key: Key) -> Iterator[Visit]:
         """With this key: by replug, then by OpenSSH's agent."""
-        for agent in self.agents[key.place == RESTRICTED]:
+        for agent in self.agents[key.place]:
             yield Visit(self.user, agent, self.port, key)
 
 
 @pytest.fixture(scope="module")
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    programs = request.config.getoption("--agent"), OPENSSH
+    replug = request.config.getoption("--agent")
     with ExitStack() as stack:
         home = Home()
         stack.callback(home.remove)
         user = User(home)
+
+        def both(*places: str) -> tuple[Relay, Relay]:
+            ours, theirs = (stack.enter_context(user.agent(each, *places)) for each in (replug, OPENSSH))
+            return ours, theirs
+
+        # FIDO keys are the last, as not every client gets past them, nor past a key that it may not use.
+        everyday = both(FILE, TOKEN, FIDO)
         agents = {
-            restricted: [stack.enter_context(user.agent(each, restricted=restricted)) for each in programs]
-            for restricted in (False, True)
+            **dict.fromkeys((FILE, TOKEN, FIDO, FORWARDED), everyday),
+            RESTRICTED: both(RESTRICTED),
         }
         yield Place(user, agents, stack.enter_context(user.server.listening()))
 

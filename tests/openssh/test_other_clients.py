@@ -34,7 +34,7 @@ def user() -> Iterator[User]:
 @pytest.fixture(scope="module")
 def agent(request: pytest.FixtureRequest, user: User) -> Iterator[Relay]:
     """With keys of files, of a token and of an authenticator."""
-    with user.agent(request.config.getoption("--agent"), restricted=False) as agent:
+    with user.agent(request.config.getoption("--agent"), FILE, TOKEN, FIDO) as agent:
         yield agent
 
 

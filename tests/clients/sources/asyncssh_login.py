@@ -1,6 +1,7 @@
-"""asyncssh_login.py PORT USER COMMAND: logs in by asyncssh with the first key of the agent that opens there.
+"""asyncssh_login.py PORT USER COMMAND [-A]: logs in by asyncssh with the first key of the agent that opens.
 
-It runs COMMAND on 127.0.0.1 and prints what that prints. It accepts any host key.
+It runs COMMAND on 127.0.0.1, with -A while it forwards the agent, and prints what that prints. It accepts any
+host key.
 """
 
 import asyncio
@@ -9,9 +10,15 @@ import sys
 import asyncssh
 
 
-async def main(port: str, user: str, command: str) -> None:
+async def main(port: str, user: str, command: str, *forwarding: str) -> None:
     async with asyncssh.connect(
-        "127.0.0.1", int(port), username=user, known_hosts=None, config=[], client_keys=()
+        "127.0.0.1",
+        int(port),
+        username=user,
+        known_hosts=None,
+        config=[],
+        client_keys=(),
+        agent_forwarding=bool(forwarding),
     ) as client:
         sys.stdout.write(str((await client.run(command, check=True)).stdout))
 
