@@ -15,8 +15,9 @@ others wrote. `.ci/run` repeats it; `make tokens` does, too, and writes this pag
 services behind them are real, from Debian's packages. The TPM is swtpm, the card is `tests/rigs/piv_card.py`
 in a real pcscd.
 
-With other releases of OpenSSH: `make test` runs the programs of Debian 12's (9.2), `make newest` those of Debian sid
-(10.6 in November 2026) in a root made for it, and `make machines` logs in with Debian 12's and 13's.
+With other releases of OpenSSH: `make test` runs the programs of Debian 12's (9.2), `make newest` those of
+Debian sid (10.6 in November 2026) in a root made for it, and `make machines` logs in with Debian 12's
+and 13's.
 
 """
 
