@@ -54,6 +54,8 @@ def test_status_as_json(rig: ControlRig) -> None:
             "forget_pin_on": [],
             "software_keys": [],
             "security_keys": [],
+            "upstreams": [],
+            "sockets": [],
             "certificates": [],
             "allowed_modules": f"{rig.agent.module.parent}/*",
             "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],
