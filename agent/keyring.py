@@ -162,7 +162,7 @@ class Keyring:
             lambda: self.locked,
         )
         self.listing, self.listing_takes_long = listings.listing, listings.takes_long
-        self.was_bound, self.at_hand = listings.was_bound, listings.at_hand
+        self.was_bound, self.at_hand_for = listings.was_bound, listings.at_hand_for
 
     # For clients, through `Agent`.
 

@@ -59,10 +59,16 @@ class Listings:
         self._first_scan = first_scan
         self._changes = changes
         self._locked = locked
-        self.at_hand = ListAtHand(is_shared=True)
+        self._at_hand = ListAtHand(is_shared=True)
         """For clients that are bound to no session, as they all see the same."""
         self._for_logins: dict[Hashable, ListAtHand] = {}
         """For those that log in at a host, by what decides about their lists."""
+
+    def at_hand_for(self, client: Client) -> ListAtHand:
+        """What a client that has just connected has at hand."""
+        if client.view is not None:
+            return self._views.at_hand(client, client.view)
+        return self._at_hand if client.guest is None else ListAtHand()
 
     def listing(self, client: Client) -> IdentitiesAnswer:
         """As `Agent.listing`; the client has it at hand then, if it may be kept."""

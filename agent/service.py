@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from replug.agent.ca.journal import Journal, journal_path
-from replug.agent.clients.client import Client, ListAtHand
+from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
 from replug.agent.clients.server import Entrance, Server
 from replug.agent.clients.view import View
@@ -128,7 +128,6 @@ class _Service:
             Authenticators(SkHelper(os.environ), plugged_in),
         )
         address = listener.getsockname()
-        keyring.upstreams.own_sockets.append(address)
         keyring.begin()  # before anybody can ask
         dispatcher = Dispatcher(keyring, history)
         events = SessionEvents(
@@ -145,16 +144,17 @@ class _Service:
         server, disposal = Server(waiting, dispatcher.not_served), Disposal()
 
         def conversation(peer: Peer, view: View | None = None) -> Conversation:
-            # What guests see, and clients of a view, is another list.
-            own = view is None and not peer.is_foreign
-            at_hand = keyring.at_hand if own else ListAtHand()
-            return Conversation(dispatcher, keyring.changes, Client(peer, at_hand=at_hand, view=view))
+            client = Client(peer, view=view)
+            client.at_hand = keyring.at_hand_for(client)
+            return Conversation(dispatcher, keyring.changes, client)
 
         own_sockets = (address, control_path(address))
         views = ViewSockets(settings, own_sockets, server, conversation, disposal.take, keyring.changes)
 
         async def follow() -> None:
             listen_for_events()
+            paths = [entry.path for entry in settings.config.sockets]
+            keyring.upstreams.own_sockets[:] = [address, *paths]
             await views.follow()
 
         reloader = Reloader(keyring, follow)
@@ -177,7 +177,7 @@ class _Service:
         self._handle_signals(keyring, reloader)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # It may wait for a folder that does not answer, and may be told to end meanwhile.
-        starting = asyncio.gather(control.start(), views.follow())
+        starting = asyncio.gather(control.start(), follow())
         first: tuple[asyncio.Future[Any], ...] = (starting, self._ended)
         await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if client is not None:
@@ -197,7 +197,6 @@ class _Service:
             ),
         ]
         watching = [asyncio.create_task(task) for task in tasks]
-        listen_for_events()
         preparation = asyncio.create_task(self._prepare(keyring))
         preparation.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._manager.tell("READY=1")

@@ -17,6 +17,7 @@ from replug.agent import keyring
 from replug.agent.ca.journal import Journal
 from replug.agent.clients.client import Client
 from replug.agent.clients.peer import Peer
+from replug.agent.clients.view import View
 from replug.agent.commands.main import main
 from replug.agent.config.options import Options
 from replug.agent.config.settings import Settings
@@ -85,8 +86,10 @@ class AgentBench:
         self._conversations: dict[int, Conversation] = {}
         self.client = self.new_client()
 
-    def new_client(self) -> Client:
-        return Client(Peer(os.getpid(), os.getuid()), at_hand=self.keyring.at_hand)
+    def new_client(self, view: View | None = None) -> Client:
+        client = Client(Peer(os.getpid(), os.getuid()), view=view)
+        client.at_hand = self.keyring.at_hand_for(client)
+        return client
 
     def uri(self, path: str, query: str = "") -> str:
         """A URI that names this module."""

@@ -12,6 +12,8 @@ from doubles.agent_bench import AgentBench
 from doubles.session_hosts import bind_of
 from doubles.stand_ins import Key, StandInToken, run
 
+from replug.agent.clients.view import View
+from replug.agent.config.socket_entry import SocketEntry
 from replug.agent.dispatch import Conversation
 from replug.protocol.constraints import Lifetime
 from replug.protocol.decoding import Request
@@ -39,8 +41,8 @@ class Bench(AgentBench):
         self.token = StandInToken(ONE)
         super().__init__(monkeypatch, folder, self.token)
 
-    def conversation(self) -> Conversation:
-        return Conversation(self.dispatcher, self.keyring.changes, self.new_client())
+    def conversation(self, view: View | None = None) -> Conversation:
+        return Conversation(self.dispatcher, self.keyring.changes, self.new_client(view))
 
 
 async def said(conversation: Conversation, request: Request) -> bytes:
@@ -71,6 +73,32 @@ def test_while_nothing_changes_it_is_at_hand_and_kept_once_for_all(bench: Bench)
         assert await said(forwarded, RequestIdentities()) == listing
         assert forwarded.listing_at_hand() == b""
         assert one.listing_at_hand() == listing
+
+    run(main())
+
+
+def test_at_a_socket_for_some_of_the_keys(bench: Bench) -> None:
+    """Its clients share theirs, bound or not; another socket's do not, nor the agent's own."""
+
+    async def main() -> None:
+        await bench.add()
+        shows, hides = View(SocketEntry("/a", ("one",))), View(SocketEntry("/b", ("other",)))
+        own, one, other, none = map(bench.conversation, (None, shows, shows, hides))
+        bind = Extension(SESSION_BIND, bind_of(Key("server"), b"session").encode())
+        for conversation, listing in ((none, EMPTY), (one, await said(own, RequestIdentities()))):
+            assert conversation.listing_at_hand() == b""
+            assert await said(conversation, RequestIdentities()) == listing
+            assert conversation.listing_at_hand() == listing
+            await said(conversation, bind)
+            assert conversation.listing_at_hand() == listing
+        assert listing != EMPTY
+        assert other.listing_at_hand() == listing
+        # Another configuration has the entry replaced, which counts as a change.
+        shows.entry = SocketEntry("/a", ("one",), hosts=("server",))
+        bench.keyring.changes.count += 1
+        assert one.listing_at_hand() == other.listing_at_hand() == b""
+        assert await said(other, RequestIdentities()) == EMPTY
+        assert own.listing_at_hand() == b""
 
     run(main())
 
