@@ -13,7 +13,17 @@ import pytest
 from doubles.private_keys import ed25519_key, message
 from doubles.session_hosts import HERE, bind_of, hop, leave
 from doubles.stand_ins import Key
-from rigs.agent import FAILURE, LIST_REQUEST, Agent, Connection, StartAgent, frame, sign_request, string
+from rigs.agent import (
+    FAILURE,
+    LIST_REQUEST,
+    OPENSSH,
+    Agent,
+    Connection,
+    StartAgent,
+    frame,
+    sign_request,
+    string,
+)
 from rigs.home import Home
 from rigs.key_files import blob_of, certify, make_key, public_of
 from rigs.root import AS_ROOT, may_be_root
@@ -182,6 +192,27 @@ def test_a_socket_for_one_host_is_for_logins_there(world: World) -> None:
         assert connection.ask(bind(OTHER)) == EXTENSION_FAILURE
         assert connection.ask(sign_request(world.shown, at(b"session")))[:1] == SIGNED
     assert "over this socket only logins at its hosts are signed" in world.agent.log
+
+
+def test_of_other_agents_keys_those_that_it_names_are_there(home: Home, start_agent: StartAgent) -> None:
+    path, theirs = home.folder / "run" / "view", start_agent(program=OPENSSH)
+    home.configure(
+        f'modules = []\nupstreams = ["{theirs.socket}"]\n[[socket]]\npath = "{path}"\nkeys = "shown-*"\n'
+    )
+    agent = start_agent()
+    shown, hidden, own = (make_key(home, name) for name in ("shown-theirs", "hidden", "shown-own"))
+    assert theirs.ssh_add(shown, hidden).status == 0
+    assert agent.ssh_add(own).status == 0
+    blobs = [blob_of(public_of(key)) for key in (own, shown, hidden)]
+    with agent.connect() as connection:
+        assert listed(connection) == blobs
+        assert [connection.ask(sign_request(blob))[:1] for blob in blobs] == [SIGNED] * 3
+    for listed_before in (False, True):
+        with Connection(path, 30) as connection:
+            if listed_before:
+                assert listed(connection) == blobs[:2]
+            for blob, reply in zip(blobs, (SIGNED, SIGNED, FAILURE), strict=True):
+                assert connection.ask(sign_request(blob))[:1] == reply, agent.log
 
 
 CROWD = """

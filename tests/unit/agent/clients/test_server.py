@@ -246,6 +246,36 @@ def test_a_program_does_not_keep_another_out(place: Place, programs: list[int], 
 
 
 @pytest.mark.usefixtures("room_for_three")
+def test_entrances_have_one_room_and_are_shut_one_by_one(place: Place, tmp_path: Path) -> None:
+    """All who come in by one that is for some of the keys are one program, whichever they are."""
+    (tmp_path / "view").mkdir()
+    view = Place(tmp_path / "view")
+
+    async def main() -> None:
+        server = place.serve()
+        entrance = Entrance(view.listener, view._converse, lambda: None, view.path)
+        server.open(entrance)
+        crowd = [view.connect() for _ in range(5)]
+        for one in crowd:
+            one.send(REQUEST[:-1])
+        await settle()
+        own = place.connect()
+        assert await ask(own) == REQUEST
+        assert {peer.requester.program for peer in view.peers} == {(0, view.path)}
+        server.shut(entrance)
+        late = view.connect()
+        await settle()
+        # Those who waited for room, too.
+        assert [await ask(one) for one in crowd] == [b""] * 5
+        assert await ask(own) == REQUEST
+        server.close()
+        for one in (own, *crowd, late):
+            one.close()
+
+    run(main())
+
+
+@pytest.mark.usefixtures("room_for_three")
 @pytest.mark.parametrize("clients", [0, 1, 3])
 def test_a_closed_server_accepts_nobody(place: Place, clients: int) -> None:
     async def main() -> None:
