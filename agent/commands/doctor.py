@@ -61,7 +61,7 @@ def examine(machine: Machine) -> Iterator[Finding]:
 
 
 def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
-    from replug.agent.doctor import certificates, guests, modules, pcsc, prompt, ssh, tokens, upstreams
+    from replug.agent.doctor import certificates, guests, modules, pcsc, prompt, ssh, tokens, upstreams, views
 
     return (
         ssh.check_unit,
@@ -83,6 +83,7 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
         certificates.check_certificates,
         guests.check_guests,
         upstreams.check_upstreams,
+        views.check_views,
         prompt.check_prompt,
     )
 

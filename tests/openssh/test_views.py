@@ -235,6 +235,11 @@ def test_paths_that_are_not_ours_to_take(home: Home, views: Path, start_agent: S
     shown = agent.run(REPLUG, "status").out
     assert f"{views / 'good'} for *\n" in shown
     assert f"not there: {file} is there, and is no socket" in shown
+    why_not = f"there is no socket {file}: {file} is there, and is no socket"
+    assert (
+        f"warn views: {why_not}; fix: remove it, or choose another path; replug reload\n"
+        in agent.run(REPLUG, "doctor").out
+    )
     configure(home, table("x" * 20, "*"), table("/" + "x" * 107, "*"), table("$HOME/x", "*"))
     refused = home.run(REPLUG, "config", "check").err
     assert "path must be an absolute path" in refused
