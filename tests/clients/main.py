@@ -32,7 +32,9 @@ def main() -> int:
     parser.add_argument("--document", type=Path, help="the file to write")
     given = parser.parse_args()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = dict(zip(given.clients, pool.map(visit_with, given.clients), strict=True))
+        # From the end, where the slowest are.
+        running = {client: pool.submit(visit_with, client) for client in reversed(given.clients)}
+    found = {client: running[client].result() for client in given.clients}
     outcomes = {client: visits for client, visits in found.items() if visits is not None}
     passed = len(outcomes) == len(found)
     if given.document and passed and list(found) == list(CLIENTS):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clients.all_clients import CLIENTS
-from clients.user import FIDO, FILE, FORWARDED, RESTRICTED, TOKEN
+from clients.user import FIDO, FILE, FORWARDED, OTHER, RESTRICTED, TOKEN
 from rigs.packages import system, versions
 
 from replug.protocol.extensions import SESSION_BIND
@@ -21,7 +21,8 @@ by OpenSSH's agent beside it. Both times it has to end the same way, after the s
 Keys in files and on a token (SoftHSM) are Ed25519, ECDSA on P-256 and on P-521, and RSA; FIDO keys are
 `ed25519-sk` and `ecdsa-sk`, in OpenSSH's software authenticator. "yes" is all of these; programs that run
 `ssh` were tried with one key of each place. (Ed25519 on a token is tried with replug only: OpenSSH's agent
-takes such keys since 10.1.)
+takes such keys since 10.1.) The other agent is OpenSSH's with an RSA key: once behind replug (`upstreams`),
+once alone.
 
 A key "for this host only" is one added by `ssh-add -h`. It is for clients that prove to the agent which host
 they log in at. A client that forwards the agent to a host should say so to the agent: else that host looks
@@ -34,6 +35,7 @@ _PLACES = {
     FILE: "key in a file",
     TOKEN: "on a token",
     FIDO: "FIDO key",
+    OTHER: "of another agent",
     RESTRICTED: "for this host only",
 }
 

@@ -29,7 +29,7 @@ class Key:
         return f"{self.place} {self.kind}"
 
 
-FILE, TOKEN, FIDO, RESTRICTED = "file", "token", "FIDO", "restricted"
+FILE, TOKEN, FIDO, RESTRICTED, OTHER = "file", "token", "FIDO", "restricted", "other agent"
 FORWARDED = "forwarded"
 """That one is in a file, and is used on the host, too."""
 _KINDS = {"ed25519": "ed25519", "p256": "p256", "p521": "p521", "rsa": "rsa2048"}
@@ -40,10 +40,12 @@ KEYS = [
     *(Key(TOKEN, kind) for kind in _KINDS),
     *(Key(FIDO, kind) for kind in _SK_KINDS),
     Key(RESTRICTED, "ed25519"),
+    Key(OTHER, "rsa"),
     Key(FORWARDED, "ed25519"),
 ]
 ONE_OF_EACH_PLACE = [
     Key(FILE, "ed25519"), Key(TOKEN, "p256"), Key(FIDO, "ed25519-sk"), Key(RESTRICTED, "ed25519"),
+    Key(OTHER, "rsa"),
 ]  # fmt: skip
 UNKNOWN_TO_OPENSSH = Key(TOKEN, "ed25519")
 """Its agent, as Debian 12 and 13 have it, takes no such key from a token."""
@@ -65,16 +67,21 @@ class User:
         for kind in _SK_KINDS:
             self.publics[Key(FIDO, kind)] = public_of(make_sk_key(home, kind, kind))
         self.publics[Key(RESTRICTED, "ed25519")] = public_of(make_key(home, "restricted"))
+        self.publics[Key(OTHER, "rsa")] = public_of(make_key(home, "other", "rsa"))
         self.publics[Key(FORWARDED, "ed25519")] = self.publics[Key(FILE, "ed25519")]
         self.server = Server(home, "MaxAuthTries 100")
         self.document = home.write("document", secrets.token_hex(8) + "\n")
         """On the host: what a client is to bring."""
 
     @contextmanager
-    def agent(self, program: Path, *places: str) -> Iterator[Relay]:
-        """The socket in front of an agent with the keys of these places, in this order."""
+    def agent(self, program: Path, *places: str, behind: Path | None = None) -> Iterator[Relay]:
+        """The socket in front of an agent with the keys of these places, in this order.
+
+        If the agent at the socket `behind` is behind it, it has the keys of that one, too.
+        """
+        env = self._with_upstream(behind) if behind else {}
         with ExitStack() as stack:
-            agent = Agent(program, self.home)
+            agent = Agent(program, self.home, env=env)
             stack.callback(agent.stop)
             for place in places:
                 added = self._add(agent, place)
@@ -82,6 +89,12 @@ class User:
             relay = Relay(agent.socket.with_suffix(".relay"), agent.socket)
             stack.callback(relay.close)
             yield relay
+
+    def _with_upstream(self, socket: Path) -> dict[str, str]:
+        """The environment of an agent that has the agent at `socket` behind it."""
+        (self.home.folder / "upstream" / "replug").mkdir(parents=True, mode=0o700)
+        self.home.write("upstream/replug/config.toml", f"modules = []\nupstreams = ['{socket}']\n")
+        return {"XDG_CONFIG_HOME": str(self.home.folder / "upstream")}
 
     def _add(self, agent: Agent, place: str) -> Done:
         files = [path.with_suffix("") for key, path in self.publics.items() if key.place == place]

@@ -13,7 +13,7 @@ import pytest
 from clients.all_clients import CLIENTS
 from clients.client import Client
 from clients.seen import visit
-from clients.user import FIDO, FILE, FORWARDED, RESTRICTED, TOKEN, UNKNOWN_TO_OPENSSH, Key, User, Visit
+from clients.user import FIDO, FILE, FORWARDED, OTHER, RESTRICTED, TOKEN, UNKNOWN_TO_OPENSSH, Key, User, Visit
 from rigs.agent import OPENSSH
 from rigs.home import Home
 from rigs.relay import Relay
@@ -50,9 +50,12 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
 
         # FIDO keys are the last, as not every client gets past them, nor past a key that it may not use.
         everyday = both(FILE, TOKEN, FIDO)
+        other = stack.enter_context(user.agent(OPENSSH, OTHER))
+        ours = stack.enter_context(user.agent(replug, behind=other.path))
         agents = {
             **dict.fromkeys((FILE, TOKEN, FIDO, FORWARDED), everyday),
             RESTRICTED: both(RESTRICTED),
+            OTHER: (ours, other),
         }
         yield Place(user, agents, stack.enter_context(user.server.listening()))
 
