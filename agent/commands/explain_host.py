@@ -17,7 +17,7 @@ from replug.agent.key_rules.described import rule_from_json, rule_in_words
 from replug.agent.key_rules.fitting import fits_of
 from replug.agent.key_rules.order import FEW, Order, Place, order
 from replug.agent.keys.known_host_names import default_files, read_known_hosts
-from replug.protocol.keys import fingerprint
+from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate
 from replug.protocol.known_hosts import KnownAs
 from replug.protocol.messages import ListedIdentity
 from replug.protocol.purpose import Host
@@ -68,9 +68,12 @@ def _described(status: Mapping[str, Any], host: Host, repository: str, style: St
     if certificates:
         principals = ", ".join(certificates[0]["principals"])
         yield printable(f"      a certificate for {principals}, if one can be made (see replug status)")
+    limited = {key["fingerprint"] for key in _described_keys(status) if key["restricted"]}
     for number, place in enumerate(made.offered, 1):
         yield f"  {number:2}. {_line(place.entry)}"
-        yield from style.wrap(printable(_why(place, made, accepted)), first="      ", rest="      ")
+        why = _why(place, made, accepted)
+        why += "; only if its destinations permit (ssh-add -h)" if _print(place.entry) in limited else ""
+        yield from style.wrap(printable(why), first="      ", rest="      ")
     if made.none_fits:
         yield from style.wrap("The rules would leave no key for this host, so none is left out.")
     if len(made.offered) > FEW and not made.accepted_first:
@@ -88,11 +91,15 @@ def _called(host: Host) -> str:
 
 
 def _line(entry: ListedIdentity) -> str:
-    return printable(f"{fingerprint(entry.key_blob)} {entry.comment.decode(errors='replace')}")
+    return printable(f"{_print(entry)} {entry.comment.decode(errors='replace')}")
+
+
+def _print(entry: ListedIdentity) -> str:
+    return fingerprint(entry.key_blob)
 
 
 def _why(place: Place, made: Order, accepted: Sequence[str]) -> str:
-    if made.accepted_first and fingerprint(place.entry.key_blob) in accepted:
+    if made.accepted_first and _print(place.entry) in accepted:
         return "the host has accepted it before, and none of the first five keys"
     if place.rule is None:
         return "no rule says where it is for"
@@ -114,12 +121,21 @@ def _elsewhere(rule: KeyRule) -> str:
 
 def _keys(status: Mapping[str, Any]) -> list[ListedIdentity]:
     """What is listed to ssh, without CA keys and certificates just in time."""
-    described = [key for token in status["tokens"] for key in token["keys"]]
-    described += [*status["software_keys"], *status["security_keys"]]
-    hidden = {key["fingerprint"] for key in described if key["ca"]}
-    hidden |= {one["fingerprint"] for one in status["certificates"]}
+    authorities = {key["fingerprint"] for key in _described_keys(status) if key["ca"]}
+    made = {one["fingerprint"] for one in status["certificates"]}
     listed = listed_at(status["socket"])
-    return [key for key in listed if fingerprint(key.key_blob) not in hidden]
+    return [
+        key for key in listed if fingerprint(key.key_blob) not in (made if _certified(key) else authorities)
+    ]
+
+
+def _described_keys(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    keys = [key for token in status["tokens"] for key in token["keys"]]
+    return [*keys, *status["software_keys"], *status["security_keys"]]
+
+
+def _certified(key: ListedIdentity) -> bool:
+    return is_certificate(blob_algorithm(key.key_blob))
 
 
 def _name_in_known_hosts(name: str) -> str:

@@ -161,7 +161,7 @@ def test_a_host_is_known_in_any_way_that_ssh_knows(place: Place, way: str) -> No
         case "hashed":
             known = place.known(line)
             assert place.home.run("ssh-keygen", "-H", "-f", known).status == 0
-            assert "host" not in known.read_text()
+            assert known.read_text().startswith("|1|")
         case "accept-new":
             place.known("")
             options = ("-o", "StrictHostKeyChecking=accept-new")
@@ -244,6 +244,12 @@ def test_explain_says_what_a_host_gets_to_see(place: Place) -> None:
     with_git = place.replug("explain", "host", "--repository", "/work-org/a.git").out
     assert with_git.startswith("host is listed 3 of 12 keys")
     assert with_git.index(" key10\n") < with_git.index(f" {LAST}\n")
+    limited = make_key(place.home, "limited")
+    known = place.home.folder / ".ssh/known_hosts"
+    assert place.agent.ssh_add("-H", known, "-h", "host", limited).status == 0
+    words = " limited\n      no rule says where it is for; only if its destinations permit (ssh-add -h)\n"
+    assert words in place.replug("explain", "host").out
+    assert place.agent.ssh_add("-d", limited).status == 0
     unknown = place.replug("explain", "elsewhere").out
     assert unknown.startswith("elsewhere is in no known_hosts file.")
     assert "elsewhere is listed 10 of 12 keys" in unknown

@@ -57,6 +57,10 @@ def test_status_as_json(rig: ControlRig) -> None:
             "upstreams": [],
             "sockets": [],
             "certificates": [],
+            "sockets": [],
+            "upstreams": [],
+            "key_rules": [],
+            "hosts": [],
             "allowed_modules": f"{rig.agent.module.parent}/*",
             "providers": [{"name": str(rig.agent.module), "module": str(rig.agent.module)}],
         }
