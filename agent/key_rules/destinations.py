@@ -18,13 +18,13 @@ from replug.agent.key_rules.unused_lists import UnusedLists
 from replug.protocol.keys import fingerprint
 from replug.protocol.purpose import Login, Purpose
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
+from replug.token.written_later import WrittenLater
 
 log = logging.getLogger(__name__)
 
 _MOST_HOSTS = 500
 _MOST_KEYS = 16  # of one host
 _NEWS = 24 * 3600  # seconds: to have been used this much later is worth writing down
-_PAUSE = 0.2  # seconds; many changes at once are written once
 _PATIENCE = 1.0  # seconds for the file: the first list of keys waits
 
 
@@ -44,8 +44,8 @@ class Destinations:
         self._changed = changed
         self._known: dict[str, Accepted] = {}
         self._loaded = False
-        self._planned: asyncio.TimerHandle | None = None
-        self._writing: asyncio.Task[None] | None = None
+        failure = "which keys hosts accept is not remembered"
+        self._file = WrittenLater(Share.DESTINATIONS, self._contents, failure)
         self.unused = UnusedLists()
 
     async def load(self) -> None:
@@ -56,7 +56,7 @@ class Destinations:
         except (TimeoutError, TooManyThreadsError):
             log.info("which keys hosts accept is unknown", extra={"why": "the file system does not answer"})
             return
-        found = ((host, Accepted(keys[:_MOST_KEYS], used)) for host, (keys, used) in known.items())
+        found = ((host, Accepted(keys[-_MOST_KEYS:], used)) for host, (keys, used) in known.items())
         self._known = dict([*found][-_MOST_HOSTS:])
         self._loaded = True
         self._changed()
@@ -85,32 +85,16 @@ class Destinations:
             del self._known[next(iter(self._known))]
         if keys != before.keys:
             self._changed()
-        if keys != before.keys or abs(now - before.used) > _NEWS:
-            self._plan()
+        if self._loaded and (keys != before.keys or abs(now - before.used) > _NEWS):
+            self._file.plan()
 
     async def forget(self) -> None:
         """Forget all hosts, and remove the file. Raises OSError, ExplainedError."""
         self._known = {}
         self._changed()
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
+        await self._file.withdraw()
         await in_daemon_thread(Share.DESTINATIONS, destinations_file.remove)
 
-    def _plan(self) -> None:
-        if self._loaded and self._planned is None:
-            self._planned = asyncio.get_running_loop().call_later(_PAUSE, self._write)
-
-    def _write(self) -> None:
-        self._planned = None
-        if self._writing is not None and not self._writing.done():
-            self._plan()  # one after the other
-        elif self._known:
-            known = {host: (one.keys, one.used) for host, one in self._known.items()}
-            self._writing = asyncio.create_task(_write_in_thread(known))
-
-
-async def _write_in_thread(known: destinations_file.Known) -> None:
-    try:
-        await in_daemon_thread(Share.DESTINATIONS, lambda: destinations_file.write(known))
-    except (OSError, TooManyThreadsError) as error:
-        log.info("which keys hosts accept is not remembered", extra={"why": str(error)})
+    def _contents(self) -> Callable[[], None]:
+        known = {host: (one.keys, one.used) for host, one in self._known.items()}
+        return lambda: destinations_file.write(known)

@@ -11,7 +11,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from replug.token.names.p11kit import ModuleSource
 from replug.token.offload import Share, TooManyThreadsError, in_daemon_thread
 from replug.token.serving.served import ServedToken
 from replug.token.trusted_file import UntrustedFileError, make_folder, read_trusted, write_whole
+from replug.token.written_later import WrittenLater
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,6 @@ _LONGEST = 64  # characters of a field of a token
 _PATH_MAX = 4096
 _FORGOTTEN_AFTER = 90 * 24 * 3600  # seconds without a token
 _NEWS = 24 * 3600  # seconds: to have been seen this much later is worth writing down
-_PAUSE = 0.2  # seconds; many changes at once are written once
 _PATIENCE = 8.0  # seconds for the file
 
 _Place = tuple[str, str, TokenId]
@@ -63,8 +63,7 @@ class TokenMemory:
         self._settings = settings
         self._known: dict[_Place, RememberedToken] = {}
         self._loaded = False
-        self._planned: asyncio.TimerHandle | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._file = WrittenLater(Share.SEEN_BEFORE, self._contents, "the tokens are not remembered")
 
     async def load(self) -> None:
         """Read the file, once. What is wrong with it is logged."""
@@ -91,8 +90,8 @@ class TokenMemory:
         for source, token in tokens:
             if token.present and token.was_read:
                 self._remember((*_place(source), token.identity), token)
-        if self._known != before and self._planned is None:
-            self._plan()
+        if self._known != before:
+            self._file.plan()
 
     def _remember(self, place: _Place, token: ServedToken) -> None:
         if not token.keys:
@@ -103,27 +102,14 @@ class TokenMemory:
         if before is None or replace(now, seen=before.seen) != before or now.seen - before.seen > _NEWS:
             self._known[place] = now
 
-    def _plan(self) -> None:
-        self._planned = asyncio.get_running_loop().call_later(_PAUSE, self._write)
-
-    def _write(self) -> None:
-        self._planned = None
-        if self._writing is not None and not self._writing.done():
-            self._plan()  # one after the other
-            return
+    def _contents(self) -> Callable[[], None]:
         latest = sorted(self._known.items(), key=lambda item: item[1].seen, reverse=True)
-        self._writing = asyncio.create_task(_write_in_thread([*_bounded(latest)]))
+        known = [*_bounded(latest)]
+        return lambda: _write_file(_encoded(known))
 
 
 def _place(source: ModuleSource) -> tuple[str, str]:
     return source.path, source.arguments.server_address
-
-
-async def _write_in_thread(known: list[tuple[_Place, RememberedToken]]) -> None:
-    try:
-        await in_daemon_thread(Share.SEEN_BEFORE, lambda: _write_file(_encoded(known)))
-    except (OSError, TooManyThreadsError) as error:
-        log.info("the tokens are not remembered", extra={"why": str(error)})
 
 
 def _bounded(
