@@ -57,8 +57,6 @@ def test_status_as_json(rig: ControlRig) -> None:
             "upstreams": [],
             "sockets": [],
             "certificates": [],
-            "sockets": [],
-            "upstreams": [],
             "key_rules": [],
             "hosts": [],
             "allowed_modules": f"{rig.agent.module.parent}/*",
