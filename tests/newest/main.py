@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from newest.sid import PYTEST, CannotBeMadeError, made
 
 _AGAIN = (
-    "certificates", "command_line", "confirm", "destinations", "forwarding", "key_types", "lock",
+    "certificates", "command_line", "confirm", "destinations", "forwarding", "key_rules", "key_types", "lock",
     "login", "messages", "security_keys", "session_bind", "signing", "software_keys", "ssh_add", "suite",
 )  # fmt: skip
 TESTS = ("tests/newest", *(f"tests/openssh/test_{name}.py" for name in _AGAIN))
