@@ -17,6 +17,9 @@ from rigs.softhsm import MODULE, PIN, Token
 from rigs.sshd import USER
 from rigs.terminal import eventually
 
+# Each runs hundreds of programs: on a busy machine that takes minutes.
+pytestmark = pytest.mark.timeout(600)
+
 REGRESS = Path("/usr/lib/openssh/regress")
 AS_USER = Path(__file__).parent.parent / "rigs" / "as_user.sh"
 REPOSITORY = Path(__file__).parent.parent.parent
