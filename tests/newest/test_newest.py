@@ -6,6 +6,7 @@ import pytest
 from rigs.agent import OPENSSH, Agent, StartAgent, openssh_release
 from rigs.askpass import Askpass
 from rigs.compared import Agents, compare_exactly, heard
+from rigs.doctor import REPLUG
 from rigs.home import Home
 from rigs.key_files import POST_QUANTUM, certify, make_key, public_of
 from rigs.security_keys import KINDS, SK_DUMMY, make_sk_key
@@ -129,3 +130,26 @@ def test_what_would_be_tried(agents: Agents, home: Home, server: Server) -> None
     assert tried[0] == 0
     assert [line.split()[0] for line in tried[1].splitlines()] == ["first", "p256", "second"], tried
     assert len(chosen[1].splitlines()) == 1
+
+
+def test_no_address_is_refused_for_keys_that_are_for_other_hosts(home: Home, start_agent: StartAgent) -> None:
+    """sshd refuses an address from which logins fail with too many keys (PerSourcePenalties, since 9.8)."""
+    *_, last = keys = [make_key(home, f"key{number:02}") for number in range(1, 13)]
+    ours, theirs = start_agent(), start_agent(program=OPENSSH)
+    server = Server(home, "MaxAuthTries 2")
+    server.authorize(public_of(last))
+    host = home.run("ssh-keygen", "-lf", server.host_key).out.split()[1]
+    home.configure(f'modules = []\n[[key]]\nmatch = "key12"\nhosts = ["{host}"]')
+    assert ours.run(REPLUG, "reload").status == 0
+    for agent in (ours, theirs):
+        assert agent.ssh_add("-q", *keys).status == 0
+
+    with server.daemon() as options:
+        assert [brief(server.login(ours, *options)) for _ in range(10)] == [IN_THERE] * 10, ours.log
+        assert "penalty" not in server.log
+
+        refused = "drop connection"
+        for _ in range(10):
+            if refused not in server.log:
+                assert server.login(theirs, *options).status == 255
+        assert refused in server.log

@@ -15,7 +15,7 @@ from pathlib import Path
 from rigs.agent import Agent
 from rigs.home import Home
 from rigs.key_files import make_key, public_of
-from rigs.terminal import Done
+from rigs.terminal import Done, eventually
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 
@@ -99,6 +99,26 @@ class Server:
             finally:
                 listener.shutdown(socket.SHUT_RDWR)  # which ends accept()
                 accepting.join()
+
+    @contextmanager
+    def daemon(self) -> Iterator[tuple[str, ...]]:
+        """Options of ssh for a daemon, which remembers from where logins fail (PerSourcePenalties)."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [*self._command, "-D", "-p", str(port), "-o", "ListenAddress=127.0.0.1"]
+        command.remove("-i")
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL) as sshd:
+            try:
+                eventually(lambda: f"listening on 127.0.0.1 port {port}" in self.log, "sshd listens")
+                address = {
+                    "ProxyCommand": "none",
+                    "HostName": "127.0.0.1",
+                    "Port": port,
+                    "HostKeyAlias": self.name,
+                }
+                yield tuple(f"-o{name}={value}" for name, value in address.items())
+            finally:
+                sshd.terminate()
 
     def _accept(self, listener: socket.socket) -> None:
         serving = []
