@@ -198,7 +198,7 @@ def test_a_pin_does_not_go_to_a_server_that_only_shows_the_same_key(
         agent = discovering()
         assert agent.add_provider(MODULE, PIN).status == 0, agent.log
         # What is found unasked is read beside the token that was asked for, and may take longer.
-        eventually(lambda: len(status(agent)["tokens"]) == 2, "both tokens are read")
+        eventually(lambda: len(status(agent)["tokens"]) == 2, "both tokens are read", 30)
         far, near = sorted(status(agent)["tokens"], key=lambda one: one["pin_remembered"])
         assert (far["pin_remembered"], near["pin_remembered"]) == (False, True)
 

@@ -161,7 +161,7 @@ def test_a_worker_has_its_own_connection_and_nothing_else() -> None:
         sockets = [link for link in links if link.startswith("socket:")]
         assert (len(null), len(sockets)) == (2, 1)
         assert len(links) == 4  # and standard error
-        assert os.readlink(f"/proc/{worker.pid}/cwd") == "/"
+        assert os.readlink(f"/proc/{worker.pid}/cwd") == os.getcwd()  # the agent's
 
     with running_fork_server("import os\nos.pidfd_open(os.getppid())\n" + READABLE) as server:
         run(main(server))
