@@ -65,6 +65,8 @@ class Client:
     """The rules that name this guest, when that was looked up last."""
     view: View | None = None
     """The socket that it connected to, if that is for some of the keys."""
+    gone: bool = False
+    """Whether the connection is over: what it asked last may begin after that, to be cancelled then."""
 
     def __post_init__(self) -> None:
         self.guest = Guest(self.peer.uid) if self.peer.is_foreign else None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
-from replug.agent.keys.refusal import locked
-from replug.agent.upstreams.error import UpstreamError
+from replug.agent.keys.refusal import RequestRefusedError, locked
+from replug.agent.upstreams.error import UpstreamEndedError, UpstreamError
 from replug.protocol.framing import MessageReader, frame
 from replug.protocol.wire import ProtocolError
+
+_AT_ONCE = 0.5
+"""Seconds: what ends sooner keeps nobody waiting for long. On a busy machine that takes its time, too."""
 
 
 class Link:
@@ -38,14 +42,16 @@ class Link:
         self._bound = 0
         """How many of `binds` were sent."""
         self._interrupted = ""
+        self._began = 0.0
+        """When the request under way did, by the monotonic clock."""
         self._over = False
 
     async def ask(self, request: bytes) -> bytearray:
-        """The reply to one request; both are messages without their lengths. UpstreamError.
+        """The reply to one request; both are messages without their lengths. One request at a time.
 
-        Whoever gives up waiting cancels this. One request at a time.
+        Whoever gives up waiting cancels this. UpstreamError, RequestRefusedError.
         """
-        self.busy, self._interrupted = True, ""
+        self.busy, self._interrupted, self._began = True, "", time.monotonic()
         try:
             if self._socket is not None and _has_news(self._socket):
                 self.drop()  # it ended, or has said what nobody asked for
@@ -55,7 +61,7 @@ class Link:
         except BaseException as error:
             self.drop()
             if self._interrupted and isinstance(error, UpstreamError):
-                raise UpstreamError(self._interrupted, "try again") from error
+                raise RequestRefusedError(self._interrupted, "try again") from error
             raise
         finally:
             self.busy = False
@@ -78,12 +84,18 @@ class Link:
         assert self._socket is not None
         try:
             reply = await _reply(self._socket, message)
-        except (OSError, ProtocolError) as error:
-            said = (isinstance(error, OSError) and error.strerror) or error
-            raise UpstreamError(f"{self._name} gives no usable answer: {said}") from error
+        except OSError as error:
+            raise self._ended(f": {error.strerror}") from error
+        except ProtocolError as error:
+            raise UpstreamError(f"{self._name} gives no usable answer: {error}") from error
         if not reply:
-            raise UpstreamError(f"{self._name} ended the connection without an answer")
+            raise self._ended("")
         return reply
+
+    def _ended(self, why: str) -> UpstreamError:
+        is_at_once = time.monotonic() - self._began < _AT_ONCE
+        kind = UpstreamEndedError if is_at_once else UpstreamError
+        return kind(f"{self._name} ended the connection without an answer{why}")
 
     @property
     def is_open(self) -> bool:

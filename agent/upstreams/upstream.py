@@ -11,7 +11,7 @@ from contextvars import Context
 
 from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.upstreams.connecting import Connecting
-from replug.agent.upstreams.error import UpstreamAbsentError, UpstreamError
+from replug.agent.upstreams.error import UpstreamAbsentError, UpstreamEndedError, UpstreamError
 from replug.agent.upstreams.key_list import KeyList
 from replug.agent.upstreams.link import Link
 from replug.protocol.messages import RequestIdentities
@@ -63,7 +63,7 @@ class Upstream:
         self._pause = 0.0
         self._failed_at = -2 * _LONGEST_PAUSE
         self._logged = ""
-        self._logged_at = 0.0
+        self._logged_at = -_LOGGED_EVERY
         self._in_background: asyncio.Task[None] | None = None
         self._over = False
 
@@ -85,7 +85,7 @@ class Upstream:
         except UpstreamError as error:
             self.fails(error)
             return None
-        except RequestRefusedError:  # this agent was locked meanwhile
+        except RequestRefusedError:  # this agent was locked meanwhile, or others have their turn
             return None
         self._answers(listed)
         return listed
@@ -111,17 +111,22 @@ class Upstream:
         self.failure, self.shown, self._logged = None, listed, ""
 
     def fails(self, error: UpstreamError) -> None:
-        """Note that a request came to nothing; unless there is no agent at all, it is left out now."""
+        """Note that a request came to nothing; unless that took no time, it is left out now."""
         self.failure = error
         now = time.monotonic()
-        if error.reason != self._logged or now - self._logged_at > _LOGGED_EVERY:
+        takes_no_time = isinstance(error, UpstreamAbsentError | UpstreamEndedError)
+        # A client can have it end as many connections as it likes.
+        is_news = error.reason != self._logged and not isinstance(error, UpstreamEndedError)
+        if is_news or now - self._logged_at > _LOGGED_EVERY:
             self._logged, self._logged_at = error.reason, now
             fields = {"why": error.reason, "next_step": error.next_step}
             if isinstance(error, UpstreamAbsentError):
                 log.info("another agent is not there", extra=fields)
+            elif isinstance(error, UpstreamEndedError):
+                log.info("another agent ended a connection", extra=fields)
             else:
                 log.warning("the keys of another agent are left out until it answers", extra=fields)
-        if isinstance(error, UpstreamAbsentError) or self.left_out or self._over:
+        if takes_no_time or self.left_out or self._over:
             return
         # One that answers only while nobody waits would keep clients waiting again and again.
         recent = now - self._failed_at < 2 * _LONGEST_PAUSE

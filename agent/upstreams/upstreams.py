@@ -15,6 +15,7 @@ from replug.agent.config.settings import Settings
 from replug.agent.keys.changes import Changes
 from replug.agent.keys.constraints import KeyConstraints
 from replug.agent.keys.refusal import RequestRefusedError
+from replug.agent.upstreams.checked import check_signature
 from replug.agent.upstreams.client_links import ClientLinks
 from replug.agent.upstreams.error import UpstreamError
 from replug.agent.upstreams.identity import UpstreamIdentity
@@ -26,6 +27,7 @@ from replug.protocol.decoding import decode_response
 from replug.protocol.extensions import SESSION_BIND
 from replug.protocol.keys import fingerprint
 from replug.protocol.messages import Extension, SignRequest, SignResponse
+from replug.protocol.signatures import InvalidSignatureError
 from replug.protocol.visible_text import visible_path
 from replug.protocol.wire import ProtocolError
 from replug.token.offload import Aside
@@ -80,6 +82,7 @@ class Upstreams:
 
     def gone(self, client: Client) -> None:
         """The client's connection is over."""
+        client.gone = True
         links = self._clients.pop(id(client), None)
         if links is not None:
             links.close()
@@ -87,7 +90,9 @@ class Upstreams:
     def _of(self, client: Client) -> ClientLinks:
         links = self._clients.get(id(client))
         if links is None:
-            links = self._clients[id(client)] = ClientLinks(client)
+            links = ClientLinks(client)
+            if not client.gone:  # nobody would take them out again
+                self._clients[id(client)] = links
         return links
 
     async def ask(self, client: Client) -> None:
@@ -162,6 +167,13 @@ class Upstreams:
             raise RequestRefusedError(
                 f"{upstream.name} did not sign, and gives no reason", "see its own log and settings"
             )
+        try:
+            check = partial(check_signature, request.key_blob, answer.signature, request.data)
+            await self._decoding.run(check)
+        except InvalidSignatureError as error:
+            key = fingerprint(request.key_blob)
+            reason = f"{upstream.name} gave a signature that key {key} has not made: {error}"
+            raise RequestRefusedError(reason) from error
         return answer.signature
 
     async def refuse_to_remove(self, client: Client, blob: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,15 +14,18 @@ import pytest
 from rigs.agent import FAILURE, LIST_REQUEST, Connection, StartAgent, frame, sign_request, string
 from rigs.doctor import REPLUG
 from rigs.home import Home
-from rigs.key_files import make_key
+from rigs.key_files import blob_of, make_key, public_of
 from rigs.lingering import lingering
 from rigs.other_agent import Asked, Behaviour, OtherAgent
+from rigs.sshd import Server
 from rigs.terminal import eventually
 
 _EMPTY = frame(b"\x0c" + bytes(4))
 _UNKNOWN = frame(b"\x1b" + string(b"nobody@example.org"))
 """A request that is answered at once."""
 _MOST_KEYS, _LONGEST = 2048, 256 * 1024
+_LONG = 1500
+"""Bytes of a request, to one that ends the connection then."""
 
 
 def blob(number: int) -> bytes:
@@ -230,3 +234,71 @@ def test_binds_come_first_and_as_they_are(home: Home, others: Others, start_agen
         assert connection.ask(sign_request(blob(1), b"data")) == FAILURE
         assert asked.has_ended.wait(10)
         assert len(other.asked) == 1
+
+
+def test_what_one_client_says_takes_no_keys_from_others(
+    home: Home, others: Others, start_agent: StartAgent
+) -> None:
+    """As gpg-agent ends the connection when a request is long; and as one waits for signatures."""
+    key = public_of(make_key(home, "key"))
+    there = blob_of(key)
+
+    def behave(asked: Asked) -> None:
+        while len(request := asked.request()) < _LONG:
+            if request[:1] == b"\x0d":
+                asked.is_over.wait()
+            asked.socket.sendall(listed(there) if request == b"\x0b" else frame(FAILURE))
+
+    other = others.start("choosy", behave)
+    behind(home, other.path)
+    agent = start_agent()
+    long = frame(b"\x1b" + string(b"session-bind@openssh.com") + bytes(2000))
+    with ExitStack() as open_until_the_end:
+        good = open_until_the_end.enter_context(agent.connect())
+        for number in range(6):
+            eventually(lambda: keys_in(good.ask(LIST_REQUEST)) == [there], "it is listed")
+            with agent.connect() as bad:
+                if number % 2:
+                    assert bad.ask(sign_request(there, bytes(2000))) == FAILURE
+                else:
+                    bad.ask(long)
+                    assert keys_in(bad.ask(LIST_REQUEST)) == []
+        for _ in range(32):
+            waiting = open_until_the_end.enter_context(agent.connect())
+            waiting.socket.sendall(sign_request(there, b"data"))
+        eventually(lambda: _asked_to_sign(other) == 32, "as many as may wait")
+        another = subprocess.Popen(["ssh-add", "-T", key], env=home.env | agent.env)
+        try:
+            eventually(lambda: _asked_to_sign(other) == 33, "one makes room")
+        finally:
+            another.kill()
+            another.wait()
+    about = [line for line in agent.log.splitlines() if "signatures by other agents wait already" in line]
+    assert about
+    assert not any("left out" in line for line in about)
+    assert agent.log.count("ended a connection") < 3
+
+
+def _asked_to_sign(other: OtherAgent) -> int:
+    return sum(
+        request[:1] == b"\x0d" and len(request) < _LONG for one in other.asked for request in one.requests
+    )
+
+
+def test_a_signature_that_the_key_has_not_made(
+    home: Home, others: Others, server: Server, start_agent: StartAgent
+) -> None:
+    key = public_of(make_key(home, "key"))
+
+    def behave(asked: Asked) -> None:
+        while request := asked.request():
+            lie = frame(b"\x0e" + string(string(b"ssh-ed25519") + string(bytes(64))))
+            asked.socket.sendall(listed(blob_of(key)) if request == b"\x0b" else lie)
+
+    other = others.start("liar", behave)
+    behind(home, other.path)
+    agent = start_agent()
+    server.authorize(key)
+    assert server.login(agent).status == 255
+    assert "gave a signature that key" in agent.run(REPLUG, "explain").out
+    assert " signed " not in agent.log

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,5 +96,24 @@ def test_a_ca_key_is_one_there_too(
         await bench.ask(Extension(SESSION_BIND, b"whatever"), bound)
         assert await bench.ask(RequestIdentities(), bound) == IdentitiesAnswer((LISTED[0],))
         assert await bench.ask(RequestIdentities()) == IdentitiesAnswer(tuple(LISTED))
+
+    run(main())
+
+
+def test_nothing_is_kept_for_a_client_that_is_gone(
+    other: OtherAgent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a client has asked last begins, to be cancelled, when its connection is over."""
+
+    async def main() -> None:
+        bench = bench_before(other, monkeypatch, tmp_path)
+        client, upstreams = bench.new_client(), bench.keyring.upstreams
+        upstreams.gone(client)
+        upstreams.bind_comes(client, b"whatever")
+        await upstreams.ask(client)
+        kept = weakref.ref(client)
+        del client
+        gc.collect()
+        assert kept() is None
 
     run(main())
