@@ -62,6 +62,12 @@ class Agent(Protocol):
     async def certify(self, client: Client) -> None:
         """Make it, if that is possible; takes 90 seconds at most."""
 
+    def rules_take_long(self, client: Client) -> bool:
+        """Whether there are so many keys that `apply_rules` comes before `listing`, if not locked."""
+
+    async def apply_rules(self, client: Client) -> None:
+        """Find out which rules are about the keys that the client may see."""
+
     async def sign(self, client: Client, request: SignRequest) -> Signed:
         """Sign the request's data. Raises SignRefusedError, also for flags that are not supported."""
 

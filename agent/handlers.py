@@ -52,7 +52,7 @@ def list_identities(agent: Agent, client: Client, _request: RequestIdentities) -
         and not agent.wants_certificate(client)
         and not agent.upstreams.asks_for(client)
     )
-    if nothing_is_awaited and not agent.listing_takes_long(client):
+    if nothing_is_awaited and not (agent.listing_takes_long(client) or agent.rules_take_long(client)):
         return agent.listing(client)
     return _list_later(agent, client)
 
@@ -65,6 +65,8 @@ async def _list_later(agent: Agent, client: Client) -> Response:
         await agent.certify(client)
     if not agent.locked and agent.upstreams.asks_for(client):
         await agent.upstreams.ask(client)
+    if agent.rules_take_long(client):
+        await agent.apply_rules(client)
     if agent.listing_takes_long(client):
         answer = await agent.aside(lambda: agent.listing(client))
     else:

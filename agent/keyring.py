@@ -162,6 +162,7 @@ class Keyring:
             lambda: self.locked,
         )
         self.listing, self.listing_takes_long = listings.listing, listings.takes_long
+        self.rules_take_long, self.apply_rules = listings.rules_take_long, listings.apply_rules
         self.was_bound, self.at_hand_for = listings.was_bound, listings.at_hand_for
 
     # For clients, through `Agent`.

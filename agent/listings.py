@@ -9,7 +9,7 @@ from math import inf
 from replug.agent.ca.certifying import Certifying
 from replug.agent.ca.issuing import Issuing
 from replug.agent.ca.shown import ShownCertificates
-from replug.agent.clients.client import Client, ListAtHand
+from replug.agent.clients.client import Client, ListAtHand, give_up
 from replug.agent.config.settings import Settings
 from replug.agent.key_rules.by_host import ListsByHost
 from replug.agent.key_rules.destinations import Destinations
@@ -21,6 +21,7 @@ from replug.agent.upstreams.shown import ShownOthers
 from replug.agent.upstreams.upstreams import Upstreams
 from replug.agent.views.shown import ShownAtViews
 from replug.protocol.messages import IdentitiesAnswer
+from replug.token.offload import Aside
 
 _QUICK_DESTINATIONS = 100
 """To compare a connection's sessions with more destination constraints takes too long for the event loop."""
@@ -59,6 +60,8 @@ class Listings:
         self._first_scan = first_scan
         self._changes = changes
         self._locked = locked
+        # Not the agent's: many keys would be in the way of a session-bind, with which ssh begins.
+        self._comparing = Aside()
         self._at_hand = ListAtHand(is_shared=True)
         """For clients that are bound to no session, as they all see the same."""
         self._for_logins: dict[Hashable, ListAtHand] = {}
@@ -88,12 +91,26 @@ class Listings:
 
     def _of(self, client: Client) -> tuple[IdentitiesAnswer, float]:
         """The list for a client, and until when it is right (since 1970)."""
-        keys = self._shown_others.answer(client, self._own(client))
+        keys = self._all(client)
         if client.view is not None:
             return self._views.answer(client, client.view, keys), inf
         certified = client.remote and self._issuing.has_for(client)
         keys = self._by_host.answer(client, keys, may_be_empty=certified)
         return self._shown_certificates.answer(client, keys)
+
+    def _all(self, client: Client) -> IdentitiesAnswer:
+        """The keys that it may see, its own and other agents', in no order of its own."""
+        return self._shown_others.answer(client, self._own(client))
+
+    def rules_take_long(self, client: Client) -> bool:
+        """As `Agent.rules_take_long`."""
+        if self._locked() or not self._by_host.has_rules_for(client):
+            return False
+        return self._by_host.takes_long(self._all(client))
+
+    async def apply_rules(self, client: Client) -> None:
+        """As `Agent.apply_rules`."""
+        await self._comparing.run(partial(self._by_host.find_about, self._all(client)))
 
     def _place_of(self, client: Client) -> ListAtHand:
         """Where its list is kept. With destinations, each client that is bound sees something else."""
@@ -106,7 +123,7 @@ class Listings:
         asks = self._upstreams.asks_for(client)
         kind = self._issuing.state_for(client), self._by_host.kind_of(client), asks
         if len(self._for_logins) >= _MOST_AT_HAND and kind not in self._for_logins:
-            self._for_logins.clear()
+            self._forget_logins()
         return self._for_logins.setdefault(kind, ListAtHand(is_shared=True))
 
     def _own(self, client: Client) -> IdentitiesAnswer:
@@ -134,4 +151,8 @@ class Listings:
         self._shown_certificates.forget()
         self._views.forget()
         self._by_host.forget()
+        self._forget_logins()
+
+    def _forget_logins(self) -> None:
+        give_up(self._for_logins.values())
         self._for_logins.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 
@@ -37,6 +37,12 @@ class ListAtHand:
     def make_anew(self, changes: int) -> None:
         """It is made of what there is after so many changes, and not sent yet."""
         self.frame, self.made_at, self.until, self.since = b"", changes, inf, time.time()
+
+
+def give_up(lists: Iterable[ListAtHand]) -> None:
+    """Keep these no more: connections that were sent one refer to it as long as they are open."""
+    for one in lists:
+        one.frame = b""
 
 
 @dataclass

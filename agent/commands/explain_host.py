@@ -13,6 +13,7 @@ from replug.agent.config.host_match import names_host
 from replug.agent.config.key_rule import Fit, KeyRule
 from replug.agent.control.client import AskError, ask
 from replug.agent.control.listing import listed_at
+from replug.agent.key_rules.about_keys import about_key
 from replug.agent.key_rules.described import rule_from_json, rule_in_words
 from replug.agent.key_rules.fitting import fits_of
 from replug.agent.key_rules.order import FEW, Order, Place, order
@@ -62,7 +63,9 @@ def _described(status: Mapping[str, Any], host: Host, repository: str, style: St
     ]
     keys = _keys(status)
     fits = fits_of(rules, host, repository)
-    made = order(keys, rules, fits, accepted, may_be_empty=any(one["serial"] for one in certificates))
+    about = [about_key(rules, key) for key in keys]
+    certified = any(one["serial"] for one in certificates)
+    made = order(keys, about, rules, fits, accepted, may_be_empty=certified)
     count = f"{len(made.offered)} of {len(keys)} {'key' if len(keys) == 1 else 'keys'}"
     yield f"{printable(_called(host))} is listed {count}{', in this order:' if made.offered else '.'}"
     if certificates:

@@ -35,13 +35,17 @@ def names_host(hosts: Sequence[str], host: Host) -> bool:
     """Whether `hosts` name this one; never one whose key is revoked."""
     if host.known is not None and host.known.revoked:
         return False
-    names = [*_names(host)]
+    # Looked up rather than compared: there may be thousands of hosts, each a name.
+    names = {*_names(host)}
     named = False
     for one in hosts:
         pattern = one.removeprefix("!")
-        fits = (
-            pattern == host.fingerprint if _is_key(pattern) else any(matches(name, pattern) for name in names)
-        )
+        if _is_key(pattern):
+            fits = pattern == host.fingerprint
+        elif _is_exact(pattern):
+            fits = pattern in names
+        else:
+            fits = any(matches(name, pattern) for name in names)
         if fits and pattern != one:
             return False
         named |= fits
@@ -51,7 +55,7 @@ def names_host(hosts: Sequence[str], host: Host) -> bool:
 def exact_names(hosts: Iterable[str]) -> list[str]:
     """The names that are spelt out in `hosts`: what known_hosts has hashed can be one of them."""
     names = (host.removeprefix("!") for host in hosts)
-    return list(dict.fromkeys(name for name in names if not set(name) & set("*?") and not _is_key(name)))
+    return list(dict.fromkeys(name for name in names if _is_exact(name) and not _is_key(name)))
 
 
 def _names(host: Host) -> Iterator[str]:
@@ -61,6 +65,10 @@ def _names(host: Host) -> Iterator[str]:
         yield name.lower()
         if name.startswith("["):
             yield name[1:].partition("]")[0].lower()
+
+
+def _is_exact(host: str) -> bool:
+    return "*" not in host and "?" not in host
 
 
 def _is_key(host: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 from replug.agent.config.key_choice import check_fingerprint
 from replug.agent.config.key_rule import KeyRule
@@ -11,6 +13,8 @@ from replug.protocol.patterns import matches
 from replug.token.names.uri import is_uri
 
 _FINGERPRINT = "SHA256:"
+_MOST_SORTED = 256
+"""More than the configuration has of them."""
 
 
 def check_match(text: str) -> str:
@@ -29,11 +33,11 @@ def fits(match: Sequence[str], key_blob: bytes, comment: bytes) -> bool:
 
     A pattern stands for a whole comment, with the wildcards `*` and `?`, and case counts.
     """
-    text = comment.decode(errors="replace")
+    text, said = comment.decode(errors="replace"), _sorted(tuple(match))
+    if text in said.comments or any(matches(text, one) for one in said.patterns):
+        return True
     # Most rules name no fingerprint, and most keys are named by their comment.
-    return any(not _is_fingerprint(one) and matches(text, one) for one in match) or (
-        any(map(_is_fingerprint, match)) and fingerprint(key_blob) in match
-    )
+    return bool(said.fingerprints) and fingerprint(key_blob) in said.fingerprints
 
 
 def rules_of(rules: Sequence[KeyRule], key_blob: bytes, comment: bytes) -> Iterator[KeyRule]:
@@ -41,5 +45,14 @@ def rules_of(rules: Sequence[KeyRule], key_blob: bytes, comment: bytes) -> Itera
     return (rule for rule in rules if fits(rule.match, key_blob, comment))
 
 
-def _is_fingerprint(one: str) -> bool:
-    return one.startswith(_FINGERPRINT)
+class _Sorted(NamedTuple):
+    fingerprints: frozenset[str]
+    comments: frozenset[str]
+    patterns: tuple[str, ...]
+
+
+@lru_cache(maxsize=_MOST_SORTED)
+def _sorted(match: tuple[str, ...]) -> _Sorted:
+    fingerprints = frozenset(one for one in match if one.startswith(_FINGERPRINT))
+    patterns = tuple(one for one in match if one not in fingerprints and set(one) & set("*?"))
+    return _Sorted(fingerprints, frozenset(match) - fingerprints - {*patterns}, patterns)

@@ -10,6 +10,7 @@ from replug.agent.clients.client import Client
 from replug.agent.clients.command_line import command_line
 from replug.agent.config.key_rule import Fit
 from replug.agent.config.settings import Settings
+from replug.agent.key_rules.about_keys import AboutKeys
 from replug.agent.key_rules.destinations import Destinations
 from replug.agent.key_rules.fitting import fits_of
 from replug.agent.key_rules.order import FEW, order
@@ -38,6 +39,7 @@ class ListsByHost:
         self._settings = settings
         self._destinations = destinations
         self._made: dict[Hashable, _Made] = {}
+        self._known = AboutKeys(())
 
     async def was_bound(self, client: Client) -> None:
         """Find out what git wants, if a rule goes by that; takes a fraction of a second at most."""
@@ -75,7 +77,8 @@ class ListsByHost:
         self, client: Client, host: Host, others: IdentitiesAnswer, may_be_empty: bool
     ) -> IdentitiesAnswer:
         rules, accepted = self._settings.config.key_rules, self._destinations.accepted(host.fingerprint)
-        made = order(others.identities, rules, self._fits(client, host), accepted, may_be_empty=may_be_empty)
+        keys, fits = others.identities, self._fits(client, host)
+        made = order(keys, map(self._about(), keys), rules, fits, accepted, may_be_empty=may_be_empty)
         if made.none_fits:
             log.info(
                 "all keys are listed, as the rules would leave none",
@@ -88,6 +91,25 @@ class ListsByHost:
         if client.placed_by is not rules:
             client.placed_by, client.fits = rules, fits_of(rules, host, client.repository)
         return client.fits
+
+    def has_rules_for(self, client: Client) -> bool:
+        """Whether its list depends on rules."""
+        rules = self._settings.config.key_rules
+        return bool(rules) and client.logs_in_at is not None and client.guest is None
+
+    def takes_long(self, others: IdentitiesAnswer) -> bool:
+        """Whether `answer` is to wait until `find_about` has found out about these keys."""
+        return self._about().take_long(others.identities)
+
+    def find_about(self, others: IdentitiesAnswer) -> None:
+        """Compare the keys with the rules; slow, and for a thread."""
+        self._about().find(others.identities)
+
+    def _about(self) -> AboutKeys:
+        rules = self._settings.config.key_rules
+        if self._known.rules is not rules:
+            self._known = AboutKeys(rules)
+        return self._known
 
     def forget(self) -> None:
         """Make all lists again: the rules are others, or the keys are gone."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from replug.agent.config.key_match import fits
 from replug.agent.config.key_rule import Fit, KeyRule
-from replug.protocol.keys import fingerprint
+from replug.agent.key_rules.about_keys import AboutKey
 from replug.protocol.messages import ListedIdentity
 
 FEW = 5
@@ -19,6 +18,7 @@ class Place:
     """A key, and why it stands where it does."""
 
     entry: ListedIdentity
+    fingerprint: str
     fit: Fit
     rule: KeyRule | None
     """The rule that says so; None without one."""
@@ -43,6 +43,7 @@ class Order:
 
 def order(
     entries: Sequence[ListedIdentity],
+    about: Iterable[AboutKey],
     rules: Sequence[KeyRule],
     how: Sequence[Fit],
     accepted: Collection[str],
@@ -51,11 +52,11 @@ def order(
 ) -> Order:
     """The keys as a host gets to see them.
 
-    `how` says how each of the rules fits, and `accepted` has the fingerprints of keys that the host has
-    accepted before. `may_be_empty`: there is something else to log in with.
+    `about` has what is known of each by these rules, `how` says how each rule fits, and `accepted` has the
+    fingerprints of keys that the host has accepted before. `may_be_empty`: there is something else to log in
+    with.
     """
-    ruled = [(rule, fit) for rule, fit in zip(rules, how, strict=True) if rule.chooses]
-    places = [_place(entry, ruled) for entry in entries]
+    places = [_place(entry, known, rules, how) for entry, known in zip(entries, about, strict=True)]
     offered = sorted((one for one in places if one.fit is not Fit.ELSEWHERE), key=lambda one: one.fit)
     left_out = [one for one in places if one.fit is Fit.ELSEWHERE]
     none_fits = bool(left_out) and not offered and not may_be_empty
@@ -68,11 +69,12 @@ def order(
     return Order(tuple(offered), tuple(left_out), bool(first), none_fits)
 
 
-def _place(entry: ListedIdentity, ruled: Sequence[tuple[KeyRule, Fit]]) -> Place:
+def _place(entry: ListedIdentity, about: AboutKey, rules: Sequence[KeyRule], how: Sequence[Fit]) -> Place:
     """By the rule that fits best."""
-    about = [(rule, fit) for rule, fit in ruled if fits(rule.match, entry.key_blob, entry.comment)]
-    rule, fit = min(about, key=lambda one: one[1], default=(None, Fit.OPEN))
-    return Place(entry, fit, rule)
+    if not about.rules:
+        return Place(entry, about.fingerprint, Fit.OPEN, None)
+    best = min(about.rules, key=how.__getitem__)
+    return Place(entry, about.fingerprint, how[best], rules[best])
 
 
 def _accepted(offered: Sequence[Place], accepted: Collection[str]) -> list[Place]:
@@ -82,5 +84,5 @@ def _accepted(offered: Sequence[Place], accepted: Collection[str]) -> list[Place
     """
     if not accepted or len(offered) <= FEW:
         return []
-    known = [fingerprint(one.entry.key_blob) in accepted for one in offered]
+    known = [one.fingerprint in accepted for one in offered]
     return [] if any(known[:FEW]) else [one for one, was in zip(offered, known, strict=True) if was]

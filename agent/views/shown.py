@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 
-from replug.agent.clients.client import Client, ListAtHand
+from replug.agent.clients.client import Client, ListAtHand, give_up
 from replug.agent.clients.view import View
 from replug.agent.config.socket_entry import SocketEntry
 from replug.protocol.messages import IdentitiesAnswer
@@ -49,6 +49,8 @@ class ShownAtViews:
 
     def forget(self) -> None:
         """Forget all lists: some of the sockets may not be there any more."""
+        for kept in self._kept.values():
+            give_up((kept.at_hand, kept.none_at_hand))
         self._kept.clear()
 
     def _of(self, view: View) -> _Kept:

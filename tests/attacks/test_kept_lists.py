@@ -6,7 +6,9 @@ from contextlib import ExitStack
 
 from attacks.largest import bind, blob, destination, destinations, key_message
 from cryptography.hazmat.primitives.asymmetric import ed25519
-from rigs.agent import LIST_REQUEST, Agent, string
+from rigs.agent import LIST_REQUEST, Agent, Connection, StartAgent, string
+from rigs.doctor import REPLUG
+from rigs.home import Home
 
 SUCCESS = b"\x06"
 _SESSION = bytes(range(32))
@@ -55,3 +57,25 @@ def test_lists_of_bound_connections_do_not_fill_the_memory(agent: Agent) -> None
     assert len(lists) == _CLIENTS
     assert all(blob(0) in one and len(one) > _LARGE * 1000 for one in lists)
     assert grown < 4 * 1024 * 1024, grown  # their lists together have four times as much
+
+
+def test_nor_do_those_of_connections_from_before_a_reload(home: Home, start_agent: StartAgent) -> None:
+    view = home.folder / "run/views/all"
+    home.configure(f"modules = []\n[[socket]]\npath = '{view}'\nkeys = '*'\n")
+    agent = start_agent()
+    key, proof = _host(1)
+    with ExitStack() as stack:
+        connection = stack.enter_context(agent.connect())
+        for number in range(_LARGE):
+            assert connection.ask(key_message(b"", b"c" * 1000, number)) == SUCCESS, agent.log
+        before = 0
+        for number in range(20):
+            assert agent.run(REPLUG, "reload").status == 0
+            login = stack.enter_context(agent.connect())
+            assert login.ask(bind(key, proof)) == SUCCESS, agent.log
+            for one in (login, stack.enter_context(Connection(view, 30))):
+                assert len(one.ask(LIST_REQUEST)) > _LARGE * 1000
+            if number == 4:
+                before = _memory(agent)
+        grown = _memory(agent) - before
+    assert grown < 3 * 1024 * 1024, grown  # their lists together have twice as much

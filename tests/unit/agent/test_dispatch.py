@@ -74,6 +74,11 @@ class OneKey:
     def listing_takes_long(self, client: Client) -> bool:
         return False
 
+    def rules_take_long(self, client: Client) -> bool:
+        return False
+
+    async def apply_rules(self, client: Client) -> None: ...
+
     async def aside(self, call: Callable[[], T]) -> T:
         return call()
 

@@ -6,6 +6,7 @@ import pytest
 from doubles.stand_ins import Key
 
 from replug.agent.config.key_rule import KeyRule
+from replug.agent.key_rules.about_keys import about_key
 from replug.agent.key_rules.fitting import fits_of
 from replug.agent.key_rules.order import FEW, Order, order
 from replug.protocol.keys import fingerprint
@@ -31,7 +32,9 @@ def listed(
     """The numbers of the keys in order."""
     host = Host(SERVER.blob, None if names is None else KnownAs(names))
     fits = fits_of(rules, host, repository)
-    made = order(KEYS[:keys], rules, fits, [PRINTS[one] for one in accepted], may_be_empty=may_be_empty)
+    about = [about_key(rules, key) for key in KEYS[:keys]]
+    known = [PRINTS[one] for one in accepted]
+    made = order(KEYS[:keys], about, rules, fits, known, may_be_empty=may_be_empty)
     return "".join(entry.comment.decode()[3:] for entry in made.entries), made
 
 
