@@ -25,6 +25,7 @@ _SIGNED = "signed"
 _STANDARD_INPUT = 0
 _PATIENCE = 10.0  # seconds for ssh-keygen to look a name up
 _FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_DURATION = re.compile(r"\d{1,18}", re.ASCII)
 _NO_JOURNAL = """\
 replug: there is no systemd journal here. Where the agent's log is a file, name it: replug history --file FILE
 (what replug-agent -D writes to standard error, or syslog's /var/log/auth.log or /var/log/secure).
@@ -101,7 +102,7 @@ def signatures(events: Iterable[LoggedEvent], key: str | None, host: str | None)
             "purpose": fields.get("purpose", ""),
             "host": hosts,
             "confirmed": fields.get("confirmed", ""),
-            "duration_ms": int(duration) if duration.isdecimal() else None,
+            "duration_ms": int(duration) if _DURATION.fullmatch(duration) else None,
         }
 
 
@@ -121,7 +122,8 @@ def _of_journal(chosen: argparse.Namespace) -> int:
         sys.stderr.write(_NO_JOURNAL)
         return 1
     wanted = logs.arguments(argparse.Namespace(follow=False, lines=None, since=chosen.since))[1:]
-    form = ("--output=json", "--output-fields=MESSAGE", "--no-pager", "--quiet")
+    # Of a long line journalctl shows nothing unless it is to show all.
+    form = ("--output=json", "--output-fields=MESSAGE", "--all", "--no-pager", "--quiet")
     with subprocess.Popen(
         [journalctl, *form, *wanted], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as journal:

@@ -68,5 +68,8 @@ def _decoded(values: dict[str, Any]) -> Known:
         keys = tuple(host["accepted"])
         for print_ in (host["host_key"], *keys):
             check_fingerprint(print_)
-        known[host["host_key"]] = keys, min(float(host["used"]), time.time())
+        used = float(host["used"])
+        if not used >= 0:  # nor is NaN
+            raise ValueError(f"a time is {used}")
+        known[host["host_key"]] = keys, min(used, time.time())
     return known

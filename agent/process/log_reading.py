@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 _FIELD = re.compile(r' ([a-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"]\S*))')
@@ -49,20 +51,22 @@ def read_lines(lines: Iterator[str], now: float) -> Iterator[LoggedEvent]:
     `now` is in seconds since 1970: the older form of syslog's lines has no year.
     """
     for line in lines:
-        if found := _FOREGROUND.fullmatch(line.rstrip("\n")):
-            date, text = found.groups()
-            yield read_message(_seconds(date, "%Y-%m-%d %H:%M:%S"), text)
-        elif found := _SYSLOG.fullmatch(line.rstrip("\n")):
-            date, short, text = found.groups()
-            when = _seconds(date, "%Y-%m-%dT%H:%M:%S") if date else _seconds_without_year(short, now)
-            yield read_message(when, text)
+        with suppress(ValueError, OverflowError):  # a date that there is not
+            if found := _FOREGROUND.fullmatch(line.rstrip("\n")):
+                date, text = found.groups()
+                yield read_message(_seconds(date, "%Y-%m-%d %H:%M:%S"), text)
+            elif found := _SYSLOG.fullmatch(line.rstrip("\n")):
+                date, short, text = found.groups()
+                when = _seconds(date, "%Y-%m-%dT%H:%M:%S") if date else _seconds_without_year(short, now)
+                yield read_message(when, text)
 
 
 def _unescaped(found: re.Match[str]) -> str:
     code = found[1]
-    if len(code) > 1:
-        return chr(int(code[1:], 16))
-    return _CONTROLS.get(code, code)
+    if len(code) == 1:
+        return _CONTROLS.get(code, code)
+    character = int(code[1:], 16)
+    return chr(character) if character <= sys.maxunicode else found[0]
 
 
 def _seconds(date: str, form: str) -> float:
@@ -79,4 +83,4 @@ def _seconds_without_year(date: str, now: float) -> float:
             continue  # the 29th of February
         if when <= now + 86_400:  # another time zone
             return when
-    return now
+    raise ValueError(f"no date: {date}")

@@ -86,3 +86,17 @@ def test_the_journal_is_not_asked_for_a_time_in_a_file(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         main(["history", "--file", "x", "--since", "today"])
     assert "--since is for the journal" in capsys.readouterr().err
+
+
+def test_long_lines_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """journalctl(1): of a field of more than 4096 bytes JSON has nothing, unless with --all."""
+    long = entry(signed('"' + "\\U000e0001" * 500 + '" duration_ms=' + "9" * 5000)).decode()
+    script = tmp_path / "journalctl"
+    script.write_text(f"#!/bin/sh\ncase \"$*\" in *--all*) cat <<'END'\n{long}END\nesac\n")
+    script.chmod(0o700)
+    monkeypatch.setattr(logs, "path_of_journalctl", lambda: str(script))
+    assert main(["history", "--json"]) == 0
+    [one] = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (one["key"], len(one["comment"]), one["duration_ms"]) == (KEY, 500, None)

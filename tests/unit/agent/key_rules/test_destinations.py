@@ -154,6 +154,8 @@ def test_there_is_room_for_so_many_and_the_oldest_leave(file: Path) -> None:
         '{"version": 2, "hosts": []}',
         '{"version": 1, "hosts": [{"host_key": "x", "accepted": [], "used": 0}]}',
         '{"version": 1, "hosts": [{"host_key": 1, "accepted": "x", "used": 0}]}',
+        f'{{"version": 1, "hosts": [{{"host_key": "{KEYS[0]}", "accepted": [], "used": NaN}}]}}',
+        f'{{"version": 1, "hosts": [{{"host_key": "{KEYS[0]}", "accepted": [], "used": -1e300}}]}}',
         "[" * 100_000,
     ],
 )

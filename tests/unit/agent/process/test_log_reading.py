@@ -52,6 +52,24 @@ def test_lines_of_files(line: str) -> None:
     assert (event.time, event.message, event.fields) == (NOW, "signed", {"key": "k"})
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2026-99-99 10:00:00,000 INFO",
+        "0000-01-01 10:00:00,000 INFO",
+        "2026-02-30T10:00:00 laptop replug-agent[7]:",
+        "Xyz 30 10:00:00 laptop replug-agent[7]:",
+    ],
+)
+def test_a_line_with_a_date_that_there_is_not_is_none(date: str) -> None:
+    assert [*read_lines(iter([f"{date} signed key=k\n"]), NOW)] == []
+
+
+@pytest.mark.parametrize("escape", ["\\Uffffffff", "\\U00110000"])
+def test_what_no_agent_writes_is_no_character(escape: str) -> None:
+    assert read_message(NOW, f'signed key="{escape}"').fields == {"key": escape}
+
+
 def test_a_date_without_a_year_is_the_last_one() -> None:
     [event] = read_lines(iter(["Dec 31 12:00:00 laptop replug-agent[7]: started\n"]), NOW)
     assert time.localtime(event.time)[:3] == (2025, 12, 31)
