@@ -41,7 +41,7 @@ class Link:
         self._socket: socket.socket | None = None
         self._bound = 0
         """How many of `binds` were sent."""
-        self._interrupted = ""
+        self._interrupted: RequestRefusedError | None = None
         self._began = 0.0
         """When the request under way did, by the monotonic clock."""
         self._over = False
@@ -51,7 +51,7 @@ class Link:
 
         Whoever gives up waiting cancels this. UpstreamError, RequestRefusedError.
         """
-        self.busy, self._interrupted, self._began = True, "", time.monotonic()
+        self.busy, self._interrupted, self._began = True, None, time.monotonic()
         try:
             if self._socket is not None and _has_news(self._socket):
                 self.drop()  # it ended, or has said what nobody asked for
@@ -60,8 +60,8 @@ class Link:
             return await self._exchange(request)
         except BaseException as error:
             self.drop()
-            if self._interrupted and isinstance(error, UpstreamError):
-                raise RequestRefusedError(self._interrupted, "try again") from error
+            if self._interrupted is not None and isinstance(error, UpstreamError):
+                raise self._interrupted from error
             raise
         finally:
             self.busy = False
@@ -81,6 +81,8 @@ class Link:
     async def _exchange(self, message: bytes) -> bytearray:
         if self._is_locked():
             raise locked()
+        if self._over:
+            raise self._not_any_more()
         assert self._socket is not None
         try:
             reply = await _reply(self._socket, message)
@@ -102,12 +104,15 @@ class Link:
         """Whether there is a connection."""
         return self._socket is not None
 
-    def interrupt(self, reason: str) -> None:
-        """End the request that is under way, for `reason`."""
+    def interrupt(self, why: RequestRefusedError) -> None:
+        """End the request that is under way: it raises `why`."""
         if self._socket is not None:
-            self._interrupted = reason
+            self._interrupted = why
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _not_any_more(self) -> RequestRefusedError:
+        return RequestRefusedError(f"{self._name} is not asked any more")
 
     def drop(self) -> None:
         """Close the connection; nothing is under way."""
@@ -116,9 +121,11 @@ class Link:
             self._socket = None
 
     def close(self) -> None:
-        """Close it for good; what is under way is about to be cancelled, and closes it then."""
+        """Close it for good; what is under way ends, and closes it then."""
         self._over = True
-        if not self.busy:
+        if self.busy:
+            self.interrupt(self._not_any_more())
+        else:
             self.drop()
 
 

@@ -6,6 +6,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from replug.agent.keys.refusal import RequestRefusedError
 from replug.agent.upstreams.link import Link
 from replug.token.requester import Requester, requester
 from replug.token.turns import FairSemaphore, who_makes_room
@@ -43,7 +44,8 @@ class OpenLinks:
             richest = who_makes_room(Counter(self._signing.values()), asker)
             if richest is not None:
                 oldest = next(one for one, its in self._signing.items() if its == richest)
-                oldest.interrupt(f"{_MOST_SIGNING} signatures by other agents wait already")
+                why = f"{_MOST_SIGNING} signatures by other agents wait already"
+                oldest.interrupt(RequestRefusedError(why, "try again"))
         async with self._turns, self.use(link):
             self._signing[link] = asker
             try:

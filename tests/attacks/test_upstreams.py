@@ -263,9 +263,9 @@ def test_what_one_client_says_takes_no_keys_from_others(
                 else:
                     bad.ask(long)
                     assert keys_in(bad.ask(LIST_REQUEST)) == []
-        for _ in range(32):
-            waiting = open_until_the_end.enter_context(agent.connect())
-            waiting.socket.sendall(sign_request(there, b"data"))
+        waiting = [open_until_the_end.enter_context(agent.connect()) for _ in range(32)]
+        for one in waiting:
+            one.socket.sendall(sign_request(there, b"data"))
         eventually(lambda: _asked_to_sign(other) == 32, "as many as may wait")
         another = subprocess.Popen(["ssh-add", "-T", key], env=home.env | agent.env)
         try:
@@ -273,6 +273,9 @@ def test_what_one_client_says_takes_no_keys_from_others(
         finally:
             another.kill()
             another.wait()
+        behind(home)
+        assert agent.run(REPLUG, "reload").status == 0
+        assert waiting[-1].reply() == FAILURE
     about = [line for line in agent.log.splitlines() if "signatures by other agents wait already" in line]
     assert about
     assert not any("left out" in line for line in about)
