@@ -174,8 +174,7 @@ def _say_why_not(reasons: list[str]) -> None:
 
 def _that_can_be_kept(planned: Plan, runtime: str) -> KeptAgent | None:
     """The agent that would be replaced, if it can be behind replug instead."""
-    units_sockets = [kept_agent.socket_of(one.unit, runtime) for one in planned.replaced]
-    socket = kept_agent.that_can_be_kept(filter(None, [planned.other, *units_sockets]), runtime)
+    socket = kept_agent.that_can_be_kept(planned.other, [one.unit for one in planned.replaced], runtime)
     if not planned.replaces or not socket:
         return None
     keep = kept_agent.keeping(socket, runtime)

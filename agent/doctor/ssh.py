@@ -33,6 +33,13 @@ def check_socket(machine: Machine) -> Iterator[Finding]:
         yield fail("agent", found.reason, _point_at(machine))
     elif found.status is not None:
         yield ok("agent", f"replug-agent (pid {found.status['pid']}) answers at {found.path}")
+    elif found.path in [socket["path"] for socket in (machine.status or {}).get("sockets", ())]:
+        yield warn(
+            "agent",
+            f"SSH_AUTH_SOCK is {found.path}, a [[socket]] for some of the keys of the agent at"
+            f" {machine.own_agent.path}",
+            _point_at(machine),
+        )
     elif found.program == "replug-agent":
         yield fail(
             "agent",
@@ -107,9 +114,10 @@ def check_keys(machine: Machine) -> Iterator[Finding]:
 
 def check_ssh_config(machine: Machine) -> Iterator[Finding]:
     """ssh's configuration does not name another agent."""
+    ours = [machine.agent.path, *(socket.path for socket in machine.config.sockets)]
     for file in (machine.home / ".ssh" / "config", machine.root / "etc" / "ssh" / "ssh_config"):
         for line in identity_agents(file):
-            if line.leads_to(machine.agent.path, machine.environment, machine.home):
+            if any(line.leads_to(socket, machine.environment, machine.home) for socket in ours):
                 continue
             if line.value == SYSTEM_SOCKET:  # for users of the service alone
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replug.agent.config.file import config_path
 from replug.agent.config.kinds import quoted
@@ -12,13 +13,17 @@ from replug.agent.keys.regular_file import contents_of
 from replug.agent.setup.record import KeptAgent, write_file
 from replug.token.trusted_file import write_whole
 
+if TYPE_CHECKING:
+    from replug.agent.config.model import Config
+
 _UNIT_SOCKETS = {
     "gcr-ssh-agent.socket": "gcr/ssh",
     "gpg-agent-ssh.socket": "gnupg/S.gpg-agent.ssh",
+    "ssh-agent.socket": "openssh_agent",
 }
 """Where they listen, in $XDG_RUNTIME_DIR. These units have set SSH_AUTH_SOCK when they are started."""
 _SET_AFTER_US = ("keyring/ssh", "openssh_agent")
-"""Sockets of agents that set SSH_AUTH_SOCK at login some time after they were started."""
+"""Sockets of agents that set SSH_AUTH_SOCK some time after they were started, if no such unit does."""
 
 
 def socket_of(unit: str, runtime: str) -> str:
@@ -26,27 +31,39 @@ def socket_of(unit: str, runtime: str) -> str:
     return f"{runtime}/{_UNIT_SOCKETS[unit]}" if unit in _UNIT_SOCKETS else ""
 
 
-def that_can_be_kept(sockets: Iterable[str], runtime: str) -> str:
-    """The first of the sockets that is there at every login, in the same place; empty if none is."""
-    for socket in sockets:
-        inside = socket.removeprefix(f"{runtime}/")
-        if inside != socket:
-            if inside not in _SET_AFTER_US and os.path.exists(socket):
-                return socket
-        elif Path(socket).is_relative_to(Path.home()) and os.path.exists(socket):
+def that_can_be_kept(used: str, units: Iterable[str], runtime: str) -> str:
+    """Of the socket that is `used` and those of `units`, the first that is in the same place at every login.
+
+    Empty if none is.
+    """
+    of_units = [socket for unit in units if (socket := socket_of(unit, runtime))]
+    for socket in filter(os.path.exists, (used, *of_units)):
+        if socket in of_units or _lasts(socket, runtime):
             return socket
     return ""
 
 
+def _lasts(socket: str, runtime: str) -> bool:
+    inside = socket.removeprefix(f"{runtime}/")
+    if inside != socket:
+        return inside not in _SET_AFTER_US
+    return Path(socket).is_relative_to(Path.home())
+
+
 def sockets_behind() -> tuple[str, ...]:
     """Those that the configuration names; none if it has errors."""
+    config = configuration()
+    return () if config is None else config.upstreams
+
+
+def configuration() -> Config | None:
+    """What the file says where it has no errors; None without a file."""
     from replug.agent.config.reader import read_config  # slow
 
     try:
-        text = contents_of(config_path()).decode()
+        return read_config(contents_of(config_path()).decode()).config
     except (OSError, UnicodeDecodeError):
-        return ()
-    return read_config(text).config.upstreams
+        return None
 
 
 def names_others(path: Path) -> bool:

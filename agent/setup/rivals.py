@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from replug.agent.keys.regular_file import contents_of, lines_of
+from replug.agent.setup.kept_agent import configuration
 from replug.agent.setup.record import Replaced
 from replug.agent.setup.ssh_config import identity_agents
 from replug.agent.setup.user_manager import UserManager, config_home
@@ -41,13 +42,15 @@ def rival_units(manager: UserManager, sockets: list[str]) -> list[Replaced]:
     `sockets` are the values of SSH_AUTH_SOCK in use. gpg-agent's socket for ssh is enabled on every
     Debian, so an enabled one need not be in use. Raises ManagerError.
     """
-    found = []
+    found: list[Replaced] = []
     for unit in _UNITS:
         state = manager.state(unit)
         if not state.loaded or not (state.active or state.enabled):
             continue
         if unit.startswith("gpg-") and not _uses_gpg(sockets):
             continue
+        if unit == "ssh-agent.service" and any(one.unit == "ssh-agent.socket" for one in found):
+            continue  # it is the socket's, and ends with it (Requires=)
         found.append(Replaced(unit, active=state.active))
     return found
 
@@ -76,10 +79,11 @@ def _unless_installed(program: Path, command: str) -> str:
 
 def leads_elsewhere(ours: str) -> Iterator[str]:
     """The lines in the user's files that send programs to another agent than `ours`; replug edits none."""
-    home = Path.home()
+    home, config = Path.home(), configuration()
     environment = dict(os.environ) | {"SSH_AUTH_SOCK": ours}
+    sockets = [ours, *(socket.path for socket in config.sockets)] if config is not None else [ours]
     for line in identity_agents(home / ".ssh" / "config"):
-        if not line.leads_to(ours, environment, home):
+        if not any(line.leads_to(socket, environment, home) for socket in sockets):
             yield f"{line.place} makes ssh use {line.value}: IdentityAgent overrides SSH_AUTH_SOCK"
     for number, text in _lines(_gpg_configuration()):
         if re.match(r"\s*enable-ssh-support\b", text):

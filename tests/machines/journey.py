@@ -17,7 +17,7 @@ from rigs.piv_card import PIN
 from rigs.terminal import eventually
 
 _PIN_PROMPT = "PIN: "
-_REPLACE = "[y/N]"
+_KEEP_OR_REPLACE = "[k/r/N]"
 _LOGIN = "ssh server echo hello"
 _LISTED = "ssh-add -L || true"
 _FILE = "~/.ssh/id_ed25519"
@@ -80,7 +80,7 @@ class Journey:
 
     def _sets_up(self, setup: str) -> str:
         print(f"   $ {setup}", flush=True)
-        said = self._user.types(setup, *([(_REPLACE, "y")] if self._agents_before[0] else []))
+        said = self._user.types(setup, *([(_KEEP_OR_REPLACE, "r")] if self._agents_before[0] else []))
         print(_indented(said), flush=True)
         assert "Done: the agent answers." in said, said
         return said

@@ -178,6 +178,21 @@ def test_ssh_may_be_sent_to_this_agent(home: Home, agent: Agent, value: str) -> 
     assert Diagnosis(home, env=agent.env).all("ssh-config") == []
 
 
+def test_sockets_for_some_of_the_keys_are_no_other_agents(home: Home, start_agent: StartAgent) -> None:
+    narrow, usual = home.folder / "narrow.sock", home.folder / "run/replug.sock"
+    home.configure(f'modules = []\n[[socket]]\npath = "{narrow}"\nkeys = "*"\n')
+    agent = start_agent()
+    assert agent.alive()
+    for end in ("", ".control"):
+        os.link(f"{agent.socket}{end}", f"{usual}{end}")
+    (home.folder / ".ssh").mkdir(exist_ok=True)
+    home.write(".ssh/config", "IdentityAgent ~/narrow.sock\n")
+    assert Diagnosis(home, env=agent.env).all("ssh-config") == []
+    found = Diagnosis(home, env={"SSH_AUTH_SOCK": str(narrow)})["agent"]
+    assert (found.outcome, found.fix) == ("warn", f"export SSH_AUTH_SOCK={usual}")
+    assert found.reason.startswith(f"SSH_AUTH_SOCK is {narrow}, a [[socket]] for some of the keys")
+
+
 # Keys and modules.
 
 

@@ -133,47 +133,56 @@ def other_agent(home: Home, unit: str, folder: str, path: str) -> None:
     """A socket of another agent that starts at login and sets SSH_AUTH_SOCK, as gcr's does."""
     (home.folder / folder / "sockets.target.wants").mkdir(parents=True)
     (home.folder / folder / "sockets.target.wants").chmod(0o755)  # as systemctl makes it, whatever our umask
+    service = unit.replace(".socket", ".service")
     home.write(
         f"{folder}/{unit}",
-        f"[Socket]\nListenStream=%t/{path}\nService=other.service\n"
+        f"[Socket]\nListenStream=%t/{path}\nService={service}\n"
         f"ExecStartPost=systemctl --user set-environment SSH_AUTH_SOCK=%t/{path}\n"
         "ExecStopPost=systemctl --user unset-environment SSH_AUTH_SOCK\n"
         "[Install]\nWantedBy=sockets.target\n",
     )
-    home.write(f"{folder}/other.service", "[Service]\nExecStart=sleep infinity\n")
+    home.write(f"{folder}/{service}", f"[Unit]\nRequires={unit}\n[Service]\nExecStart=sleep infinity\n")
     (home.folder / folder / "sockets.target.wants" / unit).symlink_to(HOME / folder / unit)
 
 
-@pytest.mark.parametrize("configured", [True, False], ids=["with a configuration", "without"])
-def test_another_agent_is_kept_behind_when_asked(configured: bool, logged_in: LogIn, home: Home) -> None:
+@pytest.mark.parametrize(
+    ("name", "socket", "configured"),
+    [("gcr-ssh-agent", "gcr/ssh", True), ("ssh-agent", "openssh_agent", False)],
+    ids=["gcr's, with a configuration", "Debian 13's, without"],
+)
+def test_another_agent_is_kept_behind_when_asked(
+    name: str, socket: str, configured: bool, logged_in: LogIn, home: Home
+) -> None:
     """It runs on, programs use replug, at each login, and `--remove` leaves everything as it was."""
-    other_agent(home, "gcr-ssh-agent.socket", UNITS, "gcr/ssh")
+    unit, service = f"{name}.socket", f"{name}.service"
+    other_agent(home, unit, UNITS, socket)
     path = home.folder / ".config/replug/config.toml"
     if not configured:
         path.unlink()
         path.parent.rmdir()
     session = logged_in()
+    session.systemctl("start", service)  # somebody has used it
     before, environment = session.listing(), session.environment()["SSH_AUTH_SOCK"]
 
     done = session.replug("setup", typing=[(KEEP_OR_REPLACE, "k")])
     assert done.status == 0, done
-    assert f"keep the agent at {session.runtime}/gcr/ssh: its keys are used through replug" in done.out
+    assert f"keep the agent at {session.runtime}/{socket}: its keys are used through replug" in done.out
     text = path.read_text()
-    assert 'upstreams = ["$XDG_RUNTIME_DIR/gcr/ssh"]\n' in text
+    assert f'upstreams = ["$XDG_RUNTIME_DIR/{socket}"]\n' in text
     assert ("modules = []" in text) == configured
     assert "nothing to change" in set_up(session).out
     for login in ("this", "the next"):
         assert session.environment()["SSH_AUTH_SOCK"] == f"{session.runtime}/replug/agent.sock", login
-        assert session.show("gcr-ssh-agent.socket", "ActiveState") == "active"
-        assert f"{session.runtime}/gcr/ssh: " in session.replug("status").out
+        assert session.show(unit, "ActiveState") == "active"
+        assert f"{session.runtime}/{socket}: " in session.replug("status").out
         # Whichever sets SSH_AUTH_SOCK last wins.
-        assert SOCKET in session.show("gcr-ssh-agent.socket", "Before").split()
+        assert SOCKET in session.show(unit, "Before").split()
         session.log_out()
         session.log_in()
 
     assert session.replug("setup", "--remove").status == 0
     assert session.environment()["SSH_AUTH_SOCK"] == environment
-    assert session.show("gcr-ssh-agent.socket", "ActiveState") == "active"
+    assert session.show(unit, "ActiveState") == "active"
     assert session.listing() == before
 
 

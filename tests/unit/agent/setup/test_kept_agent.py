@@ -70,11 +70,21 @@ def test_a_file_that_says_something_of_them_is_the_users(text: str, path: Path) 
 def test_what_is_there_at_every_login_can_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     runtime = tmp_path / "run"
-    sockets = [tmp_path / "ssh-x/agent.1", runtime / "keyring/ssh", runtime / "gcr/ssh", tmp_path / "home/a"]
-    for socket in sockets:
-        socket.parent.mkdir(parents=True)
+
+    def there(path: str) -> str:
+        socket = tmp_path / path
+        socket.parent.mkdir(parents=True, exist_ok=True)
         socket.touch()
-    names = [str(socket) for socket in sockets]
-    assert kept_agent.that_can_be_kept(names, str(runtime)) == names[2]
-    assert kept_agent.that_can_be_kept(names[3:], str(runtime)) == names[3]
-    assert kept_agent.that_can_be_kept([*names[:2], str(runtime / "gone")], str(runtime)) == ""
+        return str(socket)
+
+    def kept(used: str, *units: str) -> str:
+        return kept_agent.that_can_be_kept(used, units, str(runtime))
+
+    temporary, keyring, gcr = there("ssh-x/agent.1"), there("run/keyring/ssh"), there("run/gcr/ssh")
+    own, openssh = there("home/a"), there("run/openssh_agent")
+    assert (kept(own), kept(gcr)) == (own, gcr)
+    assert {kept(temporary), kept(keyring), kept(openssh), kept(str(runtime / "gone")), kept("")} == {""}
+    assert kept(keyring, "gcr-ssh-agent.socket") == gcr
+    # Debian 12 has no socket for it.
+    assert kept(openssh, "ssh-agent.service") == ""
+    assert kept(openssh, "ssh-agent.socket") == openssh

@@ -41,8 +41,12 @@ def test_files_that_include_each_other_more_than_once_end(home: Path) -> None:
     assert len(list(identity_agents(home / ".ssh" / "config"))) <= 256
 
 
-def test_setup_sees_what_is_included(home: Path) -> None:
-    (home / ".ssh" / "more").write_text("IdentityAgent ~/other.sock\n")
+def test_setup_sees_what_is_included(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent's own sockets are no others."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    (home / "replug").mkdir()
+    (home / "replug/config.toml").write_text('[[socket]]\npath = "~/dev.sock"\nkeys = "*"\n')
+    (home / ".ssh" / "more").write_text("IdentityAgent ~/other.sock\nIdentityAgent ~/dev.sock\n")
     assert list(leads_elsewhere(OURS)) == [
         f"{home}/.ssh/more:1 makes ssh use ~/other.sock: IdentityAgent overrides SSH_AUTH_SOCK"
     ]
