@@ -6,10 +6,12 @@ import subprocess
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from replug.agent.commands.terminal_style import Style
 from replug.agent.config.host_match import names_host
+from replug.agent.config.key_match import rules_of
 from replug.agent.config.key_rule import Fit, KeyRule
 from replug.agent.control.client import AskError, ask
 from replug.agent.control.listing import listed_at
@@ -17,6 +19,7 @@ from replug.agent.key_rules.about_keys import about_key
 from replug.agent.key_rules.described import rule_from_json, rule_in_words
 from replug.agent.key_rules.fitting import fits_of
 from replug.agent.key_rules.order import FEW, Order, Place, order
+from replug.agent.key_rules.repositories import split_address
 from replug.agent.keys.known_host_names import default_files, read_known_hosts
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate
 from replug.protocol.known_hosts import KnownAs
@@ -29,7 +32,17 @@ _SSH_PORT = "22"
 
 
 def explain_host(name: str, repository: str, style: Style) -> Iterator[str]:
-    """Lines for a host as one calls it on ssh's command line, and what git wants there; AskError."""
+    """Lines for a host as one calls it on ssh's command line, and what git wants there; AskError.
+
+    Either may be the address of a repository.
+    """
+    try:
+        name, inside = split_address(name)
+        repository = split_address(repository)[1] or repository or inside
+    except ValueError as error:
+        raise AskError(str(error)) from error
+    if not name:
+        raise AskError("a host has no empty name")
     status = ask("status")
     if "key_rules" not in status:
         raise AskError("the agent is older than this program: restart it")
@@ -71,6 +84,7 @@ def _described(status: Mapping[str, Any], host: Host, repository: str, style: St
     if certificates:
         principals = ", ".join(certificates[0]["principals"])
         yield printable(f"      a certificate for {principals}, if one can be made (see replug status)")
+    ours = sum(place.fit in (Fit.REPOSITORY, Fit.HOST) for place in made.offered)
     limited = {key["fingerprint"] for key in _described_keys(status) if key["restricted"]}
     for number, place in enumerate(made.offered, 1):
         yield f"  {number:2}. {_line(place.entry)}"
@@ -79,13 +93,16 @@ def _described(status: Mapping[str, Any], host: Host, repository: str, style: St
         yield from style.wrap(printable(why), first="      ", rest="      ")
     if made.none_fits:
         yield from style.wrap("The rules would leave no key for this host, so none is left out.")
-    if len(made.offered) > FEW and not made.accepted_first:
+    if len(made.offered) > FEW and not made.accepted_first and not 0 < ours <= FEW:
         yield from style.wrap("Servers hear about 6 keys: name those for this host in a [[key]].")
     if made.left_out:
         yield "Left out:"
     for place in made.left_out:
         yield f"      {_line(place.entry)}"
-        yield from style.wrap(printable(_why(place, made, accepted)), first="      ", rest="      ")
+        why = _why(_nearest(place, rules, host), made, accepted)
+        yield from style.wrap(printable(why), first="      ", rest="      ")
+    if made.left_out and not repository and any(rule.repositories for rule in rules):
+        yield from style.wrap("What git is listed for a repository: replug explain --repository.")
 
 
 def _called(host: Host) -> str:
@@ -116,6 +133,13 @@ def _why(place: Place, made: Order, accepted: Sequence[str]) -> str:
             return f"the host has no name that is known, for {rule}"
         case Fit.ELSEWHERE:
             return f"{_elsewhere(place.rule)}, by {rule}"
+
+
+def _nearest(place: Place, rules: Sequence[KeyRule], host: Host) -> Place:
+    """A key that is left out, by the rule that names the host, if one does."""
+    about = rules_of(rules, place.entry.key_blob, place.entry.comment)
+    rule = next((one for one in about if names_host(one.hosts, host)), place.rule)
+    return replace(place, rule=rule)
 
 
 def _elsewhere(rule: KeyRule) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from replug.agent.config.key_choice import check_fingerprint
@@ -10,6 +11,7 @@ from replug.protocol.purpose import Host
 
 _FINGERPRINT = "SHA256:"
 _LONGEST = 255  # characters
+_WITH_PORT = re.compile(r"([^]:[]+):(\d+)")
 
 
 def check_host(text: str) -> str:
@@ -23,6 +25,10 @@ def check_host(text: str) -> str:
         return text
     if not pattern or not pattern.isprintable() or set(pattern) & set(" ,") or len(pattern) > _LONGEST:
         raise ValueError("must be a host's name, a pattern or a fingerprint, one in each string")
+    if "/" in pattern or "@" in pattern:
+        raise ValueError("must be a host's name alone, without user, path or protocol")
+    if port := _WITH_PORT.fullmatch(pattern):
+        raise ValueError(f"a host on another port is named [{port[1]}]:{port[2]}, or by its name alone")
     return text.lower()
 
 

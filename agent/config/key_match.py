@@ -23,6 +23,8 @@ def check_match(text: str) -> str:
         check_fingerprint(text)
     elif is_uri(text):
         raise ValueError("a URI chooses keys of one token only: use their comment, or their fingerprint")
+    elif text.startswith("~/"):
+        raise ValueError("is a path: name keys by comment or fingerprint, as ssh-add -l shows them")
     elif not text:
         raise ValueError('must not be empty; "*" is every key')
     return text

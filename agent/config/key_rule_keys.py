@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from replug.agent.config.host_match import are_left_out, check_host
@@ -11,12 +12,16 @@ from replug.agent.config.keys import Key
 from replug.agent.config.kinds import Confirmation, ListOf, Text, Time, YesOrNo
 
 _LONGEST = 255  # characters of a repository's path
+_ADDRESS = re.compile(r"\w[\w+.-]*://|[^/@]+@[^/:]+:")
+"""`ssh://host/path`, `git@host:path`."""
 
 
 def _repository(text: str) -> str:
     path = text.removeprefix("!").strip("/")
     if not path or not path.isprintable() or len(path) > _LONGEST:
         raise ValueError('must be the path of a repository, or a pattern such as "work-org/*"')
+    if _ADDRESS.match(path):
+        raise ValueError('is an address: name the path alone, such as "work-org/*", and the host in hosts')
     return text
 
 

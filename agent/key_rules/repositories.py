@@ -26,6 +26,25 @@ def asked_repository(command: Sequence[str]) -> str:
     return ""
 
 
+def split_address(address: str) -> tuple[str, str]:
+    """What git calls a repository (git-fetch(1), "Git URLs"), as what ssh calls its host, and its path there.
+
+    The path is empty for a mere host, as ssh's command line has it. ValueError for an address of another
+    protocol.
+    """
+    if "://" in address:
+        scheme, _, rest = address.partition("://")
+        if scheme not in ("ssh", "git+ssh", "ssh+git"):
+            raise ValueError(f"{scheme}:// is not ssh")
+        place, _, path = rest.partition("/")
+        return f"ssh://{place}", path
+    if address.count(":") == 1 and not address.startswith("["):
+        place, _, path = address.partition(":")
+        if "/" not in place:
+            return place, path
+    return address, ""
+
+
 def names_repository(repositories: Sequence[str], path: str) -> bool:
     """Whether the patterns of a rule name the repository with this path."""
     asked = _plain(path)

@@ -234,16 +234,22 @@ def test_explain_says_what_a_host_gets_to_see(place: Place) -> None:
     place.rules(
         rule(LAST, hosts='["host"]'),
         rule("key0*", hosts='["elsewhere"]'),
-        rule("key10", repositories='["work-org/*"]'),
+        rule("key10", hosts='["elsewhere"]'),
+        rule("key10", hosts='["host"]', repositories='["work-org/*"]'),
     )
     shown = place.replug("explain", "host").out
     assert shown.startswith("host is listed 2 of 12 keys, in this order:\n")
     one, two, left_out = (shown.index(words) for words in (f" {LAST}\n", " key11\n", "Left out:\n"))
     assert one < two < left_out < shown.index(" key10\n") < shown.index("for other repositories, by [[key]]")
     assert f"for this host, by [[key]] match = {LAST}; hosts = host" in shown
+    assert shown.endswith("What git is listed for a repository: replug explain --repository.\n")
     with_git = place.replug("explain", "host", "--repository", "/work-org/a.git").out
     assert with_git.startswith("host is listed 3 of 12 keys")
     assert with_git.index(" key10\n") < with_git.index(f" {LAST}\n")
+    assert place.replug("explain", "git@host:work-org/a.git").out == with_git
+    assert place.replug("explain", "host", "--repository", "ssh://git@host/work-org/a.git").out == with_git
+    assert place.agent.run(REPLUG, "explain", "https://host/a").err == "replug: https:// is not ssh\n"
+    assert place.agent.run(REPLUG, "explain", "").err == "replug: a host has no empty name\n"
     limited = make_key(place.home, "limited")
     known = place.home.folder / ".ssh/known_hosts"
     assert place.agent.ssh_add("-H", known, "-h", "host", limited).status == 0
@@ -252,7 +258,7 @@ def test_explain_says_what_a_host_gets_to_see(place: Place) -> None:
     assert place.agent.ssh_add("-d", limited).status == 0
     unknown = place.replug("explain", "elsewhere").out
     assert unknown.startswith("elsewhere is in no known_hosts file.")
-    assert "elsewhere is listed 10 of 12 keys" in unknown
+    assert "elsewhere is listed 11 of 12 keys" in unknown
     assert f"match = {LAST}; hosts = host\n" in place.replug("status").out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replug.agent.key_rules.repositories import asked_repository, names_repository
+from replug.agent.key_rules.repositories import asked_repository, names_repository, split_address
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,25 @@ def test_no_command_is_no_repository() -> None:
 )
 def test_patterns_name_paths(patterns: tuple[str, ...], path: str, named: bool) -> None:
     assert names_repository(patterns, path) is named
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "path"),
+    [
+        ("git@host:work-org/a.git", "git@host", "work-org/a.git"),
+        ("ssh://git@host:2222/work-org/a.git", "ssh://git@host:2222", "work-org/a.git"),
+        ("ssh://git@host:2222", "ssh://git@host:2222", ""),
+        ("git@host", "git@host", ""),
+        ("[host]:2222", "[host]:2222", ""),
+        ("fe80::1", "fe80::1", ""),
+        ("work-org/a.git", "work-org/a.git", ""),
+        ("/work-org/a:b.git", "/work-org/a:b.git", ""),
+    ],
+)
+def test_an_address_names_a_host_and_a_repository(address: str, host: str, path: str) -> None:
+    assert split_address(address) == (host, path)
+
+
+def test_an_address_of_another_protocol_names_neither() -> None:
+    with pytest.raises(ValueError, match="https:// is not ssh"):
+        split_address("https://host/work-org/a.git")
