@@ -36,7 +36,7 @@ SOCKET_KEYS = (
         Text(_path, what="a path"),
         "Where it is: $XDG_RUNTIME_DIR/..., ~/... or another absolute path, in a folder that is yours alone. "
         "It is required.",
-        sample='"$XDG_RUNTIME_DIR/replug/dev.sock"',
+        sample='"$XDG_RUNTIME_DIR/replug-dev/agent.sock"',
     ),
     Key(
         "keys",
