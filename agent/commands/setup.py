@@ -23,7 +23,7 @@ from replug.agent.setup import documents, kept_agent, rivals, units
 from replug.agent.setup.alone import alone
 from replug.agent.setup.plan import Plan, PlanError, SetupError, apply, described, plan, roll_back
 from replug.agent.setup.profile import login_file, profile_line, profile_lines
-from replug.agent.setup.record import KeptAgent, Record, RecordError, load_record, record_path
+from replug.agent.setup.record import KeptAgents, Record, RecordError, load_record, record_path
 from replug.agent.setup.remove import remove
 from replug.agent.setup.unit_failure import failure, systemd_lines
 from replug.agent.setup.units import SERVICE, SOCKET, ProgramError
@@ -172,24 +172,27 @@ def _say_why_not(reasons: list[str]) -> None:
         _say(f"  {printable(reason)}")
 
 
-def _that_can_be_kept(planned: Plan, runtime: str) -> KeptAgent | None:
-    """The agent that would be replaced, if it can be behind replug instead."""
-    socket = kept_agent.that_can_be_kept(planned.other, [one.unit for one in planned.replaced], runtime)
-    if not planned.replaces or not socket:
+def _that_can_be_kept(planned: Plan, runtime: str) -> KeptAgents | None:
+    """The agents that would be replaced, if they can be behind replug instead."""
+    sockets = kept_agent.that_can_be_kept(planned.other, [one.unit for one in planned.replaced], runtime)
+    if not planned.replaces or not sockets:
         return None
-    keep = kept_agent.keeping(socket, runtime)
+    keep = kept_agent.keeping(sockets, runtime)
     return None if kept_agent.names_others(Path(keep.path)) else keep
 
 
-def _is_kept(keep: KeptAgent | None, *, yes: bool) -> bool:
+def _is_kept(keep: KeptAgents | None, *, yes: bool) -> bool:
     """Whether the other agent is kept behind replug, and not replaced; SetupError for neither."""
     if yes:
         return False
     question = "Replace the other agent? `replug setup --remove` brings it back. [y/N] "
     if keep is not None:
+        agents, their, them = (
+            ("agent", "its", "it") if len(keep.sockets) == 1 else ("agents", "their", "them")
+        )
         question = (
-            f"Keep the agent at {keep.socket} behind replug, so that its keys are used through it (k),"
-            " or replace it (r)? `replug setup --remove` undoes either. [k/r/N] "
+            f"Keep the {agents} at {' and '.join(keep.sockets)} behind replug, so that {their} keys are used"
+            f" through it (k), or replace {them} (r)? `replug setup --remove` undoes either. [k/r/N] "
         )
     try:
         with open("/dev/tty", "r+b", buffering=0) as terminal:  # stdout may be a file, stdin a script

@@ -1,4 +1,4 @@
-"""Another agent that is kept behind replug: a line in the configuration, which can be taken out again."""
+"""Other agents that are kept behind replug: a line in the configuration, which can be taken out again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from replug.agent.config.file import config_path
 from replug.agent.config.kinds import quoted
 from replug.agent.keys.regular_file import contents_of
-from replug.agent.setup.record import KeptAgent, write_file
+from replug.agent.setup.record import KeptAgents, write_file
 from replug.token.trusted_file import write_whole
 
 if TYPE_CHECKING:
@@ -31,16 +31,11 @@ def socket_of(unit: str, runtime: str) -> str:
     return f"{runtime}/{_UNIT_SOCKETS[unit]}" if unit in _UNIT_SOCKETS else ""
 
 
-def that_can_be_kept(used: str, units: Iterable[str], runtime: str) -> str:
-    """Of the socket that is `used` and those of `units`, the first that is in the same place at every login.
-
-    Empty if none is.
-    """
+def that_can_be_kept(used: str, units: Iterable[str], runtime: str) -> list[str]:
+    """Of the socket that is `used` and those of `units`, which are in the same place at every login."""
     of_units = [socket for unit in units if (socket := socket_of(unit, runtime))]
-    for socket in filter(os.path.exists, (used, *of_units)):
-        if socket in of_units or _lasts(socket, runtime):
-            return socket
-    return ""
+    there = dict.fromkeys(filter(os.path.exists, (used, *of_units)))
+    return [socket for socket in there if socket in of_units or _lasts(socket, runtime)]
 
 
 def _lasts(socket: str, runtime: str) -> bool:
@@ -78,19 +73,22 @@ def names_others(path: Path) -> bool:
         return True
 
 
-def keeping(socket: str, runtime: str) -> KeptAgent:
-    """What is to be written to keep the agent at `socket`."""
-    inside = socket.removeprefix(f"{runtime}/")
-    value = socket if inside == socket else f"$XDG_RUNTIME_DIR/{inside}"
+def keeping(sockets: list[str], runtime: str) -> KeptAgents:
+    """What is to be written to keep the agents at `sockets`."""
     path = config_path()
     lines = (
         "# Added by replug setup; replug setup --remove takes these lines out again.\n"
-        f"upstreams = [{quoted(value)}]\n\n"
+        f"upstreams = [{', '.join(_written(socket, runtime) for socket in sockets)}]\n\n"
     )
-    return KeptAgent(socket, str(path), lines, made=not path.exists())
+    return KeptAgents(sockets, str(path), lines, made=not path.exists())
 
 
-def write(kept: KeptAgent) -> None:
+def _written(socket: str, runtime: str) -> str:
+    inside = socket.removeprefix(f"{runtime}/")
+    return quoted(socket if inside == socket else f"$XDG_RUNTIME_DIR/{inside}")
+
+
+def write(kept: KeptAgents) -> None:
     """Write the lines, above all others: what follows a table belongs to that. OSError."""
     path = Path(kept.path)
     if not path.exists():
@@ -100,7 +98,7 @@ def write(kept: KeptAgent) -> None:
     _rewrite(path, kept.lines.encode() + text)
 
 
-def is_as_written(kept: KeptAgent) -> bool:
+def is_as_written(kept: KeptAgents) -> bool:
     """Whether the lines are there."""
     try:
         return kept.lines.encode() in contents_of(Path(kept.path))
@@ -108,7 +106,7 @@ def is_as_written(kept: KeptAgent) -> bool:
         return False
 
 
-def take_out(kept: KeptAgent) -> None:
+def take_out(kept: KeptAgents) -> None:
     """Take the lines out, and with the last of them the file, if setup has made it. OSError."""
     path = Path(kept.path)
     text = contents_of(path).replace(kept.lines.encode(), b"", 1)

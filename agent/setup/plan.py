@@ -11,7 +11,7 @@ from pathlib import Path
 from replug.agent.keys.regular_file import contents_of
 from replug.agent.setup import documents, kept_agent, remove, rivals, units
 from replug.agent.setup.record import (
-    KeptAgent,
+    KeptAgents,
     Record,
     Replaced,
     digest,
@@ -47,8 +47,8 @@ class Plan:
     """SSH_AUTH_SOCK in the user manager, if it is another agent's."""
     behind: frozenset[str]
     """The sockets of the agents that are behind this one."""
-    keep: KeptAgent | None
-    """One that is to be put there now."""
+    keep: KeptAgents | None
+    """Those that are to be put there now."""
     start: bool
     """Whether the socket needs to be enabled and started."""
     running: bool
@@ -77,11 +77,11 @@ def plan(
     program: Path,
     other: str,
     runtime: str,
-    keep: KeptAgent | None = None,
+    keep: KeptAgents | None = None,
 ) -> Plan:
     """What is to be done for an agent that is `program`, `other` being SSH_AUTH_SOCK in the manager.
 
-    `runtime` is $XDG_RUNTIME_DIR there. `keep` is another agent that is to be kept, besides those that the
+    `runtime` is $XDG_RUNTIME_DIR there. `keep` are other agents that are to be kept, besides those that the
     configuration names.
 
     Raises SetupError, ProgramError, ManagerError, OSError.
@@ -91,10 +91,11 @@ def plan(
     autostart = rivals.rival_autostart(program)
     if autostart is not None and (record.wrote(autostart[0]) or not os.path.lexists(autostart[0])):
         files |= dict([autostart])
-    found = rivals.rival_units(manager, [other, os.environ.get("SSH_AUTH_SOCK", "")])
+    behind = frozenset([*kept_agent.sockets_behind(), *(keep.sockets if keep else ())])
+    kept_there = [socket for socket in behind if socket.startswith(f"{runtime}/")]
+    found = rivals.rival_units(manager, [other, os.environ.get("SSH_AUTH_SOCK", ""), *kept_there])
     # Those of an older replug are masked or disabled; they get what others get.
     older = [one for one in record.replaced if one.masked or one.enabled]
-    behind = frozenset([*kept_agent.sockets_behind(), *([keep.socket] if keep else [])])
     kept = {one.unit for one in found if kept_agent.socket_of(one.unit, runtime) in behind}
     held_back = {
         one.unit: units.held_back(one.unit, program)
@@ -149,8 +150,9 @@ def described(plan: Plan) -> Iterator[str]:
     if plan.links:
         yield f"link the man pages and completions where man and shells find them ({len(plan.links)} links)"
     if plan.keep is not None:
-        socket, file = plan.keep.socket, plan.keep.path
-        yield f"keep the agent at {socket}: its keys are used through replug (upstreams in {file})"
+        file = plan.keep.path
+        for socket in plan.keep.sockets:
+            yield f"keep the agent at {socket}: its keys are used through replug (upstreams in {file})"
     for one in plan.replaced:
         yield f"stop and disable {one.unit}, {rivals.what_it_is(one.unit)}, while replug is installed"
     if plan.autostart:

@@ -33,10 +33,10 @@ class Replaced:
 
 
 @dataclass(frozen=True)
-class KeptAgent:
-    """Another agent that was put behind replug."""
+class KeptAgents:
+    """Other agents that were put behind replug."""
 
-    socket: str
+    sockets: list[str]
     path: str
     """The configuration file."""
     lines: str
@@ -56,7 +56,7 @@ class Record:
     replaced: list[Replaced] = field(default_factory=list)
     ssh_auth_sock: str = ""
     """SSH_AUTH_SOCK in the user manager before."""
-    kept: KeptAgent | None = None
+    kept: KeptAgents | None = None
     overwritten: dict[str, str] = field(default_factory=dict)
     """The digests of files and links of ours that a setup which has not ended replaces, by path.
 
@@ -103,7 +103,7 @@ def load_record(path: Path) -> Record | None:
             raise ValueError("another version of replug wrote it")
         values["replaced"] = [Replaced(**one) for one in values["replaced"]]
         if values.get("kept") is not None:
-            values["kept"] = KeptAgent(**values["kept"])
+            values["kept"] = KeptAgents(**values["kept"])
         return Record(**values)
     except FileNotFoundError:
         return None

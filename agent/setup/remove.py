@@ -96,7 +96,7 @@ def _steps(manager: UserManager, record: Record) -> Iterator[Step]:
         yield f"remove the {len(links)} links to man pages and completions", partial(_unlink, links)
     if record.kept is not None and kept_agent.is_as_written(record.kept):
         yield (
-            f"take the lines about {record.kept.socket} out of {record.kept.path}",
+            f"take the lines about {' and '.join(record.kept.sockets)} out of {record.kept.path}",
             partial(kept_agent.take_out, record.kept),
         )
     yield "make systemd read its unit files again", partial(manager.call, "daemon-reload")

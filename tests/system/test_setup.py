@@ -232,6 +232,12 @@ def test_gpg_agents_socket_counts_only_if_it_is_used(logged_in: LogIn, home: Hom
     session = logged_in()
     assert unit not in set_up(session, "--dry-run").out
 
+    socket = f"{session.runtime}/gnupg/S.gpg-agent.ssh"
+    done = session.replug("setup", "--keep", env={"SSH_AUTH_SOCK": socket})
+    assert f"keep the agent at {socket}" in done.out, done
+    assert "nothing to change" in set_up(session).out  # where the shell has ours
+    assert session.replug("setup", "--remove").status == 0
+
     (home.folder / ".gnupg").mkdir()
     home.write(".gnupg/gpg-agent.conf", "# Mine\nenable-ssh-support\n", 0o644)
     said = set_up(session, "--yes").out

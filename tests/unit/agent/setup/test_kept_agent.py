@@ -10,7 +10,7 @@ from replug.agent.config.reader import read_config
 from replug.agent.setup import kept_agent
 
 RUNTIME = "/run/user/7"
-SOCKET = f"{RUNTIME}/gcr/ssh"
+SOCKET, OTHER = f"{RUNTIME}/gcr/ssh", "/home/a/other"
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def write(path: Path, text: str, mode: int = 0o640) -> None:
 def test_everything_is_as_before(text: str | None, path: Path) -> None:
     if text is not None:
         write(path, text)
-    kept = kept_agent.keeping(SOCKET, RUNTIME)
+    kept = kept_agent.keeping([SOCKET, OTHER], RUNTIME)
     assert not kept_agent.is_as_written(kept)
     kept_agent.write(kept)
     reading = read_config(path.read_text())
-    assert (reading.problems, reading.config.upstreams) == ([], (SOCKET,))
-    assert kept_agent.sockets_behind() == (SOCKET,)
+    assert (reading.problems, reading.config.upstreams) == ([], (SOCKET, OTHER))
+    assert kept_agent.sockets_behind() == (SOCKET, OTHER)
     assert kept_agent.is_as_written(kept)
     kept_agent.take_out(kept)
     assert (path.read_text() if path.exists() else None) == text
@@ -44,7 +44,7 @@ def test_everything_is_as_before(text: str | None, path: Path) -> None:
 
 
 def test_what_was_written_meanwhile_stays(path: Path) -> None:
-    kept = kept_agent.keeping(SOCKET, RUNTIME)
+    kept = kept_agent.keeping([SOCKET, OTHER], RUNTIME)
     kept_agent.write(kept)
     path.write_text(f"{path.read_text()}workers = 2\n")
     kept_agent.take_out(kept)
@@ -56,7 +56,7 @@ def test_a_file_that_a_link_leads_to_is_written_where_it_is(path: Path, tmp_path
     path.unlink()
     (tmp_path / "dotfiles").write_text("workers = 2\n")
     path.symlink_to(tmp_path / "dotfiles")
-    kept_agent.write(kept_agent.keeping(SOCKET, RUNTIME))
+    kept_agent.write(kept_agent.keeping([SOCKET, OTHER], RUNTIME))
     assert path.is_symlink()
     assert (tmp_path / "dotfiles").read_text().endswith("\n\nworkers = 2\n")
 
@@ -77,14 +77,15 @@ def test_what_is_there_at_every_login_can_be_kept(tmp_path: Path, monkeypatch: p
         socket.touch()
         return str(socket)
 
-    def kept(used: str, *units: str) -> str:
+    def kept(used: str, *units: str) -> list[str]:
         return kept_agent.that_can_be_kept(used, units, str(runtime))
 
     temporary, keyring, gcr = there("ssh-x/agent.1"), there("run/keyring/ssh"), there("run/gcr/ssh")
-    own, openssh = there("home/a"), there("run/openssh_agent")
-    assert (kept(own), kept(gcr)) == (own, gcr)
-    assert {kept(temporary), kept(keyring), kept(openssh), kept(str(runtime / "gone")), kept("")} == {""}
-    assert kept(keyring, "gcr-ssh-agent.socket") == gcr
+    own, openssh, gpg = there("home/a"), there("run/openssh_agent"), there("run/gnupg/S.gpg-agent.ssh")
+    assert (kept(own), kept(gcr)) == ([own], [gcr])
+    for used in (temporary, keyring, openssh, str(runtime / "gone"), ""):
+        assert kept(used) == []
+    assert kept(keyring, "gcr-ssh-agent.socket") == [gcr]
     # Debian 12 has no socket for it.
-    assert kept(openssh, "ssh-agent.service") == ""
-    assert kept(openssh, "ssh-agent.socket") == openssh
+    assert kept(openssh, "ssh-agent.service") == []
+    assert kept(openssh, "ssh-agent.socket", "gpg-agent-ssh.socket") == [openssh, gpg]
