@@ -61,8 +61,9 @@ def run(chosen: argparse.Namespace) -> int:
     paragraphs = all_of_them[-chosen.lines :]
     style = Style.of_output()
     if len(all_of_them) > len(paragraphs):
-        more = f"{len(all_of_them) - len(paragraphs)} earlier refusals are not shown."
-        paragraphs.insert(0, f"{more} To see them: replug explain -n {len(all_of_them)}")
+        more = len(all_of_them) - len(paragraphs)
+        earlier = f"{more} earlier {'refusal is' if more == 1 else 'refusals are'} not shown"
+        paragraphs.insert(0, f"{earlier}; to see all of them: replug explain -n {len(all_of_them)}")
     if not paragraphs:
         print("Nothing has been refused since the agent was started.")
     print(

@@ -85,7 +85,8 @@ def describe(status: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         since, read = status.get("configuration_refused_since"), status.get("configuration_read")
         refused = style.paint("config.toml is refused", "red", "bold")
         when = f" since {clock(since, now)}" if since else ""
-        yield f"  {refused}{when}" + printable(f": {status['configuration_refused']}")
+        reasons = status["configuration_refused"].replace("\n", "; ")
+        yield f"  {refused}{when}" + printable(f": {reasons}")
         old = f"the settings read at {clock(read, now)}" if read else "the settings read before"
         yield f"  {old} remain in force; PINs are forgotten on: {in_force}"
     if not status["tokens"]:

@@ -20,6 +20,8 @@ _MOST_AT_ONCE = 4
 _PATIENCE = 1
 """Seconds for a place in the queue of the one that listens; after that the thread is free again."""
 
+_CORRECT = "name that agent's socket in upstreams in config.toml, or take it out there"
+
 
 class Connecting:
     """Makes connections to `path`, in threads: the file system, or who listens, may not answer.
@@ -60,10 +62,10 @@ class Connecting:
     def _connected(self) -> socket.socket:
         found = os.stat(self._path)
         if not stat.S_ISSOCK(found.st_mode):
-            raise UpstreamAbsentError(f"{visible_path(self._path)} is not a socket")
+            raise UpstreamAbsentError(f"{visible_path(self._path)} is not a socket", _CORRECT)
         if found.st_uid not in (0, os.geteuid()):
             raise UpstreamAbsentError(
-                f"{visible_path(self._path)} belongs to user {found.st_uid}, not to you or root"
+                f"{visible_path(self._path)} belongs to user {found.st_uid}, not to you or root", _CORRECT
             )
         if any(_is_same(found, own) for own in self._own_sockets):
             raise self._loop()
@@ -82,7 +84,7 @@ class Connecting:
         """Of the process that listens, whoever has the path."""
         if uid not in (0, os.geteuid()):
             raise UpstreamAbsentError(
-                f"user {uid} listens at {visible_path(self._path)}, and that is not you or root"
+                f"user {uid} listens at {visible_path(self._path)}, and that is not you or root", _CORRECT
             )
         if pid in (os.getpid(), os.getppid()):  # the supervisor made our socket
             raise self._loop()

@@ -23,7 +23,7 @@ def test_many_refusals_do_not_hide_the_one_that_is_looked_for(agent: Agent) -> N
         explained = agent.run(REPLUG, "explain", "-n", "20").out
         few = agent.run(REPLUG, "explain").out
     assert "no-such-module.so does not exist" in explained, explained
-    assert " earlier refusals are not shown. To see them: replug explain -n " in few, few
+    assert " earlier refusals are not shown; to see all of them: replug explain -n " in few, few
 
 
 def test_nor_do_those_of_another_process_of_the_program(agent: Agent) -> None:

@@ -63,6 +63,12 @@ def shown(token: dict[str, Any], style: Style = PIPED) -> list[str]:
     return list(describe(STATUS | {"tokens": [TOKEN | token]}, style, NOW))[2:]
 
 
+def test_each_problem_of_a_refused_configuration_is_legible() -> None:
+    refused = {"configuration_refused": "a.toml:1: one\na.toml:2: two", "forget_pin_on": []}
+    text = "\n".join(describe(STATUS | refused, PIPED, NOW))
+    assert "config.toml is refused: a.toml:1: one; a.toml:2: two\n" in text
+
+
 def test_status_of_a_running_agent(rig: ControlRig) -> None:
     async def main() -> None:
         await rig.control.start()

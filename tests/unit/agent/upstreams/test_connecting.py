@@ -30,6 +30,7 @@ def listening(tmp_path: Path) -> Iterator[str]:
 def why_not(path: str, *own: str) -> str:
     with pytest.raises(UpstreamAbsentError) as refused:
         run(Connecting(path, own).connect())
+    assert refused.value.next_step, refused.value
     return refused.value.reason
 
 
