@@ -84,6 +84,7 @@ def _checks() -> Iterable[Callable[[Machine], Iterable[Finding]]]:
         guests.check_guests,
         upstreams.check_upstreams,
         views.check_views,
+        views.check_named,
         prompt.check_prompt,
     )
 

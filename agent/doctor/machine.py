@@ -21,6 +21,7 @@ from replug.token.noticing.pcsc_probe import ask_pcscd
 
 if TYPE_CHECKING:
     from replug.agent.config.model import Config
+    from replug.protocol.messages import ListedIdentity
 
 _PATIENCE = 10.0  # seconds for a program's output
 
@@ -126,6 +127,11 @@ class Machine:
         if path is None:
             return SocketReport(reason="no agent listens where replug setup has it listen")
         return self.agent if path == self.agent.path else examine(path, self._proc)
+
+    @property
+    def keys(self) -> tuple[ListedIdentity, ...]:
+        """What that agent lists at $SSH_AUTH_SOCK; where that is not set, what the user's own lists."""
+        return (self.agent if self.agent.path else self.own_agent).keys
 
     @property
     def is_system_service(self) -> bool:

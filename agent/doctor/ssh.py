@@ -84,7 +84,7 @@ def check_memory(machine: Machine) -> Iterator[Finding]:
 
 def check_keys(machine: Machine) -> Iterator[Finding]:
     """The agent offers so few keys that no server refuses ssh before the right one."""
-    keys = (machine.agent if machine.agent.path else machine.own_agent).keys
+    keys = machine.keys
     rules = [rule for rule in machine.config.key_rules if rule.chooses]
     everywhere = sum(not any(rules_of(rules, key.key_blob, key.comment)) for key in keys)
     count = len(keys)

@@ -13,6 +13,7 @@ import pytest
 from rigs.agent import OPENSSH, Agent, StartAgent
 from rigs.doctor import REPLUG, Diagnosis
 from rigs.home import Home
+from rigs.key_files import make_key
 from rigs.softhsm import MODULE, PIN, Token
 from rigs.sshd import Server
 from rigs.terminal import eventually
@@ -180,9 +181,11 @@ def test_ssh_may_be_sent_to_this_agent(home: Home, agent: Agent, value: str) -> 
 
 def test_sockets_for_some_of_the_keys_are_no_other_agents(home: Home, start_agent: StartAgent) -> None:
     narrow, usual = home.folder / "narrow.sock", home.folder / "run/replug.sock"
-    home.configure(f'modules = []\n[[socket]]\npath = "{narrow}"\nkeys = "*"\n')
+    home.configure(
+        f'modules = []\n[[socket]]\npath = "{narrow}"\nkeys = "mistyped*"\n[[key]]\nmatch = ["a", "here"]\n'
+    )
     agent = start_agent()
-    assert agent.alive()
+    assert agent.ssh_add(make_key(home, "here")).status == 0
     for end in ("", ".control"):
         os.link(f"{agent.socket}{end}", f"{usual}{end}")
     (home.folder / ".ssh").mkdir(exist_ok=True)
@@ -191,6 +194,8 @@ def test_sockets_for_some_of_the_keys_are_no_other_agents(home: Home, start_agen
     found = Diagnosis(home, env={"SSH_AUTH_SOCK": str(narrow)})["agent"]
     assert (found.outcome, found.fix) == ("warn", f"export SSH_AUTH_SOCK={usual}")
     assert found.reason.startswith(f"SSH_AUTH_SOCK is {narrow}, a [[socket]] for some of the keys")
+    [named] = Diagnosis(home, env=agent.env).all("named")
+    assert named.reason == "no key that is listed now is named by a [[socket]] with keys = mistyped*"
 
 
 # Keys and modules.
