@@ -121,12 +121,14 @@ class Journal:
                 descriptor, lines = self._open(path)
             try:
                 before = os.fstat(descriptor)
+                if _ends_in_half_a_line(descriptor, before.st_size):
+                    line = b"\n" + line
                 _write(descriptor, line, before.st_size)
             finally:
                 os.close(descriptor)
             if not before.st_size:
                 _sync_folder(path.parent)
-            self._left = before.st_ino, before.st_size + len(line), lines + 1
+            self._left = before.st_ino, before.st_size + len(line), lines + line.count(b"\n")
 
     def _open(self, path: Path) -> tuple[int, int]:
         """The file, and how many lines it has."""
@@ -195,6 +197,11 @@ def _lines(descriptor: int, size: int) -> int:
     if size > _LARGEST:
         return MOST_LINES
     return sum(os.pread(descriptor, _PIECE, begin).count(b"\n") for begin in range(0, size, _PIECE))
+
+
+def _ends_in_half_a_line(descriptor: int, size: int) -> bool:
+    """Whether a loss of power, or another program, has left a file of this size so."""
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def _write(descriptor: int, line: bytes, size: int) -> None:

@@ -71,6 +71,19 @@ def test_lines_are_counted_over_all_of_a_file(path: Path, monkeypatch: pytest.Mo
     assert [len(file.read_bytes().splitlines()) for file in (older(path), path)] == [3, 1]
 
 
+@pytest.mark.parametrize("half", [b'{"time": 1', b"\0" * 512])
+def test_what_a_loss_of_power_has_left_does_not_spoil_the_next_line(path: Path, half: bytes) -> None:
+    its = Journal(lambda: path)
+    run(its.append(line(1)))
+    with path.open("ab") as file:
+        file.write(half)
+
+    for number in (2, 3):
+        run(its.append(line(number)))
+
+    assert [entry.serial for entry in read_journal(path)] == [1, 2, 3]
+
+
 def test_it_is_on_the_disk_when_append_returns(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     fsync = os.fsync
