@@ -70,6 +70,8 @@ def _give_pin(token: dict[str, Any], agent_socket: str) -> int:
         module_path=token["module"],
         **{name: token[name] or None for name in ("manufacturer", "model", "serial")},
         token=token["label"] or None,
+        # What its keys were added with (-c, -t, -h) is to stay.
+        pin_only="yes",
     )
     print(printable(f'Token "{token["label"]}" (serial {token["serial"] or "none"}):'), flush=True)
     with subprocess.Popen(

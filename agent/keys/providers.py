@@ -94,7 +94,11 @@ class Providers:
             for provider, its_pin in await self._found(providers, pin):
                 try:
                     await provider.load(its_pin)
-                    self._add(self._as_added(provider, constraints, certificates), may_be_added)
+                    if uri.pin_only is None:
+                        self._add(self._as_added(provider, constraints, certificates), may_be_added)
+                    else:
+                        may_be_added([])
+                        self._check_given(provider)
                     is_added = True
                 except (TokenError, RequestRefusedError) as error:
                     # A PIN that came with the request decides; of the others each may be of use alone.
@@ -120,6 +124,14 @@ class Providers:
             "provider added",
             extra={"provider": provider.shown, "path": provider.module.path},
         )
+
+    def _check_given(self, provider: Provider) -> None:
+        """RequestRefusedError if nothing serves its tokens, or has their PIN now."""
+        served = [token for token in provider.present if self._identities.on(token)]
+        if not served:
+            raise RequestRefusedError(f"{provider.shown} is not served", "add it with ssh-add -s")
+        if not any(token.pin_remembered for token in served):
+            raise RequestRefusedError(f"{provider.shown}: no PIN was entered, or it is not for one token")
 
     async def _found(
         self, providers: Sequence[Provider], pin: Pin | None

@@ -35,6 +35,7 @@ _PATH_ATTRIBUTES = {
 _QUERY_ATTRIBUTES = {
     "module-path": "module_path",
     "module-name": "module_name",
+    "x-replug-pin-only": "pin_only",
 }
 _PIN_ATTRIBUTES = ("pin-value", "pin-source")
 _KEY_TYPES = ("public", "private", "cert")
@@ -57,6 +58,8 @@ class Uri:
     type: str | None = None
     module_path: str | None = None
     module_name: str | None = None
+    pin_only: str | None = None
+    """Ours: with any value, the agent is given the PIN of what it serves, and is to serve nothing else."""
 
     def __str__(self) -> str:
         """The canonical form (RFC 7512 section 2.3)."""
