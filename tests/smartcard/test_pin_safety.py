@@ -9,8 +9,8 @@ import pytest
 from rigs.agent import Agent
 from rigs.askpass import Askpass
 from rigs.home import Home
-from rigs.pcscd import Pcscd
-from rigs.piv_card import PIN, Card
+from rigs.pcscd import OPENSC, YKCS11, Pcscd
+from rigs.piv_card import PIN, TRIES, Card
 from rigs.piv_keys import Algorithm, Key, Slot
 from rigs.terminal import Done, eventually
 
@@ -170,6 +170,23 @@ def test_clients_that_wait_share_one_question(
 
     assert [done.status for done in uses] == [0] * 4, (uses, agent.log)
     assert (card.verifies, card.wrong_pins, len(askpass.questions)) == (1, 0, 1)
+
+
+def test_a_wrong_pin_costs_one_try_by_whatever_way_it_is_entered_again(
+    agent: Agent, card: Card, public: Path, askpass: Askpass
+) -> None:
+    for _ in range(2):
+        assert agent.add_provider(OPENSC, WRONG).status == 1
+    assert "the wrong PIN was entered again, and not sent again" in agent.log
+    askpass.answers(WRONG)
+    for module in (OPENSC, YKCS11):
+        assert agent.add_provider(module, "").status == 0, agent.log
+        assert use(agent, public).status == 1
+        assert agent.ssh_add("-D").status == 0
+    assert (card.wrong_pins, card.verifies) == (1, 1)
+    # The right one is nobody's mistake.
+    assert agent.add_provider(YKCS11, PIN).status == 0, agent.log
+    assert card.tries_left == TRIES
 
 
 def test_the_last_try_is_for_a_pin_typed_at_a_warning(

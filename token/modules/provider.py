@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from replug.protocol.visible_text import visible_path
-from replug.token.errors import PinNeededError, PinRejectedError, TokenError
+from replug.token.errors import PinNeededError, PinRejectedError, Rejection, TokenError
 from replug.token.keygen.key_advice import how_to_get_a_key
 from replug.token.keys import TokenKey
 from replug.token.modules.module import Module
@@ -111,6 +111,8 @@ class Provider:
         try:
             await token.log_in(pin)
         except PinRejectedError as rejected:
+            if rejected.rejection is Rejection.REPEATED:
+                raise
             # "The next use asks" is not so: nothing was added.
             raise PinRejectedError(rejected.reason, _WITH_THE_RIGHT_PIN) from rejected
         except PinNeededError as needed:

@@ -43,6 +43,15 @@ class PinOwner:
         alike = self.token.original == other.token.original
         return alike and not self.keys.known.isdisjoint(other.keys.known)
 
+    def may_be_same_token(self, other: PinOwner) -> bool:
+        """Whether what `other` has refused would be refused here: in doubt it would, as that costs no try."""
+        mine, its = self.keys.known, other.keys.known
+        if not mine.isdisjoint(its):
+            return True
+        # One module has others with its name: cards with zeros for a serial, all FIDO keys of a library.
+        told_apart = self.module == other.module and mine and its
+        return self.token.original == other.token.original and not told_apart
+
     @property
     def may_be_another(self) -> bool:
         """Whether what is open now may be the twin: it has not shown a key that was there before."""

@@ -10,9 +10,11 @@ from typing import Literal
 from weakref import WeakValueDictionary
 
 from replug.protocol.secrets import wipe
+from replug.token.boottime import boottime
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.lifetime import PinLifetime
 from replug.token.pins.owner import PinOwner
+from replug.token.pins.refused import RefusedPins
 from replug.token.seal import Seal
 
 _MOST_UNANSWERED = 2
@@ -141,6 +143,7 @@ class PinCache:
     def __init__(self, remembered: Callable[[], None]) -> None:
         """`remembered` is called when a PIN was added."""
         self._remembered = remembered
+        self.refused = RefusedPins(boottime)
         self._pins: dict[PinOwner, Pin] = {}
         self._in_use: list[Pin] = []
         """Those that were given, and may not be remembered yet."""

@@ -1,45 +1,84 @@
-"""The PINs that a token has refused lately, as marks: what is typed again by mistake is not sent again.
+"""The PINs that tokens have refused, as marks, whoever has removed and added a token since.
 
-Some askpass programs answer by themselves, with what they have stored, and would spend all tries at once.
+What is typed again by mistake is not sent again: some askpass programs answer by themselves, with what they
+have stored, and would spend all tries at once. What a file holds is never sent again.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 
-from replug.token.pins.pin import Pin
+from replug.token.pins.owner import PinOwner
 
 _REMEMBERED = 60.0  # seconds: by then the PIN of the token may be another one
 _MARK_SIZE = 32  # bytes
+_MOST = 256
+ENTERED_AGAIN = (
+    "the wrong PIN was entered again, and not sent again",
+    "try again with the right PIN; if it is the right one, in a minute",
+)
+"""The reason and the next step when a PIN was refused lately."""
+
+
+@dataclass
+class _Refused:
+    """A PIN, by its mark, and the token that has refused it, as that was then."""
+
+    owner: PinOwner
+    mark: bytes
+    lately_until: float
+
+
+@dataclass
+class _Keys:
+    """Those that a token had when it refused a PIN."""
+
+    known: set[bytes]
+    proven: bool = False
 
 
 class RefusedPins:
-    """Those of one token. `clock` is in seconds."""
+    """Those of all tokens. `clock` is in seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._key = os.urandom(_MARK_SIZE)
-        self._marks: dict[bytes, float] = {}
+        self._refused: deque[_Refused] = deque(maxlen=_MOST)
 
-    def add(self, pin: Pin) -> None:
-        """The token has just refused `pin`."""
-        if pin.value:
-            self._marks[self._mark(pin)] = self._clock()
+    def add(self, owner: PinOwner, pin: bytearray, *, lately: bool) -> None:
+        """This token has just refused `pin`; `lately` if it counts when it is entered again."""
+        if pin:
+            then = PinOwner(owner.module, owner.token, _Keys(set(owner.keys.known)))
+            until = self._clock() + _REMEMBERED if lately else 0.0
+            self._refused.append(_Refused(then, self._mark(pin), until))
 
-    def __contains__(self, pin: object) -> bool:
-        """Whether the token has refused this PIN a moment ago."""
-        if not isinstance(pin, Pin):
-            return False
+    def accepted(self, owner: PinOwner, pin: bytearray) -> None:
+        """This token has accepted `pin`: the others may be tried again by who types them."""
+        mark = self._mark(pin)
+        for one in [one for one in self._refused if owner.may_be_same_token(one.owner)]:
+            one.lately_until = 0.0
+            if one.mark == mark:
+                self._refused.remove(one)
+
+    def lately(self, owner: PinOwner, pin: bytearray) -> bool:
+        """Whether this token, by whichever module, has refused this PIN a moment ago."""
         now = self._clock()
-        self._marks = {mark: when for mark, when in self._marks.items() if now < when + _REMEMBERED}
-        return bool(self._marks) and self._mark(pin) in self._marks
+        return any(now < one.lately_until for one in self._like(owner, pin))
 
-    def clear(self) -> None:
-        """The token has accepted a PIN."""
-        self._marks.clear()
+    def ever(self, owner: PinOwner, pin: bytearray) -> bool:
+        """Whether it has refused this PIN at any time, and not accepted it since."""
+        return bool(self._like(owner, pin))
 
-    def _mark(self, pin: Pin) -> bytes:
+    def _like(self, owner: PinOwner, pin: bytearray) -> list[_Refused]:
+        if not self._refused or not pin:
+            return []
+        mark = self._mark(pin)
+        return [one for one in self._refused if one.mark == mark and owner.may_be_same_token(one.owner)]
+
+    def _mark(self, pin: bytearray) -> bytes:
         # CPython wipes the state of such a hash.
-        return blake2b(pin.value, key=self._key, digest_size=_MARK_SIZE).digest()
+        return blake2b(pin, key=self._key, digest_size=_MARK_SIZE).digest()

@@ -23,7 +23,7 @@ from replug.token.pins.lifetime import ForgetOn, PinLifetime
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.pin import Pin, PinCache
 from replug.token.pins.policy import PinPolicy, PolicyOf
-from replug.token.pins.refused import RefusedPins
+from replug.token.pins.refused import ENTERED_AGAIN
 from replug.token.pins.unlocking import how_to_unlock
 from replug.token.requester import requester
 
@@ -44,7 +44,6 @@ class PinRules:
         self._policy_of = policy_of
         self._in_use: list[Pin] = []
         """Those that were given, and are not remembered yet."""
-        self.refused_lately = RefusedPins(boottime)
 
     @property
     def _field(self) -> dict[str, str]:
@@ -58,6 +57,10 @@ class PinRules:
     def remembers(self) -> bool:
         """Whether there is a PIN in the cache."""
         return self._pins.get(self._owner) is not None
+
+    def refused_lately(self, pin: Pin) -> bool:
+        """Whether the token has refused this PIN a moment ago."""
+        return self._pins.refused.lately(self._owner, pin.value)
 
     @property
     def has_source(self) -> bool:
@@ -118,6 +121,11 @@ class PinRules:
         if self._pins.sealed:
             pin.wipe()
         self._refuse_if_sealed()
+        if self._pins.refused.ever(self._owner, pin.value):
+            # By way of another entry of the configuration, or the file was written again with it.
+            pin.past.rejected = True
+            pin.wipe()
+            raise TokenError(f"{self._identity}: {source.refusal.reason}", source.refusal.next_step)
         return pin
 
     def forget(self) -> bool:
@@ -131,7 +139,8 @@ class PinRules:
 
         `flags` have just been read. A remembered PIN that the token has not accepted yet was typed for a key
         that requires it at every use, and is only good `for_one_use` of that. Raises PinNeededError when the
-        user has to be asked, TokenError when that cannot help or the agent was locked meanwhile.
+        user has to be asked, PinRejectedError if a user has entered what was refused lately, TokenError when
+        that cannot help or the agent was locked meanwhile.
         """
         self._refuse_if_sealed()
         self.refuse_if_locked(flags)
@@ -144,6 +153,10 @@ class PinRules:
                 "if the PIN is right, write it to pin_source again" if pin.configured else "try again",
             )
         chosen = pin or self._remembered(for_one_use=for_one_use)
+        if chosen is not None and not chosen.verified and self.refused_lately(chosen):
+            # Entered with a request, or at another prompt while the token had not refused it yet.
+            reason, next_step = ENTERED_AGAIN
+            raise PinRejectedError(f"{self._identity}: {reason}", next_step, Rejection.REPEATED)
         may_be_sent = chosen is not None and chosen.may_be_sent(flags, proven=self._owner.keys.proven)
         if chosen is not None and chosen.configured and not may_be_sent:
             log.warning("a wrong PIN was entered, so the PIN of pin_source is not sent", extra=self._field)
@@ -181,7 +194,7 @@ class PinRules:
     def accepted(self, pin: Pin | None) -> None:
         """Note that the token accepted this PIN (None: the keypad's)."""
         if pin is not None and pin.value:
-            self.refused_lately.clear()
+            self._pins.refused.accepted(self._owner, pin.value)
             pin.past.verified = True
             pin.past.unanswered = 0
             self.remember(pin)
@@ -207,9 +220,9 @@ class PinRules:
         if pin is not None and isinstance(error, PinRejectedError | PinLockedError):
             pin.past.rejected = True
             self._pins.forget_like(self._owner, pin)
-        if pin is not None and not pin.verified and isinstance(error, PinRejectedError):
             # Some modules call a broken connection a wrong PIN: not one that was right before.
-            self.refused_lately.add(pin)
+            lately = not pin.verified and isinstance(error, PinRejectedError)
+            self._pins.refused.add(self._owner, pin.value, lately=lately)
         if pin is not None and self._pins.get(self._owner) is pin:
             self.forget()
         log.warning("login refused", extra=self._field | {"why": str(error)})

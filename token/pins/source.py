@@ -6,11 +6,9 @@ to the user and be closed to all others.
 
 from __future__ import annotations
 
-import os
 import stat
 import threading
 from collections.abc import Mapping
-from hashlib import blake2b
 from pathlib import Path
 
 from replug.protocol.secrets import wipe
@@ -21,7 +19,6 @@ from replug.token.pins.pin import LONGEST_PIN, Pin, PinPast
 from replug.token.trusted_file import UntrustedFileError, read_trusted
 
 _LARGEST_FILE = LONGEST_PIN + len(b"\r\n")
-_MARK_SIZE = 32  # bytes
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
 _BY_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # For a service of another user systemd leaves the file root's and lets that user read it by an ACL, the mask
@@ -76,8 +73,8 @@ class ConfiguredPin:
 
     As long as the source does not change, everything read from it counts as one PIN: once the token has
     refused it, or has not answered, it is not read again. Otherwise each signature would spend a try on the
-    same wrong PIN. A refused one is not sent again either when the source has changed and still holds it: a
-    backup, a `chmod` or a `touch` is no user who has entered another.
+    same wrong PIN. That a changed source still holds it (a backup, a `chmod` or a `touch` is no user who has
+    entered another) is known by the mark of it (`refused.py`).
     """
 
     def __init__(self, source: PinSource, environment: Mapping[str, str]) -> None:
@@ -87,11 +84,6 @@ class ConfiguredPin:
         self._read: tuple[int, ...] | None = None
         self._past: PinPast | None = None
         """The past of the PIN that was read when the source was in the state `_read`."""
-        self._mark = b""
-        """That of the PIN read last."""
-        self._refused: set[bytes] = set()
-        """Those of the PINs that the token has refused."""
-        self._key = os.urandom(_MARK_SIZE)
         self._replaced = False
         """Whether that PIN replaced one that the token had refused."""
         self._one_reader = threading.Lock()
@@ -110,10 +102,8 @@ class ConfiguredPin:
                 )
             state = self._state()
             same = state is not None and state == self._read
-            if self._past is not None and self._past.rejected:
-                self._refused.add(self._mark)
-                if same:
-                    raise self._refusal()
+            if same and self._past is not None and self._past.rejected:
+                raise self.refusal
             if same and self._past is not None:
                 past, replaced = self._past, self._replaced
             else:
@@ -122,15 +112,12 @@ class ConfiguredPin:
             if self._state() != state:
                 pin.wipe()
                 raise TokenError(f"pin_source: {self._source} is being changed", "try again")
-            mark = blake2b(pin.value, key=self._key, digest_size=_MARK_SIZE).digest()
-            if mark in self._refused:
-                pin.wipe()
-                raise self._refusal()
             self._owner, self._read, self._past, self._replaced = owner, state, past, replaced
-            self._mark = mark
             return Pin(pin.value, past=past, configured=True, chosen_now=replaced)
 
-    def _refusal(self) -> TokenError:
+    @property
+    def refusal(self) -> TokenError:
+        """Why a PIN that the token has refused is not sent again."""
         return TokenError(
             f"pin_source: the token refused the PIN in {self._source}, so it is not tried again",
             "put the right PIN there",

@@ -6,11 +6,12 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable
 from dataclasses import replace
 
 from replug.token.errors import PinRejectedError, Rejection
 from replug.token.pins.pin import Pin
+from replug.token.pins.refused import ENTERED_AGAIN
 from replug.token.prompts.request import PinRequest, Prompter
 
 _MOST_PROMPTS = 3
@@ -20,9 +21,9 @@ class PinDialogue:
     """The prompts for one login. Only what a user has just typed leaves it, and nothing refused twice."""
 
     def __init__(
-        self, prompter: Prompter, refused: Container[Pin], rejection: Rejection | None = None
+        self, prompter: Prompter, refused: Callable[[Pin], bool], rejection: Rejection | None = None
     ) -> None:
-        """`refused` are the PINs that the token has refused lately; `rejection` is why this is asked."""
+        """`refused` tells which PINs the token has refused lately; `rejection` is why this is asked."""
         self._prompter = prompter
         self._refused = refused
         self._rejection = rejection
@@ -41,15 +42,12 @@ class PinDialogue:
         while True:
             self._prompts += 1
             pin = await self._prompter.ask(replace(request, rejection=self._rejection))
-            if pin not in self._refused:
+            if not self._refused(pin):
                 return pin
             pin.wipe()
             self._rejection = Rejection.REPEATED
             if self._prompts >= _MOST_PROMPTS:
-                raise request.failure(
-                    "the wrong PIN was entered again, and not sent again",
-                    "try again with the right PIN; if it is the right one, in a minute",
-                )
+                raise request.failure(*ENTERED_AGAIN)
 
     def refused(self, error: PinRejectedError) -> None:
         """The token refused the PIN; raises the error if another one does not help."""

@@ -46,11 +46,11 @@ _NO_PIN = bytearray()
 _PERHAPS_NEWER = "try again; if it always fails, ssh-sk-helper may be of a newer OpenSSH than replug knows"
 
 
-class _UnknownKeys:
+class _OneKey:
     """PINs of authenticators are for one key each, so it need not be known which others there are."""
 
-    def __init__(self) -> None:
-        self.known: set[bytes] = set()
+    def __init__(self, public: SkPublicKey) -> None:
+        self.known = {public.encode()}
         self.proven = True
 
 
@@ -85,7 +85,7 @@ class SecurityKey:
     ) -> None:
         self.provider = provider
         self.authenticator = AuthenticatorId.of(provider)
-        self.pin_owner = PinOwner(provider, self.authenticator, _UnknownKeys())
+        self.pin_owner = PinOwner(provider, self.authenticator, _OneKey(public))
         self._public = public
         self._authenticators = authenticators
         self._pins = pins

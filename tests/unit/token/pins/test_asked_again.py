@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from doubles.stand_ins import PIN, WRONG_PIN, Person, StandInWorker, refused, run
+from doubles.stand_ins import PIN, WRONG_PIN, Key, Person, StandInWorker, refused, run
 from doubles.token_bench import COUNT_LOW, FINAL_TRY, LOCKED, WITH_PIN, Bench, bench, careful_token
 
 from replug.token.errors import PinLockedError, PinRejectedError, PromptError, Rejection, Verdict
-from replug.token.identity import TokenFlag
-from replug.token.pins.pin import Pin
+from replug.token.identity import TokenFlag, TokenId
+from replug.token.pins.owner import PinOwner
 from replug.token.pins.refused import RefusedPins
+from replug.token.serving.shown_keys import ShownKeys
 
 ASKED = None
 """The first question, which says nothing of a PIN before."""
@@ -165,16 +168,46 @@ def test_a_key_that_wants_the_pin_at_every_use_asks_again_too(monkeypatch: pytes
     run(main())
 
 
+def owner(*keys: bytes, module: str = "/a.so", label: str = "work") -> PinOwner:
+    """A token at a module, with these keys."""
+    shown = ShownKeys(lambda: None)
+    shown.recall([replace(Key("key").token_key(), blob=blob) for blob in keys], frozenset())
+    return PinOwner(module, TokenId("Maker", "Model", "1", label), shown)
+
+
 def test_what_was_refused_is_known_for_a_minute_or_until_one_is_accepted() -> None:
     now = 0.0
-    refused_pins = RefusedPins(lambda: now)
-    refused_pins.add(Pin(b"1"))
+    refused_pins, token = RefusedPins(lambda: now), owner(b"key")
+
+    def lately(*pins: bytes) -> list[bool]:
+        return [refused_pins.lately(token, bytearray(pin)) for pin in pins]
+
+    refused_pins.add(token, bytearray(b"1"), lately=True)
     now = 30.0
-    refused_pins.add(Pin(b"2"))
-    refused_pins.add(Pin(b""))  # it was withdrawn meanwhile
-    assert [Pin(value) in refused_pins for value in (b"1", b"2", b"3", b"")] == [True, True, False, False]
+    refused_pins.add(token, bytearray(b"2"), lately=True)
+    refused_pins.add(token, bytearray(), lately=True)  # it was withdrawn meanwhile
+    assert lately(b"1", b"2", b"3", b"") == [True, True, False, False]
     now = 61.0
-    assert [Pin(value) in refused_pins for value in (b"1", b"2")] == [False, True]
-    refused_pins.clear()
-    assert Pin(b"2") not in refused_pins
-    assert "2" not in refused_pins
+    assert lately(b"1", b"2") == [False, True]
+    refused_pins.accepted(token, bytearray(b"1"))
+    assert lately(b"2") == [False]
+    # What a file holds is not sent after that, either.
+    assert [refused_pins.ever(token, bytearray(pin)) for pin in (b"1", b"2")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("other", "known"),
+    [
+        (owner(b"key"), True),  # added again
+        (owner(), True),
+        (owner(b"key", module="/b.so", label="as it calls it"), True),
+        (owner(b"other", module="/b.so"), True),
+        (owner(b"other"), False),  # a twin, with its own PIN
+        (owner(b"other", module="/b.so", label="other"), False),
+        (owner(label="other"), False),
+    ],
+)
+def test_which_tokens_may_be_the_one_that_refused_it(other: PinOwner, known: bool) -> None:
+    refused_pins = RefusedPins(lambda: 0.0)
+    refused_pins.add(owner(b"key"), bytearray(b"1"), lately=True)
+    assert refused_pins.lately(other, bytearray(b"1")) is known

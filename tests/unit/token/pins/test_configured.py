@@ -123,6 +123,30 @@ def test_a_wrong_one_costs_no_other_try_when_only_the_file_is_another(
     run(main())
 
 
+def test_a_wrong_one_costs_no_other_try_when_another_file_has_it(
+    monkeypatch: pytest.MonkeyPatch, file: PinFile, tmp_path: Path
+) -> None:
+    """A [[token]] has another URI after a reload, or there is one for each module that shows the token."""
+
+    async def main() -> None:
+        file.write(WRONG_PIN)
+        served = with_file(monkeypatch, file)
+        with pytest.raises(PinRejectedError):
+            await served.sign()
+        other = PinFile(tmp_path / "other", WRONG_PIN)
+        served.served._rules._policy_of = lambda _: PinPolicy(source=other)
+        for _ in range(2):
+            with pytest.raises(TokenError, match=f"refused the PIN in file:{other.path}, so it is not tried"):
+                await served.sign()
+        assert (served.slots.pins_sent, other.in_memory) == ([WRONG_PIN], 0)
+        other.write(PIN)
+        served.token.flags = COUNT_LOW
+        await served.sign()
+        assert served.slots.pins_sent == [WRONG_PIN, PIN]
+
+    run(main())
+
+
 def test_one_that_was_right_and_no_longer_is_costs_one_try(
     monkeypatch: pytest.MonkeyPatch, file: PinFile
 ) -> None:

@@ -133,6 +133,20 @@ def test_after_a_wrong_pin_the_others_are_asked_again_and_told(asking: Bench) ->
     run(main())
 
 
+def test_the_same_wrong_pin_at_two_prompts_is_sent_once(asking: Bench) -> None:
+    async def main() -> None:
+        desks, bomber, user = await both_asked(asking)
+        desks[USER.program].asked.clear()
+        for asker in (BOMBER, USER):
+            desks.answer(asker, WRONG_PIN)
+        await asyncio.wait_for(desks[USER.program].asked.wait(), 5)
+        desks.answer(USER, PIN)
+        assert await asyncio.gather(bomber, user)
+        assert asking.slots.logins == [WRONG_PIN, PIN]
+
+    run(main())
+
+
 def test_a_prompt_that_another_pin_has_closed_is_not_counted_as_declined(asking: Bench) -> None:
     async def main() -> None:
         slow, quick = Person(), Person(PIN)
