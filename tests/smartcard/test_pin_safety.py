@@ -112,6 +112,21 @@ def test_a_pin_changed_elsewhere_costs_one_try_and_one_question(
     assert (card.wrong_pins, len(askpass.questions)) == (1, 1)
 
 
+def test_a_pin_changed_elsewhere_costs_one_try_by_two_modules_together(
+    agent: Agent, pcscd: Pcscd, card: Card, public: Path
+) -> None:
+    """They call the card by different names, and each has the PIN."""
+    for module in (OPENSC, YKCS11):
+        assert agent.add_provider(module, PIN).status == 0, agent.log
+    card.pin = NEW_PIN
+    replug(pcscd)
+
+    for _ in range(3):
+        assert use(agent, public).status == 1
+
+    assert (card.verifies, card.wrong_pins) == (3, 1)
+
+
 def test_a_rejected_pin_is_not_sent_again(
     working_agent: Agent, pcscd: Pcscd, card: Card, public: Path, always: Path, askpass: Askpass
 ) -> None:

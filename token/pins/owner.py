@@ -45,6 +45,8 @@ class PinOwner:
 
     def may_be_same_token(self, other: PinOwner) -> bool:
         """Whether what `other` has refused would be refused here: in doubt it would, as that costs no try."""
+        if self.module != other.module and (passes_on(self.module) or passes_on(other.module)):
+            return False
         mine, its = self.keys.known, other.keys.known
         if not mine.isdisjoint(its):
             return True

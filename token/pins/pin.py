@@ -233,8 +233,8 @@ class PinCache:
     def forget_like(self, owner: PinOwner, rejected: Pin) -> None:
         """Wipe other PINs that equal a rejected one and are for what may be the same token, at any module."""
         for other, pin in list(self._pins.items()):
-            alike = other.token.original == owner.token.original and pin.value == rejected.value
-            if alike and pin is not rejected:
+            alike = other.token.original == owner.token.original or owner.may_be_same_token(other)
+            if alike and pin.value == rejected.value and pin is not rejected:
                 self._pins.pop(other).wipe()
 
     def wipe_unless_kept(self, pin: Pin) -> None:
