@@ -13,7 +13,7 @@ from rigs.askpass import Askpass
 from rigs.faulty import Faulty
 from rigs.home import Home
 from rigs.softhsm import PIN, Token
-from rigs.terminal import Done
+from rigs.terminal import Done, eventually
 
 REPLUG = Path(sys.executable).with_name("replug")
 CKR_OK = 0x0
@@ -155,6 +155,21 @@ def test_a_keypad_is_used_and_nothing_asked(pin_agent: Agent, faulty: Faulty, as
 
     assert faulty.returns("C_Login") == [CKR_OK]
     assert askpass.questions == []
+
+
+def test_a_login_by_keypad_lasts_as_long_as_its_pin_would(
+    start_agent: StartAgent, home: Home, faulty: Faulty, askpass: Askpass
+) -> None:
+    home.configure('modules = []\npin_time_to_live = "1s"')
+    agent = start_agent("-P", "*", env=faulty.env | askpass.env)
+    faulty.tell("keypad", PIN)
+    assert agent.add_provider(faulty.module, "").status == 0, agent.log
+    assert use(agent, faulty.public).status == 0, agent.log
+    eventually(lambda: "PIN expired" in agent.log, "the end of the login")
+
+    assert use(agent, faulty.public).status == 0, agent.log
+
+    assert faulty.returns("C_Login") == [CKR_OK, CKR_OK]
 
 
 def test_the_pin_goes_to_the_token_it_was_given_for_only(pin_agent: Agent, faulty: Faulty) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from replug.protocol.secrets import wipe
 from replug.token.boottime import boottime
@@ -145,6 +145,8 @@ class PinCache:
         self._remembered = remembered
         self.refused = RefusedPins(boottime)
         self._pins: dict[PinOwner, Pin] = {}
+        self._by_keypad: WeakKeyDictionary[PinOwner, PinLifetime] = WeakKeyDictionary()
+        """The logins by PINs that the agent has not seen, which end when it would forget these."""
         self._in_use: list[Pin] = []
         """Those that were given, and may not be remembered yet."""
         self._sealed = False
@@ -170,6 +172,9 @@ class PinCache:
 
     def has_expired(self, owner: PinOwner) -> bool:
         """Whether the PIN for this token has expired and is to be forgotten."""
+        by_keypad = self._by_keypad.get(owner)
+        if by_keypad is not None and by_keypad.expired:
+            return True
         return any(self._pins[other].expired for other in self._owners(owner))
 
     def expires_at(self, owner: PinOwner) -> float | None:
@@ -179,15 +184,25 @@ class PinCache:
 
     def next_expiry(self) -> float | None:
         """When the next PIN expires, on the boot clock; None is never."""
-        lifetimes = (pin.lifetime for pin in self._pins.values())
+        lifetimes = [*(pin.lifetime for pin in self._pins.values()), *self._by_keypad.values()]
         ends = (one.expires_at for one in lifetimes if one is not None and one.limited)
         return min((end for end in ends if end is not None), default=None)
 
     def used(self, owner: PinOwner) -> None:
         """A key of the token was used, from which its PIN's idle time counts."""
         pin = self._of(owner)
-        if pin is not None and pin.lifetime is not None:
-            pin.lifetime.used()
+        for lifetime in (None if pin is None else pin.lifetime, self._by_keypad.get(owner)):
+            if lifetime is not None:
+                lifetime.used()
+
+    def by_keypad(self, owner: PinOwner) -> PinLifetime | None:
+        """How long the login to this token lasts that was made with its keypad."""
+        return self._by_keypad.get(owner)
+
+    def logged_in_by_keypad(self, owner: PinOwner, lifetime: PinLifetime) -> None:
+        """Have the login of this token end as if its PIN was remembered."""
+        self._by_keypad[owner] = lifetime
+        self._remembered()
 
     def remember(self, owner: PinOwner, pin: Pin) -> None:
         """Keep `pin` for this token, in place of an older one; not while the PINs are sealed."""
@@ -244,6 +259,7 @@ class PinCache:
 
     def forget(self, owner: PinOwner) -> bool:
         """Wipe the PIN of this token; returns whether there was one."""
+        self._by_keypad.pop(owner, None)
         forgotten = [self._pins.pop(other) for other in self._owners(owner)]
         for pin in forgotten:
             pin.wipe()

@@ -82,14 +82,18 @@ class PinRules:
         if not pin.may_be_kept:
             return
         if pin.lifetime is None:
-            pin.lifetime = PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
+            pin.lifetime = self._lifetime()
         self._pins.remember(self._owner, pin)
+
+    def _lifetime(self) -> PinLifetime:
+        return PinLifetime(self._policy.time_to_live, self._policy.idle_time, boottime)
 
     def apply_policy(self) -> None:
         """Apply a policy that may have changed to the remembered PIN."""
         pin, policy = self._pins.get(self._owner), self._policy
-        if pin is not None and pin.lifetime is not None:
-            pin.lifetime.change(policy.time_to_live, policy.idle_time)
+        for lifetime in (None if pin is None else pin.lifetime, self._pins.by_keypad(self._owner)):
+            if lifetime is not None:
+                lifetime.change(policy.time_to_live, policy.idle_time)
 
     def forget_if(self, event: ForgetOn) -> bool:
         """Forget the PIN if that is the policy for `event`; whether it is the policy."""
@@ -193,7 +197,9 @@ class PinRules:
 
     def accepted(self, pin: Pin | None) -> None:
         """Note that the token accepted this PIN (None: the keypad's)."""
-        if pin is not None and pin.value:
+        if pin is None:
+            self._pins.logged_in_by_keypad(self._owner, self._lifetime())
+        elif pin.value:
             self._pins.refused.accepted(self._owner, pin.value)
             pin.past.verified = True
             pin.past.unanswered = 0
