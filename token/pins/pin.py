@@ -234,6 +234,7 @@ class PinCache:
     def seal(self, seal: Seal) -> None:
         """Keep all of them encrypted, and no new ones; those in use are wiped, as nobody may send them."""
         self._sealed = True
+        self.refused.seal(seal)
         for pin in self._in_use:
             self.wipe_unless_kept(pin)
         for pin in self._pins.values():
@@ -242,6 +243,7 @@ class PinCache:
     def unseal(self, seal: Seal) -> None:
         """Undo `seal`."""
         self._sealed = False
+        self.refused.unseal(seal)
         for pin in self._pins.values():
             pin.unseal(seal)
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from replug.protocol.secrets import wipe
 from replug.token.pins.owner import PinOwner
+from replug.token.seal import Seal
 
 _REMEMBERED = 60.0  # seconds: by then the PIN of the token may be another one
 _MARK_SIZE = 32  # bytes
@@ -46,12 +48,14 @@ class RefusedPins:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._key = os.urandom(_MARK_SIZE)
+        self._key = bytearray(os.urandom(_MARK_SIZE))
+        """Of the marks; empty while it is sealed. Who has it finds a PIN by its mark, as PINs are short."""
+        self._sealed_key = b""
         self._refused: deque[_Refused] = deque(maxlen=_MOST)
 
     def add(self, owner: PinOwner, pin: bytearray, *, lately: bool) -> None:
         """This token has just refused `pin`; `lately` if it counts when it is entered again."""
-        if pin:
+        if pin and self._key:
             then = PinOwner(owner.module, owner.token, _Keys(set(owner.keys.known)))
             until = self._clock() + _REMEMBERED if lately else 0.0
             self._refused.append(_Refused(then, self._mark(pin), until))
@@ -73,8 +77,18 @@ class RefusedPins:
         """Whether it has refused this PIN at any time, and not accepted it since."""
         return bool(self._like(owner, pin))
 
+    def seal(self, seal: Seal) -> None:
+        """Have the marks tell nothing until `unseal`: a wrong PIN may be the right one of another token."""
+        self._sealed_key = seal.seal(self._key)
+        wipe(self._key)
+        self._key.clear()
+
+    def unseal(self, seal: Seal) -> None:
+        """Undo `seal`."""
+        self._key = seal.open(self._sealed_key)
+
     def _like(self, owner: PinOwner, pin: bytearray) -> list[_Refused]:
-        if not self._refused or not pin:
+        if not self._refused or not pin or not self._key:
             return []
         mark = self._mark(pin)
         return [one for one in self._refused if one.mark == mark and owner.may_be_same_token(one.owner)]

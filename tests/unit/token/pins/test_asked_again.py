@@ -12,6 +12,7 @@ from replug.token.errors import PinLockedError, PinRejectedError, PromptError, R
 from replug.token.identity import TokenFlag, TokenId
 from replug.token.pins.owner import PinOwner
 from replug.token.pins.refused import RefusedPins
+from replug.token.seal import Seal
 from replug.token.serving.shown_keys import ShownKeys
 
 ASKED = None
@@ -193,6 +194,18 @@ def test_what_was_refused_is_known_for_a_minute_or_until_one_is_accepted() -> No
     assert lately(b"2") == [False]
     # What a file holds is not sent after that, either.
     assert [refused_pins.ever(token, bytearray(pin)) for pin in (b"1", b"2")] == [False, True]
+
+
+def test_marks_tell_nothing_while_the_agent_is_locked() -> None:
+    refused_pins, token, seal = RefusedPins(lambda: 0.0), owner(b"key"), Seal()
+    refused_pins.add(token, bytearray(b"1"), lately=True)
+    key = refused_pins._key
+    refused_pins.seal(seal)
+    assert not key
+    assert not refused_pins.ever(token, bytearray(b"1"))
+    refused_pins.add(token, bytearray(b"2"), lately=True)
+    refused_pins.unseal(seal)
+    assert [refused_pins.ever(token, bytearray(pin)) for pin in (b"1", b"2")] == [True, False]
 
 
 @pytest.mark.parametrize(
