@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rigs.terminal import eventually
 
 REPLUG = Path(sys.executable).with_name("replug")
 OTHER_PIN = "654321"
+_AS_FAST_AS_A_HAND = 0.3  # seconds
 
 
 @pytest.fixture
@@ -108,6 +110,7 @@ def test_a_card_that_moves_to_another_reader_is_the_same_token(
 ) -> None:
     for there in (pcscd.slot2, pcscd.slot, pcscd.slot2):
         (pcscd.slot if there is pcscd.slot2 else pcscd.slot2).remove()
+        time.sleep(_AS_FAST_AS_A_HAND)  # a scan that is under way would see it in both
         there.insert(card)
         there.await_power()
         eventually(lambda: listed(working_agent, public), "the card was found")
