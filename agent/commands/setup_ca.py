@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise SetupError("setup --ca is for the whole system: run it as root")
     manager = SystemManager(os.environ)
-    _ROOTS_OWN.mkdir(mode=0o700, exist_ok=True)
-    with alone(_ROOTS_OWN):
+    with _alone():
         record = load_record(system_plan.RECORD)
         if not chosen.remove:
             return _set_up(manager, record, chosen)
@@ -52,6 +52,18 @@ def run(chosen: argparse.Namespace) -> int:
             return 0
         _say("replug setup --ca --remove would" if chosen.dry_run else "replug setup --ca --remove will")
         return system_plan.remove(manager, record, _say, dry_run=chosen.dry_run)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One at a time; the folder by which others know of it goes with it."""
+    _ROOTS_OWN.mkdir(mode=0o700, exist_ok=True)
+    with alone(_ROOTS_OWN):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                _ROOTS_OWN.rmdir()
 
 
 def _set_up(manager: SystemManager, before: Record | None, chosen: argparse.Namespace) -> int:
