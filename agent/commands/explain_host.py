@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from replug.agent.commands.known_host_keys import known_host_keys, output
 from replug.agent.commands.terminal_style import Style
 from replug.agent.config.host_match import names_host
 from replug.agent.config.key_match import rules_of
@@ -20,14 +18,13 @@ from replug.agent.key_rules.described import rule_from_json, rule_in_words
 from replug.agent.key_rules.fitting import fits_of
 from replug.agent.key_rules.order import FEW, Order, Place, order
 from replug.agent.key_rules.repositories import split_address
-from replug.agent.keys.known_host_names import default_files, read_known_hosts
+from replug.agent.keys.known_host_names import read_known_hosts
 from replug.protocol.keys import blob_algorithm, fingerprint, is_certificate
 from replug.protocol.known_hosts import KnownAs
 from replug.protocol.messages import ListedIdentity
 from replug.protocol.purpose import Host
 from replug.token.identity import printable
 
-_PATIENCE = 10.0  # seconds for ssh and ssh-keygen
 _SSH_PORT = "22"
 
 
@@ -168,7 +165,7 @@ def _certified(key: ListedIdentity) -> bool:
 def _name_in_known_hosts(name: str) -> str:
     """What ssh looks for there, by its configuration."""
     config: dict[str, str] = {}
-    for line in _output("ssh", "-G", "--", name).splitlines():
+    for line in output("ssh", "-G", "--", name).splitlines():
         keyword, _, value = line.partition(" ")
         config.setdefault(keyword, value)
     if alias := config.get("hostkeyalias"):
@@ -180,27 +177,5 @@ def _name_in_known_hosts(name: str) -> str:
 def _hosts(name: str) -> list[Host]:
     """The keys that known_hosts has under this name, each with all of its names."""
     known = read_known_hosts()
-    keys: dict[bytes, None] = {}
-    for file in default_files():
-        for line in _output("ssh-keygen", "-F", name, "-f", file).splitlines():
-            words = line.split()
-            if len(words) > 2 and not words[0].startswith(("#", "@")):
-                with suppress(ValueError):
-                    keys[b64decode(words[2], validate=True)] = None
+    keys = dict.fromkeys(key for marker, key in known_host_keys(name) if not marker)
     return [Host(key, known.known_as(key, [name], every=True)) for key in keys]
-
-
-def _output(*command: str) -> str:
-    """What a program prints, whatever its exit status; nothing if it cannot run."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PATIENCE,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout

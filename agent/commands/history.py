@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -23,8 +22,6 @@ from replug.token.identity import printable
 _SIGNED = "signed"
 """The message of a line about a signature (replug.agent.handlers)."""
 _STANDARD_INPUT = 0
-_PATIENCE = 10.0  # seconds for ssh-keygen to look a name up
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _DURATION = re.compile(r"\d{1,18}", re.ASCII)
 _NO_JOURNAL = """\
 replug: there is no systemd journal here. Where the agent's log is a file, name it: replug history --file FILE
@@ -150,17 +147,10 @@ def _print(chosen: argparse.Namespace, events: Iterable[LoggedEvent]) -> None:
 
 
 def _keys_of(host: str) -> Iterator[str]:
-    """Fingerprints of the keys that known_hosts has for a name, which may be there as a hash only."""
-    from replug.agent.keys.known_host_names import default_files  # slow
+    """Fingerprints of the keys that known_hosts has for a name."""
+    from replug.agent.commands.known_host_keys import known_host_keys  # slow
+    from replug.agent.config.key_choice import is_fingerprint
+    from replug.protocol.keys import fingerprint
 
-    ssh_keygen = shutil.which("ssh-keygen")
-    if ssh_keygen is None or _FINGERPRINT.fullmatch(host):
-        return
-    for file in default_files():
-        with suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run(
-                [ssh_keygen, "-l", "-f", file, "-F", host],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=_PATIENCE,
-                check=False,
-            )  # fmt: skip
-            yield from _FINGERPRINT.findall(done.stdout)
+    if not is_fingerprint(host):
+        yield from (fingerprint(key) for _, key in known_host_keys(host))

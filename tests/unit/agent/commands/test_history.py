@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from replug.agent.commands import logs
+from replug.agent.commands import known_host_keys, logs
 from replug.agent.commands.history import of_journal, signatures
 from replug.agent.commands.main import main
-from replug.agent.keys import known_host_names
 
 KEY = "SHA256:" + "k" * 43
 
@@ -49,7 +48,7 @@ def test_a_host_is_found_by_a_name_that_known_hosts_has_as_a_hash_only(
     known_hosts.write_text(f"server1 {key.with_suffix('.pub').read_text()}")
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", known_hosts], check=True, capture_output=True)
     assert "server1" not in known_hosts.read_text()
-    monkeypatch.setattr(known_host_names, "default_files", lambda: [str(known_hosts), "/nowhere"])
+    monkeypatch.setattr(known_host_keys, "default_files", lambda: [str(known_hosts), "/nowhere"])
     told = subprocess.run(["ssh-keygen", "-lf", key], check=True, capture_output=True, text=True).stdout
     fingerprint = told.split()[1]
 
@@ -67,7 +66,7 @@ def test_a_host_is_found_by_a_name_that_known_hosts_has_as_a_hash_only(
     [("server1", True), ("10.0.*", True), ("server", False), ("SERVER1", False)],
 )
 def test_a_host_is_found_by_the_names_it_had(host: str, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known_host_names, "default_files", list)
+    monkeypatch.setattr(known_host_keys, "default_files", list)
     events = [entry(signed("c", "server1,10.0.0.5,SHA256:x"))]
     assert bool(list(signatures(of_journal(events), None, host))) is found
 
