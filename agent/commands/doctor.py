@@ -101,8 +101,7 @@ def describe(found: Finding, style: Style) -> Iterator[str]:
     yield from lines[1:]
     if fix:
         # Not wrapped: it is there to be copied.
-        arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-        yield " " * 16 + style.paint(f"{arrow} {fix}", "bold")
+        yield " " * 16 + style.paint(f"{style.arrow} {fix}", "bold")
 
 
 def _as_json(found: Finding) -> dict[str, str]:

@@ -155,9 +155,8 @@ def _token(token: dict[str, Any], style: Style, now: float) -> Iterator[str]:
         yield "  " + style.paint(token["without_keys"], "yellow")
     if token.get("first_key"):
         # Not wrapped: it is there to be copied.
-        arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
         for command in filter(None, (token["first_key"], token.get("first_key_then"))):
-            yield f"    {arrow} {printable(command)}"
+            yield f"    {style.arrow} {printable(command)}"
     for key in token["keys"]:
         yield _key(key, style)
     for key in token.get("left_out", ()):
@@ -216,13 +215,8 @@ def _upstream(upstream: dict[str, Any], style: Style) -> Iterator[str]:
         what = f"{keys} key{'s' * (keys != 1)}"
     yield from style.wrap(printable(f"{upstream['socket']}: {what}"), first="  ", rest="    ")
     if upstream["why"]:
-        yield from (
-            style.paint(line, "yellow")
-            for line in style.wrap(printable(upstream["why"]), first="    ", rest="    ")
-        )
-    if upstream["next_step"]:
-        arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-        yield from style.wrap(printable(upstream["next_step"]), first=f"    {arrow} ", rest="      ")
+        yield from _failure(upstream["why"], style)
+    yield from _what_to_do(upstream, style)
 
 
 def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str]:
@@ -240,13 +234,8 @@ def _certificate(rule: dict[str, Any], style: Style, now: float) -> Iterator[str
         text += "" if rule["failed"] else " yet: one is made at the next login there"
     yield from style.wrap(printable(text), first="  ", rest="    ")
     if rule["failed"]:
-        text = f"{how_long_ago(rule['failed_at'], now)}: {rule['failed']}"
-        yield from (
-            style.paint(line, "yellow") for line in style.wrap(printable(text), first="    ", rest="    ")
-        )
-        if rule["next_step"]:
-            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-            yield from style.wrap(printable(rule["next_step"]), first=f"    {arrow} ", rest="      ")
+        yield from _failure(f"{how_long_ago(rule['failed_at'], now)}: {rule['failed']}", style)
+        yield from _what_to_do(rule, style)
 
 
 def _socket(socket: dict[str, Any], style: Style) -> Iterator[str]:
@@ -257,13 +246,18 @@ def _socket(socket: dict[str, Any], style: Style) -> Iterator[str]:
     asks = ["asks each time"] if socket["confirm"] else [ASKS[case] for case in socket["confirm_when"]]
     yield from style.wrap(printable(", ".join([text, *asks])), first="  ", rest="    ")
     if socket["failed"]:
-        text = f"not there: {socket['failed']}"
-        yield from (
-            style.paint(line, "yellow") for line in style.wrap(printable(text), first="    ", rest="    ")
-        )
-        if socket["next_step"]:
-            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-            yield from style.wrap(printable(socket["next_step"]), first=f"    {arrow} ", rest="      ")
+        yield from _failure(f"not there: {socket['failed']}", style)
+        yield from _what_to_do(socket, style)
+
+
+def _failure(text: str, style: Style) -> Iterator[str]:
+    for line in style.wrap(printable(text), first="    ", rest="    "):
+        yield style.paint(line, "yellow")
+
+
+def _what_to_do(about: dict[str, Any], style: Style) -> Iterator[str]:
+    if about["next_step"]:
+        yield from style.wrap(printable(about["next_step"]), first=f"    {style.arrow} ", rest="      ")
 
 
 def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Iterator[str]:
@@ -276,6 +270,4 @@ def _refusals(refusals: list[dict[str, Any]], style: Style, now: float) -> Itera
         if refusal.get("purpose"):
             yield from style.wrap(printable(refusal["purpose"]), first="    ", rest="    ")
         yield from style.wrap(printable(refusal["reason"]), first="    ", rest="    ")
-        if refusal["next_step"]:
-            arrow = "\N{RIGHTWARDS ARROW}" if style.unicode else "->"
-            yield from style.wrap(printable(refusal["next_step"]), first=f"    {arrow} ", rest="      ")
+        yield from _what_to_do(refusal, style)

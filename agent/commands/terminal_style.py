@@ -52,6 +52,11 @@ class Style:
         """The style for standard output."""
         return cls.of(sys.stdout)
 
+    @property
+    def arrow(self) -> str:
+        """What stands before something to do."""
+        return "\N{RIGHTWARDS ARROW}" if self.unicode else "->"
+
     def paint(self, text: str, *colours: Colour) -> str:
         """`text` in these colours, if colours are used."""
         if not self.colours or not colours:
