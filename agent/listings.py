@@ -76,7 +76,7 @@ class Listings:
     def listing(self, client: Client) -> IdentitiesAnswer:
         """As `Agent.listing`; the client has it at hand then, if it may be kept."""
         client.at_hand = at_hand = self._place_of(client)
-        at_hand.make_anew(self._changes.count)
+        at_hand.begin(self._changes.count)
         if self._locked():
             answer = _NOTHING
         else:

@@ -34,7 +34,7 @@ class ListAtHand:
     since: float = -inf
     """When it was made: before that, the clock was set back, and what is valid now is not what was."""
 
-    def make_anew(self, changes: int) -> None:
+    def begin(self, changes: int) -> None:
         """It is made of what there is after so many changes, and not sent yet."""
         self.frame, self.made_at, self.until, self.since = b"", changes, inf, time.time()
 

@@ -25,7 +25,7 @@ class Relay:
         self._threads[0].start()
 
     def forget(self) -> None:
-        """Starts anew: what has been said is forgotten."""
+        """Drops what has been said so far."""
         self._conversations.clear()
 
     @property
