@@ -7,11 +7,9 @@ document, if one is named. Else it is printed. Needs root, or sudo that asks no 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +19,7 @@ sys.path.insert(0, str(TESTS))
 from clients.all_clients import CLIENTS  # noqa: E402
 from clients.table import Outcome, document  # noqa: E402
 from rigs.root import AS_ROOT  # noqa: E402
+from rigs.written_outcomes import outcomes_of  # noqa: E402
 
 
 def main() -> int:
@@ -47,16 +46,8 @@ def main() -> int:
 
 def visit_with(client: str) -> list[Outcome] | None:
     """What was seen of each visit of this client; None if one was not as it has to be, which is printed."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--client", client,
-             "--outcomes", file.name, TESTS / "clients" / "visits.py"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        written = Path(file.name).read_text()
-    last = done.stdout.rstrip().rpartition("\n")[2]
-    print(f"{client}: {last}" if done.returncode == 0 else f"{client}:\n{done.stdout}", flush=True)
-    return [Outcome(**visit) for visit in json.loads(written)] if done.returncode == 0 else None
+    passed, visits = outcomes_of("--client", client, TESTS / "clients" / "visits.py")
+    return [Outcome(**visit) for visit in visits] if passed else None
 
 
 if __name__ == "__main__":

@@ -7,11 +7,9 @@ document, if one is named. Else it is printed. Needs root, or sudo that asks no 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +18,7 @@ sys.path.insert(0, str(TESTS))
 
 from rigs.root import AS_ROOT  # noqa: E402
 from rigs.tried_all import TOKENS  # noqa: E402
+from rigs.written_outcomes import outcomes_of  # noqa: E402
 from tokens.table import Outcome, document  # noqa: E402
 
 
@@ -50,16 +49,7 @@ def main() -> int:
 
 def try_token(token: str) -> dict[str, Outcome]:
     """What each step came to; what failed is printed."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--token", token,
-             "--outcomes", file.name, TESTS / "tokens" / "journey.py"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        written = Path(file.name).read_text()
-    last = done.stdout.rstrip().rpartition("\n")[2]
-    print(f"{token}: {last}" if done.returncode == 0 else f"{token}:\n{done.stdout}", flush=True)
-    steps = json.loads(written) if written else []
+    _, steps = outcomes_of("--token", token, TESTS / "tokens" / "journey.py")
     return {step: Outcome(result, remark) for step, result, remark in steps}
 
 
